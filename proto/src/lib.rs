@@ -1,0 +1,15 @@
+//! The mesh, its overlays and its names, decided without any I/O.
+//!
+//! Nothing in this crate opens a socket, reads a clock or draws its own randomness. Every
+//! machine follows one contract:
+//!
+//! * `handle_*(now, input)` and `handle_timeout(now)` take what happened;
+//! * `poll_output()` hands out what is to be done, in order, until it returns `None`;
+//! * `poll_timeout()` says when `handle_timeout` wants to be called next.
+//!
+//! Spurious calls change nothing. [`types::Time`] is a monotonic clock that the caller owns, and
+//! every generator of random numbers is seeded by the caller, so a run can be repeated exactly.
+
+pub mod cursor;
+pub mod gob;
+pub mod types;
