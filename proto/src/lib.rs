@@ -10,6 +10,7 @@
 //! Spurious calls change nothing. [`types::Time`] is a monotonic clock that the caller owns, and
 //! every generator of random numbers is seeded by the caller, so a run can be repeated exactly.
 
+pub mod crypto;
 pub mod cursor;
 pub mod gob;
 pub mod types;
