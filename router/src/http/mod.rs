@@ -1,0 +1,5 @@
+//! The HTTP interface: status pages, report, metrics and control.
+
+pub mod report;
+pub mod status;
+pub mod template;
