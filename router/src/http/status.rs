@@ -97,7 +97,7 @@ fn overview(out: &mut String, report: &Report) -> std::fmt::Result {
     )?;
     let trusted = match router.trusted_subnets.as_slice() {
         [] => "none".to_owned(),
-        subnets => subnets.join(" "),
+        subnets => subnets.join(", "),
     };
     writeln!(out, " TrustedSubnets: {trusted}")?;
     if let Some(ipam) = &report.ipam {
@@ -185,26 +185,23 @@ fn in_brackets(words: &[String]) -> String {
 /// What the overview says about address allocation.
 pub fn ipam_status(ipam: &IpamReport) -> String {
     let entries = ipam.entries.as_deref().unwrap_or_default();
-    let waiting = ipam.pending_allocates.iter().flatten().next().is_some()
-        || ipam.pending_claims.iter().flatten().next().is_some();
     if !entries.is_empty() {
-        if entries.iter().all(|entry| !entry.is_known_peer) {
-            return "all IP ranges owned by unreachable peers - use 'rmpeer' if they are dead"
-                .to_owned();
+        return if entries
+            .iter()
+            .all(|entry| entry.size == 0 || !entry.is_known_peer)
+        {
+            "all IP ranges owned by unreachable peers - use 'rmpeer' if they are dead"
+        } else if ipam.pending_allocates.iter().flatten().next().is_some() {
+            "waiting for IP(s) to become available"
+        } else {
+            "ready"
         }
-        if waiting {
-            return "waiting for IP(s) to become available".to_owned();
-        }
-        return "ready".to_owned();
+        .to_owned();
     }
     match &ipam.paxos {
         Some(paxos) if paxos.elector => {
-            if waiting {
-                let (quorum, known) = (paxos.quorum, paxos.known_nodes);
-                format!("awaiting consensus (quorum: {quorum}, known: {known})")
-            } else {
-                "idle".to_owned()
-            }
+            let (quorum, known) = (paxos.quorum, paxos.known_nodes);
+            format!("awaiting consensus (quorum: {quorum}, known: {known})")
         }
         Some(_) => "priming".to_owned(),
         None => "idle".to_owned(),
@@ -224,12 +221,13 @@ fn connections(out: &mut String, router: &RouterReport) -> std::fmt::Result {
             info,
             attrs,
         } = connection;
-        write!(out, "{} {address:<21} {state:<11} {info}", arrow(*outbound))?;
-        if let Some(attrs) = attrs {
-            out.push(' ');
-            for (key, value) in attrs.iter().filter(|(key, _)| **key != "name") {
-                write!(out, "{key}={value}")?;
-            }
+        write!(
+            out,
+            "{} {address:<21} {state:<11} {info} ",
+            arrow(*outbound)
+        )?;
+        for (key, value) in attrs.iter().flatten().filter(|(key, _)| **key != "name") {
+            write!(out, "{key}={value}")?;
         }
         out.push('\n');
     }
@@ -390,7 +388,7 @@ mod tests {
         let text = render(Page::Overview, &report);
         let tail = "       Protocol: weave 2\n           Name: 00:00:00:00:00:01(h1)\n     \
                     Encryption: enabled\n  PeerDiscovery: enabled\n        Targets: 0\n    \
-                    Connections: 0\n          Peers: 2\n TrustedSubnets: 10.0.0.0/8 \
+                    Connections: 0\n          Peers: 2\n TrustedSubnets: 10.0.0.0/8, \
                     192.168.0.0/16\n\n        Service: plugin (legacy)\n     DriverName: weave\n";
         assert!(text.ends_with(tail), "{text}");
     }
@@ -414,8 +412,6 @@ mod tests {
             ipam_status(&ipam),
             "awaiting consensus (quorum: 2, known: 1)"
         );
-        ipam.pending_allocates = None;
-        assert_eq!(ipam_status(&ipam), "idle");
         ipam.paxos = Some(PaxosReport {
             elector: false,
             known_nodes: 0,
