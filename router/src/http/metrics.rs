@@ -218,7 +218,10 @@ mod tests {
             });
         }
         report.ipam.as_mut().unwrap().active_ips = 3;
-        assert_eq!(render(compatible(&report)).trim_end(), recorded_text.trim_end());
+        assert_eq!(
+            render(compatible(&report)).trim_end(),
+            recorded_text.trim_end()
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The HTTP interface: status pages, report, metrics and control.
 
+pub mod client;
 pub mod metrics;
 pub mod report;
 pub mod status;
