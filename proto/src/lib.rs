@@ -14,9 +14,13 @@ pub mod crypto;
 pub mod cursor;
 pub mod features;
 mod framing;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gob;
 mod handshake;
 pub mod identity;
 pub mod message;
 pub mod types;
+#[cfg(test)]
+mod vectors;
 pub mod wire;
