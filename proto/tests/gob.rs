@@ -1,4 +1,9 @@
 //! Recorded gob streams: each is decoded with its types, and encoded again to the same bytes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail as tests do"
+)]
 
 use proptest::prelude::*;
 use proto::gob::{Decoder, Encoder, Error, MapType, SliceType, StructType, Type, Value, Writer};
@@ -269,7 +274,11 @@ proptest! {
     }
 
     #[test]
-    fn any_numbers_come_back(signed: i64, unsigned: u64, bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn any_numbers_come_back(
+        signed: i64,
+        unsigned: u64,
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
         let mut encoder = Encoder::new();
         encoder.value(Type::Int, |w| w.int(signed));
         encoder.value(Type::Uint, |w| w.uint(unsigned));

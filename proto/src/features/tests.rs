@@ -291,7 +291,10 @@ proptest! {
     }
 
     #[test]
-    fn changed_streams_are_read_or_refused(flips in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..4), end: usize) {
+    fn changed_streams_are_read_or_refused(
+        flips in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..4),
+        end: usize,
+    ) {
         let mut stream = full().encode();
         for (place, value) in flips {
             let place = place % stream.len();
