@@ -13,4 +13,5 @@
 pub mod crypto;
 pub mod cursor;
 pub mod gob;
+pub mod sleeve;
 pub mod types;
