@@ -13,5 +13,6 @@
 pub mod crypto;
 pub mod cursor;
 pub mod gob;
+pub mod overlay;
 pub mod sleeve;
 pub mod types;
