@@ -13,6 +13,7 @@
 pub mod crypto;
 pub mod cursor;
 pub mod gob;
+pub mod gossip;
 pub mod overlay;
 pub mod sleeve;
 pub mod types;
