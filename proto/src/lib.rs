@@ -12,5 +12,11 @@
 
 pub mod crypto;
 pub mod cursor;
+pub mod features;
+mod framing;
 pub mod gob;
+mod handshake;
+pub mod identity;
+pub mod message;
 pub mod types;
+pub mod wire;
