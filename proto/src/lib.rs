@@ -12,8 +12,14 @@
 
 pub mod crypto;
 pub mod cursor;
+pub mod features;
+mod framing;
 pub mod gob;
 pub mod gossip;
+mod handshake;
+pub mod identity;
+pub mod message;
 pub mod overlay;
 pub mod sleeve;
 pub mod types;
+pub mod wire;
