@@ -12,13 +12,17 @@
 
 pub mod crypto;
 pub mod cursor;
+pub mod ethernet;
 pub mod features;
 mod framing;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gob;
 pub mod gossip;
 mod handshake;
 pub mod identity;
 pub mod message;
+pub mod offload;
 pub mod overlay;
 pub mod sleeve;
 pub mod types;

@@ -16,14 +16,10 @@ use std::collections::VecDeque;
 use std::net::{SocketAddr, SocketAddrV4};
 
 use crate::crypto::SessionKey;
-use crate::sleeve::Special;
+use crate::message::{OVERLAYS_MAX, OverlayMode};
 use crate::sleeve::link::{Control, Link, LinkOutput, Path};
-use crate::types::{ConnUid, LinkId, Time};
-
-/// Tag of a control message on a switched connection.
-const TAG_CONTROL: u8 = 7;
-/// An index has one byte; names beyond are not used.
-const FORWARDERS_MAX: usize = 256;
+use crate::sleeve::{LinkId, Special};
+use crate::types::{ConnUid, Time};
 
 /// An overlay that this build can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,19 +49,22 @@ pub struct NoCommonOverlay {
 
 /// The common names, in the order that gives each its index: that of our own list.
 ///
-/// `theirs` is the feature as received, names separated by blanks.
-pub fn common<'a>(ours: &[&'a str], theirs: &str) -> Result<Vec<&'a str>, NoCommonOverlay> {
-    let offered = |name: &&str| theirs.split(' ').any(|theirs| theirs == *name);
+/// No more than an index can name are used.
+pub fn common<'a, S: AsRef<str>>(
+    ours: &[&'a str],
+    theirs: &[S],
+) -> Result<Vec<&'a str>, NoCommonOverlay> {
+    let offered = |name: &&str| theirs.iter().any(|theirs| theirs.as_ref() == *name);
     let names: Vec<&str> = ours
         .iter()
         .copied()
         .filter(offered)
-        .take(FORWARDERS_MAX)
+        .take(OVERLAYS_MAX)
         .collect();
     if names.is_empty() {
         return Err(NoCommonOverlay {
             ours: ours.join(" "),
-            theirs: theirs.to_owned(),
+            theirs: theirs.iter().map(S::as_ref).collect::<Vec<_>>().join(" "),
         });
     }
     Ok(names)
@@ -119,8 +118,6 @@ pub enum SwitchOutput {
     Special {
         /// The link.
         link: LinkId,
-        /// On the channel with the DF bit, or the other.
-        df: bool,
         /// The frame.
         special: Special,
     },
@@ -152,20 +149,12 @@ pub enum SwitchOutput {
     Broken(String),
 }
 
-/// A control message that makes no sense on its connection. It is ignored.
+/// A control message that no forwarder understands. It is ignored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlRejected {
-    /// It belongs to the other kind of connection.
-    #[error("overlay control message of the {0} kind on a connection of the other")]
-    WrongMode(&'static str),
-    /// There is no forwarder of this index.
-    #[error("overlay control message for forwarder {index} of {count}")]
-    NoSuchForwarder {
-        /// The index in the message.
-        index: u8,
-        /// How many there are.
-        count: usize,
-    },
+    /// There is no forwarder in this place.
+    #[error("no forwarder in place {0}")]
+    NoSuchForwarder(usize),
     /// The forwarder does not know it.
     #[error(transparent)]
     Sleeve(#[from] crate::sleeve::link::ControlError),
@@ -174,7 +163,7 @@ pub enum ControlRejected {
 /// The forwarders of one connection.
 #[derive(Debug)]
 pub struct OverlaySwitch {
-    legacy: bool,
+    mode: OverlayMode,
     slots: Vec<Slot>,
     order: Vec<LinkId>,
     established: bool,
@@ -202,19 +191,29 @@ impl OverlaySwitch {
     /// forwarders. `link_id` names each.
     pub fn prepare(
         ours: &[Overlay],
-        theirs: Option<&str>,
+        theirs: Option<&[String]>,
         params: &Params,
         mut link_id: impl FnMut() -> LinkId,
     ) -> Result<OverlaySwitch, NoCommonOverlay> {
         let offers: Vec<&str> = ours.iter().map(|overlay| overlay.name()).collect();
-        let agreed = common(&offers, theirs.unwrap_or(Overlay::Sleeve.name()))?;
+        let (agreed, mode) = match theirs {
+            None => (
+                common(&offers, &[Overlay::Sleeve.name()])?,
+                OverlayMode::Legacy,
+            ),
+            Some(theirs) => {
+                let agreed = common(&offers, theirs)?;
+                let common = u16::try_from(agreed.len()).unwrap_or(u16::MAX);
+                (agreed, OverlayMode::Switched { common })
+            }
+        };
         let slots = ours
             .iter()
             .filter(|overlay| agreed.contains(&overlay.name()))
             .map(|overlay| Slot::prepare(*overlay, params, link_id()))
             .collect();
         Ok(OverlaySwitch {
-            legacy: theirs.is_none(),
+            mode,
             slots,
             order: Vec::new(),
             established: false,
@@ -224,7 +223,7 @@ impl OverlaySwitch {
         })
     }
 
-    /// The forwarders, by index.
+    /// The forwarders, each in its place.
     pub fn forwarders(&self) -> impl Iterator<Item = ForwarderView> {
         self.slots.iter().map(|slot| ForwarderView {
             overlay: slot.overlay,
@@ -245,9 +244,9 @@ impl OverlaySwitch {
         self.established
     }
 
-    /// Whether control messages have the form of old routers.
-    pub fn is_legacy(&self) -> bool {
-        self.legacy
+    /// How control messages are told apart.
+    pub fn mode(&self) -> OverlayMode {
+        self.mode
     }
 
     /// What to do next, in order, until `None`. Any call that takes `now` may add to it.
@@ -274,31 +273,24 @@ impl OverlaySwitch {
         });
     }
 
-    /// A control message with tag 7 arrived.
+    /// A control message for the forwarder in this place arrived.
     pub fn handle_control(
         &mut self,
         now: Time,
-        index: u8,
+        place: usize,
         tag: u8,
         content: &[u8],
     ) -> Result<(), ControlRejected> {
-        if self.legacy {
-            return Err(ControlRejected::WrongMode("switched"));
+        let slot = self.slots.get_mut(place);
+        let slot = slot.ok_or(ControlRejected::NoSuchForwarder(place))?;
+        match &mut slot.forwarder {
+            Some(Forwarder::Sleeve(link)) => {
+                link.handle_control(now, Control::decode(tag, content)?);
+            }
+            None => return Ok(()),
         }
-        self.control(now, index, tag, content)
-    }
-
-    /// A control message with one of the tags of old routers arrived.
-    pub fn handle_legacy_control(
-        &mut self,
-        now: Time,
-        tag: u8,
-        content: &[u8],
-    ) -> Result<(), ControlRejected> {
-        if !self.legacy {
-            return Err(ControlRejected::WrongMode("legacy"));
-        }
-        self.control(now, 0, tag, content)
+        self.collect();
+        Ok(())
     }
 
     /// An authentic special frame arrived over a link, from this address.
@@ -315,7 +307,7 @@ impl OverlaySwitch {
     }
 
     /// The kernel refused a packet of a link since its path takes `path_mtu` bytes.
-    pub fn handle_too_big(&mut self, now: Time, link: LinkId, path_mtu: u32) {
+    pub fn handle_too_big(&mut self, now: Time, link: LinkId, path_mtu: usize) {
         self.one(link, |forwarder| match forwarder {
             Forwarder::Sleeve(link) => link.handle_too_big(now, path_mtu),
         });
@@ -326,27 +318,6 @@ impl OverlaySwitch {
         self.each(|forwarder| match forwarder {
             Forwarder::Sleeve(link) => link.handle_timeout(now),
         });
-    }
-
-    fn control(
-        &mut self,
-        now: Time,
-        index: u8,
-        tag: u8,
-        content: &[u8],
-    ) -> Result<(), ControlRejected> {
-        let count = self.slots.len();
-        let Some(slot) = self.slots.get_mut(usize::from(index)) else {
-            return Err(ControlRejected::NoSuchForwarder { index, count });
-        };
-        match &mut slot.forwarder {
-            Some(Forwarder::Sleeve(link)) => {
-                link.handle_control(now, Control::decode(tag, content)?);
-            }
-            None => return Ok(()),
-        }
-        self.collect();
-        Ok(())
     }
 
     fn one(&mut self, link: LinkId, act: impl FnOnce(&mut Forwarder)) {
@@ -368,8 +339,8 @@ impl OverlaySwitch {
     /// Takes over what the forwarders want, and sees what that means for all of them.
     fn collect(&mut self) {
         let mut rising = false;
-        for (index, slot) in self.slots.iter_mut().enumerate() {
-            rising |= slot.collect(self.legacy, index, &mut self.outputs);
+        for (place, slot) in self.slots.iter_mut().enumerate() {
+            rising |= slot.collect(self.mode, place, &mut self.outputs);
         }
         let order = preference(self.slots.iter().map(|slot| (slot.link, &slot.health)));
         if self.confirmed && order != self.order {
@@ -447,7 +418,12 @@ impl Slot {
 
     /// Turns the forwarder's outputs into those of the switch. Tells whether it became
     /// established.
-    fn collect(&mut self, legacy: bool, index: usize, to: &mut VecDeque<SwitchOutput>) -> bool {
+    fn collect(
+        &mut self,
+        mode: OverlayMode,
+        place: usize,
+        to: &mut VecDeque<SwitchOutput>,
+    ) -> bool {
         let mut rising = false;
         while let Some(Forwarder::Sleeve(forwarder)) = &mut self.forwarder {
             let Some(output) = forwarder.poll_output() else {
@@ -455,12 +431,14 @@ impl Slot {
             };
             let link = self.link;
             match output {
-                LinkOutput::Special { df, special } => {
-                    to.push_back(SwitchOutput::Special { link, df, special });
+                LinkOutput::Special(special) => {
+                    to.push_back(SwitchOutput::Special { link, special });
                 }
                 LinkOutput::Control(control) => {
-                    let message = envelope(legacy, index, control.tag(), &control.content());
-                    to.push_back(SwitchOutput::Message(message));
+                    let content = control.content();
+                    if let Some(message) = mode.control(place, control.tag(), &content) {
+                        to.push_back(SwitchOutput::Message(message.encode()));
+                    }
                 }
                 LinkOutput::PathChanged => {
                     to.push_back(SwitchOutput::PathChanged(link, forwarder.path()));
@@ -488,20 +466,6 @@ impl Slot {
         }
         rising
     }
-}
-
-/// The protocol message around a control message. Never one of those that end the original: a
-/// switched one has both its header bytes, and tags 1 to 3 stand only on legacy connections.
-fn envelope(legacy: bool, index: usize, tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut message = Vec::with_capacity(3 + content.len());
-    if legacy {
-        message.push(tag);
-    } else {
-        // At most 256 forwarders are made.
-        message.extend([TAG_CONTROL, index as u8, tag]);
-    }
-    message.extend_from_slice(content);
-    message
 }
 
 #[cfg(test)]

@@ -207,16 +207,6 @@ impl fmt::Display for ConnId {
     }
 }
 
-/// The handle of one link to a neighbour: a connection's way over one overlay. Never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
-
-impl fmt::Display for LinkId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "~{}", self.0)
-    }
-}
-
 fn write_colons(b: &[u8; 6], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(
         f,

@@ -12,7 +12,9 @@ fn params(dialled: bool) -> Params {
 
 fn switch(theirs: Option<&str>) -> OverlaySwitch {
     let mut next = 0;
-    OverlaySwitch::prepare(&[Overlay::Sleeve], theirs, &params(true), || {
+    let theirs: Option<Vec<String>> =
+        theirs.map(|names| names.split(' ').map(str::to_owned).collect());
+    OverlaySwitch::prepare(&[Overlay::Sleeve], theirs.as_deref(), &params(true), || {
         next += 1;
         LinkId(next)
     })
@@ -36,7 +38,12 @@ fn vectors() {
                 list.iter().map(|name| name.as_str().unwrap()).collect()
             })
         };
-        let agreed = common(&texts("ours"), case["theirs_feature"].as_str().unwrap());
+        let theirs: Vec<&str> = case["theirs_feature"]
+            .as_str()
+            .unwrap()
+            .split(' ')
+            .collect();
+        let agreed = common(&texts("ours"), &theirs);
         match case["error"].as_str() {
             Some(error) => assert!(agreed.unwrap_err().to_string().starts_with(error)),
             None => assert_eq!(agreed.unwrap(), texts("index_order")),
@@ -48,11 +55,11 @@ fn vectors() {
 #[test]
 fn a_second_overlay_before_sleeve_keeps_the_order_of_the_first_list() {
     assert_eq!(
-        common(&["weft", "sleeve"], "weft sleeve").unwrap(),
+        common(&["weft", "sleeve"], &["weft", "sleeve"]).unwrap(),
         ["weft", "sleeve"]
     );
     assert_eq!(
-        common(&["weft", "sleeve"], "fastdp sleeve").unwrap(),
+        common(&["weft", "sleeve"], &["fastdp", "sleeve"]).unwrap(),
         ["sleeve"]
     );
 }
@@ -66,7 +73,7 @@ fn established_over_the_switched_form() {
     let from = "10.0.0.2:6783".parse().unwrap();
     switch.handle_special(Time::ZERO, LinkId(1), from, Special::Heartbeat(ConnUid(7)));
     assert_eq!(drain(&mut switch), [SwitchOutput::Message(vec![7, 0, 1])]);
-    switch.handle_special(Time::ZERO, LinkId(1), from, Special::MtuTest(1414));
+    switch.handle_special(Time::ZERO, LinkId(1), from, Special::MtuTest { mtu: 1414 });
     assert_eq!(
         drain(&mut switch),
         [SwitchOutput::Message(vec![7, 0, 3, 5, 0x86])]
@@ -93,7 +100,7 @@ fn established_over_the_legacy_form() {
             SwitchOutput::Message(vec![2])
         ]
     );
-    switch.handle_legacy_control(Time::ZERO, 1, &[]).unwrap();
+    switch.handle_control(Time::ZERO, 0, 1, &[]).unwrap();
     assert!(switch.is_established());
 }
 
@@ -104,14 +111,11 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
         switch.confirm(Time::ZERO);
         drain(&mut switch);
         for tag in 0..=255 {
-            for index in [0, 1, 2, 255] {
-                let good = !legacy && index == 0 && (1..=2).contains(&tag);
-                let result = switch.handle_control(Time::ZERO, index, tag, &[]);
-                assert_eq!(result.is_ok(), good, "{index} {tag}");
+            for place in [0, 1, 2, 255, usize::MAX] {
+                let good = place == 0 && (1..=2).contains(&tag);
+                let result = switch.handle_control(Time::ZERO, place, tag, &[]);
+                assert_eq!(result.is_ok(), good, "{place} {tag}");
             }
-            let good = legacy && (1..=2).contains(&tag);
-            let result = switch.handle_legacy_control(Time::ZERO, tag, &[]);
-            assert_eq!(result.is_ok(), good, "legacy {tag}");
         }
         for output in drain(&mut switch) {
             assert!(!matches!(

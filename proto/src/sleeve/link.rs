@@ -16,8 +16,12 @@ use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use super::Special;
-use super::mtu::{self, MtuSearch};
+use super::mtu::MtuSearch;
+use super::wire::{
+    FRAME_HEADER_BYTES, PACKET_BYTES_MAX, PLAIN_HEADER_BYTES, SEALED_HEADER_BYTES, Special,
+    UDP_IP_BYTES,
+};
+use crate::ethernet;
 use crate::types::{ConnUid, Time};
 
 /// The link fails when no valid heartbeat came for that long.
@@ -31,17 +35,18 @@ pub const HEARTBEAT_SLOW: Duration = Duration::from_secs(10);
 const HEARTBEAT_FIRST_MS: [u64; 5] = [10, 20, 40, 80, 160];
 /// Between tests of whether large packets arrive when the kernel fragments them.
 pub const FRAGMENTATION_TEST_INTERVAL: Duration = Duration::from_secs(300);
-/// The largest UDP payload.
-pub const UDP_PAYLOAD_MAX: u32 = 65507;
-/// IP and UDP headers.
-const UDP_IP_BYTES: u32 = 28;
 /// Outputs waiting to be polled; a peer's tests beyond that are not answered.
 const OUTPUTS_MAX: usize = 64;
 
 /// Between a packet of one frame and the mtu of that frame: IP and UDP, packet header, frame
 /// header, Ethernet header.
-pub const fn overhead_bytes(encrypted: bool) -> u32 {
-    UDP_IP_BYTES + if encrypted { 30 } else { 6 } + 14 + 14
+pub const fn overhead_bytes(encrypted: bool) -> usize {
+    let packet = if encrypted {
+        SEALED_HEADER_BYTES
+    } else {
+        PLAIN_HEADER_BYTES
+    };
+    UDP_IP_BYTES + packet + FRAME_HEADER_BYTES + ethernet::HEADER_BYTES
 }
 
 /// A control message between the two ends of a sleeve link. Travels over TCP.
@@ -118,11 +123,11 @@ pub struct Path {
     /// Where the peer listens; `None` until it is known.
     pub remote: Option<SocketAddrV4>,
     /// The largest frame without its Ethernet header that fits one packet.
-    pub mtu: u32,
+    pub mtu: usize,
     /// Whether the peer verified the mtu.
     pub mtu_verified: bool,
     /// The largest UDP payload on the DF channel.
-    pub max_payload: u32,
+    pub max_payload: usize,
     /// Whether packets that the kernel fragments were seen to arrive.
     pub fragments: bool,
 }
@@ -130,13 +135,8 @@ pub struct Path {
 /// What a link wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkOutput {
-    /// Send a special frame to the peer.
-    Special {
-        /// On the channel with the DF bit, or the other.
-        df: bool,
-        /// The frame.
-        special: Special,
-    },
+    /// Send a special frame to the peer, on its own channel.
+    Special(Special),
     /// Send a control message to the peer's end.
     Control(Control),
     /// [`Link::path`] changed.
@@ -158,7 +158,7 @@ pub enum LinkOutput {
 #[derive(Debug)]
 pub struct Link {
     uid: ConnUid,
-    overhead: u32,
+    overhead: usize,
     remote: Option<SocketAddrV4>,
     search: MtuSearch,
     fragments: bool,
@@ -208,7 +208,7 @@ impl Link {
             remote: self.remote,
             mtu,
             mtu_verified: self.search.is_verified(),
-            max_payload: (mtu + self.overhead - UDP_IP_BYTES).min(UDP_PAYLOAD_MAX),
+            max_payload: (mtu + self.overhead - UDP_IP_BYTES).min(PACKET_BYTES_MAX),
             fragments: self.fragments,
         }
     }
@@ -256,7 +256,7 @@ impl Link {
             Special::Heartbeat(uid) if uid == self.uid => self.handle_heartbeat(now, from),
             Special::Heartbeat(_) => {}
             Special::FragmentationTest => self.answer(Control::FragmentationReceived),
-            Special::MtuTest(mtu) => self.answer(Control::MtuVerified(mtu)),
+            Special::MtuTest { mtu } => self.answer(Control::MtuVerified(mtu)),
         }
     }
 
@@ -271,14 +271,14 @@ impl Link {
                 self.report_path();
             }
             (Control::MtuVerified(mtu), _) => {
-                let sizes = self.search.handle_verified(now, u32::from(mtu));
+                let sizes = self.search.handle_verified(now, mtu);
                 self.send_tests(sizes);
             }
         }
     }
 
     /// The kernel refused a packet of the DF channel since the path takes `path_mtu` bytes.
-    pub fn handle_too_big(&mut self, now: Time, path_mtu: u32) {
+    pub fn handle_too_big(&mut self, now: Time, path_mtu: usize) {
         if matches!(self.state, State::Fast | State::Established) {
             let sizes = self.search.handle_too_big(now, path_mtu);
             self.send_tests(sizes);
@@ -297,7 +297,7 @@ impl Link {
         }
         if due(self.fragmentation_test_due) {
             self.test_fragmentation(now);
-            self.provoke();
+            self.push(LinkOutput::Special(Special::PROBE));
             let sizes = self.search.recheck(now);
             self.send_tests(sizes);
         }
@@ -336,17 +336,14 @@ impl Link {
         self.heartbeat_due = Some(now + HEARTBEAT_SLOW);
         self.push(LinkOutput::Established);
         self.test_fragmentation(now);
-        self.provoke();
+        self.push(LinkOutput::Special(Special::PROBE));
     }
 
     fn heartbeat(&mut self, now: Time) {
         if self.remote.is_none() {
             return;
         }
-        self.push(LinkOutput::Special {
-            df: true,
-            special: Special::Heartbeat(self.uid),
-        });
+        self.push(LinkOutput::Special(Special::Heartbeat(self.uid)));
         let wait = match (self.state, HEARTBEAT_FIRST_MS.get(self.first_heartbeats)) {
             (State::Established, _) => HEARTBEAT_SLOW,
             (_, Some(ms)) => Duration::from_millis(*ms),
@@ -360,30 +357,13 @@ impl Link {
         self.fragmentation_test_due = Some(now + FRAGMENTATION_TEST_INTERVAL);
         self.fragments = false;
         self.report_path();
-        self.push(LinkOutput::Special {
-            df: false,
-            special: Special::FragmentationTest,
-        });
+        self.push(LinkOutput::Special(Special::FragmentationTest));
     }
 
-    /// Sends what no ordinary path takes whole, so that the kernel tells the path's MTU.
-    fn provoke(&mut self) {
-        self.push_test(mtu::PROVOKING_FRAME_BYTES - mtu::ETHERNET_BYTES);
-    }
-
-    fn send_tests(&mut self, sizes: Vec<u32>) {
+    fn send_tests(&mut self, sizes: Vec<u16>) {
         self.report_path();
-        for size in sizes {
-            self.push_test(size);
-        }
-    }
-
-    fn push_test(&mut self, size: u32) {
-        if let Ok(size) = u16::try_from(size) {
-            self.push(LinkOutput::Special {
-                df: true,
-                special: Special::MtuTest(size),
-            });
+        for mtu in sizes {
+            self.push(LinkOutput::Special(Special::MtuTest { mtu }));
         }
     }
 

@@ -18,20 +18,17 @@
 
 use std::time::Duration;
 
+use super::wire::MTU_UNKNOWN;
 use crate::types::Time;
 
 /// The mtu before the kernel ever complained.
-pub(super) const MTU_UNLIMITED: u32 = 65535;
-/// Frame length of the packet that is meant to make the kernel complain.
-pub(super) const PROVOKING_FRAME_BYTES: u32 = 60000;
-/// Bytes of an Ethernet header, by which a frame exceeds its mtu.
-pub(super) const ETHERNET_BYTES: u32 = 14;
+pub(super) const MTU_UNLIMITED: usize = MTU_UNKNOWN;
 /// Where a search starts from below; not tested itself unless nothing larger gets through.
-const MTU_FLOOR: u32 = 552;
+const MTU_FLOOR: u16 = 552;
 /// The smallest IPv4 MTU; nothing below is tried.
-const MTU_MIN: u32 = 68;
+const MTU_MIN: u16 = 68;
 /// The largest path MTU that IPv4 knows.
-const PATH_MTU_MAX: u32 = 65535;
+const PATH_MTU_MAX: usize = 65535;
 /// How often a size is tested before it counts as too big.
 const TESTS_MAX: u32 = 8;
 /// The same when looking for room above a size that works.
@@ -43,7 +40,7 @@ const TEST_WAIT: Duration = Duration::from_millis(10);
 /// When a search in which nothing was ever verified is repeated.
 const RETRY_WAIT: Duration = Duration::from_secs(30);
 /// MTUs of links that occur, from which sizes to try are derived.
-const USUAL_PATH_MTUS: [u32; 16] = [
+const USUAL_PATH_MTUS: [usize; 16] = [
     8166, 4352, 2002, 1500, 1492, 1480, 1454, 1420, 1400, 1380, 1340, 1300, 1200, 1100, 1000, 800,
 ];
 
@@ -51,11 +48,11 @@ const USUAL_PATH_MTUS: [u32; 16] = [
 #[derive(Debug)]
 pub(super) struct MtuSearch {
     /// Bytes by which an IP packet exceeds the mtu of the frame in it.
-    overhead: u32,
+    overhead: usize,
     /// What the kernel's last complaint allows; `None` while it never complained.
-    ceiling: Option<u32>,
+    ceiling: Option<u16>,
     /// The largest size verified since the path was last seen to be smaller.
-    proven: Option<u32>,
+    proven: Option<u16>,
     /// Whether the ceiling, though not refuted yet, is kept away from traffic.
     doubted: bool,
     round: Option<Round>,
@@ -75,18 +72,18 @@ enum Aim {
 #[derive(Debug)]
 struct Round {
     aim: Aim,
-    candidate: u32,
-    good: u32,
-    bad: u32,
+    candidate: u16,
+    good: u16,
+    bad: u16,
     tests: u32,
     deadline: Time,
     /// The largest other size verified in this round.
-    other: u32,
+    other: u16,
 }
 
 impl MtuSearch {
     /// A path that has not complained yet, and adds `overhead` bytes to each frame's mtu.
-    pub(super) fn new(overhead: u32) -> MtuSearch {
+    pub(super) fn new(overhead: usize) -> MtuSearch {
         MtuSearch {
             overhead,
             ceiling: None,
@@ -98,13 +95,14 @@ impl MtuSearch {
     }
 
     /// The mtu for traffic.
-    pub(super) fn mtu(&self) -> u32 {
-        match (self.ceiling, self.proven) {
-            (None, _) => MTU_UNLIMITED,
+    pub(super) fn mtu(&self) -> usize {
+        let mtu = match (self.ceiling, self.proven) {
+            (None, _) => return MTU_UNLIMITED,
             (_, Some(proven)) => proven,
             (Some(ceiling), None) if self.doubted => ceiling.min(MTU_FLOOR),
             (Some(ceiling), None) => ceiling,
-        }
+        };
+        usize::from(mtu)
     }
 
     /// Whether the mtu was verified by the other side.
@@ -113,7 +111,7 @@ impl MtuSearch {
     }
 
     /// The size under test.
-    pub(super) fn candidate(&self) -> Option<u32> {
+    pub(super) fn candidate(&self) -> Option<u16> {
         self.round.as_ref().map(|round| round.candidate)
     }
 
@@ -123,9 +121,10 @@ impl MtuSearch {
     }
 
     /// The kernel refused a packet on a path of `path_mtu` bytes. Returns the sizes to test.
-    pub(super) fn handle_too_big(&mut self, now: Time, path_mtu: u32) -> Vec<u32> {
+    pub(super) fn handle_too_big(&mut self, now: Time, path_mtu: usize) -> Vec<u16> {
         let path_mtu = path_mtu.min(PATH_MTU_MAX);
-        let allowed = path_mtu.saturating_sub(self.overhead).max(MTU_MIN);
+        let allowed = path_mtu.saturating_sub(self.overhead);
+        let allowed = u16::try_from(allowed).unwrap_or(u16::MAX).max(MTU_MIN);
         self.ceiling = Some(allowed);
         if self
             .candidate()
@@ -148,7 +147,7 @@ impl MtuSearch {
     }
 
     /// The other side received a test of `size`. Returns the sizes to test.
-    pub(super) fn handle_verified(&mut self, now: Time, size: u32) -> Vec<u32> {
+    pub(super) fn handle_verified(&mut self, now: Time, size: u16) -> Vec<u16> {
         let Some(ceiling) = self.ceiling else {
             return Vec::new();
         };
@@ -172,7 +171,7 @@ impl MtuSearch {
     }
 
     /// Time passed. Returns the sizes to test.
-    pub(super) fn handle_timeout(&mut self, now: Time) -> Vec<u32> {
+    pub(super) fn handle_timeout(&mut self, now: Time) -> Vec<u16> {
         if let (Some(retry), None) = (self.retry, &self.round)
             && retry <= now
         {
@@ -208,14 +207,14 @@ impl MtuSearch {
     }
 
     /// Verifies anew what is in use, and looks for room above it. Returns the sizes to test.
-    pub(super) fn recheck(&mut self, now: Time) -> Vec<u32> {
+    pub(super) fn recheck(&mut self, now: Time) -> Vec<u16> {
         match (self.proven, &self.round) {
             (Some(proven), None) => self.start(now, Aim::Check, proven),
             _ => Vec::new(),
         }
     }
 
-    fn start(&mut self, now: Time, aim: Aim, candidate: u32) -> Vec<u32> {
+    fn start(&mut self, now: Time, aim: Aim, candidate: u16) -> Vec<u16> {
         let floor = if candidate > MTU_FLOOR {
             MTU_FLOOR
         } else {
@@ -238,7 +237,7 @@ impl MtuSearch {
         self.test(now)
     }
 
-    fn test(&mut self, now: Time) -> Vec<u32> {
+    fn test(&mut self, now: Time) -> Vec<u16> {
         let Some(round) = &mut self.round else {
             return Vec::new();
         };
@@ -247,12 +246,12 @@ impl MtuSearch {
         vec![round.candidate]
     }
 
-    fn advance(&mut self, now: Time) -> Vec<u32> {
+    fn advance(&mut self, now: Time) -> Vec<u16> {
         let Some(round) = &mut self.round else {
             return Vec::new();
         };
         if round.good + 1 < round.bad {
-            round.candidate = u32::midpoint(round.good, round.bad);
+            round.candidate = u16::midpoint(round.good, round.bad);
             round.tests = 0;
             return self.test(now);
         }
@@ -274,7 +273,7 @@ impl MtuSearch {
 
     /// The size in use passes no longer. If something smaller does, the path became narrower;
     /// if nothing does, nothing can be learned from it.
-    fn check_failed(&mut self, now: Time) -> Vec<u32> {
+    fn check_failed(&mut self, now: Time) -> Vec<u16> {
         let other = self.round.take().map_or(0, |round| round.other);
         self.doubted = false;
         let Some(failed) = self.proven.filter(|_| other != 0) else {
@@ -287,11 +286,11 @@ impl MtuSearch {
         self.start(now, Aim::Search, failed - 1)
     }
 
-    fn usual_sizes(&self, below: u32) -> impl Iterator<Item = u32> {
+    fn usual_sizes(&self, below: u16) -> impl Iterator<Item = u16> {
         let overhead = self.overhead;
         USUAL_PATH_MTUS
             .into_iter()
-            .map(move |path| path.saturating_sub(overhead))
+            .filter_map(move |path| u16::try_from(path.saturating_sub(overhead)).ok())
             .filter(move |size| (MTU_FLOOR + 1..below).contains(size))
             .chain((below > MTU_FLOOR).then_some(MTU_FLOOR))
     }

@@ -17,10 +17,7 @@ fn drain(link: &mut Link) -> Vec<LinkOutput> {
 }
 
 fn heartbeat() -> LinkOutput {
-    LinkOutput::Special {
-        df: true,
-        special: Special::Heartbeat(UID),
-    }
+    LinkOutput::Special(Special::Heartbeat(UID))
 }
 
 /// A link of the dialler, confirmed at 0 and without pending outputs.
@@ -75,14 +72,8 @@ fn established_when_the_peer_hears_us_and_only_once() {
     let mut link = confirmed();
     link.handle_control(at(5), Control::ConnectionEstablished);
     assert!(link.is_established());
-    let provoking = LinkOutput::Special {
-        df: true,
-        special: Special::MtuTest(59986),
-    };
-    let fragmentation = LinkOutput::Special {
-        df: false,
-        special: Special::FragmentationTest,
-    };
+    let provoking = LinkOutput::Special(Special::PROBE);
+    let fragmentation = LinkOutput::Special(Special::FragmentationTest);
     assert_eq!(
         drain(&mut link),
         [LinkOutput::Established, fragmentation, provoking]
@@ -157,7 +148,7 @@ fn a_silent_peer_fails_the_link_once() {
 #[test]
 fn tests_are_answered_with_what_arrived() {
     let mut link = confirmed();
-    link.handle_special(at(1), address(6783), Special::MtuTest(1414));
+    link.handle_special(at(1), address(6783), Special::MtuTest { mtu: 1414 });
     link.handle_special(at(1), address(6783), Special::FragmentationTest);
     assert_eq!(
         drain(&mut link),
@@ -167,7 +158,7 @@ fn tests_are_answered_with_what_arrived() {
         ]
     );
     for _ in 0..1000 {
-        link.handle_special(at(1), address(6783), Special::MtuTest(1));
+        link.handle_special(at(1), address(6783), Special::MtuTest { mtu: 1 });
     }
     assert_eq!(drain(&mut link).len(), OUTPUTS_MAX);
 }
@@ -216,7 +207,7 @@ enum Input {
     Confirm,
     Special(u16, Special),
     Control(Control),
-    TooBig(u32),
+    TooBig(usize),
     Timeout,
 }
 
@@ -225,7 +216,7 @@ fn input() -> impl Strategy<Value = Input> {
         Just(Special::Heartbeat(UID)),
         any::<u64>().prop_map(|uid| Special::Heartbeat(ConnUid(uid))),
         Just(Special::FragmentationTest),
-        any::<u16>().prop_map(Special::MtuTest),
+        any::<u16>().prop_map(|mtu| Special::MtuTest { mtu }),
     ];
     let control = prop_oneof![
         Just(Control::ConnectionEstablished),
@@ -237,8 +228,8 @@ fn input() -> impl Strategy<Value = Input> {
         Just(Input::Confirm),
         (1u16..4, special).prop_map(|(port, special)| Input::Special(port, special)),
         control.prop_map(Input::Control),
-        any::<u32>().prop_map(Input::TooBig),
-        (0u32..2000).prop_map(Input::TooBig),
+        any::<usize>().prop_map(Input::TooBig),
+        (0usize..2000).prop_map(Input::TooBig),
         Just(Input::Timeout),
     ]
 }
@@ -270,11 +261,9 @@ proptest! {
                 failed += u32::from(matches!(output, LinkOutput::Failed(_)));
             }
             let path = link.path();
-            prop_assert!((68..=MTU_LIMIT).contains(&path.mtu));
-            prop_assert!(path.max_payload <= UDP_PAYLOAD_MAX);
+            prop_assert!((68..=65535).contains(&path.mtu));
+            prop_assert!(path.max_payload <= PACKET_BYTES_MAX);
         }
         prop_assert!(established <= 1 && failed <= 1);
     }
 }
-
-const MTU_LIMIT: u32 = mtu::MTU_UNLIMITED;

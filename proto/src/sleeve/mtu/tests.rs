@@ -4,15 +4,15 @@ use super::*;
 struct Rig {
     search: MtuSearch,
     now: Time,
-    passes: u32,
+    passes: u16,
     /// Candidates in order, with how often each was sent.
-    trace: Vec<(u32, u32)>,
+    trace: Vec<(u16, u16)>,
     /// Sizes sent that were not the candidate.
-    extra: Vec<u32>,
+    extra: Vec<u16>,
 }
 
 impl Rig {
-    fn new(passes: u32) -> Rig {
+    fn new(passes: u16) -> Rig {
         Rig {
             search: MtuSearch::new(86),
             now: Time::ZERO,
@@ -22,8 +22,8 @@ impl Rig {
         }
     }
 
-    fn send(&mut self, sizes: Vec<u32>) {
-        let mut queue: std::collections::VecDeque<u32> = sizes.into();
+    fn send(&mut self, sizes: Vec<u16>) {
+        let mut queue: std::collections::VecDeque<u16> = sizes.into();
         while let Some(size) = queue.pop_front() {
             if self.search.candidate() == Some(size) {
                 match self.trace.last_mut() {
@@ -39,7 +39,7 @@ impl Rig {
         }
     }
 
-    fn too_big(&mut self, path_mtu: u32) {
+    fn too_big(&mut self, path_mtu: usize) {
         let sizes = self.search.handle_too_big(self.now, path_mtu);
         self.send(sizes);
     }
@@ -71,12 +71,12 @@ fn the_recorded_search_comes_out() {
     let vectors: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     let live = &vectors["mtu_search_live"];
-    let expected: Vec<(u32, u32)> = live["trace"]
+    let expected: Vec<(u16, u16)> = live["trace"]
         .as_array()
         .unwrap()
         .iter()
         .map(|step| {
-            let number = |i: usize| u32::try_from(step[i].as_u64().unwrap()).unwrap();
+            let number = |i: usize| u16::try_from(step[i].as_u64().unwrap()).unwrap();
             (number(0), number(1))
         })
         .collect();
@@ -84,10 +84,7 @@ fn the_recorded_search_comes_out() {
     rig.too_big(1500);
     rig.settle();
     assert_eq!(rig.trace, expected);
-    assert_eq!(
-        u64::from(rig.search.mtu()),
-        live["result"].as_u64().unwrap()
-    );
+    assert_eq!(rig.search.mtu() as u64, live["result"].as_u64().unwrap());
     // The sizes beside the original's: once, all below the first candidate.
     let mut once = rig.extra.clone();
     once.dedup();
@@ -106,7 +103,7 @@ fn every_path_is_found_exactly() {
         rig.settle();
         assert_eq!(
             rig.search.mtu(),
-            passes.min(1414),
+            usize::from(passes.min(1414)),
             "path that passes {passes}"
         );
         assert!(rig.search.is_verified());
