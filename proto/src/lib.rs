@@ -10,7 +10,12 @@
 //! Spurious calls change nothing. [`types::Time`] is a monotonic clock that the caller owns, and
 //! every generator of random numbers is seeded by the caller, so a run can be repeated exactly.
 
+pub mod connector;
 pub mod crypto;
 pub mod cursor;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gob;
+pub mod routes;
+pub mod topology;
 pub mod types;
