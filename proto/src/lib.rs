@@ -10,6 +10,7 @@
 //! Spurious calls change nothing. [`types::Time`] is a monotonic clock that the caller owns, and
 //! every generator of random numbers is seeded by the caller, so a run can be repeated exactly.
 
+pub mod connector;
 pub mod crypto;
 pub mod cursor;
 pub mod ethernet;
@@ -24,6 +25,8 @@ pub mod identity;
 pub mod message;
 pub mod offload;
 pub mod overlay;
+pub mod routes;
 pub mod sleeve;
+pub mod topology;
 pub mod types;
 pub mod wire;
