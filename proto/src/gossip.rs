@@ -34,6 +34,8 @@ pub const PENDING_PAYLOADS_MAX: usize = 16;
 pub const PENDING_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most unicasts that wait for one connection; further ones are dropped and counted.
 pub const PENDING_UNICASTS_MAX: usize = 64;
+/// Most sources whose broadcasts of topology wait; those of further ones go on as gossip.
+const PEERS_BROADCASTS_MAX: usize = 64;
 /// What a payload counts for beside its own bytes.
 const PAYLOAD_OVERHEAD_BYTES: usize = 64;
 /// Most payloads that a surrogate remembers per generation; when more come it forgets earlier.
@@ -156,13 +158,16 @@ impl Relays {
         news: News,
         has_state: bool,
     ) -> usize {
+        let route = match (&news, route) {
+            (News::Peers(_), Route::Broadcast { .. })
+                if self.pending.len() >= PEERS_BROADCASTS_MAX =>
+            {
+                Route::Neighbours { except: None }
+            }
+            _ => route,
+        };
         let pending = self.pending.entry((channel, route)).or_default();
         pending.merge(news, has_state, &mut self.bytes)
-    }
-
-    /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.pending.is_empty()
     }
 
     /// The next piece of news with its way; `None` when nothing is left.
@@ -218,6 +223,10 @@ impl Outbox {
         news: News,
         has_state: bool,
     ) -> usize {
+        let reach = match news {
+            News::Peers(_) if self.pending.len() >= PEERS_BROADCASTS_MAX => Reach::Neighbour,
+            _ => reach,
+        };
         let pending = self.pending.entry((reach, channel)).or_default();
         let dropped = pending.merge(news, has_state, &mut self.bytes);
         if pending.is_empty() {
