@@ -1,1 +1,5 @@
 //! router
+
+pub mod sys;
+pub mod tap;
+pub mod udp;
