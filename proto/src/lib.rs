@@ -12,5 +12,10 @@
 
 pub mod crypto;
 pub mod cursor;
+pub mod ethernet;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gob;
+pub mod offload;
+pub mod sleeve;
 pub mod types;

@@ -1,0 +1,1 @@
+//! Entry points for fuzzing: each takes any bytes and must return.

@@ -1,0 +1,21 @@
+//! Sleeve: Ethernet frames in UDP packets between neighbours, in Weave's own format.
+//!
+//! A link has two halves. Its state machine decides when to send heartbeats, what the path MTU
+//! is and when the link is dead. Its [`Tunnel`] is what the threads that carry frames need to
+//! know of it: they choose a channel for each frame ([`choose`]), pack and seal frames into
+//! packets and open those that arrive ([`codec`]), cut packets that do not fit ([`fragment`]) or
+//! answer them ([`icmp`]), and hand special frames ([`wire::Special`]) back to the state machine.
+
+pub mod channel;
+pub mod codec;
+pub mod fragment;
+pub mod icmp;
+pub mod replay;
+pub mod tunnel;
+pub mod wire;
+
+pub use channel::{Choice, DropReason, choose};
+pub use codec::{DecodeError, Enclosed, OpenError, Opened, PacketBuilder};
+pub use replay::Replay;
+pub use tunnel::{LinkId, Tunnel, TunnelConfig};
+pub use wire::{Channel, Special};

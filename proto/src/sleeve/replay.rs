@@ -1,0 +1,143 @@
+//! Which packets of a link were seen already.
+//!
+//! Sequence numbers fall into windows of 2^20. Of the current window and the one before it, each
+//! number is remembered; what is older is refused. A number beyond the next window makes
+//! everything before it forgotten.
+
+use super::wire::{COUNTER_DF, Channel};
+
+/// How many sequence numbers make up a window.
+pub const WINDOW: u64 = 1 << WINDOW_BITS;
+
+const WINDOW_BITS: u32 = 20;
+const WORDS: usize = (WINDOW / 64) as usize;
+
+/// What one receiver remembers of one link: both channels.
+///
+/// Belongs to the thread that opens the link's packets. Takes 512 KiB of address space, of which
+/// only pages that were written to take memory.
+pub struct Replay {
+    channels: [Sequence; 2],
+}
+
+impl Replay {
+    /// Nothing was seen.
+    pub fn new() -> Replay {
+        Replay {
+            channels: [Sequence::new(), Sequence::new()],
+        }
+    }
+
+    /// Whether a packet that opened with `counter` is seen for the first time; remembers it. To
+    /// be asked only after authentication.
+    #[inline]
+    pub fn accept(&mut self, counter: u64) -> bool {
+        self.channels[channel_of(counter).index()].accept(counter & !COUNTER_DF)
+    }
+}
+
+impl Default for Replay {
+    fn default() -> Replay {
+        Replay::new()
+    }
+}
+
+impl std::fmt::Debug for Replay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [df, non_df] = &self.channels;
+        f.debug_struct("Replay")
+            .field("df_window", &df.window)
+            .field("non_df_window", &non_df.window)
+            .finish()
+    }
+}
+
+/// The channel that a counter says its packet came on.
+#[inline]
+pub(super) const fn channel_of(counter: u64) -> Channel {
+    if counter & COUNTER_DF != 0 {
+        Channel::Df
+    } else {
+        Channel::NonDf
+    }
+}
+
+/// What was seen of one sequence.
+struct Sequence {
+    window: u64,
+    current: Set,
+    previous: Set,
+}
+
+impl Sequence {
+    fn new() -> Sequence {
+        Sequence {
+            window: 0,
+            current: Set::new(),
+            previous: Set::new(),
+        }
+    }
+
+    #[inline]
+    fn accept(&mut self, sequence: u64) -> bool {
+        let window = sequence >> WINDOW_BITS;
+        let offset = (sequence % WINDOW) as usize;
+        if window == self.window {
+            return self.current.insert(offset);
+        }
+        if window < self.window {
+            return window + 1 == self.window && self.previous.insert(offset);
+        }
+        std::mem::swap(&mut self.current, &mut self.previous);
+        self.current.clear();
+        if window != self.window + 1 {
+            self.previous.clear();
+        }
+        self.window = window;
+        self.current.insert(offset)
+    }
+}
+
+/// A set of numbers below [`WINDOW`].
+struct Set {
+    words: Box<[u64]>,
+    /// The words that may be other than zero: `low..high`.
+    low: usize,
+    high: usize,
+}
+
+impl Set {
+    fn new() -> Set {
+        Set {
+            // Zeroed by the allocator, thus without touching the pages.
+            words: vec![0; WORDS].into_boxed_slice(),
+            low: WORDS,
+            high: 0,
+        }
+    }
+
+    /// Adds `number`; false if it was there.
+    #[inline]
+    fn insert(&mut self, number: usize) -> bool {
+        let (index, bit) = (number / 64, 1 << (number % 64));
+        let Some(word) = self.words.get_mut(index) else {
+            return false;
+        };
+        let new = *word & bit == 0;
+        *word |= bit;
+        self.low = self.low.min(index);
+        self.high = self.high.max(index + 1);
+        new
+    }
+
+    fn clear(&mut self) {
+        if let Some(used) = self.words.get_mut(self.low..self.high) {
+            used.fill(0);
+        }
+        self.low = WORDS;
+        self.high = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests;

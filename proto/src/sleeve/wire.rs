@@ -1,0 +1,192 @@
+//! The layout of sleeve packets and of the frames that routers send to each other.
+//!
+//! ```text
+//! plain packet                          encrypted packet
+//!  0  sender's peer name (6)             0  sender's peer name (6)
+//!  6  frames ...                         6  counter (8), bit 63: sent on the DF channel
+//!                                       14  tag (16)
+//! frame                                 30  frames, encrypted ...
+//!  0  peer where it was captured (6)
+//!  6  peer that it is for (6)           special frame
+//! 12  length (2)                         0  zeros (14), where addresses and ethertype would be
+//! 14  Ethernet frame                    14  content
+//! ```
+
+use crate::ethernet;
+use crate::types::{ConnUid, PeerName};
+
+/// The two ways in which a packet travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Channel {
+    /// With DF set: never fragmented on the way; too large a packet is reported by the kernel.
+    Df,
+    /// With DF clear: kernels and routers may fragment it.
+    NonDf,
+}
+
+impl Channel {
+    /// 0 or 1, to index a pair of things.
+    pub const fn index(self) -> usize {
+        match self {
+            Channel::Df => 0,
+            Channel::NonDf => 1,
+        }
+    }
+}
+
+/// A frame from router to router, which never enters a switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// "I am here, at the address that this came from"; it carries the number of the connection.
+    Heartbeat(ConnUid),
+    /// Too large for one packet on purpose: it arrives only where kernels fragment.
+    FragmentationTest,
+    /// As large as a frame with `mtu` bytes behind its Ethernet header: whether such frames
+    /// arrive. The receiver answers with `mtu`.
+    MtuTest {
+        /// Frame length without the Ethernet header.
+        mtu: u16,
+    },
+}
+
+impl Special {
+    /// The test of the largest size, sent to provoke the kernel's answer with its path MTU.
+    pub const PROBE: Special = Special::MtuTest {
+        mtu: (PROBE_FRAME_BYTES - ethernet::HEADER_BYTES) as u16,
+    };
+
+    /// Bytes of the frame.
+    pub const fn frame_len(self) -> usize {
+        match self {
+            Special::Heartbeat(_) => HEARTBEAT_FRAME_BYTES,
+            Special::FragmentationTest => FRAGMENTATION_TEST_FRAME_BYTES,
+            Special::MtuTest { mtu } => mtu as usize + ethernet::HEADER_BYTES,
+        }
+    }
+
+    /// The channel that it tests or, for heartbeats, uses.
+    pub const fn channel(self) -> Channel {
+        match self {
+            Special::Heartbeat(_) | Special::MtuTest { .. } => Channel::Df,
+            Special::FragmentationTest => Channel::NonDf,
+        }
+    }
+
+    /// Writes the frame over all of `out`, which has [`Special::frame_len`] bytes (a longer one
+    /// is filled up with zeros, a shorter one cuts it).
+    pub fn write(self, out: &mut [u8]) {
+        out.fill(0);
+        if let (Special::Heartbeat(uid), Some(field)) = (self, out.get_mut(HEARTBEAT_UID)) {
+            field.copy_from_slice(&uid.0.to_be_bytes());
+        }
+    }
+
+    /// What a special frame says. None if it is no special frame ([`ethernet::is_special`]), is
+    /// longer than any, or is a fragmentation test with anything in it.
+    pub fn classify(frame: &[u8]) -> Option<Special> {
+        if !ethernet::is_special(frame) {
+            return None;
+        }
+        match frame.len() {
+            HEARTBEAT_FRAME_BYTES => {
+                let uid = frame.get(HEARTBEAT_UID)?.try_into().ok()?;
+                Some(Special::Heartbeat(ConnUid(u64::from_be_bytes(uid))))
+            }
+            FRAGMENTATION_TEST_FRAME_BYTES => frame
+                .iter()
+                .all(|byte| *byte == 0)
+                .then_some(Special::FragmentationTest),
+            len => {
+                let mtu = u16::try_from(len - ethernet::HEADER_BYTES).ok()?;
+                Some(Special::MtuTest { mtu })
+            }
+        }
+    }
+}
+
+/// The name that a packet claims to come from; None if it is too short for one.
+#[inline]
+pub fn sender(packet: &[u8]) -> Option<PeerName> {
+    packet
+        .first_chunk::<{ PACKET_NAME.end }>()
+        .map(|name| PeerName::from_bytes(*name))
+}
+
+/// Bytes of IPv4 and UDP headers before a packet.
+pub const UDP_IP_BYTES: usize = 28;
+/// Bytes of a plain packet before its frames.
+pub const PLAIN_HEADER_BYTES: usize = 6;
+/// Bytes of an encrypted packet before its frames.
+pub const SEALED_HEADER_BYTES: usize = 30;
+/// Bytes of a frame in a packet before its Ethernet header.
+pub const FRAME_HEADER_BYTES: usize = 14;
+/// The largest packet that UDP over IPv4 carries.
+pub const PACKET_BYTES_MAX: usize = 65507;
+/// The most frames that are put into one packet. More in a received one are taken all the same.
+pub const FRAMES_PER_PACKET_MAX: usize = 100;
+/// The MTU of a link whose path is not known yet.
+pub const MTU_UNKNOWN: usize = 65535;
+
+/// Bytes of the frame of a heartbeat.
+pub const HEARTBEAT_FRAME_BYTES: usize = 22;
+/// Bytes of the frame of a fragmentation test.
+pub const FRAGMENTATION_TEST_FRAME_BYTES: usize = 60001;
+/// Bytes of the frame that asks for the kernel's path MTU.
+pub const PROBE_FRAME_BYTES: usize = 60000;
+
+/// Bit of the counter: sent on the DF channel.
+pub const COUNTER_DF: u64 = 1 << 63;
+
+use std::ops::Range;
+
+pub(super) const PACKET_NAME: Range<usize> = 0..6;
+pub(super) const PACKET_COUNTER: Range<usize> = 6..14;
+pub(super) const PACKET_TAG: Range<usize> = 14..30;
+
+pub(super) const FRAME_SOURCE: Range<usize> = 0..6;
+pub(super) const FRAME_DESTINATION: Range<usize> = 6..12;
+pub(super) const FRAME_LENGTH: Range<usize> = 12..14;
+
+const HEARTBEAT_UID: Range<usize> = 14..22;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_frames_are_told_apart_by_length() {
+        for special in [
+            Special::Heartbeat(ConnUid(0x1234_5678_9abc_def0)),
+            Special::FragmentationTest,
+            Special::PROBE,
+            Special::MtuTest { mtu: 0 },
+            Special::MtuTest { mtu: 1414 },
+        ] {
+            let mut frame = vec![0xaa; special.frame_len()];
+            special.write(&mut frame);
+            assert_eq!(Special::classify(&frame), Some(special));
+        }
+        assert_eq!(Special::PROBE.frame_len(), PROBE_FRAME_BYTES);
+    }
+
+    #[test]
+    fn frames_that_are_not_special_are_not_classified() {
+        assert_eq!(Special::classify(&[0; 13]), None);
+        let mut frame = [0; 22];
+        frame[13] = 1;
+        assert_eq!(Special::classify(&frame), None);
+        let mut test = vec![0; FRAGMENTATION_TEST_FRAME_BYTES];
+        test[60000] = 1;
+        assert_eq!(Special::classify(&test), None);
+        assert_eq!(Special::classify(&vec![0; 1 << 17]), None);
+    }
+
+    #[test]
+    fn writing_into_a_short_slice_cuts_the_frame() {
+        for len in 0..40 {
+            let mut out = vec![1; len];
+            Special::Heartbeat(ConnUid(u64::MAX)).write(&mut out);
+            assert!(out.iter().take(14).all(|byte| *byte == 0));
+        }
+    }
+}
