@@ -1,5 +1,6 @@
 //! router
 
+pub mod data;
 pub mod sys;
 pub mod tap;
 pub mod udp;
