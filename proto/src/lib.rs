@@ -10,6 +10,7 @@
 //! Spurious calls change nothing. [`types::Time`] is a monotonic clock that the caller owns, and
 //! every generator of random numbers is seeded by the caller, so a run can be repeated exactly.
 
+pub mod connector;
 pub mod crypto;
 pub mod cursor;
 pub mod ethernet;
@@ -17,5 +18,7 @@ pub mod ethernet;
 pub mod fuzzing;
 pub mod gob;
 pub mod offload;
+pub mod routes;
 pub mod sleeve;
+pub mod topology;
 pub mod types;

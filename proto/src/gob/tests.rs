@@ -66,6 +66,22 @@ fn nested_values_come_back() {
 }
 
 #[test]
+fn a_discarded_value_is_passed_over_whole() {
+    let mut encoder = Encoder::new();
+    table(&mut encoder);
+    table(&mut encoder);
+    encoder.value(Type::Uint, |w| w.uint(5));
+    let stream = encoder.finish();
+    let mut decoder = Decoder::new(&stream);
+    decoder.value().unwrap().discard().unwrap();
+    let inner = decoder.value().unwrap();
+    inner
+        .map(|key| key.discard(), |(), elem| elem.discard())
+        .unwrap();
+    assert_eq!(decoder.value().unwrap().uint(), Ok(5));
+}
+
+#[test]
 fn given_ids_make_the_recorded_bytes() {
     let mut encoder = Encoder::with_ids([81]);
     encoder.value(Type::Struct(&PAIR), |w| {
