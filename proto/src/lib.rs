@@ -20,5 +20,6 @@ pub mod gob;
 pub mod offload;
 pub mod routes;
 pub mod sleeve;
+pub mod switch;
 pub mod topology;
 pub mod types;
