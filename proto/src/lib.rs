@@ -28,6 +28,7 @@ pub mod offload;
 pub mod overlay;
 pub mod routes;
 pub mod sleeve;
+pub mod switch;
 pub mod topology;
 pub mod types;
 #[cfg(test)]

@@ -2,6 +2,10 @@
 
 pub mod cli;
 pub mod config;
+pub mod data;
 pub mod http;
 pub mod store;
+mod sys;
+pub mod tap;
 pub mod telemetry;
+pub mod udp;

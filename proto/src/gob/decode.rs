@@ -275,6 +275,16 @@ impl<'a> Value<'_, 'a> {
         })
     }
 
+    /// Passes over a top-level value and the rest of its message without looking inside, so at no
+    /// cost. Inside another value it is [`Value::skip`].
+    pub fn discard(self) -> Result<(), Error> {
+        if self.depth != 0 {
+            return self.skip();
+        }
+        *self.input = Cursor::new(&[]);
+        Ok(())
+    }
+
     /// Reads over a value of any type.
     pub fn skip(self) -> Result<(), Error> {
         match self.type_id {
