@@ -5,7 +5,7 @@ pub mod config;
 pub mod data;
 pub mod http;
 pub mod store;
-mod sys;
+pub mod sys;
 pub mod tap;
 pub mod telemetry;
 pub mod udp;
