@@ -2,10 +2,18 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod data;
+pub mod firewall;
 pub mod http;
+pub mod lock;
+pub mod net;
 pub mod store;
 pub mod sys;
 pub mod tap;
+pub mod tcp;
 pub mod telemetry;
 pub mod udp;
+
+#[cfg(test)]
+mod testing;

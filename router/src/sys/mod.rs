@@ -4,5 +4,9 @@
 //! outside this folder handles a raw pointer.
 #![allow(unsafe_code)]
 
+pub mod ethtool;
+pub mod netns;
+pub mod packet;
+pub mod sockopt;
 pub mod tap;
 pub mod udp;
