@@ -8,7 +8,7 @@ use proto::overlay::Overlay;
 use proto::routes::Routes;
 use proto::sleeve::link::Path;
 use proto::sleeve::{LinkId, Tunnel, TunnelConfig};
-use proto::switch::{Forwarding, PeerSlots};
+use proto::switch::{Forwarding, PeerSlot, PeerSlots};
 use proto::types::{PeerName, Time};
 
 use crate::data::{Encap, Link, Snapshot};
@@ -19,7 +19,6 @@ use crate::data::{Encap, Link, Snapshot};
 pub const FOREIGN_BURST_PACKETS: u16 = 64;
 
 /// Everything that snapshots are made of.
-#[derive(Debug)]
 pub struct Links {
     us: PeerName,
     tunnels: BTreeMap<LinkId, Arc<Tunnel>>,
@@ -54,6 +53,7 @@ impl Links {
                     peer: info.peer,
                     key: info.key,
                     dialled: info.dialled,
+                    remote: info.path.remote,
                 });
                 set_path(&tunnel, info.path);
                 self.tunnels.insert(info.link, Arc::new(tunnel));
@@ -85,28 +85,26 @@ impl Links {
         self.changed = true;
     }
 
-    /// There are new routes.
-    pub fn set_routes(&mut self, now: Time, routes: Arc<Routes>) {
-        for peer in routes.peers() {
-            self.slots.add(now, *peer);
-        }
+    /// There are new routes. Returns the slots of peers that are gone, whose MAC addresses are to
+    /// be forgotten.
+    pub fn set_routes(&mut self, now: Time, routes: Arc<Routes>) -> Vec<PeerSlot> {
+        let gone = self.slots.update(now, routes.peers());
         self.routes = routes;
         self.changed = true;
-    }
-
-    /// A peer is gone; returns what its addresses are known under.
-    pub fn forget_peer(&mut self, now: Time, peer: PeerName) -> Option<proto::switch::PeerSlot> {
-        self.slots.remove(now, peer)
-    }
-
-    /// The peer that a slot stands for.
-    pub fn slots(&self) -> &PeerSlots {
-        &self.slots
+        gone
     }
 
     /// The tunnel of a link.
     pub fn tunnel(&self, link: LinkId) -> Option<&Arc<Tunnel>> {
         self.tunnels.get(&link)
+    }
+
+    /// The peers by their slots.
+    pub fn names(&self) -> BTreeMap<PeerSlot, PeerName> {
+        let peers = self.routes.peers().iter();
+        peers
+            .filter_map(|peer| Some((self.slots.get(*peer)?, *peer)))
+            .collect()
     }
 
     /// A snapshot, if anything changed since the last one.
@@ -128,7 +126,11 @@ impl Links {
             .collect();
         let neighbours: Vec<PeerName> = links.iter().map(|link| link.peer).collect();
         let forwarding = Forwarding::new(Arc::clone(&self.routes), &self.slots, &neighbours);
-        Some(Snapshot::new(forwarding, links, self.tunnels.values().cloned().collect()))
+        Some(Snapshot::new(
+            forwarding,
+            links,
+            self.tunnels.values().cloned().collect(),
+        ))
     }
 }
 

@@ -65,6 +65,33 @@ pub enum Count {
 
 const COUNTS: usize = Count::EventsLost as usize + 1;
 
+impl Count {
+    /// All counters, with short names for labels.
+    pub const ALL: &[(Count, &str)] = &[
+        (Count::Captured, "captured"),
+        (Count::CapturedBytes, "captured_bytes"),
+        (Count::Injected, "injected"),
+        (Count::InjectedBytes, "injected_bytes"),
+        (Count::Received, "received"),
+        (Count::ReceivedBytes, "received_bytes"),
+        (Count::Sent, "sent"),
+        (Count::SentBytes, "sent_bytes"),
+        (Count::Made, "made"),
+        (Count::Specials, "specials"),
+        (Count::PacketsReceived, "packets_received"),
+        (Count::PacketsSent, "packets_sent"),
+        (Count::PacketsFragmented, "packets_fragmented"),
+        (Count::TapReads, "tap_reads"),
+        (Count::TapWrites, "tap_writes"),
+        (Count::ReceiveBatches, "receive_batches"),
+        (Count::SendBatches, "send_batches"),
+        (Count::Moves, "moves"),
+        (Count::NotLearned, "not_learned"),
+        (Count::OwnSource, "own_source"),
+        (Count::EventsLost, "events_lost"),
+    ];
+}
+
 macro_rules! drop_reasons {
     ($( $(#[$doc:meta])* $name:ident = $text:literal, )*) => {
         /// Why a frame was dropped, or a packet of which it is not known how many frames it holds.

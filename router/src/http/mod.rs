@@ -3,5 +3,7 @@
 pub mod client;
 pub mod metrics;
 pub mod report;
+pub mod server;
 pub mod status;
 pub mod template;
+mod weft_page;

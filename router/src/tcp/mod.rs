@@ -61,7 +61,11 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn new_socket(ip: IpAddr) -> io::Result<TcpSocket> {
-    if ip.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
+    if ip.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }
 }
 
 /// Accepts connections for ever, at a bounded rate.
@@ -81,7 +85,11 @@ pub async fn accept(listener: TcpListener, events: TcpEvents) {
         match listener.accept().await {
             Ok((stream, remote)) => {
                 credit -= 1;
-                if events.send(TcpEvent::Accepted(stream, remote)).await.is_err() {
+                if events
+                    .send(TcpEvent::Accepted(stream, remote))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -146,7 +154,11 @@ impl Pump {
                 () = last_chance => {}
             }
         });
-        Pump { outbox, reader, _closing: closing }
+        Pump {
+            outbox,
+            reader,
+            _closing: closing,
+        }
     }
 
     /// Sends bytes. Control bounds how many are under way.
