@@ -6,6 +6,7 @@ pub mod control;
 pub mod data;
 pub mod firewall;
 pub mod http;
+pub mod launch;
 pub mod lock;
 pub mod net;
 pub mod store;

@@ -3,6 +3,7 @@
 pub mod flags;
 
 mod error;
+mod launch;
 mod mesh;
 mod output;
 mod status;
@@ -93,7 +94,7 @@ pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
     let cli = Cli::try_parse_from(args.map(long_form))?;
     let out = Output::standard();
     match cli.command {
-        Command::Launch(_) => Err(CliError::failed("not built in")),
+        Command::Launch(flags) => launch::run(&flags, &out).await,
         Command::Status(args) => args.run(&out).await,
         Command::Report(args) => args.run(&out).await,
         Command::Connect(args) => args.run().await,
