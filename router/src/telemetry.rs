@@ -26,15 +26,14 @@ pub fn init(level: &str, format: &str) -> Result<(), String> {
     let filter = std::env::var("WEFT_LOG").unwrap_or_else(|_| level.to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|error| format!("WEFT_LOG: {error}"))?;
+    let colour = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(colour)
         .with_writer(std::io::stderr);
     let result = match format {
-        "text" => {
-            let colour = std::io::stderr().is_terminal()
-                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            builder.event_format(Line { colour }).try_init()
-        }
+        "text" => builder.event_format(Line { colour }).try_init(),
         "json" => builder.json().flatten_event(true).try_init(),
         other => return Err(format!("--log-format: {other:?} is none of text, json")),
     };

@@ -2,10 +2,14 @@
 
 pub mod flags;
 
+mod address;
+mod attach;
 mod error;
+mod expose;
 mod launch;
 mod mesh;
 mod output;
+mod reset;
 mod status;
 
 use std::time::Duration;
@@ -83,7 +87,13 @@ enum Command {
     Report(status::ReportArgs),
     Connect(mesh::ConnectArgs),
     Forget(mesh::ForgetArgs),
+    Attach(attach::AttachArgs),
+    Detach(attach::DetachArgs),
+    Ps(attach::PsArgs),
+    Expose(expose::ExposeArgs),
+    Hide(expose::HideArgs),
     Stop(mesh::StopArgs),
+    Reset(reset::ResetArgs),
     Version(status::VersionArgs),
     Completions(output::CompletionArgs),
     Man(output::ManArgs),
@@ -99,7 +109,13 @@ pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
         Command::Report(args) => args.run(&out).await,
         Command::Connect(args) => args.run().await,
         Command::Forget(args) => args.run().await,
+        Command::Attach(args) => args.run(&out).await,
+        Command::Detach(args) => args.run(&out).await,
+        Command::Ps(args) => args.run(&out).await,
+        Command::Expose(args) => args.run(&out).await,
+        Command::Hide(args) => args.run(&out).await,
         Command::Stop(args) => args.run(&out).await,
+        Command::Reset(args) => args.run(&out).await,
         Command::Version(args) => args.run(&out).await,
         Command::Completions(args) => args.run(&out, Cli::command()),
         Command::Man(args) => args.run(&out, Cli::command()),

@@ -358,7 +358,7 @@ async fn stop(State(handle): State<Handle>) -> Answer {
 }
 
 /// Runs something that waits for the kernel or a disk, away from the control loop.
-pub(super) async fn blocking<T, E>(
+pub(crate) async fn blocking<T, E>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, String>
 where
