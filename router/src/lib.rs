@@ -3,5 +3,10 @@
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod net;
 pub mod store;
+pub mod sys;
 pub mod telemetry;
+
+#[cfg(test)]
+mod testing;
