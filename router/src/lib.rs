@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod firewall;
 pub mod http;
 pub mod net;
 pub mod store;
