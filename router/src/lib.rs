@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod firewall;
 pub mod http;
+pub mod lock;
 pub mod net;
 pub mod store;
 pub mod sys;
