@@ -244,7 +244,7 @@ fn set_up_devices(
     })
     .map_err(LaunchError::new)?;
     bridge
-        .add_tap(netlink, tap.name())
+        .add_tap(netlink, tap.name(), config.mtu)
         .map_err(LaunchError::new)?;
     Ok(tap)
 }

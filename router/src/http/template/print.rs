@@ -87,8 +87,8 @@ struct Spec {
 
 fn spec(text: &str) -> (Option<char>, Spec, &str) {
     let mut spec = Spec::default();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
+    let chars = text.char_indices();
+    for (at, c) in chars {
         match c {
             '-' => spec.left = true,
             '+' | '#' | ' ' => {}
