@@ -1,1 +1,13 @@
-//! ipam
+//! Who owns which address: the token ring, the allocator and leases by identity, without any
+//! I/O.
+
+pub mod bolt;
+pub mod consensus;
+pub mod import;
+pub mod messages;
+pub mod range;
+mod range_set;
+pub mod ring;
+pub mod space;
+
+pub use range_set::RangeSet;

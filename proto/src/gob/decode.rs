@@ -388,6 +388,12 @@ impl<'a> Value<'_, 'a> {
         })
     }
 
+    /// The undecoded bytes from this value up to the end of its message. A receiver that has
+    /// seen the same bytes in the same place before need not decode them again.
+    pub fn rest(&self) -> &'a [u8] {
+        self.input.rest()
+    }
+
     /// Reads over a value of any type.
     pub fn skip(self) -> Result<(), Error> {
         match self.type_id {
