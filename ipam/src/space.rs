@@ -57,6 +57,19 @@ impl Space {
             .collect()
     }
 
+    /// The owned addresses of `within`, as ranges in order that may touch.
+    #[must_use]
+    pub fn everything_in(&self, within: Range) -> Vec<Range> {
+        let mut out: Vec<Range> = self
+            .free
+            .parts(within)
+            .chain(self.ours.parts(within))
+            .chain(self.held.parts(within))
+            .collect();
+        out.sort_unstable();
+        out
+    }
+
     /// Adds addresses that we have come to own, as free ones.
     pub fn gain(&mut self, range: Range) {
         self.free.insert(range);
@@ -119,15 +132,20 @@ impl Space {
     /// another asks for space there: the largest aligned one, but no more than half of what is
     /// free there.
     pub fn donate(&mut self, within: Range) -> Option<Range> {
+        let gift = self.gift(within)?;
+        self.free.remove(gift);
+        Some(gift)
+    }
+
+    /// The block that [`Space::donate`] would take out.
+    pub fn gift(&self, within: Range) -> Option<Range> {
         let block = self.biggest_free(within)?;
         let half = block.size() / 2;
-        let gift = if block.size() > self.free.count(within) / 2 {
+        Some(if block.size() > self.free.count(within) / 2 {
             Range::new(block.start.plus(half), block.end)
         } else {
             block
-        };
-        self.free.remove(gift);
-        Some(gift)
+        })
     }
 
     /// The largest aligned block of free addresses in `within`; of equal ones the last.
