@@ -14,7 +14,7 @@ pub(crate) fn is_root(test: &str) -> bool {
     root
 }
 
-fn skipped(test: &str, needs: &str) {
+pub(crate) fn skipped(test: &str, needs: &str) {
     let line = format!("SKIPPED {test}: needs {needs}\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
