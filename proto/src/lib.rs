@@ -10,12 +10,27 @@
 //! Spurious calls change nothing. [`types::Time`] is a monotonic clock that the caller owns, and
 //! every generator of random numbers is seeded by the caller, so a run can be repeated exactly.
 
+pub mod connector;
 pub mod crypto;
 pub mod cursor;
 pub mod ethernet;
+pub mod features;
+mod framing;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gob;
+pub mod gossip;
+mod handshake;
+pub mod identity;
+pub mod message;
+pub mod node;
 pub mod offload;
+pub mod overlay;
+pub mod routes;
 pub mod sleeve;
+pub mod switch;
+pub mod topology;
 pub mod types;
+#[cfg(test)]
+mod vectors;
+pub mod wire;

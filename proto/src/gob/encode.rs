@@ -94,6 +94,16 @@ impl Encoder {
         });
     }
 
+    /// How many bytes the stream has so far.
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether nothing was written yet.
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
     /// The stream so far; the encoder goes on with the types that it has defined.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)

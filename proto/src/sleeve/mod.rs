@@ -1,6 +1,6 @@
 //! Sleeve: Ethernet frames in UDP packets between neighbours, in Weave's own format.
 //!
-//! A link has two halves. Its state machine decides when to send heartbeats, what the path MTU
+//! A link has two halves. Its state machine ([`link`]) decides when to send heartbeats, what the path MTU
 //! is and when the link is dead. Its [`Tunnel`] is what the threads that carry frames need to
 //! know of it: they choose a channel for each frame ([`choose`]), pack and seal frames into
 //! packets and open those that arrive ([`codec`]), cut packets that do not fit ([`fragment`]) or
@@ -10,6 +10,8 @@ pub mod channel;
 pub mod codec;
 pub mod fragment;
 pub mod icmp;
+pub mod link;
+mod mtu;
 pub mod replay;
 pub mod tunnel;
 pub mod wire;

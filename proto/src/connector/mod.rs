@@ -1,0 +1,396 @@
+//! The connection maker: which address is dialled, and when.
+//!
+//! *Direct* targets are what the user named. *Discovered* ones are the far ends of other peers'
+//! connections. Both are dialled at once and then, as long as they fail, at growing intervals:
+//!
+//! ```text
+//! (named or discovered) -> Waiting --time--> Attempting --added--> Connected
+//!                            ^  ^               |                      |
+//!                            |  +----failed-----+--------ended---------+
+//!                            +--> Suspended   while there is no reason to dial it
+//! ```
+//!
+//! Every [`Dial`] is answered in the end: by [`Connector::handle_added`] and later
+//! [`Connector::handle_ended`], or by [`Connector::handle_ended`] alone.
+
+mod discovery;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+pub use target::{InvalidTarget, Target, split_target};
+
+use crate::topology::Topology;
+use crate::types::{ConnId, PeerName, Time};
+use discovery::Candidates;
+use target::{Entry, RESET_AFTER, State};
+
+/// Most direct targets; naming more is refused.
+pub const DIRECT_MAX: usize = 1024;
+/// Most attempts on direct targets that go on at the same time; further ones wait for their turn.
+pub const DIRECT_ATTEMPTS_MAX: usize = 64;
+/// Most attempts on discovered targets that go on at the same time; further ones wait for their
+/// turn, and never keep direct ones waiting.
+pub const DISCOVERED_ATTEMPTS_MAX: usize = 16;
+
+/// What a connector is told once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectorConfig {
+    /// The port that we listen on, and assume others to listen on.
+    pub port: u16,
+    /// Whether to dial addresses that other peers tell of.
+    pub discovery: bool,
+    /// Most connections; 0 for no limit.
+    pub connection_limit: usize,
+}
+
+/// An attempt to make a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dial {
+    /// The address.
+    pub to: SocketAddr,
+    /// Whether a peer may answer that the mesh does not know yet.
+    pub accept_new: bool,
+}
+
+/// A connection that was added to our peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The peer at the other end.
+    pub peer: PeerName,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Whether we dialled.
+    pub outbound: bool,
+}
+
+/// How an attempt or a connection ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended<'a> {
+    /// The address that was dialled; `None` for a connection that was accepted.
+    pub dialled: Option<SocketAddr>,
+    /// The peer that answered, if it came so far.
+    pub peer: Option<PeerName>,
+    /// The reason.
+    pub error: &'a str,
+    /// Trying again leads to the same: the other end is ourselves or carries our name.
+    pub never_again: bool,
+}
+
+/// More direct targets were named than are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more than {DIRECT_MAX} targets")]
+pub struct TooManyTargets;
+
+/// An address as the status pages show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetView<'a> {
+    /// The address.
+    pub address: SocketAddr,
+    /// Whether the user named it.
+    pub direct: bool,
+    /// What is going on.
+    pub state: TargetState,
+    /// Why the last attempt or connection ended.
+    pub error: Option<&'a str>,
+    /// When it is tried next, or was tried last; `None` for never again.
+    pub next_try: Option<Time>,
+}
+
+/// What is going on with an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TargetState {
+    /// It was not tried yet.
+    Waiting,
+    /// It is tried for the first time.
+    Connecting,
+    /// It is tried after a failure.
+    Retrying,
+    /// It failed and waits for the next try.
+    Failed,
+    /// There is no need to dial it: its peer is connected to us in another way.
+    Suspended,
+    /// We are connected.
+    Connected,
+}
+
+/// The connection maker.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    config: ConnectorConfig,
+    rng: fastrand::Rng,
+    /// What the user named, by its text.
+    direct: BTreeMap<String, Target>,
+    discovered: Candidates,
+    entries: BTreeMap<SocketAddr, Entry>,
+    links: BTreeMap<ConnId, Link>,
+    dials: VecDeque<Dial>,
+    wake: Option<Time>,
+}
+
+impl Connector {
+    /// A connector without targets.
+    pub fn new(config: ConnectorConfig, rng: fastrand::Rng) -> Connector {
+        Connector {
+            config,
+            rng,
+            direct: BTreeMap::new(),
+            discovered: Candidates::new(),
+            entries: BTreeMap::new(),
+            links: BTreeMap::new(),
+            dials: VecDeque::new(),
+            wake: None,
+        }
+    }
+
+    /// Names direct targets; with `replace`, in place of all named before. Those that wait are
+    /// tried at once. If they are too many, nothing changes.
+    pub fn connect(
+        &mut self,
+        now: Time,
+        targets: impl IntoIterator<Item = Target>,
+        replace: bool,
+    ) -> Result<(), TooManyTargets> {
+        let mut direct = if replace {
+            BTreeMap::new()
+        } else {
+            self.direct.clone()
+        };
+        let mut named = Vec::new();
+        for target in targets {
+            named.push(target.address(self.config.port));
+            direct.insert(target.text.clone(), target);
+            if direct.len() > DIRECT_MAX {
+                return Err(TooManyTargets);
+            }
+        }
+        self.direct = direct;
+        for address in named {
+            if let Some(entry) = self.entries.get_mut(&address).filter(|e| e.is_idle()) {
+                entry.try_now(now);
+                entry.peer = None;
+            }
+        }
+        self.update(now);
+        Ok(())
+    }
+
+    /// Forgets direct targets by their texts. Connections to them stay.
+    pub fn forget<'t>(&mut self, now: Time, texts: impl IntoIterator<Item = &'t str>) {
+        for text in texts {
+            self.direct.remove(text);
+        }
+        self.update(now);
+    }
+
+    /// The direct targets in order of their texts: what to name again after a restart.
+    pub fn direct(&self) -> impl ExactSizeIterator<Item = &Target> {
+        self.direct.values()
+    }
+
+    /// Looks for addresses in the topology. To be called after every change of it, so also after
+    /// a connection was deleted.
+    pub fn handle_topology(&mut self, now: Time, topology: &Topology) {
+        if self.config.discovery {
+            let loopback = self
+                .links
+                .values()
+                .any(|link| link.address.ip().is_loopback());
+            let peers = self.connected_peers();
+            self.discovered = discovery::candidates(topology, &peers, self.config.port, loopback);
+        }
+        self.update(now);
+    }
+
+    /// A connection was added to our peer, dialled or accepted.
+    pub fn handle_added(&mut self, now: Time, conn: ConnId, link: Link) {
+        self.links.insert(conn, link);
+        if let Some(entry) = self
+            .entries
+            .get_mut(&link.address)
+            .filter(|_| link.outbound)
+        {
+            entry.state = State::Connected;
+            entry.peer = Some(link.peer);
+        }
+        self.discovered.retain(|_, peers| {
+            peers.remove(&link.peer);
+            !peers.is_empty()
+        });
+        self.update(now);
+    }
+
+    /// An attempt failed, or a connection ended, whether it was added or not.
+    pub fn handle_ended(&mut self, now: Time, conn: ConnId, ended: Ended<'_>) {
+        let was_added = self.links.remove(&conn).is_some();
+        let entry = ended.dialled.and_then(|to| self.entries.get_mut(&to));
+        if let Some(entry) = entry.filter(|entry| !entry.is_idle()) {
+            entry.fail(ended.error);
+            entry.peer = ended.peer.or(entry.peer);
+            let lasted = entry.try_at.is_some_and(|at| now > at + RESET_AFTER);
+            if ended.never_again {
+                entry.try_never(now);
+            } else if was_added && lasted {
+                entry.try_now(now);
+            } else {
+                entry.try_later(now, &mut self.rng);
+            }
+        }
+        self.update(now);
+    }
+
+    /// The time has come that [`Connector::poll_timeout`] named.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.wake.is_some_and(|wake| wake <= now) {
+            self.update(now);
+        }
+    }
+
+    /// The next attempt to make. Every other call may add some.
+    pub fn poll_output(&mut self) -> Option<Dial> {
+        self.dials.pop_front()
+    }
+
+    /// When [`Connector::handle_timeout`] is to be called. Every `handle_` call, `connect` and
+    /// `forget` may change it.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.wake
+    }
+
+    /// All addresses in order.
+    pub fn targets(&self) -> impl Iterator<Item = TargetView<'_>> {
+        self.entries.iter().filter_map(|(address, entry)| {
+            let state = match (entry.state, &entry.error) {
+                (State::Suspended, _) if !entry.direct => return None,
+                (State::Waiting, None) => TargetState::Waiting,
+                (State::Waiting, Some(_)) => TargetState::Failed,
+                (State::Attempting { .. }, None) => TargetState::Connecting,
+                (State::Attempting { .. }, Some(_)) => TargetState::Retrying,
+                (State::Connected, _) => TargetState::Connected,
+                (State::Suspended, _) => TargetState::Suspended,
+            };
+            Some(TargetView {
+                address: *address,
+                direct: entry.direct,
+                state,
+                error: entry.error.as_deref(),
+                next_try: entry.try_at,
+            })
+        })
+    }
+
+    fn connected_peers(&self) -> BTreeSet<PeerName> {
+        self.links.values().map(|link| link.peer).collect()
+    }
+
+    /// Brings the entries in line with what is named, discovered and connected, and starts what
+    /// is due.
+    fn update(&mut self, now: Time) {
+        let valid = self.valid_addresses(now);
+        self.entries.retain(|address, entry| {
+            if !entry.is_idle() {
+                return true;
+            }
+            if valid.contains(address) {
+                entry.resume();
+                return true;
+            }
+            entry.suspend(now)
+        });
+        self.start_due(now);
+        let waiting = self.entries.values().filter(|e| e.state == State::Waiting);
+        // What is due and was not started waits for another attempt to end.
+        self.wake = waiting
+            .filter_map(|entry| entry.try_at)
+            .filter(|at| *at > now)
+            .min();
+    }
+
+    /// The addresses that there is a reason to dial; makes an entry for each, and marks those of
+    /// direct targets.
+    fn valid_addresses(&mut self, now: Time) -> BTreeSet<SocketAddr> {
+        let links = self.links.values();
+        let taken: BTreeSet<SocketAddr> = links.clone().map(|link| link.address).collect();
+        let accepted: BTreeSet<IpAddr> = links
+            .filter(|link| !link.outbound)
+            .map(|link| link.address.ip())
+            .collect();
+        let peers = self.connected_peers();
+        for entry in self.entries.values_mut() {
+            entry.direct = false;
+        }
+        let mut valid = BTreeSet::new();
+        for target in self.direct.values() {
+            let address = target.address(self.config.port);
+            let entry = self
+                .entries
+                .entry(address)
+                .or_insert_with(|| Entry::new(now));
+            entry.direct = true;
+            // Dialling a peer that is connected in another way would only replace one of the
+            // two connections by the other, again and again.
+            let connected = entry.peer.is_some_and(|peer| peers.contains(&peer));
+            let accepted = target.port.is_none() && accepted.contains(&target.ip);
+            if !connected && !accepted && !taken.contains(&address) {
+                valid.insert(address);
+            }
+        }
+        for address in self.discovered.keys() {
+            if !taken.contains(address) {
+                self.entries
+                    .entry(*address)
+                    .or_insert_with(|| Entry::new(now));
+                valid.insert(*address);
+            }
+        }
+        valid
+    }
+
+    /// Starts attempts on what is due, as far as the limits allow, what waits longest first.
+    fn start_due(&mut self, now: Time) {
+        let (mut direct_attempts, mut discovered_attempts) = (0, 0);
+        let mut due = Vec::new();
+        for (address, entry) in &self.entries {
+            match (entry.state, entry.try_at) {
+                (State::Attempting { direct: true }, _) => direct_attempts += 1,
+                (State::Attempting { direct: false }, _) => discovered_attempts += 1,
+                (State::Waiting, Some(at)) if at <= now => due.push((!entry.direct, at, *address)),
+                _ => {}
+            }
+        }
+        // Without this, many peers that discover each other all dial the same one first.
+        self.rng.shuffle(&mut due);
+        due.sort_by_key(|(discovered, at, _)| (*discovered, *at));
+        let limit = self.config.connection_limit;
+        let full = limit != 0 && self.links.len() >= limit;
+        for (discovered, _, address) in due {
+            let Some(entry) = self.entries.get_mut(&address) else {
+                continue;
+            };
+            if full {
+                entry.fail(&format!("connection limit reached ({limit})"));
+                entry.try_later(now, &mut self.rng);
+                continue;
+            }
+            let used = self.links.len() + direct_attempts + discovered_attempts;
+            let (attempts, most) = if discovered {
+                (&mut discovered_attempts, DISCOVERED_ATTEMPTS_MAX)
+            } else {
+                (&mut direct_attempts, DIRECT_ATTEMPTS_MAX)
+            };
+            if *attempts < most && (limit == 0 || used < limit) {
+                *attempts += 1;
+                let direct = !discovered;
+                entry.state = State::Attempting { direct };
+                entry.try_at = Some(now);
+                self.dials.push_back(Dial {
+                    to: address,
+                    accept_new: direct,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! One address that is dialled: what is going on with it, and when it is tried next.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::types::{PeerName, Time};
+
+/// The first delay after a failure, before it is spread.
+pub(super) const INTERVAL_MIN: Duration = Duration::from_secs(2);
+/// The longest delay, before it is spread.
+pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(6 * 60);
+/// A connection that lived longer than this was a success: its loss is no reason to wait.
+pub(super) const RESET_AFTER: Duration = Duration::from_secs(60);
+/// How long a discovered address on which we met ourselves stays known as such.
+const NEVER_KEPT: Duration = Duration::from_secs(10 * 60);
+/// Longest error that is kept for display, in bytes; the rest is cut off.
+const ERROR_BYTES_MAX: usize = 256;
+
+/// An address that the user gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// What the user wrote: `host[:port]`.
+    pub text: String,
+    /// The address that the host has.
+    pub ip: IpAddr,
+    /// The port, if one was given.
+    pub port: Option<u16>,
+}
+
+impl Target {
+    /// Where to dial; without a port of its own, the other end uses the same as we.
+    pub fn address(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.ip, self.port.unwrap_or(port))
+    }
+}
+
+/// A text that cannot be a target.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid peer name {0:?}, should be host[:port]")]
+pub struct InvalidTarget(pub String);
+
+/// Splits `host[:port]`. An IPv6 address with a port stands in brackets. Port 0 is none.
+pub fn split_target(text: &str) -> Result<(&str, Option<u16>), InvalidTarget> {
+    let invalid = || InvalidTarget(text.to_owned());
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']').ok_or_else(invalid)? {
+            (host, "") => (host, ""),
+            (host, port) => (host, port.strip_prefix(':').ok_or_else(invalid)?),
+        },
+        None => match text.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') => (host, port),
+            // No port, or an IPv6 address without brackets.
+            _ => (text, ""),
+        },
+    };
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    if host.is_empty() || host.contains(char::is_whitespace) || !digits {
+        return Err(invalid());
+    }
+    let port = match port {
+        "" => 0,
+        port => port.parse().map_err(|_| invalid())?,
+    };
+    Ok((host, Some(port).filter(|port| *port != 0)))
+}
+
+/// What is going on with an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It will be tried when its time has come.
+    Waiting,
+    /// It is being dialled, or the connection is not complete yet.
+    Attempting { direct: bool },
+    /// There is a connection that we dialled.
+    Connected,
+    /// There is no reason to dial it at present.
+    Suspended,
+}
+
+/// The book that is kept about an address.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) state: State,
+    /// Whether the user named this address.
+    pub(super) direct: bool,
+    /// When it may be tried, or was tried last; `None` for never again.
+    pub(super) try_at: Option<Time>,
+    pub(super) error: Option<String>,
+    /// The peer that answered here last.
+    pub(super) peer: Option<PeerName>,
+    /// What the next failure costs.
+    interval: Duration,
+    /// Until when a discovered address that nobody mentions is remembered.
+    keep_until: Time,
+}
+
+impl Entry {
+    pub(super) fn new(now: Time) -> Entry {
+        Entry {
+            state: State::Waiting,
+            direct: false,
+            try_at: Some(now),
+            error: None,
+            peer: None,
+            interval: INTERVAL_MIN,
+            keep_until: now,
+        }
+    }
+
+    pub(super) fn try_now(&mut self, now: Time) {
+        self.try_at = Some(now);
+        self.interval = INTERVAL_MIN;
+    }
+
+    pub(super) fn try_never(&mut self, now: Time) {
+        self.try_at = None;
+        self.interval = INTERVAL_MIN;
+        self.keep_until = now + NEVER_KEPT;
+    }
+
+    /// Delays the next attempt by something between half and one and a half intervals, so that
+    /// peers that failed together do not come back together.
+    pub(super) fn try_later(&mut self, now: Time, rng: &mut fastrand::Rng) {
+        let interval = self.interval.as_micros() as u64;
+        let delay = Duration::from_micros(interval / 2 + rng.u64(..interval));
+        self.try_at = Some(now + delay);
+        self.keep_until = now + INTERVAL_MIN;
+        self.interval = (self.interval * 3 / 2).min(INTERVAL_MAX);
+    }
+
+    pub(super) fn fail(&mut self, error: &str) {
+        self.state = State::Waiting;
+        self.error = Some(error[..error.floor_char_boundary(ERROR_BYTES_MAX)].to_owned());
+    }
+
+    /// Whether nothing is going on here, so that the entry may come and go with its reasons.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, State::Waiting | State::Suspended)
+    }
+
+    /// There is a reason to dial it.
+    pub(super) fn resume(&mut self) {
+        if self.state == State::Suspended && !self.direct {
+            // It was gone and is back: as good as new, but not dialled in quick succession.
+            self.try_at = self.try_at.map(|at| at.min(self.keep_until));
+            self.interval = INTERVAL_MIN;
+        }
+        self.state = State::Waiting;
+    }
+
+    /// There is no reason to dial it. Returns whether it must still be remembered.
+    pub(super) fn suspend(&mut self, now: Time) -> bool {
+        self.state = State::Suspended;
+        self.direct || now < self.keep_until
+    }
+}

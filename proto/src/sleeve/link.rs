@@ -1,0 +1,401 @@
+//! One sleeve link, as the control plane sees it: is the peer there, at which address, and how
+//! large may a packet be?
+//!
+//! ```text
+//!            confirm                 control 1 (the peer heard us)
+//!  Passive ----------> Fast heartbeats ----------> Slow heartbeats, established
+//!                           |                          |
+//!                           +-- 60 s without a valid heartbeat --> failed
+//! ```
+//!
+//! The dialler knows where to send; the other side learns it from the first heartbeat that
+//! carries the connection's UID, and follows when it comes from elsewhere (NAT). Established
+//! means that the other side hears *us*. See `mtu.rs` for the search of the path MTU.
+
+use std::collections::VecDeque;
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use super::mtu::MtuSearch;
+use super::wire::{
+    FRAME_HEADER_BYTES, PACKET_BYTES_MAX, PLAIN_HEADER_BYTES, SEALED_HEADER_BYTES, Special,
+    UDP_IP_BYTES,
+};
+use crate::ethernet;
+use crate::types::{ConnUid, Time};
+
+/// The link fails when no valid heartbeat came for that long.
+pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between heartbeats until the peer confirms to have received one.
+pub const HEARTBEAT_FAST: Duration = Duration::from_millis(500);
+/// Between heartbeats after that.
+pub const HEARTBEAT_SLOW: Duration = Duration::from_secs(10);
+/// The first waits between heartbeats. A packet that overtakes the TCP messages that make the
+/// other side ready for it is lost, so the first ones are repeated quickly.
+const HEARTBEAT_FIRST_MS: [u64; 5] = [10, 20, 40, 80, 160];
+/// Between tests of whether large packets arrive when the kernel fragments them.
+pub const FRAGMENTATION_TEST_INTERVAL: Duration = Duration::from_secs(300);
+/// Outputs waiting to be polled; a peer's tests beyond that are not answered.
+const OUTPUTS_MAX: usize = 64;
+
+/// Between a packet of one frame and the mtu of that frame: IP and UDP, packet header, frame
+/// header, Ethernet header.
+pub const fn overhead_bytes(encrypted: bool) -> usize {
+    let packet = if encrypted {
+        SEALED_HEADER_BYTES
+    } else {
+        PLAIN_HEADER_BYTES
+    };
+    UDP_IP_BYTES + packet + FRAME_HEADER_BYTES + ethernet::HEADER_BYTES
+}
+
+/// A control message between the two ends of a sleeve link. Travels over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// 1: a valid heartbeat of yours arrived.
+    ConnectionEstablished,
+    /// 2: your fragmentation test arrived.
+    FragmentationReceived,
+    /// 3: your test of this mtu arrived.
+    MtuVerified(u16),
+}
+
+/// A control message that cannot be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// No message has this tag.
+    #[error("unknown sleeve control message {0}")]
+    UnknownTag(u8),
+    /// The content has the wrong length.
+    #[error("sleeve control message {tag} with {len} bytes")]
+    Length {
+        /// The message's tag.
+        tag: u8,
+        /// Bytes of its content.
+        len: usize,
+    },
+}
+
+impl Control {
+    /// The message with this tag and content. Content after what is expected is ignored.
+    pub fn decode(tag: u8, content: &[u8]) -> Result<Control, ControlError> {
+        match (tag, content) {
+            (1, _) => Ok(Control::ConnectionEstablished),
+            (2, _) => Ok(Control::FragmentationReceived),
+            (3, [high, low, ..]) => Ok(Control::MtuVerified(u16::from_be_bytes([*high, *low]))),
+            (3, _) => Err(ControlError::Length {
+                tag,
+                len: content.len(),
+            }),
+            _ => Err(ControlError::UnknownTag(tag)),
+        }
+    }
+
+    /// The message's tag.
+    pub const fn tag(self) -> u8 {
+        match self {
+            Control::ConnectionEstablished => 1,
+            Control::FragmentationReceived => 2,
+            Control::MtuVerified(_) => 3,
+        }
+    }
+
+    /// The message's content.
+    pub fn content(self) -> Vec<u8> {
+        match self {
+            Control::ConnectionEstablished | Control::FragmentationReceived => Vec::new(),
+            Control::MtuVerified(mtu) => mtu.to_be_bytes().to_vec(),
+        }
+    }
+}
+
+/// Why a link ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// The peer is silent, or what it sends does not arrive.
+    #[error("timed out waiting for UDP heartbeat")]
+    HeartbeatTimeout,
+}
+
+/// How packets of a link travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// Where the peer listens; `None` until it is known.
+    pub remote: Option<SocketAddrV4>,
+    /// The largest frame without its Ethernet header that fits one packet.
+    pub mtu: usize,
+    /// Whether the peer verified the mtu.
+    pub mtu_verified: bool,
+    /// The largest UDP payload on the DF channel.
+    pub max_payload: usize,
+    /// Whether packets that the kernel fragments were seen to arrive.
+    pub fragments: bool,
+}
+
+/// What a link wants done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkOutput {
+    /// Send a special frame to the peer, on its own channel.
+    Special(Special),
+    /// Send a control message to the peer's end.
+    Control(Control),
+    /// [`Link::path`] changed.
+    PathChanged,
+    /// The peer moved to another address.
+    Moved {
+        /// Where it was.
+        from: SocketAddrV4,
+        /// Where it is.
+        to: SocketAddrV4,
+    },
+    /// The peer hears us. Comes once.
+    Established,
+    /// The link is over. Comes once, and nothing comes after it.
+    Failed(LinkError),
+}
+
+/// One end of a sleeve link.
+#[derive(Debug)]
+pub struct Link {
+    uid: ConnUid,
+    overhead: usize,
+    remote: Option<SocketAddrV4>,
+    search: MtuSearch,
+    fragments: bool,
+    state: State,
+    heard_peer: bool,
+    first_heartbeats: usize,
+    heartbeat_due: Option<Time>,
+    timeout: Option<Time>,
+    fragmentation_test_due: Option<Time>,
+    reported: Option<Path>,
+    outputs: VecDeque<LinkOutput>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Passive,
+    Fast,
+    Established,
+    Failed,
+}
+
+impl Link {
+    /// An end that waits for [`Link::confirm`]. `remote` is known to the side that dialled.
+    pub fn new(uid: ConnUid, encrypted: bool, remote: Option<SocketAddrV4>) -> Link {
+        let overhead = overhead_bytes(encrypted);
+        Link {
+            uid,
+            overhead,
+            remote,
+            search: MtuSearch::new(overhead),
+            fragments: false,
+            state: State::Passive,
+            heard_peer: false,
+            first_heartbeats: 0,
+            heartbeat_due: None,
+            timeout: None,
+            fragmentation_test_due: None,
+            reported: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// How packets travel at the moment.
+    pub fn path(&self) -> Path {
+        let mtu = self.search.mtu();
+        Path {
+            remote: self.remote,
+            mtu,
+            mtu_verified: self.search.is_verified(),
+            max_payload: (mtu + self.overhead - UDP_IP_BYTES).min(PACKET_BYTES_MAX),
+            fragments: self.fragments,
+        }
+    }
+
+    /// Whether the peer confirmed to hear us.
+    pub fn is_established(&self) -> bool {
+        self.state == State::Established
+    }
+
+    /// What to do next, in order, until `None`. Any `handle_` call and `confirm` may add to it.
+    pub fn poll_output(&mut self) -> Option<LinkOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When `handle_timeout` is due. Any other call may change it.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [
+            self.heartbeat_due,
+            self.timeout,
+            self.fragmentation_test_due,
+            self.search.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The connection is the one to be used with its peer: start to send.
+    pub fn confirm(&mut self, now: Time) {
+        if self.state != State::Passive {
+            return;
+        }
+        self.state = State::Fast;
+        self.timeout = Some(now + HEARTBEAT_TIMEOUT);
+        self.report_path();
+        self.heartbeat(now);
+    }
+
+    /// A special frame arrived from the peer, at `from`.
+    pub fn handle_special(&mut self, now: Time, from: SocketAddrV4, special: Special) {
+        if matches!(self.state, State::Passive | State::Failed) {
+            return;
+        }
+        match special {
+            Special::Heartbeat(uid) if uid == self.uid => self.handle_heartbeat(now, from),
+            Special::Heartbeat(_) => {}
+            Special::FragmentationTest => self.answer(Control::FragmentationReceived),
+            Special::MtuTest { mtu } => self.answer(Control::MtuVerified(mtu)),
+        }
+    }
+
+    /// A control message arrived from the peer.
+    pub fn handle_control(&mut self, now: Time, control: Control) {
+        match (control, self.state) {
+            (_, State::Failed) => {}
+            (Control::ConnectionEstablished, State::Fast) => self.establish(now),
+            (Control::ConnectionEstablished, State::Passive | State::Established) => {}
+            (Control::FragmentationReceived, _) => {
+                self.fragments = true;
+                self.report_path();
+            }
+            (Control::MtuVerified(mtu), _) => {
+                let sizes = self.search.handle_verified(now, mtu);
+                self.send_tests(sizes);
+            }
+        }
+    }
+
+    /// The kernel refused a packet of the DF channel since the path takes `path_mtu` bytes.
+    pub fn handle_too_big(&mut self, now: Time, path_mtu: usize) {
+        if matches!(self.state, State::Fast | State::Established) {
+            let sizes = self.search.handle_too_big(now, path_mtu);
+            self.send_tests(sizes);
+        }
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
+        if due(self.timeout) {
+            self.fail(LinkError::HeartbeatTimeout);
+            return;
+        }
+        if due(self.heartbeat_due) {
+            self.heartbeat(now);
+        }
+        if due(self.fragmentation_test_due) {
+            self.test_fragmentation(now);
+            self.push(LinkOutput::Special(Special::PROBE));
+            let sizes = self.search.recheck(now);
+            self.send_tests(sizes);
+        }
+        if due(self.search.poll_timeout()) {
+            let sizes = self.search.handle_timeout(now);
+            self.send_tests(sizes);
+        }
+    }
+
+    fn handle_heartbeat(&mut self, now: Time, from: SocketAddrV4) {
+        match self.remote {
+            None => {
+                self.remote = Some(from);
+                self.report_path();
+                self.heartbeat(now);
+            }
+            Some(known) if known != from => {
+                self.remote = Some(from);
+                self.report_path();
+                self.push(LinkOutput::Moved {
+                    from: known,
+                    to: from,
+                });
+            }
+            Some(_) => {}
+        }
+        if !self.heard_peer {
+            self.heard_peer = true;
+            self.push(LinkOutput::Control(Control::ConnectionEstablished));
+        }
+        self.timeout = Some(now + HEARTBEAT_TIMEOUT);
+    }
+
+    fn establish(&mut self, now: Time) {
+        self.state = State::Established;
+        self.heartbeat_due = Some(now + HEARTBEAT_SLOW);
+        self.push(LinkOutput::Established);
+        self.test_fragmentation(now);
+        self.push(LinkOutput::Special(Special::PROBE));
+    }
+
+    fn heartbeat(&mut self, now: Time) {
+        if self.remote.is_none() {
+            return;
+        }
+        self.push(LinkOutput::Special(Special::Heartbeat(self.uid)));
+        let wait = match (self.state, HEARTBEAT_FIRST_MS.get(self.first_heartbeats)) {
+            (State::Established, _) => HEARTBEAT_SLOW,
+            (_, Some(ms)) => Duration::from_millis(*ms),
+            (_, None) => HEARTBEAT_FAST,
+        };
+        self.first_heartbeats = self.first_heartbeats.saturating_add(1);
+        self.heartbeat_due = Some(now + wait);
+    }
+
+    fn test_fragmentation(&mut self, now: Time) {
+        self.fragmentation_test_due = Some(now + FRAGMENTATION_TEST_INTERVAL);
+        self.fragments = false;
+        self.report_path();
+        self.push(LinkOutput::Special(Special::FragmentationTest));
+    }
+
+    fn send_tests(&mut self, sizes: Vec<u16>) {
+        self.report_path();
+        for mtu in sizes {
+            self.push(LinkOutput::Special(Special::MtuTest { mtu }));
+        }
+    }
+
+    /// Answers a test, unless the peer sends them faster than answers are fetched.
+    fn answer(&mut self, control: Control) {
+        if self.outputs.len() < OUTPUTS_MAX {
+            self.push(LinkOutput::Control(control));
+        }
+    }
+
+    fn report_path(&mut self) {
+        let path = self.path();
+        if self.reported != Some(path) {
+            self.reported = Some(path);
+            self.push(LinkOutput::PathChanged);
+        }
+    }
+
+    fn fail(&mut self, error: LinkError) {
+        self.state = State::Failed;
+        self.heartbeat_due = None;
+        self.timeout = None;
+        self.fragmentation_test_due = None;
+        self.search = MtuSearch::new(self.overhead);
+        self.outputs.clear();
+        self.push(LinkOutput::Failed(error));
+    }
+
+    fn push(&mut self, output: LinkOutput) {
+        self.outputs.push_back(output);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+//! The search for the largest frame that a path carries.
+//!
+//! The kernel's complaint about a packet gives a first candidate, which is proven, or refuted by
+//! eight unanswered tests, and then halved in on. As Weave's router does it:
+//!
+//! ```text
+//! too big (path MTU P) --> candidate = P - overhead, good = 552, bad = candidate + 1
+//! candidate verified   --> good = candidate --+--> good + 1 >= bad: done, mtu = good
+//! 8 tests unanswered   --> bad = candidate  --+--> else candidate = (good + bad) / 2, next test
+//! ```
+//!
+//! Three things differ, none of which the other side notices except by the sizes of tests:
+//!
+//! * Traffic does not rely on a candidate that stays unanswered. After a few tests a handful of
+//!   usual sizes is tried at once, and the largest that was ever verified is what traffic uses.
+//! * A path too narrow even for the lower bound is searched further down.
+//! * What was found is verified again from time to time, and larger sizes are tried.
+
+use std::time::Duration;
+
+use super::wire::MTU_UNKNOWN;
+use crate::types::Time;
+
+/// The mtu before the kernel ever complained.
+pub(super) const MTU_UNLIMITED: usize = MTU_UNKNOWN;
+/// Where a search starts from below; not tested itself unless nothing larger gets through.
+const MTU_FLOOR: u16 = 552;
+/// The smallest IPv4 MTU; nothing below is tried.
+const MTU_MIN: u16 = 68;
+/// The largest path MTU that IPv4 knows.
+const PATH_MTU_MAX: usize = 65535;
+/// How often a size is tested before it counts as too big.
+const TESTS_MAX: u32 = 8;
+/// The same when looking for room above a size that works.
+const TESTS_UPWARD_MAX: u32 = 3;
+/// After that many unanswered tests traffic stops using an unproven size.
+const TESTS_TRUSTED: u32 = 4;
+/// The wait for an answer to the first test; doubles with each further one.
+const TEST_WAIT: Duration = Duration::from_millis(10);
+/// When a search in which nothing was ever verified is repeated.
+const RETRY_WAIT: Duration = Duration::from_secs(30);
+/// MTUs of links that occur, from which sizes to try are derived.
+const USUAL_PATH_MTUS: [usize; 16] = [
+    8166, 4352, 2002, 1500, 1492, 1480, 1454, 1420, 1400, 1380, 1340, 1300, 1200, 1100, 1000, 800,
+];
+
+/// The state of the search on one path.
+#[derive(Debug)]
+pub(super) struct MtuSearch {
+    /// Bytes by which an IP packet exceeds the mtu of the frame in it.
+    overhead: usize,
+    /// What the kernel's last complaint allows; `None` while it never complained.
+    ceiling: Option<u16>,
+    /// The largest size verified since the path was last seen to be smaller.
+    proven: Option<u16>,
+    /// Whether the ceiling, though not refuted yet, is kept away from traffic.
+    doubted: bool,
+    round: Option<Round>,
+    retry: Option<Time>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    /// Finding the largest size that passes.
+    Search,
+    /// Seeing whether the size in use still passes.
+    Check,
+    /// Looking for room above the size in use.
+    Upward,
+}
+
+#[derive(Debug)]
+struct Round {
+    aim: Aim,
+    candidate: u16,
+    good: u16,
+    bad: u16,
+    tests: u32,
+    deadline: Time,
+    /// The largest other size verified in this round.
+    other: u16,
+}
+
+impl MtuSearch {
+    /// A path that has not complained yet, and adds `overhead` bytes to each frame's mtu.
+    pub(super) fn new(overhead: usize) -> MtuSearch {
+        MtuSearch {
+            overhead,
+            ceiling: None,
+            proven: None,
+            doubted: false,
+            round: None,
+            retry: None,
+        }
+    }
+
+    /// The mtu for traffic.
+    pub(super) fn mtu(&self) -> usize {
+        let mtu = match (self.ceiling, self.proven) {
+            (None, _) => return MTU_UNLIMITED,
+            (_, Some(proven)) => proven,
+            (Some(ceiling), None) if self.doubted => ceiling.min(MTU_FLOOR),
+            (Some(ceiling), None) => ceiling,
+        };
+        usize::from(mtu)
+    }
+
+    /// Whether the mtu was verified by the other side.
+    pub(super) fn is_verified(&self) -> bool {
+        self.ceiling.is_some() && self.proven.is_some()
+    }
+
+    /// The size under test.
+    pub(super) fn candidate(&self) -> Option<u16> {
+        self.round.as_ref().map(|round| round.candidate)
+    }
+
+    /// When `handle_timeout` is due.
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        self.round.as_ref().map(|r| r.deadline).or(self.retry)
+    }
+
+    /// The kernel refused a packet on a path of `path_mtu` bytes. Returns the sizes to test.
+    pub(super) fn handle_too_big(&mut self, now: Time, path_mtu: usize) -> Vec<u16> {
+        let path_mtu = path_mtu.min(PATH_MTU_MAX);
+        let allowed = path_mtu.saturating_sub(self.overhead);
+        let allowed = u16::try_from(allowed).unwrap_or(u16::MAX).max(MTU_MIN);
+        self.ceiling = Some(allowed);
+        if self
+            .candidate()
+            .is_some_and(|candidate| allowed >= candidate)
+        {
+            return Vec::new();
+        }
+        self.proven = self.proven.filter(|proven| *proven <= allowed);
+        if self.proven == Some(allowed) {
+            self.round = None;
+            return Vec::new();
+        }
+        let aim = if self.proven.is_some() {
+            Aim::Upward
+        } else {
+            Aim::Search
+        };
+        self.doubted = false;
+        self.start(now, aim, allowed)
+    }
+
+    /// The other side received a test of `size`. Returns the sizes to test.
+    pub(super) fn handle_verified(&mut self, now: Time, size: u16) -> Vec<u16> {
+        let Some(ceiling) = self.ceiling else {
+            return Vec::new();
+        };
+        if !(MTU_MIN..=ceiling).contains(&size) {
+            return Vec::new();
+        }
+        let Some(round) = &mut self.round else {
+            return Vec::new();
+        };
+        if round.aim != Aim::Check {
+            self.proven = self.proven.max(Some(size));
+        }
+        if size != round.candidate {
+            if size < round.candidate {
+                round.other = round.other.max(size);
+            }
+            return Vec::new();
+        }
+        round.good = size;
+        self.advance(now)
+    }
+
+    /// Time passed. Returns the sizes to test.
+    pub(super) fn handle_timeout(&mut self, now: Time) -> Vec<u16> {
+        if let (Some(retry), None) = (self.retry, &self.round)
+            && retry <= now
+        {
+            return match self.ceiling {
+                Some(ceiling) => self.start(now, Aim::Search, ceiling),
+                None => Vec::new(),
+            };
+        }
+        let Some(round) = self.round.as_mut().filter(|round| round.deadline <= now) else {
+            return Vec::new();
+        };
+        let tests_max = match round.aim {
+            Aim::Search | Aim::Check => TESTS_MAX,
+            Aim::Upward => TESTS_UPWARD_MAX,
+        };
+        if round.tests < tests_max {
+            let candidate = round.candidate;
+            let mut sizes = self.test(now);
+            let doubt = self.round.as_ref().is_some_and(|r| {
+                r.tests == TESTS_TRUSTED + 1 && r.other == 0 && r.aim != Aim::Upward
+            });
+            if doubt && (self.proven.is_none() || self.proven == Some(candidate)) {
+                self.doubted = true;
+                sizes.extend(self.usual_sizes(candidate));
+            }
+            return sizes;
+        }
+        round.bad = round.candidate;
+        if round.aim == Aim::Check {
+            return self.check_failed(now);
+        }
+        self.advance(now)
+    }
+
+    /// Verifies anew what is in use, and looks for room above it. Returns the sizes to test.
+    pub(super) fn recheck(&mut self, now: Time) -> Vec<u16> {
+        match (self.proven, &self.round) {
+            (Some(proven), None) => self.start(now, Aim::Check, proven),
+            _ => Vec::new(),
+        }
+    }
+
+    fn start(&mut self, now: Time, aim: Aim, candidate: u16) -> Vec<u16> {
+        let floor = if candidate > MTU_FLOOR {
+            MTU_FLOOR
+        } else {
+            MTU_MIN - 1
+        };
+        let good = match aim {
+            Aim::Upward | Aim::Search => self.proven.unwrap_or(floor),
+            Aim::Check => floor,
+        };
+        self.retry = None;
+        self.round = Some(Round {
+            aim,
+            candidate,
+            good,
+            bad: candidate + 1,
+            tests: 0,
+            deadline: now,
+            other: 0,
+        });
+        self.test(now)
+    }
+
+    fn test(&mut self, now: Time) -> Vec<u16> {
+        let Some(round) = &mut self.round else {
+            return Vec::new();
+        };
+        round.deadline = now + TEST_WAIT * (1 << round.tests);
+        round.tests += 1;
+        vec![round.candidate]
+    }
+
+    fn advance(&mut self, now: Time) -> Vec<u16> {
+        let Some(round) = &mut self.round else {
+            return Vec::new();
+        };
+        if round.good + 1 < round.bad {
+            round.candidate = u16::midpoint(round.good, round.bad);
+            round.tests = 0;
+            return self.test(now);
+        }
+        let (aim, good) = (round.aim, round.good);
+        self.round = None;
+        match (aim, self.proven, self.ceiling) {
+            // The lower bound was never tested, only assumed.
+            (Aim::Search, None, _) if good == MTU_FLOOR => self.start(now, Aim::Search, MTU_FLOOR),
+            (_, None, _) => {
+                self.retry = Some(now + RETRY_WAIT);
+                Vec::new()
+            }
+            (Aim::Check, Some(proven), Some(ceiling)) if proven < ceiling => {
+                self.start(now, Aim::Upward, ceiling)
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The size in use passes no longer. If something smaller does, the path became narrower;
+    /// if nothing does, nothing can be learned from it.
+    fn check_failed(&mut self, now: Time) -> Vec<u16> {
+        let other = self.round.take().map_or(0, |round| round.other);
+        self.doubted = false;
+        let Some(failed) = self.proven.filter(|_| other != 0) else {
+            return Vec::new();
+        };
+        self.proven = Some(other);
+        if failed <= other + 1 {
+            return Vec::new();
+        }
+        self.start(now, Aim::Search, failed - 1)
+    }
+
+    fn usual_sizes(&self, below: u16) -> impl Iterator<Item = u16> {
+        let overhead = self.overhead;
+        USUAL_PATH_MTUS
+            .into_iter()
+            .filter_map(move |path| u16::try_from(path.saturating_sub(overhead)).ok())
+            .filter(move |size| (MTU_FLOOR + 1..below).contains(size))
+            .chain((below > MTU_FLOOR).then_some(MTU_FLOOR))
+    }
+}
+
+#[cfg(test)]
+mod tests;

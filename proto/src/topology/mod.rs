@@ -1,0 +1,541 @@
+//! Peers and connections: what every member of the mesh tells of itself, merged.
+//!
+//! Each peer owns one entry: its nickname, which start of it this is, the short id it claims and
+//! all its connections, under a version that it counts up. Entries travel as gossip, whole; of two
+//! versions the newer stays, so that every order of arrival ends in the same state:
+//!
+//! ```text
+//! add_connection, establish_connection, delete_connection    our own entry, version + 1
+//! merge(update)                           other entries are added or replaced
+//! collect_garbage()                       what cannot be reached from us goes
+//! encode(names)                           the entries of these peers, as an update
+//! ```
+//!
+//! What the caller has to do after a change, such as announcing our entry, adds up in
+//! [`Changes`] until it takes them.
+
+mod address;
+mod short_ids;
+#[cfg(test)]
+mod tests;
+mod update;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+pub use address::Address;
+pub use update::{Connection, Peer, decode_update, encode_update, encode_update_with};
+
+use crate::gob::{Encoder, Error};
+use crate::types::{PeerName, PeerUid, ShortId};
+use short_ids::ShortIds;
+use update::Header;
+
+/// Most peers that are kept. Beyond it, peers are taken in only when they connect to us.
+pub const PEERS_MAX: usize = 8192;
+/// Most connections in one entry. An entry with more is ignored.
+pub const CONNECTIONS_PER_PEER_MAX: usize = 8192;
+/// Longest nickname, in bytes. An entry with a longer one is ignored.
+pub const NICKNAME_BYTES_MAX: usize = 1024;
+/// Longest text of an address, in bytes. An entry with a longer one is ignored.
+pub const ADDRESS_BYTES_MAX: usize = 64;
+/// Memory for the lists and texts of all entries, in bytes: enough for a thousand peers that are
+/// all connected to each other, twice. An entry that does not fit is ignored, unless it is of a
+/// peer that is connected to us.
+pub const ENTRIES_BYTES_MAX: usize = 48 << 20;
+
+/// Everything known of the peers of the mesh and their connections.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    us: PeerName,
+    peers: BTreeMap<PeerName, Peer>,
+    /// How many local connections hold a peer; those that none holds are not in here.
+    references: BTreeMap<PeerName, u32>,
+    short_ids: ShortIds,
+    /// The sum of [`Peer::extra_bytes`] over all peers.
+    extra_bytes: usize,
+    changes: Changes,
+    rng: fastrand::Rng,
+}
+
+/// What a handshake told of the peer at the other end.
+#[derive(Clone, Copy, Debug)]
+pub struct Introduced<'a> {
+    /// Its name.
+    pub name: PeerName,
+    /// Its nickname.
+    pub nickname: &'a str,
+    /// Which start of the peer this is.
+    pub uid: PeerUid,
+    /// The short id it claims.
+    pub short_id: Option<ShortId>,
+}
+
+/// A peer at the other end of a connection was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// The peer is known from an earlier start, so it has forgotten everything.
+    pub restarted: bool,
+}
+
+/// Why the peer at the other end of a connection was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Another router carries our name. Dialling again leads to the same.
+    #[error("peer names collide: {0} is our own name, and another router carries it too")]
+    NameCollision(PeerName),
+    /// It is ourselves. Dialling again leads to the same.
+    #[error("cannot connect to ourself")]
+    Ourself,
+    /// A discovered address led to a peer that the mesh does not know.
+    #[error("found unknown remote name: {0}")]
+    UnknownPeer(PeerName),
+}
+
+impl Refused {
+    /// Whether dialling the same address again would lead to the same.
+    pub fn is_final(self) -> bool {
+        matches!(self, Refused::NameCollision(_) | Refused::Ourself)
+    }
+}
+
+/// What an update did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// Peers that the update told something new of: what goes on to neighbours.
+    pub improved: BTreeSet<PeerName>,
+    /// All peers that the update has an entry of: what goes on if it was a broadcast.
+    pub named: BTreeSet<PeerName>,
+    /// How many entries were left out because they reach a limit.
+    pub ignored: usize,
+}
+
+/// What is left to do after changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Changes {
+    /// Our own entry has a new version: announce it.
+    pub announce: bool,
+    /// Peers or connections changed: calculate routes, look for targets.
+    pub routes: bool,
+    /// A short id passed from one peer to another: what was derived from short ids is stale.
+    pub short_ids: bool,
+}
+
+impl Topology {
+    /// A mesh of one peer, ourselves. We claim `short_id`, or a random one.
+    pub fn new(
+        name: PeerName,
+        nickname: &str,
+        uid: PeerUid,
+        short_id: Option<ShortId>,
+        mut rng: fastrand::Rng,
+    ) -> Topology {
+        let mut short_ids = ShortIds::default();
+        let short_id = short_id.or_else(|| short_ids.draw(&mut rng));
+        if let Some(id) = short_id {
+            short_ids.claim(id, name);
+        }
+        let ourself = Peer {
+            name,
+            nickname: cut(nickname),
+            uid,
+            version: 0,
+            short_id,
+            connections: Vec::new(),
+        };
+        Topology {
+            us: name,
+            extra_bytes: ourself.extra_bytes(),
+            peers: BTreeMap::from([(name, ourself)]),
+            references: BTreeMap::new(),
+            short_ids,
+            changes: Changes::default(),
+            rng,
+        }
+    }
+
+    /// Our own name.
+    pub fn us(&self) -> PeerName {
+        self.us
+    }
+
+    /// The peer of this name, connections in order of their remotes' names.
+    pub fn peer(&self, name: PeerName) -> Option<&Peer> {
+        self.peers.get(&name)
+    }
+
+    /// All peers in order of names, ourselves among them.
+    pub fn peers(&self) -> impl ExactSizeIterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    /// Names of all peers in order.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = PeerName> {
+        self.peers.keys().copied()
+    }
+
+    /// The peer that owns a short id.
+    pub fn short_id_owner(&self, id: ShortId) -> Option<PeerName> {
+        self.short_ids.owner(id)
+    }
+
+    /// What is to be done since this was last called.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Checks who answered at the other end of a connection, adds the peer if it is unknown and
+    /// `accept_new` allows it, and holds it until [`Topology::release`].
+    ///
+    /// Only connections to discovered addresses have `accept_new` false. A known peer keeps its
+    /// entry as it is: the connection's own gossip brings a newer one.
+    pub fn admit(&mut self, peer: Introduced<'_>, accept_new: bool) -> Result<Admitted, Refused> {
+        let known = self.peers.get(&peer.name).map(|known| known.uid);
+        match known {
+            Some(uid) if peer.name == self.us && uid != peer.uid => {
+                return Err(Refused::NameCollision(self.us));
+            }
+            Some(_) if peer.name == self.us => return Err(Refused::Ourself),
+            None if !accept_new => return Err(Refused::UnknownPeer(peer.name)),
+            None => self.insert(Peer {
+                name: peer.name,
+                nickname: cut(peer.nickname),
+                uid: peer.uid,
+                version: 0,
+                short_id: peer.short_id,
+                connections: Vec::new(),
+            }),
+            Some(_) => {}
+        }
+        *self.references.entry(peer.name).or_default() += 1;
+        self.settle_short_id();
+        Ok(Admitted {
+            restarted: known.is_some_and(|uid| uid != peer.uid),
+        })
+    }
+
+    /// Ends the hold that one successful [`Topology::admit`] made.
+    pub fn release(&mut self, name: PeerName) {
+        if let Some(count) = self.references.get_mut(&name) {
+            *count -= 1;
+            if *count == 0 {
+                self.references.remove(&name);
+            }
+        }
+    }
+
+    /// Puts a connection of ours into our entry, not established, in place of any to that peer.
+    pub fn add_connection(&mut self, remote: PeerName, address: SocketAddr, outbound: bool) {
+        let connection = Connection {
+            remote,
+            address: address.into(),
+            outbound,
+            established: false,
+        };
+        self.change_ourself(|ourself| {
+            match ourself.position(remote) {
+                Ok(index) => ourself.connections[index] = connection,
+                Err(index) => ourself.connections.insert(index, connection),
+            }
+            true
+        });
+    }
+
+    /// Marks our connection to `remote` as one that carries frames. Does nothing if there is none.
+    pub fn establish_connection(&mut self, remote: PeerName) {
+        self.change_ourself(|ourself| {
+            let Ok(index) = ourself.position(remote) else {
+                return false;
+            };
+            !std::mem::replace(&mut ourself.connections[index].established, true)
+        });
+    }
+
+    /// Takes our connection to `remote` out of our entry. Does nothing if there is none.
+    ///
+    /// [`Topology::collect_garbage`] must follow before anything is announced: an update with
+    /// peers that are out of reach may go round in circles.
+    pub fn delete_connection(&mut self, remote: PeerName) {
+        self.change_ourself(|ourself| {
+            let found = ourself.position(remote);
+            found.map(|index| ourself.connections.remove(index)).is_ok()
+        });
+    }
+
+    /// Takes in an update. An error leaves everything as it was.
+    ///
+    /// Lists of entries that are not newer than what is known are not looked into, so an update
+    /// that brings nothing new costs little, however large it is.
+    pub fn merge(&mut self, update: &[u8]) -> Result<Merged, Error> {
+        let mut merged = Merged::default();
+        let (mut fresh, mut wanted) = (Vec::new(), 0);
+        // The highest version under which an earlier start of ourselves is still known.
+        let mut old_self = None;
+        let own = self.header(self.us);
+        update::decode(
+            update,
+            |header| {
+                merged.named.insert(header.name);
+                if header.name == self.us {
+                    if own.is_some_and(|own| own.uid != header.uid) {
+                        old_self = old_self.max(Some(header.version));
+                    }
+                    return false;
+                }
+                let news = self.is_news(header);
+                wanted += usize::from(news);
+                news && wanted <= PEERS_MAX
+            },
+            |peer| fresh.push(peer),
+        )?;
+        if let Some(version) = old_self {
+            self.outdo(version);
+        }
+        merged.ignored = wanted.saturating_sub(PEERS_MAX);
+        for peer in fresh {
+            match peer.filter(|peer| self.has_room_for(peer)) {
+                None => merged.ignored += 1,
+                // The update may have had a newer one of the same peer before.
+                Some(peer) if self.is_news(&peer.header()) => {
+                    merged.improved.insert(peer.name);
+                    self.take_entry(peer);
+                }
+                Some(_) => {}
+            }
+        }
+        merged.named.retain(|name| self.peers.contains_key(name));
+        self.add_placeholders(&merged.improved);
+        self.settle_short_id();
+        Ok(merged)
+    }
+
+    /// The entries of those of `names` that are known, as an update.
+    pub fn encode(&self, names: impl IntoIterator<Item = PeerName>) -> Vec<u8> {
+        encode_update(names.into_iter().filter_map(|name| self.peers.get(&name)))
+    }
+
+    /// The entries of those of `names` that are known, as updates of about `bytes_max` each: a
+    /// part is ended by the entry that makes it reach that size.
+    ///
+    /// The state of a mesh may be longer than one message can be. Parts may be taken in in any
+    /// order, and each on its own.
+    pub fn encode_parts(
+        &self,
+        names: impl IntoIterator<Item = PeerName>,
+        bytes_max: usize,
+    ) -> Vec<Vec<u8>> {
+        let mut parts = Vec::new();
+        let mut encoder = Encoder::new();
+        for peer in names.into_iter().filter_map(|name| self.peers.get(&name)) {
+            update::write_peer(&mut encoder, peer);
+            if encoder.len() >= bytes_max {
+                parts.push(std::mem::take(&mut encoder).finish());
+            }
+        }
+        if !encoder.is_empty() {
+            parts.push(encoder.finish());
+        }
+        parts
+    }
+
+    /// Removes peers that cannot be reached from us over any listed connections, established or
+    /// not, unless a local connection holds them. Returns their names in order.
+    pub fn collect_garbage(&mut self) -> Vec<PeerName> {
+        let reached = self.reachable();
+        let gone: Vec<PeerName> = self
+            .peers
+            .keys()
+            .zip(&reached)
+            .filter(|(name, reached)| !**reached && !self.references.contains_key(name))
+            .map(|(name, _)| *name)
+            .collect();
+        for name in &gone {
+            if let Some(peer) = self.peers.remove(name) {
+                self.forget_entry(&peer);
+            }
+        }
+        if !gone.is_empty() {
+            self.changes.routes = true;
+            self.settle_short_id();
+        }
+        gone
+    }
+
+    /// For each peer in order of names, whether it can be reached from us.
+    fn reachable(&self) -> Vec<bool> {
+        let names: Vec<PeerName> = self.names().collect();
+        let peers: Vec<&Peer> = self.peers().collect();
+        let mut reached = vec![false; names.len()];
+        let mut waiting = Vec::new();
+        if let Ok(us) = names.binary_search(&self.us) {
+            reached[us] = true;
+            waiting.push(us);
+        }
+        while let Some(index) = waiting.pop() {
+            resolve(&names, &peers[index].connections, |remote, _| {
+                if let Some(remote) = remote
+                    && !std::mem::replace(&mut reached[remote], true)
+                {
+                    waiting.push(remote);
+                }
+            });
+        }
+        reached
+    }
+
+    fn header(&self, name: PeerName) -> Option<Header> {
+        self.peers.get(&name).map(Peer::header)
+    }
+
+    fn is_news(&self, header: &Header) -> bool {
+        self.header(header.name)
+            .is_none_or(|known| header.is_newer_than(&known))
+    }
+
+    fn has_room_for(&self, peer: &Peer) -> bool {
+        if self.references.contains_key(&peer.name) {
+            return true;
+        }
+        let known = self.peers.get(&peer.name);
+        let old_bytes = known.map_or(0, Peer::extra_bytes);
+        let bytes = self.extra_bytes.saturating_sub(old_bytes) + peer.extra_bytes();
+        bytes <= ENTRIES_BYTES_MAX && (known.is_some() || self.peers.len() < PEERS_MAX)
+    }
+
+    /// Adds or replaces the entry of another peer.
+    fn take_entry(&mut self, mut peer: Peer) {
+        peer.sort_connections();
+        peer.connections.shrink_to_fit();
+        self.insert(peer);
+    }
+
+    /// Adds the peers that are known only because connections of `improved` lead to them.
+    fn add_placeholders(&mut self, improved: &BTreeSet<PeerName>) {
+        let names: Vec<PeerName> = self.names().collect();
+        let mut unknown = BTreeSet::new();
+        for peer in improved.iter().filter_map(|name| self.peers.get(name)) {
+            resolve(&names, &peer.connections, |index, connection| {
+                if index.is_none() {
+                    unknown.insert(connection.remote);
+                }
+            });
+        }
+        let room = PEERS_MAX.saturating_sub(self.peers.len());
+        for name in unknown.into_iter().take(room) {
+            self.insert(Peer {
+                name,
+                nickname: Box::default(),
+                uid: PeerUid(0),
+                version: 0,
+                short_id: None,
+                connections: Vec::new(),
+            });
+        }
+    }
+
+    fn insert(&mut self, peer: Peer) {
+        let (name, short_id) = (peer.name, peer.short_id);
+        self.extra_bytes += peer.extra_bytes();
+        let old = self.peers.insert(name, peer);
+        let same_id = old.as_ref().is_some_and(|old| old.short_id == short_id);
+        if let Some(mut old) = old {
+            if same_id {
+                old.short_id = None;
+            }
+            self.forget_entry(&old);
+        }
+        if let Some(id) = short_id.filter(|_| !same_id) {
+            self.changes.short_ids |= self.short_ids.claim(id, name);
+        }
+        self.changes.routes = true;
+    }
+
+    /// Takes what an entry that is not in the table any more counted for out of the sums.
+    fn forget_entry(&mut self, peer: &Peer) {
+        self.extra_bytes = self.extra_bytes.saturating_sub(peer.extra_bytes());
+        if let Some(id) = peer.short_id {
+            self.changes.short_ids |= self.short_ids.release(id, peer.name);
+        }
+    }
+
+    /// Changes our entry; `change` says whether it did.
+    fn change_ourself(&mut self, change: impl FnOnce(&mut Peer) -> bool) {
+        let Some(ourself) = self.peers.get_mut(&self.us) else {
+            return;
+        };
+        let old_bytes = ourself.extra_bytes();
+        if change(ourself) {
+            ourself.version = ourself.version.saturating_add(1);
+            self.extra_bytes = self.extra_bytes - old_bytes + ourself.extra_bytes();
+            self.changes.routes = true;
+            self.changes.announce = true;
+        }
+    }
+
+    /// Lifts our version beyond `version`, so that our entry replaces that of an earlier start.
+    fn outdo(&mut self, version: u64) {
+        if let Some(ourself) = self
+            .peers
+            .get_mut(&self.us)
+            .filter(|us| us.version <= version)
+        {
+            ourself.version = version.saturating_add(1);
+            self.changes.announce = true;
+        }
+    }
+
+    /// Claims another short id if ours belongs to a peer with a lower name. While none is free we
+    /// keep ours, and try again when peers go.
+    fn settle_short_id(&mut self) {
+        let Some(ourself) = self.peers.get_mut(&self.us) else {
+            return;
+        };
+        let old = ourself.short_id;
+        if old.is_some_and(|id| self.short_ids.owner(id) == Some(self.us)) {
+            return;
+        }
+        let Some(id) = self.short_ids.draw(&mut self.rng) else {
+            return;
+        };
+        ourself.short_id = Some(id);
+        ourself.version = ourself.version.saturating_add(1);
+        if let Some(old) = old {
+            self.short_ids.release(old, self.us);
+        }
+        self.changes.short_ids |= self.short_ids.claim(id, self.us);
+        self.changes.announce = true;
+    }
+}
+
+/// Calls `each` for every connection with the index of its remote in `names`, if it is there.
+/// Both must be in order of names.
+pub(crate) fn resolve<'c>(
+    names: &[PeerName],
+    connections: &'c [Connection],
+    mut each: impl FnMut(Option<usize>, &'c Connection),
+) {
+    let mut start = 0;
+    for connection in connections {
+        // In a full list neighbours are next to each other, in a sparse one far apart: the step
+        // doubles until it is past the name.
+        let (mut low, mut step) = (start, 1);
+        while names
+            .get(low + step)
+            .is_some_and(|name| *name <= connection.remote)
+        {
+            low += step;
+            step *= 2;
+        }
+        let high = names.len().min(low + step);
+        let found = names[low..high].binary_search(&connection.remote);
+        start = low + found.unwrap_or_else(|offset| offset);
+        each(found.is_ok().then_some(start), connection);
+    }
+}
+
+/// As much of a nickname as is kept.
+fn cut(nickname: &str) -> Box<[u8]> {
+    let end = nickname.floor_char_boundary(NICKNAME_BYTES_MAX);
+    nickname.as_bytes()[..end].into()
+}
