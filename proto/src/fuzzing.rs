@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+pub use self::frames::{fuzz_ethernet, fuzz_fragment, fuzz_join, fuzz_sleeve, fuzz_split};
+
 use crate::crypto::PrivateKey;
 use crate::features::Features;
 use crate::gob::{Decoder, Value};
@@ -10,6 +12,8 @@ use crate::message::{Message, OverlayMode};
 use crate::topology::{self, Topology};
 use crate::types::{PeerName, PeerUid};
 use crate::wire::{Phase, Wire, WireConfig, WireEvent};
+
+mod frames;
 
 /// A gob stream, all of whose values are skipped.
 pub fn fuzz_gob(data: &[u8]) {
