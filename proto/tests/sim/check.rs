@@ -45,7 +45,7 @@ pub(crate) fn converge(
     connected: impl Fn(&World) -> bool,
 ) -> Duration {
     let since = world.now;
-    let agreed = |world: &World| disagreement(world).is_none() && connected(world);
+    let agreed = |world: &World| connected(world) && disagreement(world).is_none();
     loop {
         let found = world.run_until(since + within, agreed);
         let took = world.now.since(since);
@@ -61,6 +61,23 @@ pub(crate) fn converge(
         }
     }
 }
+
+/// While hosts see the mesh differently, a broadcast may go round in circles: the protocol has
+/// nothing against it but that they soon agree. So no circle may last.
+pub(crate) fn no_lasting_loop(world: &mut World) {
+    let mut circles: Vec<usize> = world.up();
+    for _ in 0..LOOP_SAMPLES_MAX {
+        circles.retain(|source| frames::flood(world, *source).is_none());
+        if circles.is_empty() {
+            return;
+        }
+        world.run(Duration::from_millis(100));
+    }
+    panic!("broadcasts of {circles:?} have gone round in circles for too long");
+}
+
+/// How often in a row, at 100 ms, a broadcast may be seen to go in circles.
+const LOOP_SAMPLES_MAX: u32 = 4;
 
 /// Frames reach everybody exactly once, unicasts arrive, channels agree.
 pub(crate) fn quiet(world: &mut World) {

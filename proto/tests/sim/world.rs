@@ -278,6 +278,20 @@ impl World {
         }
     }
 
+    /// Somebody connects to a host and talks nonsense, or nothing.
+    pub(crate) fn pester(&mut self, host: usize) {
+        let secret = self.secret();
+        let from = SocketAddr::from(([203, 0, 113, self.rng.u8(..)], self.rng.u16(1..)));
+        let len = self.rng.usize(..64);
+        let mut bytes = b"weave\x01\x02\x00".to_vec();
+        bytes.truncate(self.rng.usize(..=8));
+        bytes.extend((0..len).map(|_| self.rng.u8(..)));
+        self.with(host, |node, now| {
+            let conn = node.handle_accepted(now, from, secret);
+            node.handle_bytes(now, conn, &bytes);
+        });
+    }
+
     /// Stops or lets through everything between two hosts.
     pub(crate) fn set_blocked(&mut self, a: usize, b: usize, blocked: bool) {
         let pair = (a.min(b), a.max(b));
@@ -292,16 +306,18 @@ impl World {
         self.blocked.contains(&(a.min(b), a.max(b)))
     }
 
-    /// Lets time pass until `until`, or until `done` says that it is enough (asked every 100 ms).
+    /// Lets time pass until `until`, or until `done` says that it is enough (asked every
+    /// 20 ms at first, then less and less often).
     /// Returns whether it did.
     pub(crate) fn run_until(&mut self, until: Time, mut done: impl FnMut(&World) -> bool) -> bool {
-        let mut ask = self.now;
+        let (mut ask, mut step) = (self.now, Duration::from_millis(20));
         loop {
             if self.now >= ask {
                 if done(self) {
                     return true;
                 }
-                ask = self.now + Duration::from_millis(100);
+                ask = self.now + step;
+                step = (step + step / 8).min(Duration::from_millis(500));
             }
             let first = self.queue.peek().map(|Reverse(first)| first.at);
             let next = first.map_or(ask, |first| first.min(ask));
@@ -536,6 +552,11 @@ impl World {
                 if h.armed.is_some_and(|armed| armed <= self.now) {
                     h.armed = None;
                     self.with(host, Node::handle_timeout_at);
+                    let next = self.hosts[host].node.as_ref().and_then(Node::poll_timeout);
+                    assert!(
+                        next.is_none_or(|next| next > self.now),
+                        "something stays due"
+                    );
                 }
             }
             What::Dialled {
