@@ -248,4 +248,4 @@ static STRINGS: gob::MapType = gob::MapType {
 };
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

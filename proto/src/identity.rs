@@ -83,27 +83,23 @@ const QUOTE_CHARS_MAX: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn vectors() -> serde_json::Value {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/peernames.json");
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-    }
+    use crate::vectors::{list, load, text};
 
     #[test]
     fn names_are_read_as_the_original_reads_them() {
-        let vectors = vectors();
-        let cases = vectors["parse"].as_array().unwrap();
+        let vectors = load("peernames.json");
+        let cases = list(&vectors, "parse");
         assert_eq!(cases.len(), 26);
         for case in cases {
-            let input = case["input"].as_str().unwrap();
+            let input = text(case, "input");
             let got = parse_peer_name(input);
             if let Some(error) = case["error"].as_str() {
                 assert_eq!(got.unwrap_err().to_string(), error);
                 continue;
             }
             let name = got.unwrap();
-            assert_eq!(name.to_string(), case["canonical"].as_str().unwrap());
-            assert_eq!(name.as_u64().to_string(), case["value"].as_str().unwrap());
+            assert_eq!(name.to_string(), text(case, "canonical"));
+            assert_eq!(name.as_u64().to_string(), text(case, "value"));
             assert_eq!(PeerName::from_u64(name.as_u64()), Some(name));
             assert_eq!(name.to_string().parse(), Ok(name));
         }
@@ -111,13 +107,13 @@ mod tests {
 
     #[test]
     fn names_are_made_from_system_ids() {
-        let vectors = vectors();
-        let cases = vectors["mac_from_system_ids"].as_array().unwrap();
+        let vectors = load("peernames.json");
+        let cases = list(&vectors, "mac_from_system_ids");
         assert_eq!(cases.len(), 4);
         for case in cases {
-            let ids = case["input_text"].as_str().unwrap();
+            let ids = text(case, "input_text");
             let name = name_from_ids(ids.as_bytes());
-            assert_eq!(name.to_string(), case["mac"].as_str().unwrap());
+            assert_eq!(name.to_string(), text(case, "mac"));
         }
     }
 

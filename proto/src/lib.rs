@@ -28,6 +28,9 @@ pub mod offload;
 pub mod overlay;
 pub mod routes;
 pub mod sleeve;
+pub mod switch;
 pub mod topology;
 pub mod types;
+#[cfg(test)]
+mod vectors;
 pub mod wire;

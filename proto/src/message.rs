@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 00                                              heartbeat
-//! 01 .. 03 | body                                 overlay control, the old way: one sleeve, its tag
+//! 01 .. 03 | body                                 overlay control, the old way: sleeve alone
 //! 04 | gob: channel, sender, payload              gossip, from neighbour to neighbour
 //! 05 | gob: channel, source, dest, payload        gossip to one peer
 //! 06 | gob: channel, source, payload              gossip to everybody

@@ -1,1 +1,20 @@
-//! router
+//! The weft router: everything that touches sockets, devices, clocks and disks.
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod data;
+pub mod firewall;
+pub mod http;
+pub mod launch;
+pub mod lock;
+pub mod net;
+pub mod store;
+pub mod sys;
+pub mod tap;
+pub mod tcp;
+pub mod telemetry;
+pub mod udp;
+
+#[cfg(test)]
+mod testing;

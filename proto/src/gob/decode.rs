@@ -251,18 +251,17 @@ impl<'a> Value<'_, 'a> {
         known: &[&str],
         mut each: impl FnMut(usize, Value<'_, 'a>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let Some(WireType::Struct { fields: defined }) = self.types.defined.get(&self.type_id)
-        else {
+        let Some(WireType::Struct(defined)) = self.types.defined.get(&self.type_id) else {
             return Err(self.kind("struct"));
         };
         let index = |name: &[u8]| known.iter().position(|k| k.as_bytes() == name);
-        let common = || defined.iter().any(|field| index(&field.name).is_some());
-        if self.depth == 0 && !known.is_empty() && !defined.is_empty() && !common() {
+        let common = || known.iter().any(|name| defined.has(name));
+        if self.depth == 0 && !known.is_empty() && !defined.fields.is_empty() && !common() {
             return Err(Error::NoCommonField);
         }
         let (depth, types) = (deeper(self.depth)?, self.types);
         fields(self.input, |number, input| {
-            let field = defined.get(number).ok_or(Error::Field)?;
+            let field = defined.fields.get(number).ok_or(Error::Field)?;
             let value = Value {
                 types,
                 type_id: field.id,
@@ -303,7 +302,7 @@ impl<'a> Value<'_, 'a> {
                 Some(WireType::Map { .. }) => {
                     self.map(|key| key.skip(), |(), elem| elem.skip()).map(drop)
                 }
-                Some(WireType::Struct { .. }) => self.structure(&[], |_, value| value.skip()),
+                Some(WireType::Struct(_)) => self.structure(&[], |_, value| value.skip()),
             },
         }
     }

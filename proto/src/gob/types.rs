@@ -9,7 +9,7 @@ use crate::cursor::Cursor;
 /// Most types that one stream may define; more are refused. Weave's largest stream has 12.
 const TYPES_MAX: usize = 64;
 /// Most struct fields that one stream may define in all its types together; more are refused.
-/// It bounds the memory of a long-lived stream, and how long the search for a field may take.
+/// It bounds the memory of a long-lived stream.
 const FIELDS_MAX: usize = 256;
 /// Longest name of a struct field in bytes; a longer one is refused.
 const FIELD_NAME_BYTES_MAX: usize = 128;
@@ -31,11 +31,30 @@ pub(super) enum WireType {
         key: i64,
         elem: i64,
     },
-    Struct {
-        fields: Vec<Field>,
-    },
+    Struct(Structure),
     /// Types with an encoding of their own: a counted run of bytes, which can only be skipped.
     Opaque,
+}
+
+#[derive(Debug)]
+pub(super) struct Structure {
+    pub(super) fields: Vec<Field>,
+    /// The fields' places, in the order of their names.
+    by_name: Vec<usize>,
+}
+
+impl Structure {
+    fn new(fields: Vec<Field>) -> Structure {
+        let mut by_name: Vec<usize> = (0..fields.len()).collect();
+        by_name.sort_by(|a, b| fields[*a].name.cmp(&fields[*b].name));
+        Structure { fields, by_name }
+    }
+
+    /// Whether a field has this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        let order = |place: &usize| self.fields[*place].name.as_slice().cmp(name.as_bytes());
+        self.by_name.binary_search_by(order).is_ok()
+    }
 }
 
 #[derive(Debug)]
@@ -53,7 +72,7 @@ impl Types {
             self.define(type_id, message)?;
             return Ok(None);
         }
-        let is_struct = matches!(self.defined.get(&type_id), Some(WireType::Struct { .. }));
+        let is_struct = matches!(self.defined.get(&type_id), Some(WireType::Struct(_)));
         if !is_struct && message.u8()? != 0 {
             return Err(Error::Field);
         }
@@ -82,8 +101,8 @@ impl Types {
             return Err(Error::Trailing(message.len()));
         }
         let wire = wire.ok_or(Error::BadDefinition(type_id))?;
-        if let WireType::Struct { fields } = &wire {
-            self.fields += fields.len();
+        if let WireType::Struct(structure) = &wire {
+            self.fields += structure.fields.len();
         }
         self.defined.insert(type_id, wire);
         Ok(())
@@ -150,7 +169,7 @@ fn read_struct(message: &mut Cursor<'_>, type_id: i64, room: usize) -> Result<Wi
         }
         _ => Err(Error::Field),
     })?;
-    Ok(WireType::Struct { fields: out })
+    Ok(WireType::Struct(Structure::new(out)))
 }
 
 /// A field whose name still lies in the input.

@@ -1,0 +1,237 @@
+//! Which MAC address was last seen at which peer.
+//!
+//! Read and written by all data threads at once without a lock. An entry is one word, so it is
+//! always whole; a second word beside it says when the address was last seen.
+//!
+//! ```text
+//! word   = MAC (48 bits) | peer slot (16 bits)      0 = free (the zero address is never learned)
+//! bucket = ENTRIES words, found by a keyed hash of the address; never more than one bucket is read
+//! ```
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::Duration;
+
+use crate::types::{Mac, Time};
+
+/// Most addresses that the table holds. When the bucket of a new address is full, the address
+/// replaces one that was not seen for [`REFRESH_INTERVAL`]; if there is none it is not learned, so
+/// frames to it are flooded.
+pub const MACS_MAX: usize = BUCKETS * ENTRIES;
+/// How long an address is remembered after it was last seen.
+pub const MAC_AGE_MAX: Duration = Duration::from_secs(600);
+/// How much older the noted time of last sight may be than the true one.
+pub const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+
+const BUCKETS: usize = 1024;
+const ENTRIES: usize = 16;
+
+/// The number by which this router knows a peer: short enough to stand beside a MAC address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerSlot(pub u16);
+
+impl PeerSlot {
+    /// Ourself.
+    pub const US: PeerSlot = PeerSlot(0);
+}
+
+/// What [`MacTable::learn`] made of a source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// It was known there.
+    Known,
+    /// It was not known at all.
+    New,
+    /// It was known at this other peer.
+    Moved(PeerSlot),
+    /// It was not known, and there is no room for it.
+    Full,
+    /// It is a group address or zero, which no frame may come from.
+    Invalid,
+}
+
+/// An entry of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MacEntry {
+    /// The address.
+    pub mac: Mac,
+    /// Where it was seen.
+    pub at: PeerSlot,
+    /// When, up to [`REFRESH_INTERVAL`] too early.
+    pub last_seen: Time,
+}
+
+#[repr(align(128))]
+struct Bucket {
+    words: [AtomicU64; ENTRIES],
+    seen: [AtomicU64; ENTRIES],
+}
+
+/// The table. Its memory is allocated once.
+pub struct MacTable {
+    buckets: Box<[Bucket]>,
+    key: u64,
+}
+
+impl MacTable {
+    /// An empty table. `key` should be random, so that nobody can choose addresses that all fall
+    /// into one bucket.
+    pub fn new(key: u64) -> MacTable {
+        let bucket = || Bucket {
+            words: [const { AtomicU64::new(0) }; ENTRIES],
+            seen: [const { AtomicU64::new(0) }; ENTRIES],
+        };
+        MacTable {
+            buckets: (0..BUCKETS).map(|_| bucket()).collect(),
+            key: key | 1,
+        }
+    }
+
+    /// Where `mac` was last seen. `None` for group addresses.
+    pub fn lookup(&self, mac: Mac) -> Option<PeerSlot> {
+        let (bucket, wanted) = (self.bucket(mac), mac.as_u64());
+        let mut words = bucket.words.iter().map(|word| word.load(Relaxed));
+        words
+            .find(|&word| wanted != 0 && word >> 16 == wanted)
+            .map(slot_of)
+    }
+
+    /// Notes that `mac` was seen `at` a peer.
+    pub fn learn(&self, now: Time, mac: Mac, at: PeerSlot) -> Learned {
+        if mac.is_multicast() || mac == Mac::ZERO {
+            return Learned::Invalid;
+        }
+        let (bucket, wanted) = (self.bucket(mac), word_of(mac, at));
+        for (entry, seen) in bucket.words.iter().zip(&bucket.seen) {
+            let word = entry.load(Relaxed);
+            if word >> 16 != wanted >> 16 {
+                continue;
+            }
+            if now.since(time_of(seen)) >= REFRESH_INTERVAL {
+                seen.store(now.as_micros(), Relaxed);
+            }
+            if word == wanted {
+                return Learned::Known;
+            }
+            return match entry.compare_exchange(word, wanted, Relaxed, Relaxed) {
+                Ok(_) => {
+                    seen.store(now.as_micros(), Relaxed);
+                    Learned::Moved(slot_of(word))
+                }
+                // Another thread was quicker: its sight of the address counts.
+                Err(_) => Learned::Known,
+            };
+        }
+        self.insert(now, bucket, wanted)
+    }
+
+    /// Puts a new word into a free place of its bucket, or into that of the entry that was not
+    /// seen for longest.
+    fn insert(&self, now: Time, bucket: &Bucket, wanted: u64) -> Learned {
+        let age = |index: usize, word: u64| match word {
+            0 => Duration::MAX,
+            _ => now.since(time_of(&bucket.seen[index])),
+        };
+        let candidates = bucket.words.iter().map(|word| word.load(Relaxed));
+        let oldest = candidates
+            .enumerate()
+            .filter(|&(index, word)| age(index, word) >= REFRESH_INTERVAL)
+            // The first of equals, so that two threads choose the same free place.
+            .min_by_key(|&(index, word)| std::cmp::Reverse(age(index, word)));
+        let Some((index, old)) = oldest else {
+            return Learned::Full;
+        };
+        // The time goes first: a sweep must not take the new entry for an expired one.
+        bucket.seen[index].store(now.as_micros(), Relaxed);
+        let taken = bucket.words[index].compare_exchange(old, wanted, Release, Relaxed);
+        if taken.is_err() {
+            // Lost the place to another thread. The next frame of this address tries again.
+            return Learned::Known;
+        }
+        bucket.remove_twins(wanted);
+        Learned::New
+    }
+
+    /// Removes what was not seen for [`MAC_AGE_MAX`]; returns how many. To be called every minute.
+    pub fn expire(&self, now: Time) -> usize {
+        self.remove_where(|_, seen| now.since(time_of(seen)) >= MAC_AGE_MAX)
+    }
+
+    /// Removes all addresses of a peer; returns how many.
+    pub fn forget_peer(&self, peer: PeerSlot) -> usize {
+        self.remove_where(|word, _| slot_of(word) == peer)
+    }
+
+    /// All entries, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = MacEntry> {
+        let places = self
+            .buckets
+            .iter()
+            .flat_map(|b| b.words.iter().zip(&b.seen));
+        places.filter_map(|(word, seen)| {
+            let word = word.load(Relaxed);
+            let [a, b, c, d, e, f, _, _] = word.to_be_bytes();
+            (word != 0).then(|| MacEntry {
+                mac: Mac::from_bytes([a, b, c, d, e, f]),
+                at: slot_of(word),
+                last_seen: time_of(seen),
+            })
+        })
+    }
+
+    fn remove_where(&self, condition: impl Fn(u64, &AtomicU64) -> bool) -> usize {
+        let places = self
+            .buckets
+            .iter()
+            .flat_map(|b| b.words.iter().zip(&b.seen));
+        places
+            .filter(|(entry, seen)| {
+                let word = entry.load(Acquire);
+                word != 0
+                    && condition(word, seen)
+                    && entry.compare_exchange(word, 0, Relaxed, Relaxed).is_ok()
+            })
+            .count()
+    }
+
+    fn bucket(&self, mac: Mac) -> &Bucket {
+        // Multiply and mix: the high bits depend on all of the address and of the key.
+        let mixed = (mac.as_u64() ^ self.key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(self.key);
+        &self.buckets[(mixed >> 40) as usize % BUCKETS]
+    }
+}
+
+impl fmt::Debug for MacTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.entries()).finish()
+    }
+}
+
+impl Bucket {
+    /// Two threads that learn one address at a time may both find it missing and insert it at two
+    /// places. Both come here afterwards and both keep the first.
+    fn remove_twins(&self, wanted: u64) {
+        let mut first = true;
+        for entry in &self.words {
+            let word = entry.load(Relaxed);
+            if word >> 16 == wanted >> 16 && !std::mem::take(&mut first) {
+                let _ = entry.compare_exchange(word, 0, Relaxed, Relaxed);
+            }
+        }
+    }
+}
+
+fn word_of(mac: Mac, at: PeerSlot) -> u64 {
+    (mac.as_u64() << 16) | u64::from(at.0)
+}
+
+fn slot_of(word: u64) -> PeerSlot {
+    let [.., high, low] = word.to_be_bytes();
+    PeerSlot(u16::from_be_bytes([high, low]))
+}
+
+fn time_of(seen: &AtomicU64) -> Time {
+    Time::from_micros(seen.load(Relaxed))
+}

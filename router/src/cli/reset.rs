@@ -1,0 +1,125 @@
+//! `weft reset`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+
+use super::attach::{HostArgs, store_files};
+use super::{CliError, Output, RouterArgs};
+use crate::firewall::HostRules;
+use crate::http::client::{Client, ClientError};
+use crate::http::server::blocking;
+use crate::net::bridge;
+use crate::net::netlink::Netlink;
+use crate::{lock, net};
+
+/// How long gossip gets to carry the addresses to other peers.
+const HAND_OVER_TIME: Duration = Duration::from_millis(500);
+/// How long a router may take to stop.
+const STOP_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Takes this host out of the network for good: gives its addresses to another peer, stops the
+/// router, and removes every device, rule and file that weft made.
+///
+/// It may be repeated, and works when no router runs.
+#[derive(Args, Debug)]
+pub(crate) struct ResetArgs {
+    /// Prefix of the files that keep state
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/var/lib/weft/",
+        env = "DB_PREFIX"
+    )]
+    db_prefix: PathBuf,
+    /// Accepted for old scripts; a router that does not run is no obstacle
+    #[arg(long, hide = true)]
+    force: bool,
+    #[command(flatten)]
+    host: HostArgs,
+    #[command(flatten)]
+    router: RouterArgs,
+}
+
+impl ResetArgs {
+    pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
+        let client = self.router.client()?;
+        let running = hand_over(&client, out).await?;
+        if running {
+            stop(&client).await?;
+        } else if let Some(holder) = lock::holder().map_err(CliError::failed)? {
+            return Err(CliError::failed(format!(
+                "a router runs in this network namespace ({holder}) and does not answer; name its \
+                 control interface with --http-addr, or end that process first"
+            )));
+        }
+        let proc = self.host.proc_path.clone();
+        let removed = blocking(move || {
+            let netlink = Netlink::open()?;
+            let removed = bridge::remove_all(&netlink, &proc)?;
+            let rules = HostRules::remove()?;
+            Ok::<_, net::NetError>((removed, rules))
+        });
+        let (devices, rules) = removed.await.map_err(CliError::failed)?;
+        for device in devices {
+            out.line(&format!("removed device {device}"))?;
+        }
+        if rules {
+            out.line("removed packet filter rules")?;
+        }
+        for file in store_files(&self.db_prefix) {
+            if remove_file(&file)? {
+                out.line(&format!("removed {}", file.display()))?;
+            }
+        }
+        if !running {
+            out.line(
+                "no router was running, so the addresses of this host were not given to another \
+                 peer; if it had some, run 'weft rmpeer' on another host",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks a running router to give its addresses away. Tells whether one runs.
+async fn hand_over(client: &Client, out: &Output) -> Result<bool, CliError> {
+    match client.delete("/peer").await {
+        Ok(answer) if answer.status.as_u16() == 404 => Ok(true),
+        Ok(answer) => {
+            answer.ok()?;
+            out.line("gave the addresses of this host to another peer")?;
+            tokio::time::sleep(HAND_OVER_TIME).await;
+            Ok(true)
+        }
+        Err(ClientError::NotRunning { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Stops the router and waits until it has let go of its devices.
+async fn stop(client: &Client) -> Result<(), CliError> {
+    client.post("/stop", "").await?.ok()?;
+    let wait = async {
+        while lock::holder().map_err(CliError::failed)?.is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    let late = || CliError::failed("the router did not stop; end its process and try again");
+    tokio::time::timeout(STOP_TIME_MAX, wait)
+        .await
+        .map_err(|_| late())?
+}
+
+fn remove_file(path: &Path) -> Result<bool, CliError> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(CliError::failed(format!(
+            "cannot remove {}: {error}",
+            path.display()
+        ))),
+    }
+}

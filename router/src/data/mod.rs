@@ -1,0 +1,314 @@
+//! The threads that carry frames.
+//!
+//! Each TAP queue has two threads that run every frame to completion: one takes frames from the
+//! device and sends them to neighbours, the other takes packets from the socket, writes frames to
+//! the device and relays. Neither allocates, locks or logs per frame. Control hands them
+//! [`Snapshot`]s, which they pick up between batches, and hears [`DataEvent`]s.
+//!
+//! ```text
+//! TAP queue --read--> decide --> pack, seal --> one send per batch          (tx thread)
+//! socket --receive--> open, learn, decide --> join --> write to TAP queue   (rx thread)
+//!                                        \--> pack, seal --> send           (relay)
+//! ```
+
+mod counters;
+mod event;
+mod output;
+mod rx;
+mod snapshot;
+mod tx;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use proto::offload::join::JoinKinds;
+use proto::sleeve::{Channel, PacketBuilder, Special, Tunnel};
+use proto::switch::{Learned, MacTable, PeerSlot};
+use proto::types::{Mac, Time};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+pub use counters::{Count, DropReason, Totals};
+pub use event::{DataEvent, EVENTS_MAX, Events};
+pub use snapshot::{Encap, Link, Snapshot};
+
+use crate::tap::{Tap, TapStatus};
+use crate::udp::{FeatureState, Sockets, UdpStatus};
+use counters::Counters;
+use event::EventSender;
+
+/// How the data plane is to run.
+#[derive(Clone, Debug)]
+pub struct DataConfig {
+    /// The start of the clock that all times count from.
+    pub epoch: Instant,
+    /// A random number that keys the MAC table.
+    pub mac_key: u64,
+    /// Whether received segments are joined into super-frames for the TAP device.
+    pub join: bool,
+}
+
+/// How many queues a machine of this many cores gets by default.
+pub const fn default_queues(cores: usize) -> u16 {
+    match cores {
+        0..=3 => 1,
+        4..=7 => 2,
+        _ => 4,
+    }
+}
+
+/// The running data plane. Dropping it stops the threads, as [`DataPlane::stop`] does.
+#[derive(Debug)]
+pub struct DataPlane {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    tap: TapStatus,
+}
+
+/// What is in force, for status pages.
+#[derive(Clone, Debug)]
+pub struct DataStatus {
+    /// The TAP device.
+    pub tap: TapStatus,
+    /// The sockets.
+    pub udp: UdpStatus,
+    /// Joining of received segments.
+    pub join: FeatureState,
+    /// How many pairs of threads there are.
+    pub queues: usize,
+}
+
+/// Why a special frame was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecialError {
+    /// The neighbour's address is not known yet.
+    #[error("address of the neighbour is not known yet")]
+    NoAddress,
+    /// It is larger than packets of this link may be.
+    #[error("frame does not fit the link")]
+    DoesNotFit,
+    /// It exceeds the path MTU that the kernel knows, which is given.
+    #[error("packet exceeds the path MTU of {0}")]
+    TooBig(u32),
+    /// The kernel did not take it.
+    #[error(transparent)]
+    Refused(#[from] io::Error),
+}
+
+impl DataPlane {
+    /// Starts the threads: one pair for each queue of the device, at most as many as there are
+    /// receiving sockets.
+    pub fn start(
+        config: &DataConfig,
+        tap: Tap,
+        sockets: Sockets,
+        snapshot: Snapshot,
+    ) -> io::Result<(DataPlane, Events)> {
+        let (events, receiver) = event::channel();
+        let tap_status = tap.status();
+        let queues = tap.into_queues();
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let shared = Arc::new(Shared {
+            epoch: config.epoch,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            macs: MacTable::new(config.mac_key),
+            sockets,
+            counters: (0..2 * queues.len()).map(|_| Counters::new()).collect(),
+            events,
+            join: crate::udp::Feature::probe(
+                "joining of received segments",
+                config.join,
+                || Ok(()),
+            ),
+            join_udp: tap_status.offload.udp(),
+            stop,
+            stopping: AtomicBool::new(false),
+        });
+        let mut plane = DataPlane {
+            shared,
+            threads: Vec::new(),
+            tap: tap_status,
+        };
+        for (index, queue) in queues.into_iter().enumerate() {
+            let queue = Arc::new(queue);
+            let tx = tx::Transmit::new(Arc::clone(&plane.shared), Arc::clone(&queue), index);
+            plane.spawn(format!("weft-tx{index}"), move || tx.run())?;
+            if index < plane.shared.sockets.queues() {
+                let rx = rx::Receive::new(Arc::clone(&plane.shared), queue, index);
+                plane.spawn(format!("weft-rx{index}"), move || rx.run())?;
+            }
+        }
+        Ok((plane, receiver))
+    }
+
+    /// Makes the threads use another snapshot from their next batch on.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.shared.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// The table of MAC addresses: to be swept every minute, and rid of peers that are gone.
+    pub fn macs(&self) -> &MacTable {
+        &self.shared.macs
+    }
+
+    /// Sends a special frame at once, from the calling thread.
+    pub fn send_special(&self, tunnel: &Tunnel, special: Special) -> Result<(), SpecialError> {
+        let to = tunnel.remote().ok_or(SpecialError::NoAddress)?;
+        let channel = special.channel();
+        let mut builder = PacketBuilder::new(tunnel, channel);
+        let mut packet = vec![0; builder.len() + PACKET_SPACE + special.frame_len()];
+        let space = builder.append(&mut packet, tunnel.us(), tunnel.peer(), special.frame_len());
+        special.write(space.ok_or(SpecialError::DoesNotFit)?);
+        let len = builder.finish(tunnel, &mut packet);
+        let sockets = &self.shared.sockets;
+        match sockets.send_one(channel, to, &packet[..len]) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EMSGSIZE) && channel == Channel::Df =>
+            {
+                Err(SpecialError::TooBig(sockets.path_mtu(to)?))
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// The counters of all threads, summed.
+    pub fn counters(&self) -> Totals {
+        Totals::sum(&self.shared.counters)
+    }
+
+    /// What is in force.
+    pub fn status(&self) -> DataStatus {
+        DataStatus {
+            tap: self.tap,
+            udp: self.shared.sockets.status(),
+            join: self.shared.join.state(),
+            queues: self.tap.queues,
+        }
+    }
+
+    /// Stops the threads and waits for them. Frames that were read are carried to their end; the
+    /// device stays.
+    pub fn stop(mut self) {
+        self.halt();
+    }
+
+    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads
+            .push(std::thread::Builder::new().name(name).spawn(run)?);
+        Ok(())
+    }
+
+    fn halt(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        // The counter stays above zero, so every thread sees it. It cannot be full.
+        let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}
+
+/// Bytes of the header of a frame in a packet.
+const PACKET_SPACE: usize = proto::sleeve::wire::FRAME_HEADER_BYTES;
+
+/// What all threads see.
+#[derive(Debug)]
+struct Shared {
+    epoch: Instant,
+    snapshot: ArcSwap<Snapshot>,
+    macs: MacTable,
+    sockets: Sockets,
+    /// Those of the tx threads at even places, those of the rx threads at odd ones.
+    counters: Box<[Counters]>,
+    events: EventSender,
+    /// Joining of received segments. Given up when the device refuses a super-frame.
+    join: crate::udp::Feature,
+    /// Whether the device takes super-frames of UDP.
+    join_udp: bool,
+    stop: OwnedFd,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    fn now(&self) -> Time {
+        Time::ZERO + self.epoch.elapsed()
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `fd` can be read, or until the threads are to stop.
+    fn wait(&self, fd: BorrowedFd<'_>) {
+        let stop = self.stop.as_fd();
+        let mut fds = [
+            PollFd::new(&fd, PollFlags::IN),
+            PollFd::new(&stop, PollFlags::IN),
+        ];
+        // An interrupted wait is as good as one that ended.
+        let _ = poll(&mut fds, None);
+    }
+
+    /// Waits for a while, or until the threads are to stop.
+    fn pause(&self, duration: Duration) {
+        let stop = self.stop.as_fd();
+        let mut fds = [PollFd::new(&stop, PollFlags::IN)];
+        let _ = poll(&mut fds, Timespec::try_from(duration).ok().as_ref());
+    }
+
+    fn join_kinds(&self) -> JoinKinds {
+        if !self.join.is_on() {
+            return JoinKinds::NONE;
+        }
+        JoinKinds {
+            udp: self.join_udp,
+            ..JoinKinds::ALL
+        }
+    }
+}
+
+/// What one thread needs while it treats one batch.
+struct Context<'a> {
+    shared: &'a Shared,
+    snapshot: &'a Snapshot,
+    counters: &'a Counters,
+    queue: usize,
+    now: Time,
+}
+
+impl Context<'_> {
+    /// Tells control, if it has room.
+    fn tell(&self, event: DataEvent) {
+        if self.shared.events.try_send(event).is_err() {
+            self.counters.add(Count::EventsLost, 1);
+        }
+    }
+
+    /// Counts what the MAC table made of a source address, and tells control of a move.
+    #[inline]
+    fn note(&self, learned: Learned, mac: Mac, at: PeerSlot) {
+        match learned {
+            Learned::Known | Learned::New | Learned::Invalid => {}
+            Learned::Full => self.counters.add(Count::NotLearned, 1),
+            Learned::Moved(from) => {
+                self.counters.add(Count::Moves, 1);
+                let forwarding = self.snapshot.forwarding();
+                if let Some(to) = forwarding.name_of(at) {
+                    let from = forwarding.name_of(from);
+                    self.tell(DataEvent::Moved { mac, from, to });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Packets on their way out of one thread: packed, sealed and sent from one buffer.
+//!
+//! ```text
+//! arena  | packet | packet | packet |      packet being filled     |      free      |
+//!          lane 3   lane 3   lane 3   lane 5, room for a full packet ^ top
+//! ```
+//!
+//! Each link has a lane with at most one packet per channel that is still being filled. Frames are
+//! written straight to their place in a packet; that is the one copy on the way out. A packet that
+//! takes no more is sealed where it lies and waits for the flush, which sends everything with as few
+//! system calls as it can: packets of equal size that lie side by side leave as one run.
+//!
+//! Nothing stays behind a flush, and there is one at the end of every batch of input.
+
+use std::net::SocketAddrV4;
+
+use proto::offload::split::Split;
+use proto::sleeve::fragment::Fragments;
+use proto::sleeve::{self, Channel, Choice, PacketBuilder, Tunnel};
+use proto::switch::{Flood, LinkIndex};
+use proto::types::PeerName;
+
+use super::Context;
+use super::counters::{Count, DropReason};
+use super::event::DataEvent;
+use super::snapshot::{Encap, Link};
+use crate::udp::{DATAGRAM_BYTES_MAX, Failure, Sender};
+
+/// Bytes of the buffer. A packet for which there is no room makes everything before it leave.
+const ARENA_BYTES: usize = 256 << 10;
+/// How many sealed packets wait to be sent. One more makes those before it leave.
+const PACKETS_MAX: usize = 512;
+/// How far small frames fill a packet on a path that would take more. Larger packets save little
+/// and delay the first frame in them.
+const PACKED_BYTES_MAX: usize = 9000;
+/// How many bytes are collected before they are sent although more input waits: about one
+/// super-frame, so that the buffer stays in the processor's cache and the receiver is kept busy.
+const FLUSH_BYTES: usize = 64 << 10;
+
+const _: () = assert!(ARENA_BYTES >= 2 * DATAGRAM_BYTES_MAX);
+
+/// A frame that is to leave.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Frames<'a> {
+    /// One frame.
+    Whole(&'a [u8]),
+    /// A super-frame, which leaves as its segments.
+    Super(&'a Split<'a>),
+}
+
+impl<'a> Frames<'a> {
+    /// How many frames these are on the wire.
+    pub(super) const fn count(&self) -> usize {
+        match self {
+            Frames::Whole(_) => 1,
+            Frames::Super(split) => split.segments(),
+        }
+    }
+
+    /// The first frame, as far as its headers and its length go.
+    pub(super) fn first(&self) -> &'a [u8] {
+        match self {
+            Frames::Whole(frame) => frame,
+            Frames::Super(split) => {
+                let frame = split.frame();
+                frame.get(..split.segment_len(0)).unwrap_or(frame)
+            }
+        }
+    }
+}
+
+/// Where frames are to go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heading {
+    /// The link by which they leave.
+    pub(super) link: LinkIndex,
+    /// The peer where they were captured.
+    pub(super) source: PeerName,
+    /// The peer they are for.
+    pub(super) dest: PeerName,
+    /// Whether they go to all peers.
+    pub(super) broadcast: bool,
+}
+
+/// A frame that does not fit the link and whose sender is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Outcome {
+    /// The frames are on their way, or dropped and counted.
+    Done,
+    /// The frames do not fit a link with this MTU. They are counted as dropped; the sender is to
+    /// be told.
+    TooBig(usize),
+}
+
+/// The packets of one thread; see the module.
+pub(super) struct Output {
+    arena: Box<[u8]>,
+    top: usize,
+    lanes: Vec<Lane>,
+    /// The lanes that may have a packet that is being filled.
+    busy: Vec<LinkIndex>,
+    sender: Sender,
+    sent: Vec<Sent>,
+    scratch: Box<[u8]>,
+}
+
+/// The packets of one link that are being filled, by channel.
+#[derive(Default)]
+struct Lane {
+    open: [Option<Open>; 2],
+    is_busy: bool,
+}
+
+/// A packet that is being filled.
+struct Open {
+    builder: PacketBuilder,
+    start: usize,
+    room: usize,
+}
+
+/// A packet that waits for the flush.
+#[derive(Clone, Copy)]
+struct Sent {
+    start: usize,
+    link: LinkIndex,
+    frames: usize,
+}
+
+impl Output {
+    pub(super) fn new() -> Output {
+        Output {
+            arena: vec![0; ARENA_BYTES].into(),
+            top: 0,
+            lanes: Vec::new(),
+            busy: Vec::new(),
+            sender: Sender::new(),
+            sent: Vec::with_capacity(PACKETS_MAX),
+            scratch: vec![0; 1 << 16].into(),
+        }
+    }
+
+    /// Makes lanes for the links of another snapshot. Nothing may be staged.
+    pub(super) fn reset(&mut self, links: usize) {
+        debug_assert!(self.top == 0 && self.sender.is_empty());
+        self.lanes.clear();
+        self.lanes.resize_with(links, Lane::default);
+        self.busy.clear();
+        self.busy.reserve(links);
+    }
+
+    /// Whether enough is staged to be sent although more input waits.
+    pub(super) fn is_filled(&self) -> bool {
+        self.top >= FLUSH_BYTES
+    }
+
+    /// Stages frames for a link.
+    #[inline]
+    pub(super) fn send(&mut self, cx: &Context<'_>, to: Heading, frames: Frames<'_>) -> Outcome {
+        let Some(link) = cx.snapshot.link(to.link) else {
+            cx.counters.drop(DropReason::NoLink, frames.count());
+            return Outcome::Done;
+        };
+        match &link.encap {
+            Encap::Sleeve(tunnel) => self.send_sleeve(cx, to, tunnel, frames),
+        }
+    }
+
+    /// Stages a copy of frames for each neighbour of a flood.
+    pub(super) fn flood(
+        &mut self,
+        cx: &Context<'_>,
+        source: PeerName,
+        flood: Flood<'_>,
+        frames: Frames<'_>,
+    ) {
+        for (dest, link) in flood.targets() {
+            let Some(link) = link else {
+                cx.counters.drop(DropReason::NoLink, frames.count());
+                continue;
+            };
+            let heading = Heading {
+                link,
+                source,
+                dest,
+                broadcast: true,
+            };
+            if let Outcome::TooBig(_) = self.send(cx, heading, frames) {
+                // Nobody is told of what goes to all.
+            }
+        }
+    }
+
+    fn send_sleeve(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        tunnel: &Tunnel,
+        frames: Frames<'_>,
+    ) -> Outcome {
+        // Segments differ in length only, and none is longer than the first.
+        match sleeve::choose(tunnel, frames.first(), to.broadcast) {
+            Choice::Send(channel) => match frames {
+                Frames::Whole(frame) => {
+                    if let Some(space) = self.space(cx, to, tunnel, channel, frame.len()) {
+                        space.copy_from_slice(frame);
+                    }
+                }
+                Frames::Super(split) => {
+                    for index in 0..split.segments() {
+                        let len = split.segment_len(index);
+                        if let Some(space) = self.space(cx, to, tunnel, channel, len) {
+                            split.write_segment(index, space);
+                        }
+                    }
+                }
+            },
+            Choice::Fragment => self.fragment(cx, to, tunnel, frames),
+            Choice::TooBig => {
+                cx.counters.drop(DropReason::TooBig, frames.count());
+                return Outcome::TooBig(tunnel.mtu());
+            }
+            Choice::Drop(reason) => cx.counters.drop(reason.into(), frames.count()),
+        }
+        Outcome::Done
+    }
+
+    /// Stages the IPv4 fragments of each frame.
+    fn fragment(&mut self, cx: &Context<'_>, to: Heading, tunnel: &Tunnel, frames: Frames<'_>) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for index in 0..frames.count() {
+            let frame = match frames {
+                Frames::Whole(frame) => frame,
+                Frames::Super(split) => {
+                    let len = split.write_segment(index, &mut scratch);
+                    &scratch[..len]
+                }
+            };
+            match Fragments::new(frame, tunnel.mtu()) {
+                Err(_) => cx.counters.drop(DropReason::Oversized, 1),
+                Ok(fragments) => {
+                    cx.counters.add(Count::Made, fragments.count() - 1);
+                    for part in 0..fragments.count() {
+                        let len = fragments.frame_len(part);
+                        if let Some(space) = self.space(cx, to, tunnel, Channel::Df, len) {
+                            fragments.write(part, space);
+                        }
+                    }
+                }
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    /// The place of a frame of `len` bytes in a packet of the link. None if there is no packet that
+    /// it fits; the frame is then counted as dropped.
+    #[inline]
+    fn space(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        tunnel: &Tunnel,
+        channel: Channel,
+        len: usize,
+    ) -> Option<&mut [u8]> {
+        let fits = |open: &Open| {
+            open.builder.fits(len)
+                && open.builder.len() + sleeve::wire::FRAME_HEADER_BYTES + len <= open.room
+        };
+        let lane = self.lanes.get(to.link.get())?;
+        if !lane.open[channel.index()].as_ref().is_some_and(fits) {
+            self.close(cx, to.link, tunnel, channel);
+            self.open(cx, to.link, tunnel, channel, len);
+        }
+        let lane = self.lanes.get_mut(to.link.get())?;
+        let open = lane.open[channel.index()].as_mut()?;
+        let buffer = &mut self.arena[open.start..open.start + open.room];
+        let space = open.builder.append(buffer, to.source, to.dest, len);
+        if space.is_none() {
+            cx.counters.drop(DropReason::Oversized, 1);
+        }
+        space
+    }
+
+    /// Starts a packet that takes at least a frame of `len` bytes.
+    fn open(
+        &mut self,
+        cx: &Context<'_>,
+        link: LinkIndex,
+        tunnel: &Tunnel,
+        channel: Channel,
+        len: usize,
+    ) {
+        let builder = PacketBuilder::new(tunnel, channel);
+        let needed = builder.len() + sleeve::wire::FRAME_HEADER_BYTES + len;
+        let room = needed.max(tunnel.max_payload().min(PACKED_BYTES_MAX));
+        if self.top + room > self.arena.len() {
+            self.flush(cx);
+        }
+        let start = self.top;
+        self.top += room;
+        if let Some(lane) = self.lanes.get_mut(link.get()) {
+            lane.open[channel.index()] = Some(Open {
+                builder,
+                start,
+                room,
+            });
+            if !std::mem::replace(&mut lane.is_busy, true) {
+                self.busy.push(link);
+            }
+        }
+    }
+
+    /// Seals the packet that is being filled, if there is one, and hands it to the sender.
+    fn close(&mut self, cx: &Context<'_>, link: LinkIndex, tunnel: &Tunnel, channel: Channel) {
+        let lane = self.lanes.get_mut(link.get());
+        let Some(open) = lane.and_then(|lane| lane.open[channel.index()].take()) else {
+            return;
+        };
+        let Open {
+            builder,
+            start,
+            room,
+        } = open;
+        let frames = builder.frames();
+        let is_last = start + room == self.top;
+        let Some(to) = tunnel.remote() else {
+            cx.counters.drop(DropReason::NoAddress, frames);
+            return;
+        };
+        let len = builder.finish(tunnel, &mut self.arena[start..start + room]);
+        if is_last {
+            // The next packet follows without a gap, so that both can share a run.
+            self.top = start + len;
+        }
+        let segmentable = cx.shared.sockets.gso.is_on() && len <= tunnel.max_payload();
+        if self.sent.len() == PACKETS_MAX || self.sender.is_full() {
+            self.send_closed(cx);
+        }
+        self.sender.push(channel, to, (start, len), segmentable);
+        self.sent.push(Sent {
+            start,
+            link,
+            frames,
+        });
+        cx.counters.add(Count::PacketsSent, 1);
+        cx.counters.add(Count::Sent, frames);
+        cx.counters.add(Count::SentBytes, len);
+    }
+
+    /// Sends everything that is staged.
+    pub(super) fn flush(&mut self, cx: &Context<'_>) {
+        if self.top == 0 {
+            return;
+        }
+        while let Some(index) = self.busy.pop() {
+            if let Some(lane) = self.lanes.get_mut(index.get()) {
+                lane.is_busy = false;
+            }
+            let Some(link) = cx.snapshot.link(index) else {
+                continue;
+            };
+            let Encap::Sleeve(tunnel) = &link.encap;
+            for channel in [Channel::Df, Channel::NonDf] {
+                self.close(cx, index, tunnel, channel);
+            }
+        }
+        self.send_closed(cx);
+        self.top = 0;
+    }
+
+    /// Sends the packets that are sealed.
+    fn send_closed(&mut self, cx: &Context<'_>) {
+        if self.sender.is_empty() {
+            return;
+        }
+        cx.counters.add(Count::SendBatches, 1);
+        let (sent, arena) = (&self.sent, &self.arena);
+        let mut told = None;
+        self.sender
+            .flush(&cx.shared.sockets, cx.queue, arena, |failure| {
+                let Some(packet) = sent.iter().find(|sent| sent.start == failure.start) else {
+                    return;
+                };
+                let Some(link) = cx.snapshot.link(packet.link) else {
+                    return;
+                };
+                handle_failure(cx, link, packet.frames, &failure, arena, &mut told);
+            });
+        self.sent.clear();
+    }
+}
+
+/// Deals with a packet that the kernel did not take. One that exceeds the path MTU is sent once
+/// more on the socket whose packets may be fragmented: until control has set a smaller MTU, nothing
+/// is lost.
+fn handle_failure(
+    cx: &Context<'_>,
+    link: &Link,
+    frames: usize,
+    failure: &Failure,
+    arena: &[u8],
+    told: &mut Option<SocketAddrV4>,
+) {
+    let too_big = failure.error.raw_os_error() == Some(libc::EMSGSIZE);
+    let reason = if too_big {
+        DropReason::PathMtu
+    } else {
+        DropReason::SendFailed
+    };
+    if too_big && failure.channel == Channel::Df {
+        if *told != Some(failure.to)
+            && let Ok(path_mtu) = cx.shared.sockets.path_mtu(failure.to)
+        {
+            *told = Some(failure.to);
+            cx.tell(DataEvent::TooBig {
+                link: link.id(),
+                path_mtu,
+            });
+        }
+        let bytes = arena.get(failure.start..failure.start + failure.len);
+        let again = bytes.map(|bytes| {
+            let sockets = &cx.shared.sockets;
+            sockets.send_one(Channel::NonDf, failure.to, bytes)
+        });
+        if let Some(Ok(())) = again {
+            cx.counters.add(Count::PacketsFragmented, 1);
+            return;
+        }
+    }
+    cx.counters.take_back(Count::Sent, frames);
+    cx.counters.drop(reason, frames);
+}

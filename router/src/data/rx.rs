@@ -1,0 +1,357 @@
+//! UDP to TAP, and relaying.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddrV4;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arc_swap::Cache;
+use proto::ethernet::{self, Frame};
+use proto::offload::join::{Checksums, Joined, Joiner, TCP_SEGMENTS_MAX};
+use proto::offload::split::Split;
+use proto::sleeve::wire;
+use proto::sleeve::{self, Enclosed, LinkId, Replay, Special, Tunnel, icmp};
+use proto::switch::{PeerSlot, Received};
+use proto::types::PeerName;
+
+use super::counters::{Count, DropReason};
+use super::event::DataEvent;
+use super::output::{Frames, Heading, Outcome, Output};
+use super::snapshot::Snapshot;
+use super::{Context, Shared};
+use crate::tap::TapQueue;
+use crate::udp::{FeatureState, Incoming, ReceiveBatch};
+
+/// How many messages one call receives where the kernel puts datagrams together.
+const MESSAGES_JOINED: usize = 16;
+/// How many messages one call receives where each is one datagram.
+const MESSAGES_SINGLE: usize = 64;
+/// Bytes of each receive buffer: the largest message.
+const MESSAGE_BYTES: usize = 1 << 16;
+
+/// The thread that takes packets from a socket.
+pub(super) struct Receive {
+    shared: Arc<Shared>,
+    tap: Arc<TapQueue>,
+    queue: usize,
+    batch: ReceiveBatch,
+    /// What was seen on each tunnel of the snapshot, in the same order.
+    seen: Vec<Seen>,
+    joiner: Joiner,
+    output: Output,
+    scratch: Box<[u8]>,
+}
+
+/// What was seen on one tunnel.
+struct Seen {
+    link: LinkId,
+    replay: Replay,
+}
+
+impl Receive {
+    pub(super) fn new(shared: Arc<Shared>, tap: Arc<TapQueue>, queue: usize) -> Receive {
+        let messages = match shared.sockets.gro.state() {
+            FeatureState::On => MESSAGES_JOINED,
+            _ => MESSAGES_SINGLE,
+        };
+        let joiner = Joiner::new(shared.join_kinds());
+        Receive {
+            shared,
+            tap,
+            queue,
+            batch: ReceiveBatch::new(messages, MESSAGE_BYTES),
+            seen: Vec::new(),
+            joiner,
+            output: Output::new(),
+            scratch: vec![0; 1 << 17].into(),
+        }
+    }
+
+    /// Carries packets until the threads are to stop.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let socket = shared.sockets.df(self.queue);
+        let mut snapshots = Cache::new(&shared.snapshot);
+        let mut current = Arc::clone(snapshots.load());
+        self.reset(&current);
+        while !shared.is_stopping() {
+            match self.batch.receive(socket) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    shared.wait(socket);
+                    continue;
+                }
+                // Errors that earlier sends left at the socket; receiving goes on.
+                Err(_) => continue,
+            }
+            let latest = snapshots.load();
+            if !Arc::ptr_eq(latest, &current) {
+                current = Arc::clone(latest);
+                self.reset(&current);
+            }
+            let cx = Context {
+                shared: &shared,
+                snapshot: &current,
+                counters: &shared.counters[2 * self.queue + 1],
+                queue: self.queue,
+                now: shared.now(),
+            };
+            self.carry(&cx);
+        }
+    }
+
+    /// Takes over another snapshot: what was seen on tunnels that stay is kept.
+    fn reset(&mut self, snapshot: &Snapshot) {
+        self.output.reset(snapshot.links().len());
+        let mut old = std::mem::take(&mut self.seen);
+        let keep = |tunnel: &Arc<Tunnel>| {
+            let known = old.iter().position(|seen| seen.link == tunnel.id());
+            known.map_or_else(
+                || Seen {
+                    link: tunnel.id(),
+                    replay: Replay::new(),
+                },
+                |index| old.swap_remove(index),
+            )
+        };
+        self.seen = snapshot.tunnels().iter().map(keep).collect();
+    }
+
+    /// Carries the messages of one batch.
+    fn carry(&mut self, cx: &Context<'_>) {
+        cx.counters.add(Count::ReceiveBatches, 1);
+        self.joiner.set_kinds(cx.shared.join_kinds());
+        let mut index = 0;
+        while let Some(message) = self.batch.message(index) {
+            index += 1;
+            if message.truncated {
+                cx.counters.drop(DropReason::Truncated, 1);
+                continue;
+            }
+            let end = message.start + message.len;
+            for start in (message.start..end).step_by(message.stride) {
+                self.packet(cx, &message, start..end.min(start + message.stride));
+            }
+        }
+        let sink = &mut Sink {
+            cx,
+            tap: &self.tap,
+            scratch: &mut self.scratch,
+        };
+        self.joiner
+            .flush(self.batch.slab_mut(), &mut |frame| sink.inject(frame));
+        self.output.flush(cx);
+    }
+
+    /// Opens one packet and carries its frames.
+    fn packet(&mut self, cx: &Context<'_>, message: &Incoming, range: Range<usize>) {
+        let slab = self.batch.slab_mut();
+        let Some(packet) = slab.get_mut(range.clone()) else {
+            return;
+        };
+        let Some(sender) = wire::sender(packet) else {
+            return cx.counters.drop(DropReason::Malformed, 1);
+        };
+        let tunnels = cx.snapshot.tunnels();
+        let Ok(index) = tunnels.binary_search_by_key(&sender, |tunnel| tunnel.peer()) else {
+            return cx.counters.drop(DropReason::UnknownSender, 1);
+        };
+        let (Some(tunnel), Some(seen)) = (tunnels.get(index), self.seen.get_mut(index)) else {
+            return;
+        };
+        let mut opened = match sleeve::codec::open(tunnel, &mut seen.replay, packet) {
+            Ok(opened) => opened,
+            Err(error) => return cx.counters.drop(error.into(), 1),
+        };
+        cx.counters.add(Count::PacketsReceived, 1);
+        cx.counters.add(Count::ReceivedBytes, range.len());
+        loop {
+            let slab = self.batch.slab_mut();
+            match opened.next(slab.get(range.clone()).unwrap_or_default()) {
+                None => break,
+                Some(Err(_)) => {
+                    cx.counters.drop(DropReason::Malformed, 1);
+                    break;
+                }
+                Some(Ok(frame)) => {
+                    cx.counters.add(Count::Received, 1);
+                    self.frame(cx, tunnel, message.from, range.start, frame);
+                }
+            }
+        }
+    }
+
+    /// Decides on one frame of the packet that starts at `packet`.
+    #[inline]
+    fn frame(
+        &mut self,
+        cx: &Context<'_>,
+        tunnel: &Tunnel,
+        from: SocketAddrV4,
+        packet: usize,
+        frame: Enclosed,
+    ) {
+        let range = packet + frame.range.start..packet + frame.range.end;
+        let slab = self.batch.slab_mut();
+        let bytes = slab.get(range.clone()).unwrap_or_default();
+        let Ok(view) = Frame::parse(bytes) else {
+            return cx.counters.drop(DropReason::Short, 1);
+        };
+        if ethernet::is_special(bytes) {
+            return special(cx, tunnel, from, &frame, bytes);
+        }
+        let (source, dest) = (frame.source, frame.destination);
+        let (dst, src) = (view.destination(), view.source());
+        let forwarding = cx.snapshot.forwarding();
+        if source == forwarding.us() {
+            cx.counters.add(Count::OwnSource, 1);
+        }
+        let macs = &cx.shared.macs;
+        let (decision, learned) = forwarding.received(cx.now, macs, (source, dest), (dst, src));
+        if learned != proto::switch::Learned::Known {
+            let at = macs.lookup(src).unwrap_or(PeerSlot::US);
+            cx.note(learned, src, at);
+        }
+        match decision {
+            Received::Drop(reason) => return cx.counters.drop(reason.into(), 1),
+            Received::Relay(link) => {
+                let heading = Heading {
+                    link,
+                    source,
+                    dest,
+                    broadcast: false,
+                };
+                let outcome = self.output.send(cx, heading, Frames::Whole(bytes));
+                if let Outcome::TooBig(mtu) = outcome {
+                    answer(cx, &mut self.output, (source, dest), bytes, mtu);
+                }
+                return;
+            }
+            Received::Inject => {}
+            Received::InjectAndFlood(flood) => {
+                cx.counters.add(Count::Made, flood.len());
+                self.output.flood(cx, source, flood, Frames::Whole(bytes));
+            }
+        }
+        let sink = &mut Sink {
+            cx,
+            tap: &self.tap,
+            scratch: &mut self.scratch,
+        };
+        self.joiner
+            .push(slab, range, Checksums::Present, &mut |frame| {
+                sink.inject(frame)
+            });
+    }
+}
+
+/// Hands a frame between routers to control, if it is from the neighbour to us.
+fn special(cx: &Context<'_>, tunnel: &Tunnel, from: SocketAddrV4, frame: &Enclosed, bytes: &[u8]) {
+    let ours = frame.source == tunnel.peer() && frame.destination == tunnel.us();
+    let Some(special) = Special::classify(bytes).filter(|_| ours) else {
+        return cx.counters.drop(DropReason::Special, 1);
+    };
+    cx.counters.add(Count::Specials, 1);
+    let link = tunnel.id();
+    cx.tell(DataEvent::Special {
+        link,
+        from,
+        special,
+    });
+}
+
+/// Tells the peer where a relayed frame was captured that it does not fit the next link, as if the
+/// peer that it is for had.
+fn answer(
+    cx: &Context<'_>,
+    output: &mut Output,
+    (source, dest): (PeerName, PeerName),
+    frame: &[u8],
+    mtu: usize,
+) {
+    let mut buffer = [0; icmp::ANSWER_BYTES_MAX];
+    let Some(len) = icmp::too_big(frame, mtu, &mut buffer) else {
+        return;
+    };
+    let answer = &buffer[..len];
+    let Some(link) = cx.snapshot.forwarding().next_hop(source) else {
+        return;
+    };
+    let heading = Heading {
+        link,
+        source: dest,
+        dest: source,
+        broadcast: false,
+    };
+    cx.counters.add(Count::Made, 1);
+    if let Outcome::TooBig(_) = output.send(cx, heading, Frames::Whole(answer)) {
+        // An answer gets no answer.
+    }
+}
+
+/// Where frames for the local bridge go.
+struct Sink<'a> {
+    cx: &'a Context<'a>,
+    tap: &'a TapQueue,
+    scratch: &'a mut [u8],
+}
+
+impl Sink<'_> {
+    /// Writes one frame or super-frame to the device.
+    fn inject(&mut self, frame: &Joined<'_>) {
+        let header = frame.header.encode();
+        let written = if frame.segments() == 1 {
+            let mut parts = frame.parts();
+            let only = parts.next().unwrap_or_default();
+            self.tap.write(&[IoSlice::new(&header), IoSlice::new(only)])
+        } else {
+            let mut pieces = [IoSlice::new(&[]); TCP_SEGMENTS_MAX + 1];
+            pieces[0] = IoSlice::new(&header);
+            for (piece, part) in pieces[1..].iter_mut().zip(frame.parts()) {
+                *piece = IoSlice::new(part);
+            }
+            self.tap.write(&pieces[..=frame.segments()])
+        };
+        match written {
+            Ok(()) => count(self.cx, frame.segments(), frame.frame_len()),
+            Err(error) if frame.header.is_super() && is_refusal(&error) => {
+                self.cx.shared.join.give_up(&error);
+                self.inject_segments(frame);
+            }
+            Err(_) => fail(self.cx, frame.segments()),
+        }
+    }
+
+    /// Writes the segments of a super-frame that the device does not take one by one.
+    fn inject_segments(&mut self, frame: &Joined<'_>) {
+        let (whole, segment) = self.scratch.split_at_mut(1 << 16);
+        let copy = frame.copy_to(whole);
+        let Some(Ok(split)) = copy.map(|copy| Split::new(frame.header, copy)) else {
+            return fail(self.cx, frame.segments());
+        };
+        let header = proto::offload::vnet::VnetHeader::PLAIN.encode();
+        for index in 0..split.segments() {
+            let len = split.write_segment(index, segment);
+            let pieces = [IoSlice::new(&header), IoSlice::new(&segment[..len])];
+            match self.tap.write(&pieces) {
+                Ok(()) => count(self.cx, 1, len),
+                Err(_) => fail(self.cx, 1),
+            }
+        }
+    }
+}
+
+fn count(cx: &Context<'_>, frames: usize, bytes: usize) {
+    cx.counters.add(Count::TapWrites, 1);
+    cx.counters.add(Count::Injected, frames);
+    cx.counters.add(Count::InjectedBytes, bytes);
+}
+
+fn fail(cx: &Context<'_>, frames: usize) {
+    cx.counters.drop(DropReason::TapFailed, frames);
+}
+
+/// Whether the device says that it takes no such super-frames, rather than that it is down or full.
+fn is_refusal(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL)
+}

@@ -1,0 +1,88 @@
+//! What control tells the data threads, as one immutable value.
+
+use std::sync::Arc;
+
+use proto::sleeve::{LinkId, Tunnel};
+use proto::switch::{Forwarding, LinkIndex};
+use proto::types::PeerName;
+
+/// The way by which frames are sent to a neighbour.
+#[derive(Clone, Debug)]
+pub enum Encap {
+    /// Weave's own format.
+    Sleeve(Arc<Tunnel>),
+}
+
+/// A neighbour to which frames can be sent.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The neighbour.
+    pub peer: PeerName,
+    /// How frames are sent.
+    pub encap: Encap,
+    /// Most packets that are sent to it back to back, for receivers with small buffers; zero for
+    /// no limit. What exceeds it waits, in order, until the receiver has had time to read.
+    pub burst_packets: u16,
+}
+
+impl Link {
+    /// The handle of the link.
+    pub fn id(&self) -> LinkId {
+        match &self.encap {
+            Encap::Sleeve(tunnel) => tunnel.id(),
+        }
+    }
+}
+
+/// Routes, links and keys as they are for a while.
+#[derive(Debug)]
+pub struct Snapshot {
+    forwarding: Forwarding,
+    links: Box<[Link]>,
+    tunnels: Box<[Arc<Tunnel>]>,
+}
+
+impl Snapshot {
+    /// A snapshot in which frames leave by `links`, which are those that `forwarding` was made
+    /// with, in the same order, and sleeve packets are taken from `tunnels`, at most one of each
+    /// neighbour.
+    pub fn new(
+        forwarding: Forwarding,
+        links: Vec<Link>,
+        mut tunnels: Vec<Arc<Tunnel>>,
+    ) -> Snapshot {
+        debug_assert!(
+            links
+                .iter()
+                .map(|link| link.peer)
+                .eq(forwarding.neighbours().iter().copied())
+        );
+        tunnels.sort_by_key(|tunnel| tunnel.peer());
+        tunnels.dedup_by_key(|tunnel| tunnel.peer());
+        Snapshot {
+            forwarding,
+            links: links.into(),
+            tunnels: tunnels.into(),
+        }
+    }
+
+    /// Where frames go.
+    pub const fn forwarding(&self) -> &Forwarding {
+        &self.forwarding
+    }
+
+    /// The links, at the places that [`LinkIndex`] names.
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// The link at `index`.
+    pub fn link(&self, index: LinkIndex) -> Option<&Link> {
+        self.links.get(index.get())
+    }
+
+    /// The sleeve tunnels from which packets are taken, sorted by neighbour.
+    pub fn tunnels(&self) -> &[Arc<Tunnel>] {
+        &self.tunnels
+    }
+}

@@ -1,0 +1,9 @@
+//! The HTTP interface: status pages, report, metrics and control.
+
+pub mod client;
+pub mod metrics;
+pub mod report;
+pub mod server;
+pub mod status;
+pub mod template;
+mod weft_page;

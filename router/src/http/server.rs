@@ -1,0 +1,372 @@
+//! The HTTP interface on TCP addresses and unix sockets.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::str::FromStr;
+
+use axum::Router;
+use axum::extract::{Path as UrlPath, RawQuery, Request, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, delete, get, post};
+use ipnet::Ipv4Net;
+use proto::connector::Target;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::metrics;
+use super::status::{self, Page};
+use super::template;
+use crate::config::Listen;
+use crate::control::{Handle, Stopped, resolve};
+
+/// Longest form that is read, in bytes.
+const FORM_BYTES_MAX: usize = 1 << 20;
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything.
+    Control,
+    /// What only reads.
+    Status,
+    /// Metrics alone.
+    Metrics,
+}
+
+/// An open listener.
+#[derive(Debug)]
+pub enum Listener {
+    /// On TCP.
+    Tcp(TcpListener),
+    /// On a unix socket.
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Opens a listener. A socket file that nobody listens on is replaced.
+    pub async fn open(address: &Listen) -> io::Result<Listener> {
+        match address {
+            Listen::Tcp(address) => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
+            Listen::Unix(path) => open_unix(path).await.map(Listener::Unix),
+        }
+    }
+
+    /// Serves until the runtime ends.
+    pub async fn serve(self, scope: Scope, handle: Handle) -> io::Result<()> {
+        let router = router(scope, handle);
+        match self {
+            Listener::Tcp(listener) => axum::serve(listener, router).await,
+            Listener::Unix(listener) => axum::serve(listener, router).await,
+        }
+    }
+}
+
+/// Opens a unix socket that only its owner may use.
+pub async fn open_unix(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    if is_socket && tokio::net::UnixStream::connect(path).await.is_err() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+fn router(scope: Scope, handle: Handle) -> Router {
+    let metrics = Router::new().route("/metrics", get(get_metrics));
+    let status = Router::new()
+        .route("/status", get(get_status))
+        .route("/status/weft", get(get_weft))
+        .route("/status/{page}", get(get_status_page))
+        .route("/report", get(get_report));
+    let control = Router::new()
+        .route("/connect", post(connect))
+        .route("/forget", post(forget))
+        .route("/expose/{ip}/{len}", post(expose))
+        .route("/expose", delete(hide_all))
+        .route("/expose/{ip}", delete(hide))
+        .route("/stop", post(stop));
+    let router = match scope {
+        Scope::Metrics => metrics,
+        Scope::Status => metrics.merge(status),
+        Scope::Control => metrics.merge(status).merge(control),
+    };
+    router.fallback(any(not_found)).with_state(handle)
+}
+
+/// What a handler gives: a body, or a status with a text.
+pub(super) type Answer = Result<Response, Refusal>;
+
+/// A refused request: the status, and a line that says why.
+#[derive(Debug)]
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
+
+impl Refusal {
+    /// The request is wrong.
+    pub(super) fn bad(text: impl ToString) -> Refusal {
+        Refusal(StatusCode::BAD_REQUEST, text.to_string())
+    }
+
+    /// The request is right and could not be met.
+    pub(super) fn failed(text: impl ToString) -> Refusal {
+        Refusal(StatusCode::INTERNAL_SERVER_ERROR, text.to_string())
+    }
+}
+
+impl From<Stopped> for Refusal {
+    fn from(stopped: Stopped) -> Refusal {
+        Refusal(StatusCode::SERVICE_UNAVAILABLE, stopped.to_string())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        text(self.0, format!("{}\n", self.1))
+    }
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+
+/// A body of text; an empty one has no type, as with the original.
+pub(super) fn text(status: StatusCode, body: String) -> Response {
+    typed(status, PLAIN, body)
+}
+
+pub(super) fn typed(status: StatusCode, kind: &'static str, body: String) -> Response {
+    if body.is_empty() {
+        return status.into_response();
+    }
+    (status, [(CONTENT_TYPE, kind)], body).into_response()
+}
+
+async fn not_found() -> Response {
+    text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned())
+}
+
+async fn get_status(State(handle): State<Handle>) -> Answer {
+    page(&handle, Page::Overview).await
+}
+
+async fn get_status_page(State(handle): State<Handle>, UrlPath(name): UrlPath<String>) -> Answer {
+    match Page::named(&name) {
+        Some(found) if found != Page::Overview => page(&handle, found).await,
+        _ => Ok(not_found().await),
+    }
+}
+
+async fn page(handle: &Handle, page: Page) -> Answer {
+    let report = handle.call(|control| control.report()).await?;
+    let code = if report.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    Ok(text(code, status::render(page, &report)))
+}
+
+async fn get_weft(State(handle): State<Handle>, headers: HeaderMap) -> Answer {
+    let value = handle.call(|control| control.weft_status()).await?;
+    if headers.get(ACCEPT).is_some_and(|accept| accept == JSON) {
+        return Ok(typed(StatusCode::OK, JSON, format!("{value:#}\n")));
+    }
+    Ok(text(StatusCode::OK, super::weft_page::render(&value)))
+}
+
+async fn get_report(
+    State(handle): State<Handle>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    let report = handle.call(|control| control.report()).await?;
+    let value = serde_json::to_value(report).map_err(Refusal::failed)?;
+    if headers.get(ACCEPT).is_some_and(|accept| accept == JSON) {
+        return Ok(typed(StatusCode::OK, JSON, indented(&value)));
+    }
+    let query = query.unwrap_or_default();
+    let fields = form_urlencoded::parse(query.as_bytes());
+    let formats: Vec<_> = fields.filter(|(name, _)| name == "format").collect();
+    let [(_, format)] = formats.as_slice() else {
+        return Err(Refusal::bad("error: must supply one format parameter"));
+    };
+    let rendered = template::render(format, &value).map_err(Refusal::bad)?;
+    Ok(text(StatusCode::OK, rendered))
+}
+
+/// JSON with four blanks a level and Go's way of writing what HTML would read as markup.
+fn indented(value: &serde_json::Value) -> String {
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
+    // Writing JSON to memory cannot fail.
+    let _ = serde::Serialize::serialize(value, &mut serializer);
+    let text = String::from_utf8_lossy(&out);
+    text.replace('&', "\\u0026")
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+}
+
+async fn get_metrics(State(handle): State<Handle>) -> Answer {
+    let (report, mut own) = handle
+        .call(|control| (control.report(), control.metrics()))
+        .await?;
+    let mut all = metrics::compatible(&report);
+    all.append(&mut own);
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    Ok(typed(StatusCode::OK, kind, metrics::render(all)))
+}
+
+/// The fields of a form: those of the body, then those of the query.
+pub(super) struct Form(Vec<(String, String)>);
+
+impl Form {
+    pub(super) async fn read(request: Request) -> Result<Form, Refusal> {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let body = axum::body::to_bytes(request.into_body(), FORM_BYTES_MAX).await;
+        let body = body.map_err(|_| {
+            Refusal(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "http: request body too large".to_owned(),
+            )
+        })?;
+        let fields = form_urlencoded::parse(&body).chain(form_urlencoded::parse(query.as_bytes()));
+        Ok(Form(
+            fields
+                .map(|(k, v)| (k.into_owned(), v.into_owned()))
+                .collect(),
+        ))
+    }
+
+    pub(super) fn all<'f>(&'f self, name: &str) -> impl Iterator<Item = &'f str> {
+        self.0
+            .iter()
+            .filter(move |(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// The first value of a field; empty if there is none.
+    pub(super) fn first(&self, name: &str) -> &str {
+        self.all(name).next().unwrap_or_default()
+    }
+
+    /// A truth as Go reads it; an absent one is false.
+    pub(super) fn bool(&self, name: &str) -> Result<bool, String> {
+        match self.first(name) {
+            "" => Ok(false),
+            text => parse_bool(text),
+        }
+    }
+}
+
+/// Reads what Go's ParseBool reads.
+fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!(
+            "strconv.ParseBool: parsing {text:?}: invalid syntax"
+        )),
+    }
+}
+
+async fn connect(State(handle): State<Handle>, request: Request) -> Answer {
+    let form = Form::read(request).await?;
+    let replace = form
+        .bool("replace")
+        .map_err(|error| Refusal::bad(format!("unable to parse replace option: {error}")))?;
+    let mut targets: Vec<Target> = Vec::new();
+    let mut errors = Vec::new();
+    for peer in form.all("peer") {
+        match resolve(peer).await {
+            Ok(target) => targets.push(target),
+            Err(error) => errors.push(error),
+        }
+    }
+    let connected = handle
+        .call(move |control| control.connect(targets, replace))
+        .await?;
+    errors.extend(connected.err());
+    if errors.is_empty() {
+        Ok(StatusCode::OK.into_response())
+    } else {
+        Err(Refusal::bad(errors.join("\n")))
+    }
+}
+
+async fn forget(State(handle): State<Handle>, request: Request) -> Answer {
+    let form = Form::read(request).await?;
+    let peers: Vec<String> = form.all("peer").map(str::to_owned).collect();
+    handle.call(move |control| control.forget(&peers)).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+async fn expose(
+    State(handle): State<Handle>,
+    UrlPath((ip, len)): UrlPath<(String, String)>,
+    request: Request,
+) -> Answer {
+    let text = format!("{ip}/{len}");
+    let address = Ipv4Net::from_str(&text).map_err(|_| {
+        Refusal::bad(format!(
+            "unable to parse ip addr: invalid CIDR address: {text}"
+        ))
+    })?;
+    let form = Form::read(request).await?;
+    let skip_nat = form
+        .bool("skipNAT")
+        .map_err(|error| Refusal::bad(format!("unable to parse skipNAT option: {error}")))?;
+    let bridge = handle.call(|control| control.config.bridge.clone()).await?;
+    blocking(move || crate::net::expose::expose(&bridge, address, !skip_nat))
+        .await
+        .map_err(|error| Refusal::failed(format!("unable to expose: {error}")))?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn hide_all(State(handle): State<Handle>) -> Answer {
+    hide_address(&handle, None).await
+}
+
+async fn hide(State(handle): State<Handle>, UrlPath(ip): UrlPath<String>) -> Answer {
+    let address = Ipv4Net::from_str(&format!("{ip}/32"))
+        .map_err(|_| Refusal::bad(format!("invalid IP address: {ip}")))?;
+    hide_address(&handle, Some(address)).await
+}
+
+/// Hides, and tells the addresses that were exposed, one a line.
+async fn hide_address(handle: &Handle, address: Option<Ipv4Net>) -> Answer {
+    let bridge = handle.call(|control| control.config.bridge.clone()).await?;
+    let hidden = blocking(move || crate::net::expose::hide(&bridge, address))
+        .await
+        .map_err(|error| Refusal::failed(format!("unable to hide: {error}")))?;
+    Ok(text(
+        StatusCode::OK,
+        hidden
+            .iter()
+            .map(|address| format!("{address}\n"))
+            .collect(),
+    ))
+}
+
+async fn stop(State(handle): State<Handle>) -> Answer {
+    handle.call(|control| control.stop()).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Runs something that waits for the kernel or a disk, away from the control loop.
+pub(crate) async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, String>
+where
+    T: Send + 'static,
+    E: ToString + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}

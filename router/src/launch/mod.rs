@@ -1,0 +1,362 @@
+//! `weft launch`: from flags to a running router, and back.
+//!
+//! What can be refused is tried before anything is changed: the lock, the ports, the store. Then
+//! come the bridge and the TAP device, then the threads. On the way out the devices stay, so that
+//! containers on this host keep talking to each other and the next start finds them.
+
+mod identity;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Instant;
+
+use proto::node::{Node, NodeConfig};
+use proto::overlay::Overlay;
+use proto::types::{PeerName, PeerUid};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+pub use identity::{NameSource, PEER_NAME_KEY};
+
+use crate::config::{Config, IpamConfig};
+use crate::control::{Control, Handle, Inputs, Links, Parts, TARGETS_KEY};
+use crate::data::{DataConfig, DataPlane, Snapshot, default_queues};
+use crate::http::server::{Listener, Scope};
+use crate::lock::RouterLock;
+use crate::net::arp::NeighbourTiming;
+use crate::net::bridge::{Bridge, BridgeConfig, Origin};
+use crate::net::netlink::Netlink;
+use crate::net::overlap::overlapping_routes;
+use crate::store::{Record, Store};
+use crate::tap::{Tap, TapConfig};
+use crate::tcp;
+use crate::udp::{Sockets, UdpConfig};
+
+/// File of the store, behind the prefix.
+const STORE_FILE: &str = "weft.db";
+/// Open files that a full mesh needs.
+const OPEN_FILES: u64 = 65536;
+
+/// A start that failed; the text says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LaunchError(String);
+
+impl LaunchError {
+    fn new(error: impl ToString) -> LaunchError {
+        LaunchError(error.to_string())
+    }
+}
+
+/// Runs the router until it is stopped.
+pub async fn run(config: Config) -> Result<(), LaunchError> {
+    let config = Arc::new(config);
+    warn_of_ignored(&config);
+    let _lock = RouterLock::acquire().map_err(LaunchError::new)?;
+    raise_file_limit();
+    let netlink = Netlink::open().map_err(LaunchError::new)?;
+    if let Some(ipam) = &config.ipam {
+        check_overlap(&netlink, ipam, &config.bridge)?;
+    }
+    let listener = listen(&config)?;
+    let http = open_http(&config).await?;
+    let queues = queues(&config);
+    let sockets = open_sockets(&config, queues)?;
+    let opened = Store::open(&config.state_file(STORE_FILE)).map_err(LaunchError::new)?;
+    if let Some(aside) = &opened.damaged {
+        tracing::error!(
+            kept = %aside.display(),
+            "the store was damaged; it was put aside and a new one begun"
+        );
+    }
+    let store = Arc::new(opened.store);
+    let (name, source) =
+        identity::choose(&config, &netlink, &opened.records).map_err(LaunchError::new)?;
+    identity::save(&store, name)
+        .await
+        .map_err(LaunchError::new)?;
+    tracing::info!("our name is {name}({}), {source}", config.nickname);
+
+    let tap = set_up_devices(&config, &netlink, name, queues)?;
+    let tap_name = tap.name().to_owned();
+    let control = start(&config, name, store, tap, sockets, listener)?;
+    let targets = remembered_targets(&config, &opened.records);
+    control
+        .handle
+        .call(move |c| c.connect_in_background(targets))
+        .await
+        .map_err(LaunchError::new)?;
+    for (listener, scope) in http {
+        let handle = control.handle.clone();
+        tokio::spawn(async move {
+            if let Err(error) = listener.serve(scope, handle).await {
+                tracing::error!(%error, "an HTTP interface ended");
+            }
+        });
+    }
+    tracing::info!(
+        port = config.port,
+        encryption = config.password.is_some(),
+        bridge = config.bridge,
+        device = tap_name,
+        mtu = config.mtu,
+        "the router runs"
+    );
+    stop_on_signal(control.handle.clone())?;
+    control.task.await.map_err(LaunchError::new)?;
+    tracing::info!("the router stopped; devices stay, so containers on this host keep talking");
+    Ok(())
+}
+
+/// The name that this peer would have, without starting anything.
+pub fn peer_name(config: &Config) -> Result<PeerName, LaunchError> {
+    let netlink = Netlink::open().map_err(LaunchError::new)?;
+    let (name, _) = identity::choose(config, &netlink, &[]).map_err(LaunchError::new)?;
+    Ok(name)
+}
+
+fn warn_of_ignored(config: &Config) {
+    if !config.ignored.is_empty() {
+        tracing::warn!(
+            "without effect here: {}; these belong to services that weft does not have",
+            config.ignored.join(" ")
+        );
+    }
+}
+
+/// Many peers need many sockets. A process that may not ask for more has what it has.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit
+        .maximum
+        .map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::debug!(%error, "the limit of open files stays as it is");
+        }
+    }
+}
+
+fn check_overlap(netlink: &Netlink, ipam: &IpamConfig, bridge: &str) -> Result<(), LaunchError> {
+    let range = ipam.range;
+    let overlaps = overlapping_routes(netlink, range, bridge).map_err(LaunchError::new)?;
+    let Some(overlap) = overlaps.first() else {
+        return Ok(());
+    };
+    if ipam.range_given {
+        tracing::warn!(
+            "the range {range} overlaps a route of this host ({overlap}); unless this is \
+             deliberate, choose another range on all hosts"
+        );
+        return Ok(());
+    }
+    Err(LaunchError(format!(
+        "the default range {range} overlaps a route of this host ({overlap}). Choose another one \
+         with --ipalloc-range on all hosts, or give {range} explicitly if this is deliberate"
+    )))
+}
+
+fn listen(config: &Config) -> Result<TcpListener, LaunchError> {
+    let address = SocketAddr::new(config.host, config.port);
+    tcp::listen(address).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => LaunchError(format!(
+            "TCP port {} is in use by another process (another router?); stop it, or choose \
+             another port with --port on all hosts",
+            config.port
+        )),
+        _ => LaunchError(format!("cannot listen on {address}: {error}")),
+    })
+}
+
+async fn open_http(config: &Config) -> Result<Vec<(Listener, Scope)>, LaunchError> {
+    let wanted = [
+        ("--http-addr", &config.http_addr, Scope::Control),
+        ("--status-addr", &config.status_addr, Scope::Status),
+        ("--metrics-addr", &config.metrics_addr, Scope::Metrics),
+    ];
+    let mut open = Vec::new();
+    for (flag, address, scope) in wanted {
+        let Some(address) = address else { continue };
+        let listener = Listener::open(address).await.map_err(|error| {
+            LaunchError(format!(
+                "cannot listen on {address}: {error}; choose another address with {flag}"
+            ))
+        })?;
+        open.push((listener, scope));
+    }
+    Ok(open)
+}
+
+fn queues(config: &Config) -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match u16::try_from(config.queues).unwrap_or(u16::MAX) {
+        0 => default_queues(cores),
+        queues => queues,
+    }
+}
+
+fn open_sockets(config: &Config, queues: u16) -> Result<Sockets, LaunchError> {
+    let ip = match config.host {
+        IpAddr::V4(ip) => ip,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    };
+    let udp = UdpConfig {
+        local: SocketAddrV4::new(ip, config.port),
+        queues,
+        gso: !config.offload_off.gso,
+        gro: !config.offload_off.gro,
+    };
+    Sockets::open(&udp).map_err(LaunchError::new)
+}
+
+/// The TAP device's name; one for each bridge.
+pub fn tap_name(bridge: &str) -> String {
+    format!("weft-{bridge}")
+}
+
+fn set_up_devices(
+    config: &Config,
+    netlink: &Netlink,
+    name: PeerName,
+    queues: u16,
+) -> Result<Tap, LaunchError> {
+    let bridge = Bridge::ensure(
+        netlink,
+        &BridgeConfig {
+            name: &config.bridge,
+            mac: name.to_mac(),
+            mtu: config.mtu,
+            timing: NeighbourTiming::default(),
+        },
+    )
+    .map_err(LaunchError::new)?;
+    match bridge.origin {
+        Origin::Created => tracing::info!(bridge = config.bridge, "made the bridge"),
+        _ => tracing::info!(bridge = config.bridge, "took up the bridge that was there"),
+    }
+    let tap = Tap::open(&TapConfig {
+        name: tap_name(&config.bridge),
+        queues,
+        offload: !config.offload_off.tap,
+    })
+    .map_err(LaunchError::new)?;
+    bridge
+        .add_tap(netlink, tap.name(), config.mtu)
+        .map_err(LaunchError::new)?;
+    Ok(tap)
+}
+
+struct Running {
+    handle: Handle,
+    task: tokio::task::JoinHandle<()>,
+}
+
+fn start(
+    config: &Arc<Config>,
+    name: PeerName,
+    store: Arc<Store>,
+    tap: Tap,
+    sockets: Sockets,
+    listener: TcpListener,
+) -> Result<Running, LaunchError> {
+    let epoch = Instant::now();
+    let [uid, seed, mac_key] = random()?;
+    let node = Node::new(
+        node_config(config, name, uid, seed),
+        proto::types::Time::ZERO,
+    );
+    let mut links = Links::new(name, Arc::clone(node.routes()));
+    let snapshot = links.take_snapshot().unwrap_or_else(|| {
+        let routes = Arc::clone(node.routes());
+        let slots = proto::switch::PeerSlots::new(name);
+        Snapshot::new(
+            proto::switch::Forwarding::new(routes, &slots, &[]),
+            Vec::new(),
+            Vec::new(),
+        )
+    });
+    let tap_name = tap.name().to_owned();
+    let data = DataConfig {
+        epoch,
+        mac_key,
+        join: !config.offload_off.tap,
+    };
+    let (data, data_events) =
+        DataPlane::start(&data, tap, sockets, snapshot).map_err(LaunchError::new)?;
+    let (tcp_events, tcp_inbox) = mpsc::channel(tcp::EVENTS_MAX);
+    tokio::spawn(tcp::accept(listener, tcp_events.clone()));
+    let (handle, calls) = Handle::new();
+    let control = Control::new(Parts {
+        config: Arc::clone(config),
+        node,
+        links,
+        data,
+        store,
+        tcp: tcp_events,
+        epoch,
+        tap_name,
+    });
+    let inputs = Inputs {
+        calls,
+        tcp: tcp_inbox,
+        data: data_events,
+    };
+    let task = tokio::spawn(control.run(inputs, handle.clone()));
+    Ok(Running { handle, task })
+}
+
+fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConfig {
+    NodeConfig {
+        port: config.port,
+        password: config.password.as_deref().map(Arc::from),
+        connection_limit: config.conn_limit.unwrap_or(0),
+        discovery: config.discovery,
+        trusted_subnets: config
+            .trusted_subnets
+            .iter()
+            .map(|net| (*net).into())
+            .collect(),
+        min_version: config.min_version,
+        overlays: vec![Overlay::Sleeve],
+        // Zero marks placeholders.
+        ..NodeConfig::new(name, &config.nickname, PeerUid(uid.max(1)), seed)
+    }
+}
+
+fn random<const N: usize>() -> Result<[u64; N], LaunchError> {
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = getrandom::u64()
+            .map_err(|error| LaunchError(format!("the system gives no random bytes: {error}")))?;
+    }
+    Ok(numbers)
+}
+
+/// What to connect to: the peers given, or with `--resume` those of the last run.
+fn remembered_targets(config: &Config, records: &[Record]) -> Vec<String> {
+    if !config.resume {
+        return config.peers.clone();
+    }
+    let record = records.iter().find(|(key, _)| key == TARGETS_KEY);
+    record
+        .and_then(|(_, value)| serde_json::from_slice(value).ok())
+        .unwrap_or_default()
+}
+
+/// Stops the router when the system or the user asks for it.
+fn stop_on_signal(handle: Handle) -> Result<(), LaunchError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(LaunchError::new)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(LaunchError::new)?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
+        }
+        // A loop that has ended needs no stopping.
+        let _ = handle.call(Control::stop).await;
+    });
+    Ok(())
+}
