@@ -89,7 +89,7 @@ pub enum Refused {
     /// It is ourselves. Dialling again leads to the same.
     #[error("cannot connect to ourself")]
     Ourself,
-    /// A discovered address led to a peer that the mesh does not know.
+    /// A discovered address led to a peer that the mesh does not know, or to one without a name.
     #[error("found unknown remote name: {0}")]
     UnknownPeer(PeerName),
 }
@@ -188,7 +188,9 @@ impl Topology {
                 return Err(Refused::NameCollision(self.us));
             }
             Some(_) if peer.name == self.us => return Err(Refused::Ourself),
-            None if !accept_new => return Err(Refused::UnknownPeer(peer.name)),
+            None if !accept_new || peer.name == PeerName::UNKNOWN => {
+                return Err(Refused::UnknownPeer(peer.name));
+            }
             None => self.insert(Peer {
                 name: peer.name,
                 nickname: cut(peer.nickname),
