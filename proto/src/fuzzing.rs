@@ -135,7 +135,8 @@ pub fn fuzz_topology(data: &[u8]) {
     assert!(merged.improved.is_subset(&merged.named));
     let version = topology.peer(name).map(|peer| peer.version);
     let again = topology.merge(data);
-    assert!(again.is_ok_and(|again| again.improved.is_empty()));
+    // What a limit kept out may get in once the rest is known.
+    assert!(again.is_ok_and(|again| again.improved.is_empty() || merged.ignored > 0));
     assert_eq!(topology.peer(name).map(|peer| peer.version), version);
     let peers = topology::decode_update(&topology.encode(topology.names()));
     assert!(peers.is_ok_and(|peers| peers.iter().eq(topology.peers())));

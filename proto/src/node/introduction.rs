@@ -138,7 +138,7 @@ impl Node {
             }
             Err(reason) => {
                 self.topology.release(introduced.remote.name);
-                self.collect_garbage(now);
+                self.collect_garbage(now, Some(introduced.remote.name));
                 Err(reason)
             }
         }

@@ -229,7 +229,7 @@ impl Node {
         self.topology.release(peer);
         // Before anything is announced: an entry of ours that does not lead to peers which we
         // still tell of would go round in circles.
-        self.collect_garbage(now);
+        self.collect_garbage(now, None);
     }
 
     /// Tells once for each connection that something on it is ignored.

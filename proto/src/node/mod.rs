@@ -293,7 +293,7 @@ impl Node {
         }
         self.connector.handle_timeout(now);
         if self.garbage_at.is_some_and(|at| at <= now) {
-            self.collect_garbage(now);
+            self.collect_garbage(now, None);
         }
         if self.gossip_at <= now {
             self.gossip_at = now + GOSSIP_INTERVAL;
@@ -402,12 +402,17 @@ impl Node {
         self.connector.handle_topology(now, &self.topology);
     }
 
-    fn collect_garbage(&mut self, now: Time) {
+    /// Removes peers that are out of reach. That a peer which was just `refused` goes is not
+    /// worth a word.
+    fn collect_garbage(&mut self, now: Time, refused: Option<PeerName>) {
         self.garbage_at = None;
-        let gone = self.topology.collect_garbage();
+        let mut gone = self.topology.collect_garbage();
         self.note_topology(now);
         if !gone.is_empty() {
             self.outputs.push_back(Output::PeersGone(gone.clone()));
+        }
+        gone.retain(|name| Some(*name) != refused);
+        if !gone.is_empty() {
             self.event(Event::PeersGone(gone));
         }
     }
