@@ -429,8 +429,11 @@ static RAW_CONNECTIONS: SliceType = SliceType {
     elem: Type::Struct(&RAW_CONNECTION),
 };
 
+/// A name, the number of a short id, and names of remotes.
+type RawEntry<'t> = (&'t [u8], u64, &'t [&'t [u8]]);
+
 /// An update as another kind of sender would write it.
-fn raw_update(entries: &[(&[u8], u64, &[&[u8]])]) -> Vec<u8> {
+fn raw_update(entries: &[RawEntry<'_>]) -> Vec<u8> {
     let mut encoder = Encoder::new();
     for (name, short_id, remotes) in entries {
         encoder.value(Type::Struct(&RAW_PEER), |w| {
