@@ -1,8 +1,12 @@
-//! The only unsafe code: calls that the kernel knows and the safe crates do not.
+//! What safe libraries do not offer: the only unsafe code of the router.
 //!
-//! Each wrapper takes and returns owned or borrowed descriptors and plain slices, so that nothing
-//! outside this folder handles a raw pointer.
+//! Each file wraps one kernel interface and hands out safe, owned types.
+
 #![allow(unsafe_code)]
 
+pub mod ethtool;
+pub mod netns;
+pub mod packet;
+pub mod sockopt;
 pub mod tap;
 pub mod udp;

@@ -1,0 +1,117 @@
+//! Tables, chains and rules as data.
+
+use ipnet::Ipv4Net;
+
+/// A table for IPv4 packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// Its chains. One that a rule jumps to stands before the chain with that rule.
+    pub chains: Vec<Chain>,
+}
+
+/// A list of rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name, unique in its table.
+    pub name: String,
+    /// Where the kernel enters it; nowhere if other chains jump to it.
+    pub base: Option<Base>,
+    /// Its rules, in order.
+    pub rules: Vec<Rule>,
+}
+
+/// Where the kernel enters a chain. A packet that reaches the end of it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// What the chain may do.
+    pub kind: ChainKind,
+    /// The place on a packet's way.
+    pub hook: Hook,
+    /// The order among the chains of that place, lowest first; 0 is where filters usually are.
+    pub priority: i32,
+}
+
+/// What a chain may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainKind {
+    /// Sees each packet.
+    Filter,
+    /// Sees the first packet of a connection and rewrites its addresses.
+    Nat,
+}
+
+/// A place on a packet's way through the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Arrived, not routed yet.
+    Prerouting,
+    /// For the host itself.
+    Input,
+    /// For somebody else.
+    Forward,
+    /// From the host itself.
+    Output,
+    /// About to leave.
+    Postrouting,
+}
+
+/// What happens to packets that fulfil all matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The conditions.
+    pub matches: Vec<Match>,
+    /// What happens.
+    pub verdict: Verdict,
+    /// Why; stands beside the rule in listings, and tells us our rules. At most
+    /// [`COMMENT_BYTES_MAX`] bytes are kept.
+    pub comment: String,
+}
+
+/// A condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// The source address is in the network.
+    From(Ipv4Net),
+    /// The source address is not in the network.
+    NotFrom(Ipv4Net),
+    /// The destination address is in the network.
+    To(Ipv4Net),
+    /// The destination address is not in the network.
+    NotTo(Ipv4Net),
+    /// The packet came in by the interface of this name.
+    CameBy(String),
+    /// The packet leaves by the interface of this name.
+    LeavesBy(String),
+    /// A random draw; for tests of what loss does.
+    Chance {
+        /// So many packets in a million.
+        per_million: u32,
+    },
+}
+
+/// What happens to a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It passes; chains of other tables still see it.
+    Accept,
+    /// It is gone.
+    Drop,
+    /// Back to the chain that jumped here; at the top, accepted.
+    Return,
+    /// On to another chain of the table, and back.
+    Jump(String),
+    /// The connection gets the address of the interface it leaves by, and a random port.
+    Masquerade,
+}
+
+/// Bytes of a comment that are kept; a longer one is cut. `nft` cannot show more.
+pub const COMMENT_BYTES_MAX: usize = 127;
+
+/// The priority of chains that rewrite sources (`srcnat`).
+pub const PRIORITY_SOURCE_NAT: i32 = 100;
+/// The priority of chains that filter (`filter`).
+pub const PRIORITY_FILTER: i32 = 0;
+/// The priority before connection tracking (`raw`).
+pub const PRIORITY_RAW: i32 = -300;

@@ -1,0 +1,61 @@
+//! Ranges of addresses that the host routes elsewhere already.
+
+use std::fmt;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::NetError;
+use super::netlink::{Netlink, Route, RouteKind};
+
+/// A route of the host to addresses that the overlay would use as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// Where the route leads.
+    pub destination: Ipv4Net,
+    /// The device it leaves by, if it has one.
+    pub device: Option<String>,
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.destination)?;
+        match &self.device {
+            Some(device) => write!(f, " on {device}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The routes of the host that overlap `range`. Default routes do not count, also when a VPN has
+/// cut them in two halves, nor do those that leave by `bridge`: they are the overlay's own.
+pub fn overlapping_routes(
+    netlink: &Netlink,
+    range: Ipv4Net,
+    bridge: &str,
+) -> Result<Vec<Overlap>, NetError> {
+    let links = netlink.links()?;
+    let name = |route: &Route| {
+        let link = links.iter().find(|link| Some(link.index) == route.link)?;
+        Some(link.name.clone())
+    };
+    let mut overlaps = Vec::new();
+    for route in netlink.routes()? {
+        let IpNet::V4(destination) = route.destination else {
+            continue;
+        };
+        let device = name(&route);
+        let counts = route.kind == RouteKind::Unicast && destination.prefix_len() > 1;
+        if counts && overlap(destination, range) && device.as_deref() != Some(bridge) {
+            overlaps.push(Overlap {
+                destination,
+                device,
+            });
+        }
+    }
+    Ok(overlaps)
+}
+
+/// Two networks overlap if one contains the other.
+fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+    a.contains(&b) || b.contains(&a)
+}

@@ -1,0 +1,33 @@
+//! What tests that need the kernel's help have in common.
+
+use std::io::Write;
+
+use crate::net::netns::Namespace;
+
+/// Whether tests may make namespaces. If not, says so where it is seen: the test harness shows
+/// what is printed only for tests that fail, but not what is written to standard error directly.
+pub(crate) fn is_root(test: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: needs root");
+    }
+    root
+}
+
+/// Returns from the test unless it runs as root.
+macro_rules! needs_root {
+    () => {
+        let name = std::thread::current().name().unwrap_or("a test").to_owned();
+        if !crate::testing::is_root(&name) {
+            return;
+        }
+    };
+}
+pub(crate) use needs_root;
+
+/// Does `work` in a namespace of its own, which ends with it; the loopback device is up.
+pub(crate) fn in_new_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let namespace = Namespace::new().unwrap();
+    namespace.loopback_up().unwrap();
+    namespace.run(work).unwrap()
+}
