@@ -14,12 +14,21 @@ pub mod connector;
 pub mod crypto;
 pub mod cursor;
 pub mod ethernet;
+pub mod features;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gob;
+pub mod identity;
+pub mod message;
 pub mod offload;
 pub mod routes;
 pub mod sleeve;
 pub mod switch;
 pub mod topology;
 pub mod types;
+pub mod wire;
+
+mod framing;
+mod handshake;
+#[cfg(test)]
+mod vectors;

@@ -1,34 +1,12 @@
 //! Walking the values of a stream, in place.
 
-use std::collections::BTreeMap;
-
-use super::{Error, id};
+use super::primitive::{bytes, count, fields, int, length, uint};
+use super::types::WireType;
+use super::{Error, Types, id};
 use crate::cursor::Cursor;
 
 /// Deepest nesting of values; deeper input is refused.
 pub(super) const DEPTH_MAX: u8 = 32;
-/// Most types that one stream may define; more are refused.
-const TYPES_MAX: usize = 256;
-
-/// The types that a stream has defined so far.
-#[derive(Debug, Default)]
-pub struct Types {
-    defined: BTreeMap<i64, WireType>,
-}
-
-#[derive(Debug)]
-enum WireType {
-    Slice { elem: i64 },
-    Map { key: i64, elem: i64 },
-    Struct { fields: Vec<Field> },
-    Unsupported,
-}
-
-#[derive(Debug)]
-struct Field {
-    name: Vec<u8>,
-    id: i64,
-}
 
 /// Decodes the values of a complete stream.
 #[derive(Debug)]
@@ -51,13 +29,19 @@ impl<'a> Decoder<'a> {
     /// The next top-level value, or `None` at a clean end of the stream.
     ///
     /// The value before must have been consumed whole, else this is an [`Error::Trailing`].
+    /// Definitions that no value follows are an [`Error::Missing`].
     pub fn next_value(&mut self) -> Result<Option<Value<'_, 'a>>, Error> {
+        let mut after_definition = false;
         loop {
             if !self.message.is_empty() {
                 return Err(Error::Trailing(self.message.len()));
             }
             if self.input.is_empty() {
-                return Ok(None);
+                return if after_definition {
+                    Err(Error::Missing)
+                } else {
+                    Ok(None)
+                };
             }
             let len = length(&mut self.input)?;
             self.message = Cursor::new(self.input.take(len)?);
@@ -69,6 +53,7 @@ impl<'a> Decoder<'a> {
                     depth: 0,
                 }));
             }
+            after_definition = true;
         }
     }
 
@@ -128,102 +113,6 @@ impl Types {
             Err(Error::Trailing(input.len()))
         }
     }
-
-    /// Reads the id of a message. A definition is taken in and gives `None`.
-    fn header(&mut self, message: &mut Cursor<'_>) -> Result<Option<i64>, Error> {
-        let type_id = int(message)?;
-        if type_id < 0 {
-            let type_id = type_id.checked_neg().ok_or(Error::Range)?;
-            self.define(type_id, message)?;
-            return Ok(None);
-        }
-        let is_struct = matches!(self.defined.get(&type_id), Some(WireType::Struct { .. }));
-        if !is_struct && message.u8()? != 0 {
-            return Err(Error::Field);
-        }
-        Ok(Some(type_id))
-    }
-
-    fn define(&mut self, type_id: i64, message: &mut Cursor<'_>) -> Result<(), Error> {
-        let taken = type_id < id::FIRST_USER || self.defined.contains_key(&type_id);
-        if taken || self.defined.len() >= TYPES_MAX {
-            return Err(Error::BadDefinition(type_id));
-        }
-        let mut wire = None;
-        fields(message, |field, message| {
-            wire = Some(match field {
-                1 => read_slice(message)?,
-                2 => read_struct(message)?,
-                3 => read_map(message)?,
-                _ => return Err(Error::Unsupported(type_id)),
-            });
-            Ok(())
-        })?;
-        if !message.is_empty() {
-            return Err(Error::Trailing(message.len()));
-        }
-        self.defined
-            .insert(type_id, wire.unwrap_or(WireType::Unsupported));
-        Ok(())
-    }
-}
-
-fn read_slice(message: &mut Cursor<'_>) -> Result<WireType, Error> {
-    let mut elem = 0;
-    fields(message, |field, message| match field {
-        0 => common(message),
-        1 => int(message).map(|id| elem = id),
-        _ => Err(Error::Field),
-    })?;
-    Ok(WireType::Slice { elem })
-}
-
-fn read_map(message: &mut Cursor<'_>) -> Result<WireType, Error> {
-    let (mut key, mut elem) = (0, 0);
-    fields(message, |field, message| match field {
-        0 => common(message),
-        1 => int(message).map(|id| key = id),
-        2 => int(message).map(|id| elem = id),
-        _ => Err(Error::Field),
-    })?;
-    Ok(WireType::Map { key, elem })
-}
-
-fn read_struct(message: &mut Cursor<'_>) -> Result<WireType, Error> {
-    let mut out = Vec::new();
-    fields(message, |field, message| match field {
-        0 => common(message),
-        1 => {
-            for _ in 0..count(message)? {
-                out.push(read_field(message)?);
-            }
-            Ok(())
-        }
-        _ => Err(Error::Field),
-    })?;
-    Ok(WireType::Struct { fields: out })
-}
-
-fn read_field(message: &mut Cursor<'_>) -> Result<Field, Error> {
-    let mut out = Field {
-        name: Vec::new(),
-        id: 0,
-    };
-    fields(message, |field, message| match field {
-        0 => bytes(message).map(|name| out.name = name.to_vec()),
-        1 => int(message).map(|id| out.id = id),
-        _ => Err(Error::Field),
-    })?;
-    Ok(out)
-}
-
-/// The name and id that every definition repeats; they carry no meaning here.
-fn common(message: &mut Cursor<'_>) -> Result<(), Error> {
-    fields(message, |field, message| match field {
-        0 => bytes(message).map(drop),
-        1 => int(message).map(drop),
-        _ => Err(Error::Field),
-    })
 }
 
 /// A value that waits to be read. Each method consumes it, and the input it stands for.
@@ -255,14 +144,10 @@ impl<'a> Value<'_, 'a> {
         }
     }
 
-    /// A boolean.
+    /// A boolean; any number but zero is true, as for Go.
     pub fn bool(self) -> Result<bool, Error> {
         self.expect(id::BOOL, "bool")?;
-        match uint(self.input)? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(Error::Range),
-        }
+        Ok(uint(self.input)? != 0)
     }
 
     /// A signed number.
@@ -359,22 +244,24 @@ impl<'a> Value<'_, 'a> {
 
     /// A struct: calls `each` with the position of a field's name in `known`, for those fields
     /// that were sent and are known; others are skipped.
+    ///
+    /// A top-level struct that has fields, but none of the known ones, is refused, as Go does.
     pub fn structure(
         self,
         known: &[&str],
         mut each: impl FnMut(usize, Value<'_, 'a>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let Some(WireType::Struct { fields: defined }) = self.types.defined.get(&self.type_id)
-        else {
+        let Some(WireType::Struct(defined)) = self.types.defined.get(&self.type_id) else {
             return Err(self.kind("struct"));
         };
         let index = |name: &[u8]| known.iter().position(|k| k.as_bytes() == name);
-        if !known.is_empty() && !defined.iter().any(|field| index(&field.name).is_some()) {
+        let common = || known.iter().any(|name| defined.has(name));
+        if self.depth == 0 && !known.is_empty() && !defined.fields.is_empty() && !common() {
             return Err(Error::NoCommonField);
         }
         let (depth, types) = (deeper(self.depth)?, self.types);
         fields(self.input, |number, input| {
-            let field = defined.get(number).ok_or(Error::Field)?;
+            let field = defined.fields.get(number).ok_or(Error::Field)?;
             let value = Value {
                 types,
                 type_id: field.id,
@@ -401,16 +288,21 @@ impl<'a> Value<'_, 'a> {
     /// Reads over a value of any type.
     pub fn skip(self) -> Result<(), Error> {
         match self.type_id {
-            id::BOOL | id::INT | id::UINT => uint(self.input).map(drop),
+            id::BOOL | id::INT | id::UINT | id::FLOAT => uint(self.input).map(drop),
+            id::COMPLEX => {
+                uint(self.input)?;
+                uint(self.input).map(drop)
+            }
+            id::INTERFACE => Err(Error::Unsupported(self.type_id)),
             id::BYTES | id::STRING => bytes(self.input).map(drop),
             _ => match self.types.defined.get(&self.type_id) {
                 None => Err(Error::UndefinedType(self.type_id)),
-                Some(WireType::Unsupported) => Err(Error::Unsupported(self.type_id)),
+                Some(WireType::Opaque) => bytes(self.input).map(drop),
                 Some(WireType::Slice { .. }) => self.slice(|elem| elem.skip()).map(drop),
                 Some(WireType::Map { .. }) => {
                     self.map(|key| key.skip(), |(), elem| elem.skip()).map(drop)
                 }
-                Some(WireType::Struct { .. }) => self.structure(&[], |_, value| value.skip()),
+                Some(WireType::Struct(_)) => self.structure(&[], |_, value| value.skip()),
             },
         }
     }
@@ -422,69 +314,4 @@ fn deeper(depth: u8) -> Result<u8, Error> {
     } else {
         Err(Error::Depth)
     }
-}
-
-/// Reads the fields of a struct body up to its closing zero.
-fn fields<'a>(
-    input: &mut Cursor<'a>,
-    mut each: impl FnMut(usize, &mut Cursor<'a>) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut next = 0usize;
-    loop {
-        let delta = usize::try_from(uint(input)?).map_err(|_| Error::Field)?;
-        if delta == 0 {
-            return Ok(());
-        }
-        next = next.checked_add(delta).ok_or(Error::Field)?;
-        each(next - 1, input)?;
-    }
-}
-
-fn uint(input: &mut Cursor<'_>) -> Result<u64, Error> {
-    let first = input.u8()?;
-    if first < 0x80 {
-        return Ok(u64::from(first));
-    }
-    let len = usize::from(first.wrapping_neg());
-    let mut out = [0; 8];
-    let Some(tail) = 8usize
-        .checked_sub(len)
-        .and_then(|start| out.get_mut(start..))
-    else {
-        return Err(Error::Range);
-    };
-    tail.copy_from_slice(input.take(len)?);
-    Ok(u64::from_be_bytes(out))
-}
-
-fn int(input: &mut Cursor<'_>) -> Result<i64, Error> {
-    let value = uint(input)?;
-    let magnitude = (value >> 1).cast_signed();
-    Ok(if value & 1 == 0 {
-        magnitude
-    } else {
-        !magnitude
-    })
-}
-
-fn bytes<'a>(input: &mut Cursor<'a>) -> Result<&'a [u8], Error> {
-    let len = length(input)?;
-    Ok(input.take(len)?)
-}
-
-/// A length in bytes, which cannot exceed what is left.
-fn length(input: &mut Cursor<'_>) -> Result<usize, Error> {
-    let value = uint(input)?;
-    usize::try_from(value)
-        .ok()
-        .filter(|len| *len <= input.len())
-        .ok_or(Error::Count {
-            count: value,
-            left: input.len(),
-        })
-}
-
-/// A number of elements; each takes at least one byte, so it is bounded like a length.
-fn count(input: &mut Cursor<'_>) -> Result<usize, Error> {
-    length(input)
 }

@@ -14,11 +14,14 @@
 
 mod decode;
 mod encode;
+mod primitive;
 #[cfg(test)]
 mod tests;
+mod types;
 
-pub use decode::{Decoder, Types, Value, split_message};
+pub use decode::{Decoder, Value, split_message};
 pub use encode::{Encoder, MapType, SliceType, StructType, StructWriter, Type, Writer};
+pub use types::Types;
 
 use crate::cursor::EndOfInput;
 
@@ -27,8 +30,11 @@ pub(crate) mod id {
     pub(crate) const BOOL: i64 = 1;
     pub(crate) const INT: i64 = 2;
     pub(crate) const UINT: i64 = 3;
+    pub(crate) const FLOAT: i64 = 4;
     pub(crate) const BYTES: i64 = 5;
     pub(crate) const STRING: i64 = 6;
+    pub(crate) const COMPLEX: i64 = 7;
+    pub(crate) const INTERFACE: i64 = 8;
     /// Definitions below this id are refused, as Go does.
     pub(crate) const FIRST_USER: i64 = 64;
 }
@@ -53,7 +59,8 @@ pub enum Error {
     /// A type id that was never defined.
     #[error("undefined type {0}")]
     UndefinedType(i64),
-    /// A definition that is not allowed: a reserved id, one defined twice, or too many.
+    /// A definition that is not allowed: of a reserved id, of one defined before, of no kind of
+    /// type, with an overlong field name, or one type or field more than a stream may have.
     #[error("bad definition of type {0}")]
     BadDefinition(i64),
     /// A value of another kind than expected.
@@ -70,7 +77,7 @@ pub enum Error {
     /// A field number beyond the struct's definition, or numbers that do not grow.
     #[error("bad field number")]
     Field,
-    /// A kind of type that never occurs here: floats, interfaces, custom encodings.
+    /// A value that cannot even be skipped: an interface. It never occurs here.
     #[error("unsupported kind of type {0}")]
     Unsupported(i64),
     /// Types are nested too deeply.

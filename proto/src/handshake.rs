@@ -1,0 +1,293 @@
+//! The introduction: what both ends of a connection say before the first message.
+//!
+//! ```text
+//! both versions   "weave" | lowest version | highest version            sent at once by both
+//! protocol 2      00                              no encryption
+//!                 01 | public key (32)            encryption
+//!                 length (4) | features           the first message, sealed if encrypted
+//! protocol 1      features                        the first value of a gob stream, in the clear;
+//!                                                 the public key is one of them
+//! ```
+//!
+//! The version used is the highest that both accept.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use crate::crypto::{KEY_BYTES, PrivateKey, SessionKey};
+use crate::features::{self, Features, PUBLIC_KEY};
+use crate::framing::{Channel, Framing};
+use crate::gob;
+use crate::wire::{Introduced, WireConfig, WireError};
+
+/// Longest feature map that is accepted, in bytes as sent; real ones have about 200. It bounds
+/// what a connection costs before it is known who is there. A longer one ends the connection.
+pub const FEATURES_BYTES_MAX: usize = 8 * 1024;
+
+const MAGIC: &[u8; 5] = b"weave";
+/// Bytes of the header that both ends send first.
+pub(crate) const HEADER_BYTES: usize = MAGIC.len() + 2;
+
+const FLAG_PLAIN: u8 = 0;
+const FLAG_ENCRYPTED: u8 = 1;
+
+/// One end's part of an introduction.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    config: WireConfig,
+    dialled: bool,
+    key: PrivateKey,
+    state: State,
+    version: u8,
+    channel: Channel,
+    session_key: Option<SessionKey>,
+    #[cfg(test)]
+    pub(crate) replay: Replay,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Header,
+    /// Protocol 2: the flag byte comes next, and the public key with it.
+    Flag,
+    Features,
+}
+
+/// What of a recorded introduction would come out otherwise in another run: the features with
+/// their order and type ids, and a session key where neither private key is known.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(crate) struct Replay {
+    pub(crate) features: Option<Vec<u8>>,
+    pub(crate) session_key: Option<SessionKey>,
+}
+
+/// What a piece of input led to.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// More bytes are needed.
+    Wait,
+    /// So many bytes were used up.
+    Used(usize),
+    /// So many bytes were used up, and these features complete the introduction.
+    Done(usize, Box<Features>),
+}
+
+impl Handshake {
+    /// Starts the introduction; the header goes to `out`.
+    pub(crate) fn new(
+        config: WireConfig,
+        dialled: bool,
+        key: PrivateKey,
+        out: &mut VecDeque<Vec<u8>>,
+    ) -> Handshake {
+        let versions = [config.min_version, config.max_version];
+        out.push_back([&MAGIC[..], &versions].concat());
+        Handshake {
+            config,
+            dialled,
+            key,
+            state: State::Header,
+            version: 0,
+            channel: Channel::new(Framing::Length),
+            session_key: None,
+            #[cfg(test)]
+            replay: Replay::default(),
+        }
+    }
+
+    /// Whether the remote's header is still awaited.
+    pub(crate) fn awaits_header(&self) -> bool {
+        self.state == State::Header
+    }
+
+    /// Takes in what comes next at the front of `input`; answers go to `out`.
+    pub(crate) fn step(
+        &mut self,
+        input: &[u8],
+        out: &mut VecDeque<Vec<u8>>,
+    ) -> Result<Step, WireError> {
+        match self.state {
+            State::Header => self.header(input, out),
+            State::Flag => self.flag(input, out),
+            State::Features => self.features(input),
+        }
+    }
+
+    /// What the introduction led to; after [`Step::Done`].
+    pub(crate) fn finish(self, remote: Features) -> (Introduced, Channel) {
+        let introduced = Introduced {
+            remote,
+            version: self.version,
+            session_key: self.session_key,
+        };
+        (introduced, self.channel)
+    }
+
+    fn header(&mut self, input: &[u8], out: &mut VecDeque<Vec<u8>>) -> Result<Step, WireError> {
+        let Some((magic, rest)) = input.split_first_chunk() else {
+            return Ok(Step::Wait);
+        };
+        if magic != MAGIC {
+            return Err(WireError::Magic(Magic(*magic)));
+        }
+        let &[min, max, ..] = rest else {
+            return Ok(Step::Wait);
+        };
+        let ours = (self.config.min_version, self.config.max_version);
+        self.version = max.min(ours.1);
+        let agreed = self.version >= min.max(ours.0);
+        match self.version {
+            1 if agreed => {
+                self.channel = Channel::new(Framing::Gob(gob::Types::default()));
+                out.push_back(self.our_features());
+                self.state = State::Features;
+            }
+            2 if agreed => {
+                out.push_back(match self.config.password {
+                    None => vec![FLAG_PLAIN],
+                    Some(_) => [&[FLAG_ENCRYPTED][..], &self.key.public()].concat(),
+                });
+                self.state = State::Flag;
+            }
+            _ => {
+                return Err(WireError::Versions {
+                    remote: (min, max),
+                    ours,
+                });
+            }
+        }
+        Ok(Step::Used(HEADER_BYTES))
+    }
+
+    fn flag(&mut self, input: &[u8], out: &mut VecDeque<Vec<u8>>) -> Result<Step, WireError> {
+        let Some((&flag, rest)) = input.split_first() else {
+            return Ok(Step::Wait);
+        };
+        let used = match (flag, &self.config.password) {
+            (FLAG_PLAIN, None) => 1,
+            (FLAG_PLAIN, Some(_)) => return Err(WireError::RemoteUnencrypted),
+            (FLAG_ENCRYPTED, None) => return Err(WireError::RemoteEncrypted),
+            (FLAG_ENCRYPTED, Some(password)) => {
+                let Some((public, _)) = rest.split_first_chunk() else {
+                    return Ok(Step::Wait);
+                };
+                let key = self.derive(public, password)?;
+                self.encrypt(key);
+                1 + KEY_BYTES
+            }
+            _ => return Err(WireError::Flag(flag)),
+        };
+        let features = self.our_features();
+        out.push_back(self.channel.seal(&features)?);
+        self.state = State::Features;
+        Ok(Step::Used(used))
+    }
+
+    fn features(&mut self, input: &[u8]) -> Result<Step, WireError> {
+        let Some(body) = self.channel.split(input, FEATURES_BYTES_MAX)? else {
+            return Ok(Step::Wait);
+        };
+        let used = body.end;
+        let Some(map) = self.channel.open_features(&input[body])? else {
+            return Ok(Step::Used(used));
+        };
+        let map = match self.version {
+            1 => {
+                self.take_public_key(&map)?;
+                features::version_1_subset(map)
+            }
+            _ => map,
+        };
+        Ok(Step::Done(used, Box::new(Features::from_map(map)?)))
+    }
+
+    /// Protocol 1: encrypts from here on if the remote's features have a public key.
+    fn take_public_key(&mut self, map: &BTreeMap<String, String>) -> Result<(), WireError> {
+        match (map.get(PUBLIC_KEY), &self.config.password) {
+            (None, None) => Ok(()),
+            (None, Some(_)) => Err(WireError::RemoteUnencrypted),
+            (Some(_), None) => Err(WireError::RemoteEncrypted),
+            (Some(text), Some(password)) => {
+                let public = from_hex(text).ok_or(WireError::PublicKey)?;
+                let key = self.derive(&public, password)?;
+                self.encrypt(key);
+                Ok(())
+            }
+        }
+    }
+
+    fn derive(&self, public: &[u8; KEY_BYTES], password: &[u8]) -> Result<SessionKey, WireError> {
+        #[cfg(test)]
+        if let Some(key) = &self.replay.session_key {
+            return Ok(key.clone());
+        }
+        self.key
+            .session_key(public, password)
+            .map_err(|_| WireError::PublicKey)
+    }
+
+    fn encrypt(&mut self, key: SessionKey) {
+        self.channel.encrypt(key.clone(), self.dialled);
+        self.session_key = Some(key);
+    }
+
+    /// The stream of our features, in the form of the version that was agreed on.
+    fn our_features(&self) -> Vec<u8> {
+        #[cfg(test)]
+        if let Some(stream) = &self.replay.features {
+            return stream.clone();
+        }
+        let map = self.config.features.to_map();
+        if self.version != 1 {
+            return features::encode_map(&map);
+        }
+        let mut map = features::version_1_subset(map);
+        if self.config.password.is_some() {
+            map.insert(PUBLIC_KEY.to_owned(), to_hex(&self.key.public()));
+        }
+        features::encode_map(&map)
+    }
+}
+
+/// The first bytes of somebody who speaks another protocol. Shows them, and what they look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Magic(pub [u8; 5]);
+
+impl fmt::Display for Magic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.0.escape_ascii())?;
+        let guess = match &self.0 {
+            [0x14..=0x17, 3, ..] => "a TLS client or server",
+            b"SSH-1" | b"SSH-2" => "an SSH client or server",
+            b"HTTP/" => "an HTTP server",
+            magic if HTTP_STARTS.iter().any(|start| magic.starts_with(start)) => "an HTTP client",
+            _ => return Ok(()),
+        };
+        write!(f, " (is this {guess}?)")
+    }
+}
+
+const HTTP_STARTS: [&[u8]; 9] = [
+    b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELET", b"CONNE", b"OPTIO", b"TRACE", b"PRI *",
+];
+
+fn to_hex(bytes: &[u8]) -> String {
+    use fmt::Write;
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+fn from_hex(text: &str) -> Option<[u8; KEY_BYTES]> {
+    let mut out = [0; KEY_BYTES];
+    if text.len() != 2 * KEY_BYTES || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (i, byte) in out.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok()?;
+    }
+    Some(out)
+}

@@ -1,0 +1,618 @@
+//! Flags and environment, checked and resolved into one [`Config`].
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use proto::types::PeerName;
+
+use crate::cli::flags::LaunchFlags;
+
+/// Range of addresses when none is given.
+pub const DEFAULT_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 7, 0, 0), 16);
+/// MTU of bridge and containers when none is given.
+pub const DEFAULT_MTU: u32 = 1376;
+/// Largest MTU of a bridge.
+const MTU_MAX: u32 = 65535;
+/// Smallest MTU that IPv4 allows on a link with any purpose.
+const MTU_MIN: u32 = 576;
+/// A range smaller than this has no address for a container.
+const RANGE_PREFIX_MAX: u8 = 30;
+
+/// How the router runs: every default filled in, every combination checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address to listen on.
+    pub host: IpAddr,
+    /// TCP and UDP port of the mesh.
+    pub port: u16,
+    /// Our name, if the user chose it.
+    pub name: Option<PeerName>,
+    /// Our name for people.
+    pub nickname: String,
+    /// The password of the mesh.
+    pub password: Option<Vec<u8>>,
+    /// Whether links without encryption are refused.
+    pub require_encryption: bool,
+    /// Oldest protocol version accepted.
+    pub min_version: u8,
+    /// Most connections; `None` = no limit.
+    pub conn_limit: Option<usize>,
+    /// Whether peers of peers are dialled.
+    pub discovery: bool,
+    /// Subnets between which sleeve goes unencrypted.
+    pub trusted_subnets: Vec<Ipv4Net>,
+    /// Initial peers, as given.
+    pub peers: Vec<String>,
+    /// Whether the peers of the last run replace those given.
+    pub resume: bool,
+    /// Overlays to offer, best first.
+    pub overlays: Vec<String>,
+
+    /// Address allocation, unless it is off.
+    pub ipam: Option<IpamConfig>,
+    /// Names, unless they are off.
+    pub dns: Option<DnsConfig>,
+
+    /// The bridge.
+    pub bridge: String,
+    /// MTU of bridge and containers.
+    pub mtu: u32,
+    /// Queues of the TAP device; 0 = by the number of cores.
+    pub queues: usize,
+    /// Offloads to leave out.
+    pub offload_off: OffloadOff,
+
+    /// Control interface.
+    pub http_addr: Option<Listen>,
+    /// Status and metrics.
+    pub status_addr: Option<Listen>,
+    /// Metrics alone.
+    pub metrics_addr: Option<Listen>,
+    /// Prefix of the files that keep state.
+    pub db_prefix: PathBuf,
+    /// The host's /proc.
+    pub proc_path: PathBuf,
+    /// The host's root.
+    pub host_root: PathBuf,
+    /// A data base to take over.
+    pub import: Option<PathBuf>,
+
+    /// Docker's API.
+    pub docker_api: Option<String>,
+    /// Docker's bridge.
+    pub docker_bridge: String,
+    /// Plugins for Docker.
+    pub plugin: PluginConfig,
+    /// Containers to attach by themselves.
+    pub attach: AttachWhich,
+    /// Whether local clients keep their addresses.
+    pub no_masq_local: bool,
+    /// Whether a network policy controller filters.
+    pub expect_npc: bool,
+    /// Flags that were given and change nothing.
+    pub ignored: Vec<&'static str>,
+}
+
+/// Address allocation.
+#[derive(Clone, Debug)]
+pub struct IpamConfig {
+    /// All addresses.
+    pub range: Ipv4Net,
+    /// Whether the user chose the range.
+    pub range_given: bool,
+    /// Where addresses come from unless a subnet is named.
+    pub default_subnet: Ipv4Net,
+    /// How the first ring is made.
+    pub init: Init,
+    /// How long an unused lease is kept.
+    pub lease_retention: Duration,
+}
+
+/// How the first ring is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Init {
+    /// By election among the routers launched, or this many.
+    Consensus(Option<usize>),
+    /// By these peers, without election.
+    Seed(Vec<PeerName>),
+    /// By others.
+    Observer,
+}
+
+/// Names.
+#[derive(Clone, Debug)]
+pub struct DnsConfig {
+    /// The domain, with a trailing dot.
+    pub domain: String,
+    /// Where questions are taken.
+    pub listen: SocketAddr,
+    /// Seconds that an answer may be kept.
+    pub ttl: u32,
+    /// How long another server is waited for.
+    pub fallback_timeout: Duration,
+    /// Names the other servers.
+    pub resolv_conf: PathBuf,
+}
+
+/// Docker's network plugins.
+#[derive(Clone, Debug)]
+pub struct PluginConfig {
+    /// Under the original's names.
+    pub legacy: bool,
+    /// As managed plugin.
+    pub v2: bool,
+    /// Multicast on its networks.
+    pub v2_multicast: bool,
+    /// Socket of the original's global driver.
+    pub socket: PathBuf,
+    /// Socket of the original's local driver.
+    pub mesh_socket: PathBuf,
+}
+
+/// Containers that are attached by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachWhich {
+    /// None.
+    None,
+    /// Those that a label or `WEAVE_CIDR` names.
+    Labels,
+    /// All.
+    All,
+}
+
+/// Offloads that are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OffloadOff {
+    /// Several datagrams in one send.
+    pub gso: bool,
+    /// Several datagrams in one receive.
+    pub gro: bool,
+    /// Super-frames from and to the TAP device.
+    pub tap: bool,
+}
+
+/// Where an interface listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// On a TCP address.
+    Tcp(SocketAddr),
+    /// On a unix socket.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Parses `HOST:PORT`, `:PORT`, a path or `unix://PATH`; `None` for the empty text.
+    pub fn parse(text: &str) -> Result<Option<Listen>, String> {
+        let path = text.strip_prefix("unix://").unwrap_or(text);
+        if path.is_empty() {
+            return Ok(None);
+        }
+        if path.starts_with('/') {
+            return Ok(Some(Listen::Unix(PathBuf::from(path))));
+        }
+        let address = text
+            .strip_prefix("tcp://")
+            .unwrap_or(text)
+            .replace("localhost:", "127.0.0.1:");
+        let address = if address.starts_with(':') {
+            format!("0.0.0.0{address}")
+        } else {
+            address
+        };
+        let parsed = address.parse().map(|address| Some(Listen::Tcp(address)));
+        parsed.map_err(|_| format!("{text:?} is neither an address like 127.0.0.1:6784 nor a path"))
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => write!(f, "{address}"),
+            Listen::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Everything that is wrong with the flags, one problem a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .iter()
+            .enumerate()
+            .try_for_each(|(i, problem)| write!(f, "{}{problem}", if i == 0 { "" } else { "\n" }))
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Collects problems, so that the user sees them all at once.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn take<T>(&mut self, flag: &str, result: Result<T, String>) -> Option<T> {
+        result
+            .map_err(|problem| self.0.push(format!("{flag}: {problem}")))
+            .ok()
+    }
+}
+
+impl Config {
+    /// Checks the flags. Reads the password file, and nothing else.
+    pub fn resolve(flags: &LaunchFlags, hostname: &str) -> Result<Config, ConfigErrors> {
+        let mut bad = Problems::default();
+        let ipam = ipam(flags, &mut bad);
+        let dns = dns(flags, &mut bad);
+        let host = match flags.host.as_str() {
+            "" => Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            text => bad.take("--host", text.parse().map_err(|_| not_an("address", text))),
+        };
+        let name = flags.name.as_deref().and_then(|text| {
+            let parsed = text.parse::<PeerName>().map_err(|error| error.to_string());
+            bad.take("--name", parsed.and_then(not_unknown))
+        });
+        let trusted = bad.take("--trusted-subnets", subnets(&flags.trusted_subnets));
+        let password = bad.take("--password", password(flags)).flatten();
+        let offload_off = bad.take("--no-offload", offloads(&flags.no_offload));
+        let mut listen = |flag, text: &str| bad.take(flag, Listen::parse(text)).flatten();
+        let http_addr = listen("--http-addr", &flags.http_addr);
+        let status_addr = listen("--status-addr", &flags.status_addr);
+        let metrics_addr = listen("--metrics-addr", &flags.metrics_addr);
+        let attach = match flags.attach.as_str() {
+            "none" => Ok(AttachWhich::None),
+            "labels" => Ok(AttachWhich::Labels),
+            "all" => Ok(AttachWhich::All),
+            other => Err(format!("{other:?} is none of labels, all, none")),
+        };
+        let attach = bad.take("--attach", attach);
+        let mtu = if flags.mtu == 0 {
+            DEFAULT_MTU
+        } else {
+            flags.mtu
+        };
+        cross_checks(flags, mtu, password.is_some(), &mut bad);
+        let (Some(host), Some(trusted_subnets), Some(offload_off), Some(attach), [], Some(dns)) =
+            (host, trusted, offload_off, attach, bad.0.as_slice(), dns)
+        else {
+            return Err(ConfigErrors(bad.0));
+        };
+        Ok(Config {
+            host,
+            port: flags.port,
+            name,
+            nickname: flags
+                .nickname
+                .clone()
+                .unwrap_or_else(|| hostname.to_owned()),
+            password,
+            require_encryption: flags.require_encryption,
+            min_version: flags.min_protocol_version,
+            conn_limit: (flags.conn_limit != 0).then_some(flags.conn_limit),
+            discovery: !flags.no_discovery,
+            trusted_subnets,
+            peers: flags.peers.clone(),
+            resume: flags.resume,
+            overlays: flags.overlays.clone(),
+            ipam,
+            dns,
+            bridge: flags.weave_bridge.clone(),
+            mtu,
+            queues: flags.queues,
+            offload_off,
+            http_addr,
+            status_addr,
+            metrics_addr,
+            db_prefix: flags.db_prefix.clone(),
+            proc_path: flags.proc_path.clone(),
+            host_root: Path::new("/").join(&flags.host_root),
+            import: flags.import.clone(),
+            docker_api: (!flags.docker_api.is_empty()).then(|| flags.docker_api.clone()),
+            docker_bridge: flags.docker_bridge.clone(),
+            plugin: PluginConfig {
+                legacy: flags.plugin,
+                v2: flags.plugin_v2,
+                v2_multicast: flags.plugin_v2_multicast,
+                socket: flags.plugin_socket.clone(),
+                mesh_socket: flags.plugin_mesh_socket.clone(),
+            },
+            attach,
+            no_masq_local: flags.no_masq_local,
+            expect_npc: flags.expect_npc,
+            ignored: flags.ignored.given(),
+        })
+    }
+
+    /// The path of a file that keeps state: the prefix with `name` appended.
+    pub fn state_file(&self, name: &str) -> PathBuf {
+        prefixed(&self.db_prefix, name)
+    }
+}
+
+/// Appends `name` to a prefix, which may end in a slash or in the start of a file name.
+pub fn prefixed(prefix: &Path, name: &str) -> PathBuf {
+    let mut path = prefix.as_os_str().to_owned();
+    path.push(name);
+    PathBuf::from(path)
+}
+
+fn cross_checks(flags: &LaunchFlags, mtu: u32, has_password: bool, bad: &mut Problems) {
+    if flags.resume && !flags.peers.is_empty() {
+        bad.0
+            .push("--resume: give either --resume or peers to connect to, not both".into());
+    }
+    if !(1..=2).contains(&flags.min_protocol_version) {
+        bad.0.push("--min-protocol-version: must be 1 or 2".into());
+    }
+    if !(MTU_MIN..=MTU_MAX).contains(&mtu) {
+        bad.0
+            .push(format!("--mtu: must be between {MTU_MIN} and {MTU_MAX}"));
+    }
+    if flags.port == 0 {
+        bad.0
+            .push("--port: must not be 0, as peers have to know it".into());
+    }
+    let bridge = &flags.weave_bridge;
+    let odd = |c: char| c == '/' || c.is_whitespace();
+    if bridge.is_empty() || bridge.len() > 10 || bridge.contains(odd) {
+        bad.0
+            .push("--weave-bridge: must be a device name of 1 to 10 characters".into());
+    }
+    if flags.require_encryption && !has_password {
+        bad.0
+            .push("--require-encryption: needs --password or --password-file".into());
+    }
+    if flags.nickname.as_ref().is_some_and(|name| name.len() > 255) {
+        bad.0
+            .push("--nickname: must not be longer than 255 bytes".into());
+    }
+    for peer in &flags.peers {
+        if let Err(problem) = check_peer(peer) {
+            bad.0.push(problem);
+        }
+    }
+}
+
+/// Checks the form `HOST[:PORT]` of a peer, in the original's words.
+pub fn check_peer(peer: &str) -> Result<(), String> {
+    let (host, port) = match peer.split_once(':') {
+        None => (peer, None),
+        Some((host, port)) => (host, Some(port)),
+    };
+    if port.is_some_and(|port| port.contains(':')) {
+        return Err(format!("address {peer}:0: too many colons in address"));
+    }
+    if host.is_empty() {
+        return Err(format!("address {peer}: missing host in address"));
+    }
+    match port.map(str::parse::<u16>) {
+        Some(Err(_) | Ok(0)) => Err(format!("address {peer}: invalid port")),
+        _ => Ok(()),
+    }
+}
+
+fn ipam(flags: &LaunchFlags, bad: &mut Problems) -> Option<IpamConfig> {
+    let given = flags.ipalloc_range.as_deref();
+    let range = match given {
+        Some("") => {
+            if !flags.ipalloc_init.is_empty() {
+                bad.0.push("--ipalloc-init: needs --ipalloc-range".into());
+            }
+            if !flags.ipalloc_default_subnet.is_empty() {
+                bad.0
+                    .push("--ipalloc-default-subnet: needs --ipalloc-range".into());
+            }
+            return None;
+        }
+        Some(text) => bad.take("--ipalloc-range", subnet(text))?,
+        None => DEFAULT_RANGE,
+    };
+    if range.prefix_len() > RANGE_PREFIX_MAX {
+        bad.0.push(format!(
+            "--ipalloc-range: {range} is too small, it needs at least 4 addresses"
+        ));
+    }
+    let default_subnet = match flags.ipalloc_default_subnet.as_str() {
+        "" => range,
+        text => bad.take("--ipalloc-default-subnet", subnet(text))?,
+    };
+    if !default_subnet.contains(&range) && !range.contains(&default_subnet) {
+        bad.0.push(format!(
+            "--ipalloc-default-subnet: {default_subnet} does not overlap --ipalloc-range {range}"
+        ));
+    }
+    let init = bad.take("--ipalloc-init", init(&flags.ipalloc_init))?;
+    let lease_retention = bad.take("--lease-retention", duration(&flags.lease_retention))?;
+    Some(IpamConfig {
+        range,
+        range_given: given.is_some(),
+        default_subnet,
+        init,
+        lease_retention,
+    })
+}
+
+fn dns(flags: &LaunchFlags, bad: &mut Problems) -> Option<Option<DnsConfig>> {
+    if flags.no_dns {
+        return Some(None);
+    }
+    let text = &flags.dns_listen_address;
+    let address = if text.starts_with(':') {
+        format!("0.0.0.0{text}")
+    } else {
+        text.clone()
+    };
+    let listen = address
+        .parse()
+        .map_err(|_| not_an("address like 0.0.0.0:53", text));
+    let listen = bad.take("--dns-listen-address", listen);
+    let timeout = bad.take(
+        "--dns-fallback-timeout",
+        duration(&flags.dns_fallback_timeout),
+    );
+    let mut domain = flags.dns_domain.trim_start_matches('.').to_owned();
+    if !domain.ends_with('.') {
+        domain.push('.');
+    }
+    if domain == "." || domain.len() > 200 || !domain.is_ascii() || domain.contains("..") {
+        bad.0
+            .push(format!("--dns-domain: {:?} is no domain", flags.dns_domain));
+    }
+    let resolv_conf = match flags.resolv_conf.as_str() {
+        "" => Path::new("/")
+            .join(&flags.host_root)
+            .join("etc/resolv.conf"),
+        file => PathBuf::from(file),
+    };
+    let ttl = flags.dns_ttl;
+    Some(Some(DnsConfig {
+        domain,
+        listen: listen?,
+        ttl,
+        fallback_timeout: timeout?,
+        resolv_conf,
+    }))
+}
+
+fn not_an(what: &str, text: &str) -> String {
+    format!("{text:?} is no {what}")
+}
+
+fn not_unknown(name: PeerName) -> Result<PeerName, String> {
+    if name == PeerName::UNKNOWN {
+        Err("the all-zero name means 'no peer'".into())
+    } else {
+        Ok(name)
+    }
+}
+
+fn subnet(text: &str) -> Result<Ipv4Net, String> {
+    let net: Ipv4Net = text
+        .parse()
+        .map_err(|_| format!("invalid CIDR address: {text}"))?;
+    if net.trunc() == net {
+        Ok(net)
+    } else {
+        Err(format!(
+            "{net} has bits set after its prefix: {} is meant?",
+            net.trunc()
+        ))
+    }
+}
+
+fn subnets(list: &str) -> Result<Vec<Ipv4Net>, String> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .map(subnet)
+        .collect()
+}
+
+fn password(flags: &LaunchFlags) -> Result<Option<Vec<u8>>, String> {
+    let Some(file) = &flags.password_file else {
+        let given = flags
+            .password
+            .as_deref()
+            .filter(|password| !password.is_empty());
+        return Ok(given.map(|password| password.as_bytes().to_vec()));
+    };
+    let text = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let line = text.split(|b| *b == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        return Err(format!(
+            "{} has no password on its first line",
+            file.display()
+        ));
+    }
+    Ok(Some(line.to_vec()))
+}
+
+fn offloads(names: &[String]) -> Result<OffloadOff, String> {
+    let mut off = OffloadOff::default();
+    for name in names {
+        match name.as_str() {
+            "gso" => off.gso = true,
+            "gro" => off.gro = true,
+            "tap" => off.tap = true,
+            other => return Err(format!("{other:?} is none of gso, gro, tap")),
+        }
+    }
+    Ok(off)
+}
+
+fn init(text: &str) -> Result<Init, String> {
+    let (mode, value) = match text.split_once('=') {
+        Some((mode, value)) => (mode, Some(value)),
+        None => (text, None),
+    };
+    match (mode, value) {
+        ("" | "consensus", None) => Ok(Init::Consensus(None)),
+        ("consensus", Some(count)) => {
+            let count = count
+                .parse()
+                .map_err(|_| not_an("number of routers", count))?;
+            Ok(Init::Consensus((count != 0).then_some(count)))
+        }
+        ("seed", Some(names)) => {
+            let parse = |name: &str| {
+                name.parse()
+                    .map_err(|_| not_an("peer name", name))
+                    .and_then(not_unknown)
+            };
+            names
+                .split(',')
+                .map(parse)
+                .collect::<Result<_, _>>()
+                .map(Init::Seed)
+        }
+        ("observer", None) => Ok(Init::Observer),
+        _ => Err(format!(
+            "{text:?} is none of consensus[=COUNT], seed=NAME,..., observer"
+        )),
+    }
+}
+
+/// Parses a duration like `90`, `5s`, `1m30s`, `12h` or `30d`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let error = || not_an("duration like 5s, 12h or 30d", text);
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let number: u64 = rest[..digits].parse().map_err(|_| error())?;
+        rest = &rest[digits..];
+        let unit = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let millis: u64 = match &rest[..unit] {
+            "ms" => 1,
+            "" | "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(error()),
+        };
+        rest = &rest[unit..];
+        let part = number
+            .checked_mul(millis)
+            .map(Duration::from_millis)
+            .ok_or_else(error)?;
+        total = total.checked_add(part).ok_or_else(error)?;
+    }
+    if text.is_empty() {
+        Err(error())
+    } else {
+        Ok(total)
+    }
+}
+
+#[cfg(test)]
+mod tests;

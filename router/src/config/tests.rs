@@ -1,0 +1,155 @@
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Launch {
+    #[command(flatten)]
+    flags: LaunchFlags,
+}
+
+fn resolve(args: &[&str]) -> Result<Config, String> {
+    let args = std::iter::once("launch").chain(args.iter().copied());
+    let flags = Launch::try_parse_from(args)
+        .map_err(|error| error.to_string())?
+        .flags;
+    Config::resolve(&flags, "host").map_err(|errors| errors.to_string())
+}
+
+#[track_caller]
+fn refuse(args: &[&str], expected: &str) {
+    let error = resolve(args).unwrap_err();
+    assert!(error.contains(expected), "{args:?}: {error}");
+}
+
+#[test]
+fn defaults() {
+    let config = resolve(&[]).unwrap();
+    let ipam = config.ipam.as_ref().unwrap();
+    assert_eq!((ipam.range, ipam.range_given), (DEFAULT_RANGE, false));
+    assert_eq!(ipam.init, Init::Consensus(None));
+    assert_eq!(ipam.lease_retention, Duration::from_secs(30 * 86400));
+    assert_eq!(config.mtu, 1376);
+    assert_eq!(config.conn_limit, Some(200));
+    assert_eq!(config.nickname, "host");
+    assert_eq!(
+        config.http_addr.as_ref().unwrap().to_string(),
+        "127.0.0.1:6784"
+    );
+    assert_eq!(
+        config.state_file("weft.db"),
+        PathBuf::from("/var/lib/weft/weft.db")
+    );
+    let dns = config.dns.unwrap();
+    assert_eq!(dns.resolv_conf, PathBuf::from("/etc/resolv.conf"));
+    assert!(config.ignored.is_empty());
+}
+
+#[test]
+fn the_original_s_command_lines_work() {
+    let config = resolve(&[
+        "--password=wfvAwt7sj",
+        "--iprange",
+        "10.32.0.0/12",
+        "--plugin=false",
+        "--no-dns",
+        "--ipalloc-init",
+        "seed=::1,::2",
+        "--http-addr=/var/run/weave/weave.sock",
+        "--trusted-subnets=10.0.0.0/8,192.168.1.0/24",
+        "--conn-limit=0",
+        "--no-discovery=true",
+        "--proxy",
+        "-H",
+        "tcp://0.0.0.0:12375",
+        "--awsvpc=false",
+        "--token",
+        "t",
+        "--no-fastdp",
+        "host1",
+        "host2:6799",
+    ])
+    .unwrap();
+    assert_eq!(config.password.as_deref(), Some(&b"wfvAwt7sj"[..]));
+    let ipam = config.ipam.unwrap();
+    assert!(ipam.range_given);
+    let name = |n| PeerName::from_u64(n).unwrap();
+    assert_eq!(ipam.init, Init::Seed(vec![name(1), name(2)]));
+    assert!(config.dns.is_none());
+    assert_eq!(
+        config.http_addr,
+        Some(Listen::Unix("/var/run/weave/weave.sock".into()))
+    );
+    assert_eq!(config.trusted_subnets.len(), 2);
+    assert_eq!(config.conn_limit, None);
+    assert!(!config.discovery);
+    assert_eq!(config.ignored, ["--token", "--proxy", "-H"]);
+    assert_eq!(config.peers, ["host1", "host2:6799"]);
+}
+
+#[test]
+fn mistakes_are_listed_together() {
+    let error = resolve(&[
+        "--mtu=99",
+        "--ipalloc-range=10.7.0.1/16",
+        "--resume",
+        "peer",
+    ]);
+    let error = error.unwrap_err();
+    assert_eq!(error.lines().count(), 3, "{error}");
+    refuse(&["--ipalloc-range=10.7.0.1/16"], "10.7.0.0/16 is meant?");
+    refuse(&["--ipalloc-range=10.7.0.0/31"], "at least 4 addresses");
+    refuse(
+        &["--ipalloc-range=", "--ipalloc-init=observer"],
+        "needs --ipalloc-range",
+    );
+    refuse(
+        &["--ipalloc-default-subnet=10.8.0.0/24"],
+        "does not overlap",
+    );
+    refuse(&["--ipalloc-init=magic"], "consensus[=COUNT]");
+    refuse(&["--name=0:0:0:0:0:0"], "means 'no peer'");
+    refuse(&["--name=hello"], "six groups");
+    refuse(&["--host=here"], "is no address");
+    refuse(&["--http-addr=6784"], "neither an address");
+    refuse(&["--min-protocol-version=3"], "must be 1 or 2");
+    refuse(&["--weave-bridge=much-too-long"], "1 to 10 characters");
+    refuse(&["--require-encryption"], "needs --password");
+    refuse(&["--password-file=/nonexistent"], "No such file");
+    refuse(&["--no-offload=everything"], "none of gso, gro, tap");
+    refuse(&["--attach=some"], "none of labels, all, none");
+    refuse(&["--lease-retention=soon"], "is no duration");
+    refuse(&["a:b:c"], "too many colons in address");
+    refuse(&["a:99999"], "invalid port");
+    refuse(&["--no-such-flag"], "unexpected argument");
+}
+
+#[test]
+fn durations() {
+    assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+    assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+    assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+    for bad in [
+        "",
+        "s",
+        "5y",
+        "-1s",
+        "99999999999999999999d",
+        "184467440737095516d",
+    ] {
+        assert!(duration(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn the_password_is_the_first_line_of_its_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&file, "geheim\r\nmore\n").unwrap();
+    let flag = format!("--password-file={}", file.path().display());
+    assert_eq!(
+        resolve(&[&flag]).unwrap().password.as_deref(),
+        Some(&b"geheim"[..])
+    );
+    std::fs::write(&file, "\n").unwrap();
+    refuse(&[&flag], "has no password on its first line");
+}

@@ -1,0 +1,504 @@
+//! The router's state as `/report` shows it. The status pages and metrics are drawn from it too.
+//!
+//! Names, nesting and order of the fields are those of Weave Net 2.8.1, so that scripts and
+//! templates written for it go on working. A list that is `None` is printed as `null`, a service
+//! that is `None` is left out.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// The version that scripts for the original look for in `/report` and `/status`.
+pub const COMPATIBLE_VERSION: &str = "2.8.1";
+
+/// Everything.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Report {
+    /// Whether every service has started; `/status` answers 503 until then.
+    pub ready: bool,
+    /// The version of the protocol's reference.
+    pub version: &'static str,
+    /// Always disabled: nothing is asked about versions.
+    pub version_check: VersionCheck,
+    /// The mesh.
+    pub router: RouterReport,
+    /// Address allocation, unless it is off.
+    #[serde(rename = "IPAM", skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<IpamReport>,
+    /// Names, unless they are off.
+    #[serde(rename = "DNS", skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsReport>,
+    /// The Docker plugin, if it is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<PluginReport>,
+}
+
+/// The original's check for newer versions, which does not exist here.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct VersionCheck {
+    enabled: bool,
+    success: bool,
+    new_version: &'static str,
+    next_check_at: &'static str,
+}
+
+impl VersionCheck {
+    /// The answer of a router that never checks.
+    pub const OFF: VersionCheck = VersionCheck {
+        enabled: false,
+        success: false,
+        new_version: "",
+        next_check_at: "0001-01-01T00:00:00Z",
+    };
+}
+
+/// The mesh as this router sees it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RouterReport {
+    /// Always `weave`.
+    pub protocol: &'static str,
+    /// Lowest protocol version accepted.
+    pub protocol_min_version: u8,
+    /// Highest protocol version spoken.
+    pub protocol_max_version: u8,
+    /// Whether a password is set.
+    pub encryption: bool,
+    /// Whether peers of peers are dialled.
+    pub peer_discovery: bool,
+    /// Our name.
+    pub name: String,
+    /// Our nickname.
+    pub nick_name: String,
+    /// TCP and UDP port of the mesh.
+    pub port: u16,
+    /// All known peers, ourself included.
+    pub peers: Vec<PeerReport>,
+    /// Next hop to each peer.
+    pub unicast_routes: Vec<UnicastRoute>,
+    /// Neighbours that get broadcasts of each peer from us.
+    pub broadcast_routes: Vec<BroadcastRoute>,
+    /// Our connections, and the attempts at making some.
+    pub connections: Vec<ConnectionReport>,
+    /// Connections ended since the start.
+    pub termination_count: u64,
+    /// What the user asked to connect to.
+    pub targets: Vec<String>,
+    /// Per overlay, what it has to say.
+    pub overlay_diagnostics: BTreeMap<String, Value>,
+    /// Subnets whose links need no encryption.
+    pub trusted_subnets: Vec<String>,
+    /// The device that frames come from.
+    pub interface: String,
+    /// Counters of the device.
+    pub capture_stats: BTreeMap<String, u64>,
+    /// The MAC table.
+    #[serde(rename = "MACs")]
+    pub macs: Vec<MacReport>,
+}
+
+/// A peer and its connections.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PeerReport {
+    /// Its name.
+    pub name: String,
+    /// Its nickname.
+    pub nick_name: String,
+    /// Tells its starts apart. A number of 64 bits, which some JSON readers round.
+    #[serde(rename = "UID")]
+    pub uid: u64,
+    /// Its short id, 0 if it has none.
+    #[serde(rename = "ShortID")]
+    pub short_id: u16,
+    /// Version of this entry.
+    pub version: u64,
+    /// The connections it lists.
+    pub connections: Option<Vec<PeerConnection>>,
+}
+
+/// A connection that a peer lists.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PeerConnection {
+    /// The peer at the other end.
+    pub name: String,
+    /// Its nickname.
+    pub nick_name: String,
+    /// Its TCP address as the listing peer sees it.
+    pub address: String,
+    /// Whether the listing peer dialled.
+    pub outbound: bool,
+    /// Whether data can flow.
+    pub established: bool,
+}
+
+/// The next hop to a peer.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct UnicastRoute {
+    /// The peer.
+    pub dest: String,
+    /// The neighbour; all zeros for ourself.
+    pub via: String,
+}
+
+/// Where broadcasts of a peer go on to.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct BroadcastRoute {
+    /// The peer.
+    pub source: String,
+    /// Our neighbours.
+    pub via: Option<Vec<String>>,
+}
+
+/// A connection of ours, or an attempt.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ConnectionReport {
+    /// TCP address of the other end.
+    pub address: String,
+    /// Whether we dialled.
+    pub outbound: bool,
+    /// `established`, `pending`, `retrying`, `failed`, `connecting` or `waiting`.
+    pub state: &'static str,
+    /// Overlay and peer, or what went wrong.
+    pub info: String,
+    /// Facts about the overlay, by name.
+    pub attrs: Option<BTreeMap<&'static str, Value>>,
+}
+
+/// An entry of the MAC table.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct MacReport {
+    /// The address.
+    pub mac: String,
+    /// The peer behind which it lives.
+    pub name: String,
+    /// That peer's nickname.
+    pub nick_name: String,
+    /// When it last sent a frame, RFC 3339.
+    pub last_seen: String,
+}
+
+/// Address allocation.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct IpamReport {
+    /// The election of the first ring, while it goes on.
+    pub paxos: Option<PaxosReport>,
+    /// All addresses.
+    pub range: String,
+    /// Their number.
+    #[serde(rename = "RangeNumIPs")]
+    pub range_num_ips: u64,
+    /// Addresses in use here.
+    #[serde(rename = "ActiveIPs")]
+    pub active_ips: u64,
+    /// Where addresses come from unless a subnet is named.
+    pub default_subnet: String,
+    /// Who owns what.
+    pub entries: Option<Vec<RingEntryReport>>,
+    /// Claims that wait.
+    pub pending_claims: Option<Vec<PendingClaim>>,
+    /// Allocations that wait: `id subnet`.
+    pub pending_allocates: Option<Vec<String>>,
+}
+
+/// The election of the first ring.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PaxosReport {
+    /// Whether we vote.
+    pub elector: bool,
+    /// Peers heard of.
+    pub known_nodes: usize,
+    /// Votes needed.
+    pub quorum: usize,
+}
+
+/// An interval of addresses.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct RingEntryReport {
+    /// Its first address.
+    pub token: String,
+    /// How many addresses it has.
+    pub size: u64,
+    /// Its owner.
+    pub peer: String,
+    /// The owner's nickname.
+    pub nickname: String,
+    /// Whether the owner is in the mesh.
+    pub is_known_peer: bool,
+    /// Version of the entry.
+    pub version: u32,
+}
+
+/// A claim that waits.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PendingClaim {
+    /// Who claims.
+    pub ident: String,
+    /// What is claimed.
+    #[serde(rename = "CIDR")]
+    pub cidr: PendingCidr,
+}
+
+/// An address with its prefix length.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PendingCidr {
+    /// The address.
+    pub addr: String,
+    /// The length of its network's prefix.
+    pub prefix_len: u8,
+}
+
+/// Names.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DnsReport {
+    /// The domain of our names, with a trailing dot.
+    pub domain: String,
+    /// Servers asked about other names.
+    pub upstream: Vec<String>,
+    /// Where questions are taken.
+    pub address: String,
+    /// Seconds that an answer may be kept.
+    #[serde(rename = "TTL")]
+    pub ttl: u32,
+    /// All names.
+    pub entries: Option<Vec<DnsEntryReport>>,
+}
+
+/// A name.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DnsEntryReport {
+    /// The name, with a trailing dot.
+    pub hostname: String,
+    /// The peer that registered it.
+    pub origin: String,
+    /// The container it belongs to.
+    #[serde(rename = "ContainerID")]
+    pub container_id: String,
+    /// Its address.
+    pub address: String,
+    /// Version of the entry.
+    pub version: i64,
+    /// When it was deleted, Unix seconds; 0 = alive.
+    pub tombstone: i64,
+}
+
+/// The Docker plugin.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PluginReport {
+    /// How it was started.
+    pub config: PluginConfig,
+    /// Name of the global driver.
+    pub driver_name: String,
+    /// Name of the local driver.
+    pub mesh_driver_name: String,
+}
+
+/// How the plugin was started.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PluginConfig {
+    /// Socket of the global driver.
+    pub socket: String,
+    /// Socket of the local driver.
+    pub mesh_socket: String,
+    /// `--plugin`.
+    pub enable: bool,
+    /// `--plugin-v2`.
+    pub enable_v2: bool,
+    /// `--plugin-v2-multicast`.
+    #[serde(rename = "EnableV2Multicast")]
+    pub enable_v2_multicast: bool,
+    /// Whether names are registered.
+    #[serde(rename = "DNS")]
+    pub dns: bool,
+    /// Subnet of the default network.
+    pub default_subnet: String,
+    /// Where /proc is.
+    pub proc_path: String,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The report of a recorded router, as far as the status pages show it.
+    pub(crate) fn recorded() -> Report {
+        let connection = |name: &str, nick: &str, address: &str, outbound| PeerConnection {
+            name: name.into(),
+            nick_name: nick.into(),
+            address: address.into(),
+            outbound,
+            established: true,
+        };
+        let (one, three) = ("00:00:00:00:00:01", "00:00:00:00:00:03");
+        let peer = |name: &str, nick: &str, connection| PeerReport {
+            name: name.into(),
+            nick_name: nick.into(),
+            uid: 1,
+            short_id: 2,
+            version: 3,
+            connections: Some(vec![connection]),
+        };
+        let ring = |token: &str, size, peer: &str, nickname: &str, known| RingEntryReport {
+            token: token.into(),
+            size,
+            peer: peer.into(),
+            nickname: nickname.into(),
+            is_known_peer: known,
+            version: 1,
+        };
+        Report {
+            ready: true,
+            version: COMPATIBLE_VERSION,
+            version_check: VersionCheck::OFF,
+            router: RouterReport {
+                protocol: "weave",
+                protocol_min_version: 1,
+                protocol_max_version: 2,
+                encryption: true,
+                peer_discovery: true,
+                name: one.into(),
+                nick_name: "h1".into(),
+                port: 6783,
+                peers: vec![
+                    peer(one, "h1", connection(three, "h3", "10.77.1.3:47721", false)),
+                    peer(three, "h3", connection(one, "h1", "10.77.1.1:6783", true)),
+                ],
+                unicast_routes: Vec::new(),
+                broadcast_routes: Vec::new(),
+                connections: vec![ConnectionReport {
+                    address: "10.77.1.3:47721".into(),
+                    outbound: false,
+                    state: "established",
+                    info: "encrypted   sleeve 00:00:00:00:00:03(h3)".into(),
+                    attrs: Some(BTreeMap::from([
+                        ("encrypted", Value::from(true)),
+                        ("mtu", Value::from(1414)),
+                        ("name", Value::from("sleeve")),
+                    ])),
+                }],
+                termination_count: 28,
+                targets: Vec::new(),
+                overlay_diagnostics: BTreeMap::from([("sleeve".into(), Value::Null)]),
+                trusted_subnets: Vec::new(),
+                interface: "weft-weave (via tap)".into(),
+                capture_stats: BTreeMap::new(),
+                macs: Vec::new(),
+            },
+            ipam: Some(IpamReport {
+                paxos: None,
+                range: "10.7.0.0/16".into(),
+                range_num_ips: 65536,
+                active_ips: 2,
+                default_subnet: "10.7.0.0/16".into(),
+                entries: Some(vec![
+                    ring("10.7.0.0", 24833, one, "h1", true),
+                    ring("10.7.97.1", 16127, "aa:00:00:00:00:02", "donee", false),
+                    ring("10.7.160.0", 16384, "f0:00:00:00:00:01", "", false),
+                    ring("10.7.224.0", 8192, "f0:00:00:00:00:03", "", false),
+                ]),
+                pending_claims: None,
+                pending_allocates: None,
+            }),
+            dns: Some(DnsReport {
+                domain: "weave.local.".into(),
+                upstream: Vec::new(),
+                address: "127.0.0.1:53".into(),
+                ttl: 1,
+                entries: Some(vec![
+                    DnsEntryReport {
+                        hostname: "foo.weave.local.".into(),
+                        origin: one.into(),
+                        container_id: "0123456789abcdef".into(),
+                        address: "10.7.0.5".into(),
+                        version: 0,
+                        tombstone: 0,
+                    },
+                    DnsEntryReport {
+                        hostname: "gone.weave.local.".into(),
+                        origin: one.into(),
+                        container_id: "x".into(),
+                        address: "10.7.0.6".into(),
+                        version: 1,
+                        tombstone: 1,
+                    },
+                ]),
+            }),
+            plugin: None,
+        }
+    }
+
+    #[test]
+    fn json_has_the_names_and_order_of_the_original() {
+        let json = serde_json::to_string(&recorded()).unwrap();
+        let keys = [
+            "Ready",
+            "Version",
+            "VersionCheck",
+            "NextCheckAt",
+            "Router",
+            "Protocol",
+            "ProtocolMinVersion",
+            "ProtocolMaxVersion",
+            "Encryption",
+            "PeerDiscovery",
+            "Name",
+            "NickName",
+            "Port",
+            "Peers",
+            "UID",
+            "ShortID",
+            "UnicastRoutes",
+            "BroadcastRoutes",
+            "Connections\":[{\"Address",
+            "Attrs",
+            "TerminationCount",
+            "Targets",
+            "OverlayDiagnostics",
+            "TrustedSubnets",
+            "Interface",
+            "CaptureStats",
+            "MACs",
+            "IPAM",
+            "Paxos",
+            "RangeNumIPs",
+            "ActiveIPs",
+            "DefaultSubnet",
+            "Entries",
+            "Token",
+            "Size",
+            "Nickname",
+            "IsKnownPeer",
+            "PendingClaims",
+            "PendingAllocates",
+            "DNS",
+            "Domain",
+            "Upstream",
+            "TTL",
+            "ContainerID",
+            "Tombstone",
+        ];
+        let mut at = 0;
+        for key in keys {
+            let found = json[at..].find(&format!("\"{key}\""));
+            at += found.unwrap_or_else(|| panic!("{key} is missing or misplaced in {json}"));
+        }
+        assert!(!json.contains("Plugin"));
+    }
+}

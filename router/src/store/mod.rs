@@ -1,0 +1,164 @@
+//! Durable state: records in one data base file, written in atomic batches.
+//!
+//! A thread of its own commits; batches that arrive while it syncs are committed together by the
+//! next sync, so many decisions cost one. Every batch is answered, in order, once it is on disk
+//! or could not be put there.
+
+mod file;
+mod lock;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+pub use lock::{FileLock, Held};
+
+/// A change of one record: its key, and its new value or `None` to remove it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Names the record.
+    pub key: Vec<u8>,
+    /// What it holds from then on.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A record: key and value.
+pub type Record = (Vec<u8>, Vec<u8>);
+
+/// Why the store cannot be used, or a batch was not saved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it.
+    #[error("{path} is in use by {holder}. Stop that router first, or use another --db-prefix")]
+    InUse {
+        /// The file.
+        path: String,
+        /// The other process.
+        holder: Held,
+    },
+    /// The folder or file cannot be made or opened.
+    #[error(
+        "cannot open {path}: {error}. Check that the folder exists and can be written, or use \
+             another --db-prefix"
+    )]
+    Open {
+        /// The file.
+        path: String,
+        /// What the system said.
+        error: String,
+    },
+    /// The file was written by a later version.
+    #[error(
+        "{path} has format {found}, this version knows {known}. Use the newer weft, or move \
+             the file away"
+    )]
+    Format {
+        /// The file.
+        path: String,
+        /// The format of the file.
+        found: u64,
+        /// The format of this version.
+        known: u64,
+    },
+    /// A batch could not be saved.
+    #[error(
+        "cannot save to {path}: {error}. Free space on the disk or make it writable; nothing \
+             was given out that is not saved"
+    )]
+    Save {
+        /// The file.
+        path: String,
+        /// What the system said.
+        error: String,
+    },
+    /// The store has ended.
+    #[error("the store has been closed")]
+    Closed,
+}
+
+/// What was found at opening.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store, ready to save.
+    pub store: Store,
+    /// All records, in the order of their keys.
+    pub records: Vec<Record>,
+    /// A damaged file that was put aside under this path, if there was one.
+    pub damaged: Option<PathBuf>,
+}
+
+/// A batch, and whom to tell.
+struct Batch {
+    changes: Vec<Change>,
+    done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+}
+
+/// The handle of the store. Dropping it waits until everything handed in is on disk.
+#[derive(Debug)]
+pub struct Store {
+    batches: Option<Sender<Batch>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the file, or makes it. A damaged one is kept aside.
+    pub fn open(path: &Path) -> Result<Opened, StoreError> {
+        let (file, records, damaged) = file::File::open(path)?;
+        let (batches, inbox) = channel();
+        let thread = std::thread::Builder::new()
+            .name("weft-store".into())
+            .spawn(move || commit_loop(file, &inbox))
+            .map_err(|error| StoreError::Open {
+                path: path.display().to_string(),
+                error: error.to_string(),
+            })?;
+        let store = Store {
+            batches: Some(batches),
+            thread: Some(thread),
+        };
+        Ok(Opened {
+            store,
+            records,
+            damaged,
+        })
+    }
+
+    /// Saves a batch whole or not at all, then calls `done` from the store's thread.
+    pub fn save(
+        &self,
+        changes: Vec<Change>,
+        done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
+    ) {
+        let batch = Batch {
+            changes,
+            done: Box::new(done),
+        };
+        let Some(batches) = &self.batches else { return };
+        if let Err(unsent) = batches.send(batch) {
+            (unsent.0.done)(Err(StoreError::Closed));
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            // A store thread that panicked has nothing left to save.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn commit_loop(mut file: file::File, inbox: &Receiver<Batch>) {
+    while let Ok(first) = inbox.recv() {
+        let batches: Vec<Batch> = std::iter::once(first).chain(inbox.try_iter()).collect();
+        let result = file.commit(batches.iter().flat_map(|batch| &batch.changes));
+        for batch in batches {
+            (batch.done)(result.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
