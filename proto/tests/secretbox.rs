@@ -1,5 +1,7 @@
 //! The cipher of TCP messages and sleeve packets against an independent implementation.
 
+#![allow(clippy::unwrap_used)]
+
 use poly1305::Poly1305;
 use poly1305::universal_hash::KeyInit;
 use proto::crypto::{Nonce, SessionKey, TAG_BYTES};

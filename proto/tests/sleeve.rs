@@ -1,5 +1,7 @@
 //! Sleeve packets against what the original router makes and takes.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::path::Path;
 
 use proto::crypto::SessionKey;
@@ -98,12 +100,11 @@ fn seal(tunnel: &Tunnel, channel: Channel, frames: &[Travelling]) -> Vec<u8> {
     buffer
 }
 
-/// Opens a packet and takes all frames; the second part is the error that ended them.
-fn take(
-    tunnel: &Tunnel,
-    replay: &mut Replay,
-    mut packet: Vec<u8>,
-) -> Result<(Vec<Travelling>, Option<String>, Option<Channel>), OpenError> {
+/// The frames of a packet, the error that ended them, and the channel of the packet.
+type Taken = (Vec<Travelling>, Option<String>, Option<Channel>);
+
+/// Opens a packet and takes all frames.
+fn take(tunnel: &Tunnel, replay: &mut Replay, mut packet: Vec<u8>) -> Result<Taken, OpenError> {
     let mut opened = open(tunnel, replay, &mut packet)?;
     let mut frames = Vec::new();
     let mut error = None;

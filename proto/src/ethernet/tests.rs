@@ -153,3 +153,34 @@ fn endless_extensions_end() {
     packet[0] = 0x60;
     assert!(Ipv6::parse(&packet).is_none());
 }
+
+#[test]
+fn datagrams_whose_lengths_differ_have_no_layout() {
+    let frame = testing::Spec::udp(vec![0; 20]).build();
+    let layout = |frame: &[u8]| Frame::parse(frame).ok().and_then(|frame| frame.layout());
+    assert!(layout(&frame).is_some());
+    for len in [0u8, 7, 8, 27, 29] {
+        let mut other = frame.clone();
+        other[39] = len;
+        assert_eq!(layout(&other), None, "{len}");
+    }
+}
+
+#[test]
+fn fragments_have_no_layout() {
+    let mut spec = testing::Spec::udp(vec![0; 20]);
+    let mut frame = spec.build();
+    for flags in [0x20, 0x00, 0x1f] {
+        frame[20] = flags;
+        frame[21] = u8::from(flags == 0);
+        assert_eq!(Frame::parse(&frame).unwrap().layout(), None, "{flags}");
+    }
+    // The first fragment of an IPv6 packet: a header of 8 bytes before that of UDP.
+    spec.v6 = true;
+    let mut frame = spec.build();
+    frame[20] = 44;
+    frame[19] += 8;
+    frame.splice(54..54, [17, 0, 0, 1, 0, 0, 0, 9]);
+    assert!(Frame::parse(&frame).unwrap().ipv6().unwrap().is_fragment());
+    assert_eq!(Frame::parse(&frame).unwrap().layout(), None);
+}

@@ -237,7 +237,7 @@ fn an_empty_payload_is_one_segment() {
     let frame = spec.build();
     let split = Split::new(vnet(&spec, 1000), &frame).unwrap();
     assert_eq!(split.segments(), 1);
-    assert_eq!(segments(&split), [frame.clone()]);
+    assert_eq!(segments(&split), std::slice::from_ref(&frame));
 }
 
 #[test]
@@ -247,5 +247,17 @@ fn padding_is_left_behind() {
     let mut padded = frame.clone();
     padded.resize(60, 0);
     let split = Split::new(vnet(&spec, 1000), &padded).unwrap();
-    assert_eq!(segments(&split), [frame.clone()]);
+    assert_eq!(segments(&split), std::slice::from_ref(&frame));
+}
+
+#[test]
+fn udp_checksums_are_never_zero() {
+    // The word that makes the sum all ones is the checksum without it.
+    let mut spec = Spec::udp(vec![0; 2]);
+    let checksum = spec.build()[40..42].to_vec();
+    spec.payload = checksum;
+    let mut frame = spec.build();
+    frame[40..42].fill(0);
+    let split = Split::new(vnet(&spec, 1000), &frame).unwrap();
+    assert_eq!(segments(&split)[0][40..42], [0xff, 0xff]);
 }
