@@ -9,9 +9,14 @@ use crate::net::netns::Namespace;
 pub(crate) fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: needs root");
+        skipped(test, "root");
     }
     root
+}
+
+fn skipped(test: &str, needs: &str) {
+    let line = format!("SKIPPED {test}: needs {needs}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Returns from the test unless it runs as root.
@@ -30,4 +35,17 @@ pub(crate) fn in_new_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let namespace = Namespace::new().unwrap();
     namespace.loopback_up().unwrap();
     namespace.run(work).unwrap()
+}
+
+/// The rules of the calling thread's namespace as the `nft` tool prints them, without counts.
+/// None, loudly, where it is not installed.
+pub(crate) fn nft_ruleset(test: &str) -> Option<String> {
+    let mut command = std::process::Command::new("nft");
+    match command.args(["-s", "list", "ruleset"]).output() {
+        Ok(output) => String::from_utf8(output.stdout).ok(),
+        Err(error) => {
+            skipped(test, &format!("nft ({error})"));
+            None
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! * [`rules`] is the model: tables, chains, rules.
 //! * [`nft`] writes and reads them by way of nf_tables' netlink interface, one transaction per
 //!   change, so that there is never a moment with half of the rules.
-//! * [`host`] is what the router wants on its host, [`multicast`] what it wants in containers.
+//! * [`HostRules`] is what the router wants on its host, [`multicast`] what it wants in containers.
 //!
 //! Rules of others are never touched: everything of ours is in a table of ours.
 

@@ -33,8 +33,15 @@ pub fn replace_table(table: &Table) -> Result<(), NetError> {
 pub fn replace_chain(table: &str, chain: &Chain) -> Result<(), NetError> {
     let mut batch = Batch::new();
     batch.add_table(table);
+    let found = read_table(table)?;
+    if let Some(found) = found.iter().find(|found| found.name == chain.name) {
+        batch.flush_chain(table, &chain.name);
+        // The kernel does not move a chain.
+        if found.base != base_numbers(chain) {
+            batch.delete_chain(table, &chain.name);
+        }
+    }
     batch.add_chain(table, chain);
-    batch.flush_chain(table, &chain.name);
     batch.add_rules(table, chain);
     batch.commit()
 }
@@ -83,11 +90,10 @@ pub struct FoundChain {
 impl FoundChain {
     /// Whether this is that chain: same place, same rules by their comments.
     pub fn is(&self, chain: &Chain) -> bool {
-        let base = chain
-            .base
-            .map(|base| (hook_number(base.hook), base.priority));
         let comments = chain.rules.iter().map(|rule| cut(&rule.comment));
-        self.name == chain.name && self.base == base && self.comments.iter().eq(comments)
+        self.name == chain.name
+            && self.base == base_numbers(chain)
+            && self.comments.iter().eq(comments)
     }
 }
 
@@ -216,7 +222,9 @@ impl Batch {
                 .text(NFTA_RULE_TABLE, table)
                 .text(NFTA_RULE_CHAIN, &chain.name)
                 .nest(NFTA_RULE_EXPRESSIONS, |r| expressions(r, rule))
-                .bytes(NFTA_RULE_USERDATA, &comment(&rule.comment));
+                .maybe(comment(&rule.comment), |r, comment| {
+                    r.bytes(NFTA_RULE_USERDATA, &comment)
+                });
             let what = format!("add packet filter rule {:?}", rule.comment);
             self.push(what, request);
         }
@@ -227,6 +235,11 @@ impl Batch {
 fn message(kind: u16, flags: u16) -> Request {
     let kind = u16::from(NFNL_SUBSYS_NFTABLES) << 8 | kind;
     Request::new(kind, flags, &[NFPROTO_IPV4, 0, 0, 0])
+}
+
+fn base_numbers(chain: &Chain) -> Option<(u32, i32)> {
+    let base = chain.base?;
+    Some((hook_number(base.hook), base.priority))
 }
 
 const fn hook_number(hook: Hook) -> u32 {
@@ -341,12 +354,15 @@ fn expression(request: Request, name: &str, data: impl FnOnce(Request) -> Reques
 }
 
 /// The comment in the form in which `nft` keeps it: type 0, length, text with a zero byte.
-fn comment(comment: &str) -> Vec<u8> {
+fn comment(comment: &str) -> Option<Vec<u8>> {
+    if comment.is_empty() {
+        return None;
+    }
     let comment = cut(comment);
     let mut out = vec![UDATA_COMMENT, comment.len() as u8 + 1];
     out.extend_from_slice(comment.as_bytes());
     out.push(0);
-    out
+    Some(out)
 }
 
 fn comment_of(mut userdata: &[u8]) -> Option<String> {

@@ -1,6 +1,7 @@
 //! Who has which IP address: announcing it, and how soon others doubt what they know.
 
 use std::net::Ipv4Addr;
+use std::thread;
 use std::time::Duration;
 
 use proto::types::Mac;
@@ -9,15 +10,24 @@ use super::netlink::Link;
 use super::{NetError, sysctl};
 use crate::sys::packet::PacketSocket;
 
-/// Announces `address` as being at this link, which is in the calling thread's namespace. Those
-/// who know the address under another MAC address correct themselves.
-pub fn announce(link: &Link, address: Ipv4Addr) -> Result<(), NetError> {
-    let Some(mac) = link.mac else {
+/// Announces `addresses` as being at this link, which is in the calling thread's namespace. Those
+/// who know one of them under another MAC address correct themselves.
+pub fn announce(link: &Link, addresses: &[Ipv4Addr]) -> Result<(), NetError> {
+    let (Some(mac), Some(first)) = (link.mac, addresses.first()) else {
         return Ok(());
     };
-    let failed = |e| NetError::io(format!("announce {address} on {}", link.name), &e);
-    let socket = PacketSocket::open(link.index.0, false).map_err(failed)?;
-    socket.send(&announcement(mac, address)).map_err(failed)
+    let failed = |e: &_| NetError::io(format!("announce {first} on {}", link.name), e);
+    let socket = PacketSocket::open(link.index.0, false).map_err(|e| failed(&e))?;
+    let sent = addresses
+        .iter()
+        .try_for_each(|address| socket.send(&announcement(mac, *address)));
+    // Closing waits until no processor can be using the socket, some 10 ms (packet_release in
+    // net/packet/af_packet.c), and nobody has to wait for that.
+    thread::Builder::new()
+        .name("close".into())
+        .spawn(move || drop(socket))
+        .map_err(|e| failed(&e))?;
+    sent.map_err(|e| failed(&e))
 }
 
 /// How long an interface trusts what it knows of a neighbour, and how it asks again.

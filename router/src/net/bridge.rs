@@ -120,11 +120,19 @@ impl Bridge {
 
     /// Makes the router's TAP device a port of the bridge and switches it on. Done again, it
     /// changes nothing.
-    pub fn add_tap(&self, netlink: &Netlink, tap: &str) -> Result<(), NetError> {
+    ///
+    /// Its MTU becomes `mtu`, or the largest of the ports' where that is larger: the containers of
+    /// a bridge that a real Weave router made may have 65535, and a frame that is too large for
+    /// the overlay has to reach the router, which answers it; the bridge would drop it silently.
+    pub fn add_tap(&self, netlink: &Netlink, tap: &str, mtu: u32) -> Result<(), NetError> {
         let link = netlink.link_named(tap)?;
         no_host_traffic(tap)?;
+        let ports = self.ports(netlink)?;
+        let others = ports.iter().filter(|port| port.index != link.index);
+        let mtu = others.map(|port| port.mtu).fold(mtu, u32::max);
         let change = LinkChange {
             alias: Some(ALIAS),
+            mtu: Some(mtu.min(TAP_MTU_MAX)),
             master: (link.master != Some(self.link.index)).then_some(Some(self.link.index)),
             up: Some(true),
             ..LinkChange::default()
@@ -153,13 +161,12 @@ pub fn remove_all(netlink: &Netlink, proc: &Path) -> Result<Vec<String>, NetErro
     let mut failures = Failures::default();
     let mut links = netlink.links()?;
     links.retain(|link| is_ours(link.alias.as_deref()));
-    // The bridge goes last, so that containers keep talking to each other as long as possible.
-    let is_bridge = |link: &Link| link.kind.as_deref() == Some("bridge");
-    links.sort_by_key(|link| (is_bridge(link), link.index));
     failures.collect(attach::remove_rules(netlink, &links, proc));
+    // Together is fast, but one that cannot be deleted keeps the others.
+    let together = netlink.delete_links(&links).is_ok();
     let mut removed = Vec::new();
     for link in links {
-        if failures.collect(netlink.delete_link(&link)) == Some(true) {
+        if together || failures.collect(netlink.delete_link(&link)) == Some(true) {
             removed.push(link.name);
         }
     }
@@ -195,3 +202,9 @@ fn pin_mtu(netlink: &Netlink, bridge: &Link, mtu: u32) -> Result<(), NetError> {
 
 /// The largest MTU of a bridge in bytes; a larger one is refused by the kernel.
 pub const MTU_MAX: u32 = 65535;
+/// The largest MTU of a TAP device in bytes: the Ethernet header counts there. A larger one is
+/// cut.
+const TAP_MTU_MAX: u32 = 65535 - 14;
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -52,7 +52,7 @@ pub fn expose(bridge: &str, address: Ipv4Net, masquerade: bool) -> Result<bool, 
     if masquerade {
         sysctl::set(FORWARDING, "1")?;
     }
-    arp::announce(&bridge.link, address.addr())?;
+    arp::announce(&bridge.link, &[address.addr()])?;
     rollback.commit();
     Ok(new)
 }
@@ -113,3 +113,6 @@ fn ipv4_addresses(netlink: &Netlink, bridge: &Bridge) -> Result<Vec<Ipv4Net>, Ne
 }
 
 const FORWARDING: &str = "ipv4/ip_forward";
+
+#[cfg(test)]
+mod tests;

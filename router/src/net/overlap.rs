@@ -59,3 +59,39 @@ pub fn overlapping_routes(
 fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
     a.contains(&b) || b.contains(&a)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::bridge::tests::{NAME, ensure};
+    use crate::net::netlink::Route;
+    use crate::testing::{in_new_namespace, needs_root};
+
+    #[test]
+    fn routes_of_the_host_count_but_not_our_own() {
+        needs_root!();
+        in_new_namespace(|| {
+            let netlink = Netlink::open().unwrap();
+            let bridge = ensure(&netlink).link;
+            netlink
+                .add_address(&bridge, "10.7.0.1/16".parse().unwrap())
+                .unwrap();
+            let gateway = "10.7.0.2".parse().unwrap();
+            let add = |to: &str| {
+                let route = Route::through(to.parse().unwrap(), gateway);
+                netlink.add_route(&route).unwrap();
+            };
+            add("0.0.0.0/0");
+            add("0.0.0.0/1");
+            let overlaps = |range: &str, bridge| {
+                let found = overlapping_routes(&netlink, range.parse().unwrap(), bridge).unwrap();
+                found.iter().map(ToString::to_string).collect::<Vec<_>>()
+            };
+            assert_eq!(overlaps("10.7.0.0/16", NAME), [""; 0]);
+            assert_eq!(overlaps("10.7.0.0/16", "other"), ["10.7.0.0/16 on weave"]);
+            assert_eq!(overlaps("10.0.0.0/8", "other"), ["10.7.0.0/16 on weave"]);
+            assert_eq!(overlaps("10.7.5.0/24", "other"), ["10.7.0.0/16 on weave"]);
+            assert_eq!(overlaps("10.8.0.0/16", "other"), [""; 0]);
+        });
+    }
+}

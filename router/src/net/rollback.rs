@@ -7,18 +7,19 @@ use super::NetError;
 /// ```
 /// use router::net::rollback::Rollback;
 ///
-/// let done = std::cell::Cell::new(1);
+/// # use std::sync::atomic::{AtomicU32, Ordering};
+/// let done = AtomicU32::new(1);
 /// let mut rollback = Rollback::new();
 /// rollback.on_failure(|| {
-///     done.set(0);
+///     done.store(0, Ordering::Relaxed);
 ///     Ok(())
 /// });
 /// drop(rollback);
-/// assert_eq!(done.get(), 0);
+/// assert_eq!(done.into_inner(), 0);
 /// ```
 #[derive(Default)]
 pub struct Rollback<'a> {
-    steps: Vec<Box<dyn FnOnce() -> Result<(), NetError> + 'a>>,
+    steps: Vec<Box<dyn FnOnce() -> Result<(), NetError> + Send + 'a>>,
 }
 
 impl<'a> Rollback<'a> {
@@ -28,7 +29,7 @@ impl<'a> Rollback<'a> {
     }
 
     /// Says how to undo the step that was just taken.
-    pub fn on_failure(&mut self, undo: impl FnOnce() -> Result<(), NetError> + 'a) {
+    pub fn on_failure(&mut self, undo: impl FnOnce() -> Result<(), NetError> + Send + 'a) {
         self.steps.push(Box::new(undo));
     }
 
@@ -72,32 +73,32 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::RefCell;
+    use std::sync::Mutex;
 
     use super::*;
 
     #[test]
     fn undoes_in_reverse_unless_committed() {
-        let log = RefCell::new(Vec::new());
+        let log = Mutex::new(Vec::new());
         let mut rollback = Rollback::new();
         for step in 1..=3 {
             let log = &log;
             rollback.on_failure(move || {
-                log.borrow_mut().push(step);
+                log.lock().unwrap().push(step);
                 Err(NetError::BadName {
                     name: String::new(),
                 })
             });
         }
         drop(rollback);
-        assert_eq!(*log.borrow(), [3, 2, 1]);
+        assert_eq!(*log.lock().unwrap(), [3, 2, 1]);
 
         let mut rollback = Rollback::new();
         rollback.on_failure(|| {
-            log.borrow_mut().push(9);
+            log.lock().unwrap().push(9);
             Ok(())
         });
         rollback.commit();
-        assert_eq!(*log.borrow(), [3, 2, 1]);
+        assert_eq!(*log.lock().unwrap(), [3, 2, 1]);
     }
 }

@@ -82,7 +82,7 @@ fn command(name: &str, command: u32, data: u32) -> io::Result<u32> {
     for (to, from) in request.name.iter_mut().zip(name.bytes()) {
         *to = from as c_char;
     }
-    // SAFETY: `request` has the layout and the size of struct ifreq, its name ends with a zero
+    // SAFETY: `request` has the layout and at least the size of struct ifreq, its name ends with a zero
     // byte, and its pointer leads to a struct ethtool_value, which is all that the commands of
     // `Offload` read and write; both outlive the call.
     let result = unsafe {

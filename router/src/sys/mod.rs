@@ -1,7 +1,7 @@
-//! What safe libraries do not offer: the only unsafe code of the router.
+//! The only unsafe code: calls that the kernel knows and the safe crates do not.
 //!
-//! Each file wraps one kernel interface and hands out safe, owned types.
-
+//! Each wrapper takes and returns owned or borrowed descriptors and plain slices, so that nothing
+//! outside this folder handles a raw pointer.
 #![allow(unsafe_code)]
 
 pub mod ethtool;

@@ -120,23 +120,20 @@ pub fn attach(request: &AttachRequest<'_>) -> Result<Attached, NetError> {
         added: Vec::new(),
         warnings: Vec::new(),
     };
-    configure_inside(&inside, &pair.inside, request, &mut rollback, &mut attached)?;
-    if !wait_for_forwarding(&host, &pair.host)? {
-        let text =
-            "the bridge does not forward to it yet; its addresses may be unknown for a while";
-        attached.warnings.push(text.into());
-    }
-    if !attached.added.is_empty() {
-        target.run(|| {
-            let announce = |network: &Ipv4Net| arp::announce(&pair.inside, network.addr());
-            attached.added.iter().try_for_each(announce)
-        })??;
-    }
+    // Each change of the namespace costs a thread, so all of this is done on one.
+    target.run(|| {
+        configure_inside(&inside, &pair.inside, request, &mut rollback, &mut attached)?;
+        if !wait_for_forwarding(&host, &pair.host)? {
+            attached.warnings.push(NOT_FORWARDING.into());
+        }
+        let added: Vec<_> = attached.added.iter().map(Ipv4Net::addr).collect();
+        arp::announce(&pair.inside, &added)
+    })??;
     rollback.commit();
     Ok(attached)
 }
 
-/// Everything that is done inside the namespace; `netlink` leads there.
+/// Everything that is done inside the namespace, on a thread that is in it.
 fn configure_inside<'a>(
     netlink: &'a Netlink,
     link: &Link,
@@ -144,8 +141,7 @@ fn configure_inside<'a>(
     rollback: &mut Rollback<'a>,
     attached: &mut Attached,
 ) -> Result<(), NetError> {
-    let target = request.target;
-    target.run(|| request.timing.apply(request.interface))??;
+    request.timing.apply(request.interface)?;
     refuse_addresses_elsewhere(netlink, link, request)?;
     for network in request.addresses {
         let network = *network;
@@ -158,7 +154,7 @@ fn configure_inside<'a>(
     if request.multicast_filter {
         // Filtered before the interface can receive.
         let subnets = ipv4_networks(&netlink.addresses_of(link.index)?);
-        match target.run(|| multicast::allow_only(request.interface, &subnets))? {
+        match multicast::allow_only(request.interface, &subnets) {
             Err(error) if nft::is_unsupported(&error) => {
                 attached
                     .warnings
@@ -313,6 +309,8 @@ pub const OWNER_BYTES_MAX: usize = 200;
 /// How long to wait for a port to forward. The kernel may take a second when interfaces change
 /// often; when it takes longer, announcements may be lost, which is a warning.
 const FORWARDING_WAIT_MAX: Duration = Duration::from_millis(1500);
+const NOT_FORWARDING: &str =
+    "the bridge does not forward to it yet: its addresses may be unknown to others for a while";
 const FORWARDING_POLL: Duration = Duration::from_micros(500);
 
 #[cfg(test)]

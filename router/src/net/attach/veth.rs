@@ -7,7 +7,7 @@ use crate::net::bridge::{self, Bridge};
 use crate::net::netlink::{Link, LinkChange, Netlink, NewVeth, VethPeer};
 use crate::net::netns::{Namespace, NamespaceId};
 use crate::net::rollback::Rollback;
-use crate::net::{ALIAS, NetError};
+use crate::net::{ALIAS, NetError, is_ours};
 
 /// A veth pair with one end on the bridge.
 pub(super) struct Pair {
@@ -29,20 +29,23 @@ pub(super) fn ensure<'a>(
     rollback: &mut Rollback<'a>,
 ) -> Result<Pair, NetError> {
     let mut created = false;
-    let (host_end, inner_end) = match inside.link(request.interface)? {
-        Some(link) => (other_end(host, &link, bridge, request)?, link),
-        None => {
-            created = create(host, inside, bridge, request)?;
-            let link = inside.link_named(request.interface)?;
-            (other_end(host, &link, bridge, request)?, link)
-        }
-    };
+    if inside.link(request.interface)?.is_none()
+        && let Some(name) = create(host, inside, bridge, request)?
+    {
+        created = true;
+        rollback.on_failure(move || match host.link(&name)? {
+            Some(link) => host.delete_link(&link).map(drop),
+            None => Ok(()),
+        });
+    }
+    let inner_end = inside.link_named(request.interface)?;
+    let host_end = other_end(host, &inner_end, bridge, request)?;
     if created {
-        let undo = host_end.clone();
-        rollback.on_failure(move || host.delete_link(&undo).map(drop));
         bridge::no_host_traffic(&host_end.name)?;
     }
-    let alias = request.owner.map(alias_of);
+    // A pair that somebody else made stays theirs.
+    let ours = created || is_ours(host_end.alias.as_deref());
+    let alias = request.owner.filter(|_| ours).map(alias_of);
     let change = LinkChange {
         alias: alias.as_deref().or(created.then_some(ALIAS)),
         master: (host_end.master.is_none()).then_some(Some(bridge.link.index)),
@@ -81,14 +84,14 @@ pub(super) fn find(
     }))
 }
 
-/// Makes the pair under a name that is free. Returns false if the interface was made by somebody
-/// else at the same time.
+/// Makes the pair under a name that is free, and returns that name; none if the interface was
+/// made by somebody else at the same time.
 fn create(
     host: &Netlink,
     inside: &Netlink,
     bridge: &Bridge,
     request: &AttachRequest<'_>,
-) -> Result<bool, NetError> {
+) -> Result<Option<String>, NetError> {
     let mut attempt = 0;
     loop {
         let name = host_name(request, attempt);
@@ -105,10 +108,10 @@ fn create(
             },
         });
         match result {
-            Ok(()) => return Ok(true),
+            Ok(()) => return Ok(Some(name)),
             Err(error) if error.is(Errno::EXIST) => {
                 if inside.link(request.interface)?.is_some() {
-                    return Ok(false);
+                    return Ok(None);
                 }
                 attempt += 1;
                 if attempt == NAME_ATTEMPTS_MAX {

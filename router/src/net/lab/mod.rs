@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use proto::types::Mac;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use self::faults::Faults;
@@ -39,7 +40,7 @@ use super::netlink::{
     Link, LinkChange, LinkIndex, Netlink, NewBridge, NewVeth, PortState, Route, VethPeer,
 };
 use super::netns::Namespace;
-use super::{NetError, sysctl};
+use super::{KernelError, NetError, sysctl};
 
 /// Hosts and the switch between them. Dropping it ends the processes that were started in it and
 /// removes everything.
@@ -150,6 +151,9 @@ impl Lab {
     /// Adds a host and returns its number. Its link carries packets when this returns.
     pub fn add_host(&mut self, options: HostOptions) -> Result<usize, NetError> {
         let number = self.hosts.len();
+        if number >= HOSTS_MAX {
+            return Err(KernelError::new("add a host to a lab", Errno::NOSPC).into());
+        }
         let namespace = Namespace::new()?.labelled(format!("host {number}"));
         namespace.loopback_up()?;
         let small = u8::try_from(number).unwrap_or(u8::MAX);
@@ -275,7 +279,7 @@ impl LabProcess {
     pub fn terminate(&self) -> Result<(), NetError> {
         let failed = |errno: rustix::io::Errno| NetError::io("end a process", &errno.into());
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| failed(rustix::io::Errno::SRCH))?;
+        let pid = pid.ok_or_else(|| failed(Errno::SRCH))?;
         rustix::process::kill_process(pid, Signal::TERM).map_err(failed)
     }
 }
@@ -312,6 +316,8 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 30, 255, 254);
 const SWITCH_PREFIX: u8 = 16;
 /// The number of the first port of the switch: above any number that hosts get to.
 const FIRST_PORT: u32 = 100_000;
+/// Hosts of one lab, as far as addresses behind routers reach; more are refused.
+const HOSTS_MAX: usize = 250;
 /// How long a new link may take to carry packets.
 const READY_WAIT_MAX: Duration = Duration::from_secs(2);
 

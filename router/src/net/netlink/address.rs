@@ -23,7 +23,8 @@ impl Netlink {
     /// All addresses of the namespace, both families.
     pub fn addresses(&self) -> Result<Vec<Address>, NetError> {
         let request = Request::new(RTM_GETADDR, 0, &header(AF_UNSPEC, 0, 0));
-        self.address_list(&request)
+        let answer = self.socket.list(|| "list addresses".into(), &request)?;
+        Ok(answer.iter().filter_map(parse).collect())
     }
 
     /// The addresses of one link.
@@ -41,14 +42,12 @@ impl Netlink {
     ) -> Result<Vec<IpNet>, NetError> {
         let request = Request::new(RTM_GETADDR, 0, &header(AF_UNSPEC, 0, 0))
             .bytes(IFA_TARGET_NETNSID, &namespace.0.to_ne_bytes());
-        let mut all = self.address_list(&request)?;
+        let mut answer = self.socket.list(|| "list addresses".into(), &request)?;
+        // A kernel that does not know the attribute lists the addresses of this namespace.
+        answer.retain(|message| is_of(message, HEADER_BYTES, IFA_TARGET_NETNSID, namespace));
+        let mut all: Vec<Address> = answer.iter().filter_map(parse).collect();
         all.retain(|address| address.link == link);
         Ok(all.into_iter().map(|address| address.network).collect())
-    }
-
-    fn address_list(&self, request: &Request) -> Result<Vec<Address>, NetError> {
-        let answer = self.socket.list(|| "list addresses".into(), request)?;
-        Ok(answer.iter().filter_map(parse).collect())
     }
 
     /// Gives a link an address. Returns whether it is new.
@@ -111,6 +110,17 @@ fn parse(message: &Message) -> Option<Address> {
         link: LinkIndex(wire::u32_at(header, 4)),
         network: IpNet::new(ip(value)?, header[1]).ok()?,
     })
+}
+
+/// Whether an answer says that it is about that namespace.
+pub(super) fn is_of(
+    message: &Message,
+    header_bytes: usize,
+    attribute: u16,
+    namespace: NamespaceNumber,
+) -> bool {
+    let number = message.attributes(header_bytes).array(attribute);
+    number.map(i32::from_ne_bytes) == Some(namespace.0)
 }
 
 /// The address of 4 or 16 bytes.

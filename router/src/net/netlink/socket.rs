@@ -1,7 +1,7 @@
 //! A synchronous netlink socket: one request, then its answers.
 
-use std::cell::Cell;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -14,11 +14,12 @@ use crate::net::{KernelError, NetError};
 use crate::sys::sockopt;
 
 /// A netlink socket. It belongs to the network namespace in which it was opened, for ever, and
-/// may be used from any thread.
+/// may be used from any thread; requests of several threads wait for each other.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
-    sequence: Cell<u32>,
+    /// The number of the last request, held for as long as that is being answered.
+    sequence: Mutex<u32>,
 }
 
 impl Socket {
@@ -51,15 +52,17 @@ impl Socket {
         }
         Ok(Socket {
             fd,
-            sequence: Cell::new(0),
+            sequence: Mutex::new(0),
         })
     }
 
     /// Sends a request and waits until the kernel has done it. `what` is the sentence with which
     /// an error starts.
     pub fn execute(&self, what: impl FnOnce() -> String, request: Request) -> Result<(), NetError> {
-        let sequence = self.send_one(request, wire::NLM_F_ACK);
-        match sequence.and_then(|sequence| self.collect(sequence, Until::Acknowledged)) {
+        let answer = self
+            .exchange()
+            .ask(request, wire::NLM_F_ACK, Until::Acknowledged);
+        match answer {
             Ok(_) => Ok(()),
             Err(failure) => Err(failure.at(what())),
         }
@@ -71,8 +74,9 @@ impl Socket {
         what: impl FnOnce() -> String,
         request: Request,
     ) -> Result<Message, NetError> {
-        let sequence = self.send_one(request, wire::NLM_F_ACK);
-        let answer = sequence.and_then(|sequence| self.collect(sequence, Until::Acknowledged));
+        let answer = self
+            .exchange()
+            .ask(request, wire::NLM_F_ACK, Until::Acknowledged);
         let found = answer.and_then(|messages| messages.into_iter().next().ok_or(Failure::Shape));
         found.map_err(|failure| failure.at(what()))
     }
@@ -85,8 +89,10 @@ impl Socket {
         request: &Request,
     ) -> Result<Vec<Message>, NetError> {
         for attempt in 1.. {
-            let sequence = self.send_one(request.clone(), wire::NLM_F_DUMP);
-            match sequence.and_then(|sequence| self.collect(sequence, Until::Done)) {
+            let answer = self
+                .exchange()
+                .ask(request.clone(), wire::NLM_F_DUMP, Until::Done);
+            match answer {
                 Err(Failure::Interrupted) if attempt < LIST_ATTEMPTS_MAX => {}
                 Err(failure) => return Err(failure.at(what())),
                 Ok(messages) => return Ok(messages),
@@ -103,21 +109,24 @@ impl Socket {
         steps: Vec<(String, Request)>,
         end: Request,
     ) -> Result<(), NetError> {
-        let first = self.next_sequence();
+        let mut exchange = self.exchange();
+        let first = exchange.next_sequence();
         let mut datagram = begin.finish(first, 0);
         let mut open = Vec::with_capacity(steps.len());
         for (what, request) in steps {
-            let sequence = self.next_sequence();
+            let sequence = exchange.next_sequence();
             datagram.extend(request.finish(sequence, wire::NLM_F_ACK));
             open.push((sequence, what));
         }
-        datagram.extend(end.finish(self.next_sequence(), 0));
+        datagram.extend(end.finish(exchange.next_sequence(), 0));
         let whole = "change the packet filter";
-        self.send(&datagram).map_err(|failure| failure.at(whole))?;
+        exchange
+            .send(&datagram)
+            .map_err(|failure| failure.at(whole))?;
         let mut first_error = None;
         let mut buffer = vec![0; RECEIVE_BYTES];
         while !open.is_empty() {
-            let received = self.receive(&mut buffer);
+            let received = exchange.receive(&mut buffer);
             for message in received.map_err(|failure| failure.at(whole))? {
                 if message.kind != NLMSG_ERROR {
                     continue;
@@ -140,20 +149,36 @@ impl Socket {
         first_error.map_or(Ok(()), Err)
     }
 
-    fn next_sequence(&self) -> u32 {
-        let sequence = self.sequence.get().wrapping_add(1).max(1);
-        self.sequence.set(sequence);
-        sequence
+    fn exchange(&self) -> Exchange<'_> {
+        // A panic elsewhere leaves no more than unread answers, which are passed over.
+        let sequence = self.sequence.lock();
+        Exchange {
+            fd: &self.fd,
+            sequence: sequence.unwrap_or_else(PoisonError::into_inner),
+        }
     }
+}
 
-    fn send_one(&self, request: Request, flags: u16) -> Result<u32, Failure> {
+/// A request and its answers, which no other thread's come between.
+struct Exchange<'a> {
+    fd: &'a OwnedFd,
+    sequence: MutexGuard<'a, u32>,
+}
+
+impl Exchange<'_> {
+    fn ask(&mut self, request: Request, flags: u16, until: Until) -> Result<Vec<Message>, Failure> {
         let sequence = self.next_sequence();
         self.send(&request.finish(sequence, flags))?;
-        Ok(sequence)
+        self.collect(sequence, until)
+    }
+
+    fn next_sequence(&mut self) -> u32 {
+        *self.sequence = self.sequence.wrapping_add(1).max(1);
+        *self.sequence
     }
 
     fn send(&self, datagram: &[u8]) -> Result<(), Failure> {
-        match rustix::net::send(&self.fd, datagram, SendFlags::empty()) {
+        match rustix::net::send(self.fd, datagram, SendFlags::empty()) {
             Ok(sent) if sent == datagram.len() => Ok(()),
             Ok(_) => Err(Failure::Shape),
             Err(errno) => Err(Failure::Kernel(errno, None)),
@@ -195,7 +220,7 @@ impl Socket {
     fn receive(&self, buffer: &mut [u8]) -> Result<Vec<Message>, Failure> {
         loop {
             // With TRUNC the second number is the length of the whole datagram.
-            let received = rustix::net::recvfrom(&self.fd, &mut *buffer, RecvFlags::TRUNC);
+            let received = rustix::net::recvfrom(self.fd, &mut *buffer, RecvFlags::TRUNC);
             let (_, length, from) = match received {
                 Ok(received) => received,
                 Err(Errno::INTR) => continue,

@@ -273,3 +273,75 @@ fn errors_say_what_was_tried() {
         assert_eq!(none.to_string(), "no device none");
     });
 }
+
+#[test]
+fn links_move_and_are_renamed() {
+    needs_root!();
+    let other = Namespace::new().unwrap();
+    in_new_namespace(|| {
+        let netlink = Netlink::open().unwrap();
+        netlink.create_veth(&pair("a", "b")).unwrap();
+        let b = netlink.link_named("b").unwrap();
+        let change = LinkChange {
+            namespace: Some(other.as_fd()),
+            name: Some("moved"),
+            up: Some(true),
+            ..LinkChange::default()
+        };
+        netlink.change_link(&b, &change).unwrap();
+        assert_eq!(netlink.link("b").unwrap(), None);
+        let moved = other.netlink().unwrap().link_named("moved").unwrap();
+        assert!(moved.up);
+        assert_eq!(moved.mac, b.mac);
+    });
+}
+
+#[test]
+fn many_links_are_deleted_at_once() {
+    needs_root!();
+    in_new_namespace(|| {
+        let netlink = Netlink::open().unwrap();
+        netlink.delete_links(&[]).unwrap();
+        netlink.create_veth(&pair("stays", "stays-too")).unwrap();
+        let mut links = Vec::new();
+        for n in 0..5 {
+            let name = format!("a{n}");
+            netlink.create_veth(&pair(&name, &format!("b{n}"))).unwrap();
+            links.push(netlink.link_named(&name).unwrap());
+        }
+        netlink.delete_link(&links[0]).unwrap();
+        for _ in 0..2 {
+            netlink.delete_links(&links).unwrap();
+            let left = netlink.links().unwrap();
+            assert_eq!(
+                left.iter()
+                    .filter(|link| link.kind.as_deref() == Some("veth"))
+                    .count(),
+                2
+            );
+        }
+    });
+}
+
+#[test]
+fn threads_share_a_socket() {
+    needs_root!();
+    in_new_namespace(|| {
+        let netlink = Netlink::open().unwrap();
+        std::thread::scope(|scope| {
+            for n in 0..4 {
+                let netlink = &netlink;
+                scope.spawn(move || {
+                    for round in 0..20 {
+                        let (a, b) = (format!("a{n}-{round}"), format!("b{n}-{round}"));
+                        netlink.create_veth(&pair(&a, &b)).unwrap();
+                        let link = netlink.link_named(&b).unwrap();
+                        assert_eq!(link.name, b);
+                        netlink.links().unwrap();
+                        assert!(netlink.delete_link(&link).unwrap());
+                    }
+                });
+            }
+        });
+    });
+}
