@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -160,6 +160,14 @@ impl Trial {
         let running = self.start_plane(number)?;
         self.hosts.insert(number, running.on(host.container));
         Ok(())
+    }
+
+    /// Stops the plane of a host, which must be the last one, and opens a plain socket in its
+    /// place.
+    pub fn replace_by_socket(&mut self, number: usize) -> Result<UdpSocket, TrialError> {
+        self.hosts.remove(number).plane.stop();
+        let namespace = &self.lab.hosts()[number].namespace;
+        Ok(namespace.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)))??)
     }
 
     /// Gives a host another snapshot with the links that it has.

@@ -55,21 +55,26 @@ fn garbage_is_counted_and_harms_nobody() {
     check_balance(&trial);
 }
 
-/// A tunnel as the neighbour has it, to make packets that open.
+/// A tunnel as the neighbour has it, to make packets that open. The neighbour must be silent, since
+/// no counter may be used twice; those of what it has sent before are skipped.
 fn neighbour(key: Option<[u8; 32]>) -> Tunnel {
-    Tunnel::new(TunnelConfig {
+    let tunnel = Tunnel::new(TunnelConfig {
         id: LinkId(9),
         us: name(1),
         peer: name(0),
         key: key.map(proto::crypto::SessionKey::from_bytes),
         dialled: false,
         remote: None,
-    })
+    });
+    for _ in 0..1000 {
+        packet(&tunnel, &[]);
+    }
+    tunnel
 }
 
 fn packet(tunnel: &Tunnel, frames: &[(usize, usize, &[u8])]) -> Vec<u8> {
     let mut builder = PacketBuilder::new(tunnel, proto::sleeve::Channel::Df);
-    let mut packet = vec![0; 65507];
+    let mut packet = vec![0; 2000];
     for &(source, dest, frame) in frames {
         builder
             .append(&mut packet, name(source), name(dest), frame.len())
@@ -85,6 +90,7 @@ fn packet(tunnel: &Tunnel, frames: &[(usize, usize, &[u8])]) -> Vec<u8> {
 fn a_packet_that_comes_again_is_dropped() {
     needs_root!();
     let mut trial = Trial::pair(&Options::default()).unwrap();
+    let _silent = trial.replace_by_socket(1).unwrap();
     let tunnel = neighbour(Options::default().key);
     let mut heartbeat = [0; 22];
     heartbeat[21] = 5;
@@ -106,7 +112,8 @@ fn a_packet_that_comes_again_is_dropped() {
 fn odd_frames_are_dropped_one_by_one() {
     needs_root!();
     for options in both() {
-        let trial = Trial::pair(&options).unwrap();
+        let mut trial = Trial::pair(&options).unwrap();
+        let _silent = trial.replace_by_socket(1).unwrap();
         let tunnel = neighbour(options.key);
         let heartbeat = [0; 22];
         let good = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 9], &[0x88, 0xb5, 1]].concat();
@@ -132,9 +139,10 @@ fn odd_frames_are_dropped_one_by_one() {
             cut.truncate(cut.len() - 1);
             packets.push(cut);
         }
+        let before = count(&trial, 0, Count::PacketsReceived);
         send_all(&trial, &packets);
         assert!(wait_until(
-            || count(&trial, 0, Count::PacketsReceived) == packets.len() as u64
+            || count(&trial, 0, Count::PacketsReceived) >= before + packets.len() as u64
         ));
         let drops = |reason| dropped(&trial, 0, reason);
         assert!(wait_until(|| drops(DropReason::UnknownPeer) == 2));

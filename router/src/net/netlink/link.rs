@@ -265,21 +265,6 @@ impl Netlink {
         self.socket.execute(what, request)
     }
 
-    /// Makes a device, down, for the frames of another that carry this VLAN tag.
-    pub fn create_vlan(&self, name: &str, parent: &Link, tag: u16) -> Result<(), NetError> {
-        check_name(name)?;
-        let request = create(None)
-            .text(IFLA_IFNAME, name)
-            .u32(IFLA_LINK, parent.index.0)
-            .nest(IFLA_LINKINFO, |r| {
-                r.text(IFLA_INFO_KIND, "vlan").nest(IFLA_INFO_DATA, |r| {
-                    r.bytes(IFLA_VLAN_ID, &tag.to_ne_bytes())
-                })
-            });
-        self.socket
-            .execute(|| format!("create vlan {name}"), request)
-    }
-
     /// Changes properties of a device, in the order: namespace, MTU, MAC, name, alias, bridge,
     /// on or off. What was changed before a failure stays changed.
     pub fn change_link(&self, link: &Link, change: &LinkChange<'_>) -> Result<(), NetError> {
@@ -502,7 +487,6 @@ const VETH_INFO_PEER: u16 = 1;
 const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
-const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_VXLAN_GROUP: u16 = 2;
 const IFLA_VXLAN_LOCAL: u16 = 4;
