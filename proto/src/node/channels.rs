@@ -1,6 +1,6 @@
 //! Gossip: what comes in on channels, where it goes on to, and what we say ourselves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::config::{PEERS_PER_TURN_MAX, TOPOLOGY_MESSAGE_BYTES};
@@ -34,8 +34,6 @@ impl From<Content> for News {
 pub(super) struct Channels {
     ids: BTreeMap<Arc<str>, ChannelId>,
     table: Vec<(Arc<str>, Kind)>,
-    /// Channels whose state the driver was asked for.
-    asked: BTreeSet<ChannelId>,
 }
 
 #[derive(Debug)]
@@ -52,7 +50,6 @@ impl Channels {
         let mut channels = Channels {
             ids: BTreeMap::new(),
             table: Vec::new(),
-            asked: BTreeSet::new(),
         };
         channels.add(TOPOLOGY, Kind::Topology);
         for name in outside {
@@ -162,24 +159,20 @@ impl Node {
         self.tell(now, channel, Route::Neighbours { except }, content);
     }
 
-    /// Answers [`Output::NeedState`]: the complete state of a channel; `None` if it has none.
-    pub fn handle_state(&mut self, now: Time, channel: &str, state: Option<&[u8]>) {
+    /// Answers [`Output::NeedState`]: the complete state of a channel; `None` if there is nothing
+    /// to be said to this neighbour.
+    pub fn handle_state(&mut self, now: Time, channel: &str, conn: ConnId, state: Option<&[u8]>) {
         let Some(id) = self.channels.outside(channel) else {
             return;
         };
-        if !self.channels.asked.remove(&id) {
+        let Some(connection) = self.conns.get_mut(&conn) else {
             return;
+        };
+        for reach in connection.outbox.take_awaiting(id) {
+            let Some(state) = state else { continue };
+            self.send_payload(now, conn, id, reach, state);
         }
-        for conn in self.conns.keys().copied().collect::<Vec<_>>() {
-            let Some(connection) = self.conns.get_mut(&conn) else {
-                continue;
-            };
-            for reach in connection.outbox.take_awaiting(id) {
-                let Some(state) = state else { continue };
-                self.send_payload(now, conn, id, reach, state);
-                self.touched.insert(conn);
-            }
-        }
+        self.touched.insert(conn);
         self.settle(now);
     }
 
@@ -292,10 +285,18 @@ impl Node {
                     }
                 }
                 Some(Item::News(channel, reach, News::State)) => {
+                    let asked = connection.outbox.is_awaiting(channel);
                     connection.outbox.await_state(channel, reach);
-                    if self.channels.asked.insert(channel) {
+                    if !asked && let Some(member) = &mut connection.member {
+                        let first = member.told.states.insert(channel);
+                        let neighbour = member.peer;
                         let channel = self.channels.name(channel).clone();
-                        self.outputs.push_back(Output::NeedState { channel });
+                        self.outputs.push_back(Output::NeedState {
+                            channel,
+                            conn,
+                            neighbour,
+                            first,
+                        });
                     }
                 }
             }

@@ -1,5 +1,6 @@
 //! One TCP connection of ours, from its first byte to its last.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use super::config::{
 use super::event::{CloseReason, PeerLabel};
 use crate::connector::Dial;
 use crate::crypto::SessionKey;
-use crate::gossip::{Outbox, WINDOW_BYTES};
+use crate::gossip::{ChannelId, Outbox, WINDOW_BYTES};
 use crate::message::Message;
 use crate::overlay::OverlaySwitch;
 use crate::types::{ConnUid, PeerName, PeerUid, Time};
@@ -61,6 +62,8 @@ pub(super) struct Told {
     pub(super) ignored: bool,
     pub(super) dropped: bool,
     pub(super) mtu: Option<usize>,
+    /// Channels whose state was asked of the driver.
+    pub(super) states: BTreeSet<ChannelId>,
 }
 
 impl Connection {

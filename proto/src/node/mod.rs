@@ -91,10 +91,17 @@ pub enum Output {
         /// The channel's data.
         payload: Vec<u8>,
     },
-    /// The complete state of a channel is to be sent: answer by [`Node::handle_state`].
+    /// The complete state of a channel is to be sent down a connection: answer by
+    /// [`Node::handle_state`], at once or later.
     NeedState {
         /// The channel.
         channel: Arc<str>,
+        /// The connection.
+        conn: ConnId,
+        /// The peer at the other end.
+        neighbour: PeerName,
+        /// Whether the channel's state was never asked for this connection before.
+        first: bool,
     },
     /// There is a new link to a neighbour. Packets from it may come at once.
     LinkAdded(Box<LinkInfo>),

@@ -207,8 +207,9 @@ impl Rig {
                 }
             }
             Output::Dial { conn, to } => self.dials.push((*conn, *to)),
-            Output::NeedState { channel } => {
-                self.node.handle_state(self.now, channel, Some(b"state"));
+            Output::NeedState { channel, conn, .. } => {
+                self.node
+                    .handle_state(self.now, channel, *conn, Some(b"state"));
             }
             _ => {}
         }

@@ -408,12 +408,12 @@ impl World {
                     self.close_end(pipe, side, false);
                 }
             }
-            Output::NeedState { channel } => {
+            Output::NeedState { channel, conn, .. } => {
                 let index = CHANNELS.iter().position(|c| **c == *channel).unwrap();
                 let state = self.hosts[host].stores[index].encode();
                 let now = self.now;
                 if let Some(node) = &mut self.hosts[host].node {
-                    node.handle_state(now, &channel, Some(&state));
+                    node.handle_state(now, &channel, conn, Some(&state));
                 }
             }
             Output::Deliver {

@@ -163,15 +163,16 @@ fn relays_go_on_but_not_back() {
 }
 
 #[test]
-fn state_is_encoded_once_for_all() {
+fn state_is_asked_for_each_connection() {
     let (mut rig, a, b) = line();
     rig.node.broadcast(rig.now, "IPallocation", Content::State);
     rig.work();
-    let asked = rig
-        .outputs
-        .iter()
-        .filter(|o| matches!(o, Output::NeedState { .. }));
-    assert_eq!(asked.count(), 1);
+    let asked = rig.outputs.iter().filter_map(|output| match output {
+        Output::NeedState { conn, first, .. } => Some((*conn, *first)),
+        _ => None,
+    });
+    // The first state went when the connection was made.
+    assert_eq!(asked.collect::<Vec<_>>(), [(a, false), (b, false)]);
     let message = Message::Broadcast {
         channel: "IPallocation",
         source: name(US),
@@ -182,7 +183,7 @@ fn state_is_encoded_once_for_all() {
     }
     // An answer that nobody asked for goes nowhere.
     rig.node
-        .handle_state(rig.now, "IPallocation", Some(b"more"));
+        .handle_state(rig.now, "IPallocation", a, Some(b"more"));
     rig.work();
     assert!(rig.received(a).is_empty());
 }

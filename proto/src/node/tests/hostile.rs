@@ -277,8 +277,8 @@ fn calls_for_what_is_gone_change_nothing() {
     rig.node
         .handle_special(rig.now, link, from, Special::FragmentationTest);
     rig.node.handle_too_big(rig.now, link, 0);
-    rig.node.handle_state(rig.now, "IPallocation", None);
-    rig.node.handle_state(rig.now, "what", Some(b"x"));
+    rig.node.handle_state(rig.now, "IPallocation", conn, None);
+    rig.node.handle_state(rig.now, "what", conn, Some(b"x"));
     rig.node.close(rig.now, conn, "no");
     rig.node.handle_timeout(rig.now);
     rig.outputs.clear();
