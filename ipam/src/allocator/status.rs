@@ -102,7 +102,8 @@ pub struct TakeoverStatus {
 }
 
 impl Allocator {
-    pub(super) fn status(&self) -> Status {
+    /// How everything is at this moment, what is not saved yet included.
+    pub fn status(&self) -> Status {
         let space = self.state.space();
         let universe = self.state.ring().universe();
         let holdings = self.state.holdings();

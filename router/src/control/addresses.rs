@@ -76,18 +76,33 @@ impl Addresses {
 
 /// The channels of the allocator, as the node is to know them.
 pub fn channels() -> Vec<String> {
-    [Channel::Ring, Channel::Leases].iter().map(|channel| channel.name().to_owned()).collect()
+    [Channel::Ring, Channel::Leases]
+        .iter()
+        .map(|channel| channel.name().to_owned())
+        .collect()
 }
 
 fn channel(name: &str) -> Option<Channel> {
-    [Channel::Ring, Channel::Leases].into_iter().find(|channel| channel.name() == name)
+    [Channel::Ring, Channel::Leases]
+        .into_iter()
+        .find(|channel| channel.name() == name)
 }
 
 impl Control {
     /// Both clocks.
     pub(super) fn clock(&self) -> Clock {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Clock { now: self.now(), wall: wall.as_secs() }
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Clock {
+            now: self.now(),
+            wall: wall.as_secs(),
+        }
+    }
+
+    /// The subnet of requests that name none; `None` if addresses are not allocated.
+    pub fn default_subnet(&self) -> Option<ipam::range::Cidr> {
+        Some(self.addresses.as_ref()?.allocator.status().default_subnet)
     }
 
     /// Hands a request to the allocator. The answer comes at the deadline at the latest, if there
@@ -104,7 +119,9 @@ impl Control {
         let (answer, wait) = oneshot::channel();
         addresses.waiting.insert(id, answer);
         let deadline = time_max.map(|time| clock.now + time);
-        addresses.allocator.handle_request(clock, id, deadline, request);
+        addresses
+            .allocator
+            .handle_request(clock, id, deadline, request);
         Some((id, wait))
     }
 
@@ -120,7 +137,9 @@ impl Control {
 
     pub(super) fn handle_saved(&mut self, (id, result): Saved) {
         let clock = self.clock();
-        let Some(addresses) = &mut self.addresses else { return };
+        let Some(addresses) = &mut self.addresses else {
+            return;
+        };
         match result {
             Ok(()) => addresses.allocator.handle_persisted(clock, id, Ok(())),
             // The batches behind the first failed one fail with it.
@@ -128,7 +147,9 @@ impl Control {
             Err(error) => {
                 tracing::error!(%error, "addresses were not saved");
                 addresses.failed = addresses.handed;
-                addresses.allocator.handle_persisted(clock, id, Err(error.to_string()));
+                addresses
+                    .allocator
+                    .handle_persisted(clock, id, Err(error.to_string()));
                 self.store.resume();
             }
         }
@@ -151,14 +172,23 @@ impl Control {
         kind: DeliveryKind,
         payload: &[u8],
     ) -> bool {
-        let (Some(channel), clock) = (channel(name), self.clock()) else { return false };
-        let Some(addresses) = &mut self.addresses else { return false };
+        let (Some(channel), clock) = (channel(name), self.clock()) else {
+            return false;
+        };
+        let Some(addresses) = &mut self.addresses else {
+            return false;
+        };
         let kind = match kind {
             DeliveryKind::Unicast { source } => Delivery::Unicast(source),
             DeliveryKind::Broadcast { source } => Delivery::Broadcast(source),
             DeliveryKind::Gossip => Delivery::Gossip,
         };
-        let message = Incoming { channel, kind, via, payload };
+        let message = Incoming {
+            channel,
+            kind,
+            via,
+            payload,
+        };
         addresses.allocator.handle_message(clock, message);
         true
     }
@@ -171,8 +201,12 @@ impl Control {
         neighbour: PeerName,
         first: bool,
     ) -> bool {
-        let (Some(channel), clock) = (channel(name), self.clock()) else { return false };
-        let Some(addresses) = &mut self.addresses else { return false };
+        let (Some(channel), clock) = (channel(name), self.clock()) else {
+            return false;
+        };
+        let Some(addresses) = &mut self.addresses else {
+            return false;
+        };
         addresses.last_state += 1;
         let token = addresses.last_state;
         addresses.states.insert(token, (channel, conn));
@@ -184,7 +218,9 @@ impl Control {
     /// Peers or routes changed.
     pub(super) fn tell_allocator_of_peers(&mut self) {
         let clock = self.clock();
-        let Some(addresses) = &mut self.addresses else { return };
+        let Some(addresses) = &mut self.addresses else {
+            return;
+        };
         let (topology, routes) = (self.node.topology(), self.node.routes());
         let us = self.node.us();
         let peers = topology.peers().map(|peer| Peer {
@@ -207,8 +243,10 @@ impl Control {
     /// Does what the allocator wants. Tells whether there was anything.
     pub(super) fn act_for_allocator(&mut self) -> bool {
         let mut acted = false;
-        while let Some(output) =
-            self.addresses.as_mut().and_then(|addresses| addresses.allocator.poll_output())
+        while let Some(output) = self
+            .addresses
+            .as_mut()
+            .and_then(|addresses| addresses.allocator.poll_output())
         {
             acted = true;
             self.act_on_allocator(output);
@@ -219,7 +257,9 @@ impl Control {
     fn act_on_allocator(&mut self, output: Output) {
         let now = self.now();
         let store = Arc::clone(&self.store);
-        let Some(addresses) = &mut self.addresses else { return };
+        let Some(addresses) = &mut self.addresses else {
+            return;
+        };
         match output {
             Output::Persist(batch) => addresses.save(&store, &batch),
             Output::Reply { request, result } => {
@@ -228,22 +268,34 @@ impl Control {
                     let _ = answer.send(result);
                 }
             }
-            Output::Unicast { channel, to, payload } => {
-                self.node.send_unicast(now, channel.name(), to, payload);
+            Output::Unicast {
+                channel,
+                to,
+                payload,
+            } => {
+                self.node.send_unicast(now, channel.name(), to, &payload);
             }
             Output::BroadcastState => {
-                self.node.broadcast(now, Channel::Ring.name(), Content::State);
+                self.node
+                    .broadcast(now, Channel::Ring.name(), Content::State);
             }
             Output::Broadcast { channel, payload } => {
-                self.node.broadcast(now, channel.name(), Content::Payload(payload));
+                self.node
+                    .broadcast(now, channel.name(), Content::Payload(payload));
             }
-            Output::Relay { channel, source, payload } => {
+            Output::Relay {
+                channel,
+                source,
+                payload,
+            } => {
                 let content = payload.map_or(Content::State, Content::Payload);
-                self.node.relay_broadcast(now, channel.name(), source, content);
+                self.node
+                    .relay_broadcast(now, channel.name(), source, content);
             }
             Output::State { token, payload } => {
                 if let Some((channel, conn)) = addresses.states.remove(&token) {
-                    self.node.handle_state(now, channel.name(), conn, payload.as_deref());
+                    self.node
+                        .handle_state(now, channel.name(), conn, payload.as_deref());
                 }
             }
             Output::Alarm(alarm) => tracing::error!("{alarm}"),
