@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 pub use self::frames::{fuzz_ethernet, fuzz_fragment, fuzz_join, fuzz_sleeve, fuzz_split};
+pub use self::names::{fuzz_dns_message, fuzz_names_gossip};
 
 use crate::crypto::PrivateKey;
 use crate::features::Features;
@@ -14,6 +15,7 @@ use crate::types::{PeerName, PeerUid};
 use crate::wire::{Phase, Wire, WireConfig, WireEvent};
 
 mod frames;
+mod names;
 
 /// A gob stream, all of whose values are skipped.
 pub fn fuzz_gob(data: &[u8]) {
