@@ -109,8 +109,7 @@ impl Key {
     }
 
     fn cmp_folded(&self, other: &Key) -> Ordering {
-        fold(&self.hostname)
-            .cmp(fold(&other.hostname))
+        cmp_folded(self.hostname.as_bytes(), other.hostname.as_bytes())
             .then_with(|| self.origin.cmp(&other.origin))
             .then_with(|| self.container.cmp(&other.container))
             .then_with(|| self.addr.cmp(&other.addr))
@@ -126,8 +125,14 @@ impl Key {
     }
 }
 
-fn fold(text: &str) -> impl Iterator<Item = u8> {
-    text.bytes().map(|byte| byte.to_ascii_lowercase())
+/// Compares with letters folded to lower case. What is equal as it stands is passed over eight
+/// bytes at a time: names share long beginnings and seldom differ in case.
+fn cmp_folded(a: &[u8], b: &[u8]) -> Ordering {
+    const STEP: usize = 8;
+    let pairs = a.chunks_exact(STEP).zip(b.chunks_exact(STEP));
+    let same = pairs.take_while(|(a, b)| a == b).count() * STEP;
+    let fold = |byte: &u8| byte.to_ascii_lowercase();
+    a[same..].iter().map(fold).cmp(b[same..].iter().map(fold))
 }
 
 impl Ord for Key {
