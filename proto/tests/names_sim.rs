@@ -1,14 +1,15 @@
-//! Many peers gossip their names over a model of the mesh: per-connection senders that merge what
-//! waits, gossip to random neighbours, broadcasts along routes, complete state every 30 s.
+//! Many peers gossip their names over a model of the mesh: gossip to random neighbours, broadcasts
+//! along routes, complete state every 30 s.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use proto::names::{Filter, Names, NamesConfig, Output, UnixSecs, gossip};
+use proto::names::{Filter, Names, NamesConfig, Output, UnixSecs};
 use proto::types::{PeerName, Time};
 
 const WALL: i64 = 1_700_000_000;
@@ -16,20 +17,13 @@ const WALL: i64 = 1_700_000_000;
 const HOP: Duration = Duration::from_millis(10);
 const GOSSIP_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What waits at one end of a connection.
-#[derive(Default)]
-struct Sender {
-    gossip: Option<Vec<u8>>,
-    broadcasts: BTreeMap<PeerName, Vec<u8>>,
-}
-
-impl Sender {
-    fn merge(pending: Option<Vec<u8>>, payload: &[u8]) -> Vec<u8> {
-        match pending {
-            Some(pending) => gossip::combine(&pending, payload).unwrap(),
-            None => payload.to_vec(),
-        }
-    }
+/// A message on its way.
+struct Message {
+    from: usize,
+    to: usize,
+    /// Who broadcast it; gossip has none.
+    source: Option<PeerName>,
+    payload: Rc<[u8]>,
 }
 
 struct Mesh {
@@ -43,7 +37,7 @@ struct Mesh {
     weights: Vec<BTreeMap<usize, usize>>,
     /// Per source, per peer: where the peer passes broadcasts of the source on to.
     routes: Vec<Vec<Vec<usize>>>,
-    senders: BTreeMap<(usize, usize), Sender>,
+    on_their_way: Vec<Message>,
     /// How many of the peers, from the first, send their complete state.
     gossiping: usize,
     loss: f64,
@@ -96,7 +90,7 @@ impl Mesh {
             weights: hops.iter().map(weigh).collect(),
             routes: (0..count).map(|source| broadcast(&links, source)).collect(),
             links,
-            senders: BTreeMap::new(),
+            on_their_way: Vec::new(),
             gossiping: count,
             loss: 0.0,
             bytes: 0,
@@ -122,11 +116,14 @@ impl Mesh {
     }
 
     fn relay(&mut self, index: usize, source: PeerName, payload: &[u8]) {
-        for &next in &self.routes[source.as_u64() as usize - 1][index] {
-            let sender = self.senders.entry((index, next)).or_default();
-            let pending = sender.broadcasts.remove(&source);
-            let merged = Sender::merge(pending, payload);
-            sender.broadcasts.insert(source, merged);
+        let payload: Rc<[u8]> = payload.into();
+        for &to in &self.routes[source.as_u64() as usize - 1][index] {
+            self.on_their_way.push(Message {
+                from: index,
+                to,
+                source: Some(source),
+                payload: payload.clone(),
+            });
         }
     }
 
@@ -134,6 +131,7 @@ impl Mesh {
         let mut weights = self.weights[index].clone();
         weights.retain(|neighbour, _| Some(name(*neighbour)) != except);
         let reach: usize = weights.values().sum::<usize>() + 1;
+        let payload: Rc<[u8]> = payload.into();
         let wanted = ((2.0 * (reach as f64).log2()) as usize).min(weights.len());
         for _ in 0..wanted {
             let mut draw = self.rng.usize(0..weights.values().sum());
@@ -144,8 +142,12 @@ impl Mesh {
             });
             let next = *picked.unwrap().0;
             weights.remove(&next);
-            let sender = self.senders.entry((index, next)).or_default();
-            sender.gossip = Some(Sender::merge(sender.gossip.take(), payload));
+            self.on_their_way.push(Message {
+                from: index,
+                to: next,
+                source: None,
+                payload: payload.clone(),
+            });
         }
     }
 
@@ -164,24 +166,19 @@ impl Mesh {
         }
         self.now += HOP;
         let wall = self.wall();
-        for ((from, to), sender) in std::mem::take(&mut self.senders) {
-            let peer = &mut self.peers[to];
-            if let Some(payload) = sender.gossip {
-                (self.bytes, self.messages) =
-                    (self.bytes + payload.len() as u64, self.messages + 1);
-                if self.rng.f64() >= self.loss {
-                    peer.handle_gossip(self.now, wall, name(from), &payload)
-                        .unwrap();
-                }
+        for message in std::mem::take(&mut self.on_their_way) {
+            self.bytes += message.payload.len() as u64;
+            self.messages += 1;
+            if self.rng.f64() < self.loss {
+                continue;
             }
-            for (source, payload) in sender.broadcasts {
-                (self.bytes, self.messages) =
-                    (self.bytes + payload.len() as u64, self.messages + 1);
-                if self.rng.f64() >= self.loss {
-                    peer.handle_broadcast(self.now, wall, source, &payload)
-                        .unwrap();
-                }
+            let (peer, payload) = (&mut self.peers[message.to], &message.payload);
+            match message.source {
+                Some(source) => peer.handle_broadcast(self.now, wall, source, payload),
+                None => peer.handle_gossip(self.now, wall, name(message.from), payload),
             }
+            .unwrap();
+            self.collect(message.to);
         }
         for peer in &mut self.peers {
             peer.handle_timeout(self.now);
@@ -195,7 +192,7 @@ impl Mesh {
             for index in 0..self.peers.len() {
                 self.collect(index);
             }
-            if self.senders.is_empty() {
+            if self.on_their_way.is_empty() {
                 return steps;
             }
         }
@@ -215,7 +212,6 @@ impl Mesh {
         let (now, wall) = (self.now, self.wall());
         let names = &mut self.peers[index];
         names.add(now, wall, &container, &hostname, addr).unwrap();
-        self.collect(index);
     }
 
     fn remove(&mut self, index: usize, host: usize) {
@@ -226,7 +222,6 @@ impl Mesh {
         };
         let (now, wall) = (self.now, self.wall());
         assert_eq!(self.peers[index].delete(now, wall, &filter), 1);
-        self.collect(index);
     }
 
     /// How many peers differ from the first.

@@ -176,16 +176,6 @@ pub fn encode_with_ids(ids: [i64; 3], timestamp: UnixSecs, entries: Vec<Entry>) 
     write(Encoder::with_ids(ids), timestamp, &for_the_wire(entries))
 }
 
-/// Makes one payload of two that wait for the same connection: entries of both in their newest
-/// states, and the timestamp of `later`.
-pub fn combine(pending: &[u8], later: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut pending = decode(pending)?;
-    let later = decode(later)?;
-    pending.entries.extend(later.entries);
-    normalise(&mut pending.entries);
-    Ok(encode_one(later.timestamp, pending.entries))
-}
-
 /// How many of the first entries fit one payload; at least one, however long.
 pub(super) fn fitting<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
     let mut bytes = OVERHEAD_BYTES_MAX;

@@ -29,6 +29,8 @@ pub struct Names {
     /// Peers of which an event told; see [`Event`].
     told: BTreeSet<PeerName>,
     outputs: VecDeque<Output>,
+    /// Entries of ours to be broadcast, and our wall clock at the last of them.
+    unsaid: (UnixSecs, Vec<Entry>),
     next_expiry: Time,
     /// Where the next complete state starts if the one before was too long.
     state_from: Option<Arc<Key>>,
@@ -47,6 +49,7 @@ impl Names {
             counters: Counters::default(),
             told: BTreeSet::new(),
             outputs: VecDeque::new(),
+            unsaid: (UnixSecs::default(), Vec::new()),
             next_expiry: now + EXPIRY_INTERVAL,
             state_from: None,
         }
@@ -243,8 +246,13 @@ impl Names {
         Some(held.map_or(self.next_expiry, |held| held.min(self.next_expiry)))
     }
 
-    /// What is to be done next. Calls with `&mut self` other than the polls add to it.
+    /// What is to be done next. Calls with `&mut self` other than the polls add to it; what
+    /// several of them want broadcast goes together.
     pub fn poll_output(&mut self) -> Option<Output> {
+        let (wall, unsaid) = (self.unsaid.0, std::mem::take(&mut self.unsaid.1));
+        for payload in gossip::encode(wall, unsaid) {
+            self.outputs.push_back(Output::Broadcast { payload });
+        }
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
@@ -367,11 +375,10 @@ impl Names {
         merged
     }
 
+    /// Has entries of ours broadcast, together with others that were not yet.
     fn broadcast(&mut self, wall: UnixSecs, entries: Vec<Entry>) {
-        let payloads = gossip::encode(wall, entries);
-        let outputs = payloads.into_iter();
-        self.outputs
-            .extend(outputs.map(|payload| Output::Broadcast { payload }));
+        self.unsaid.0 = wall;
+        self.unsaid.1.extend(entries);
     }
 
     fn gossip(&mut self, wall: UnixSecs, except: Option<PeerName>, entries: Vec<Entry>) {

@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
+use super::sockopt;
 use libc::{c_int, cmsghdr, in_pktinfo, in6_pktinfo, mmsghdr, msghdr, sockaddr_in, sockaddr_in6};
 
 /// The two ends of an exchange.
@@ -29,21 +30,7 @@ pub fn set_local_address_told(fd: impl AsFd, ipv6: bool) -> io::Result<()> {
         false => (libc::IPPROTO_IP, libc::IP_PKTINFO),
         true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
     };
-    let on: c_int = 1;
-    // SAFETY: the kernel reads the four bytes of `on` during the call.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_fd().as_raw_fd(),
-            level,
-            name,
-            ptr::from_ref(&on).cast(),
-            size_of::<c_int>() as libc::socklen_t,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    sockopt::set(fd, level, name, 1)
 }
 
 /// Room for an address of either family.

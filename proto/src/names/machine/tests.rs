@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::names::gossip::GossipData;
 use crate::names::table::{SKEW_SECS_MAX, TOMBSTONE_KEPT};
 use crate::names::{Index, domain, held};
 
@@ -669,20 +668,26 @@ fn overrides_stop_at_the_highest_version() {
 }
 
 #[test]
-fn pending_payloads_combine() {
-    let old = entry("c", 2, 1, "a.weave.local.", (0, 0));
-    let new = entry("c", 2, 1, "a.weave.local.", (1, 9));
-    let other = entry("c", 2, 2, "b.weave.local.", (0, 0));
-    let both = gossip::combine(
-        &payload(slice::from_ref(&new)),
-        &payload(&[old, other.clone()]),
-    );
-    let expected = GossipData {
-        timestamp: WALL,
-        entries: vec![new, other],
-        ..GossipData::default()
+fn what_is_said_at_once_goes_together() {
+    let mut names = names(2);
+    for (last, name) in [(1, "a.weave.local."), (2, "b.weave.local.")] {
+        let addr = Ipv4Addr::new(10, 32, 0, last);
+        names.add(Time::ZERO, WALL, "c", name, addr).unwrap();
+    }
+    let filter = Filter {
+        hostname: Some("a.weave.local"),
+        ..Filter::default()
     };
-    assert_eq!(gossip::decode(&both.unwrap()), Ok(expected));
+    names.delete(Time::ZERO, WALL, &filter);
+    let outputs = outputs(&mut names);
+    let [Output::Broadcast { payload }, Output::Index(_)] = &outputs[..] else {
+        panic!("{outputs:?}");
+    };
+    let expected = [
+        entry("c", 1, 1, "a.weave.local.", (1, WALL.0)),
+        entry("c", 1, 2, "b.weave.local.", (0, 0)),
+    ];
+    assert_eq!(gossip::decode(payload).unwrap().entries, expected);
 }
 
 fn any_entry() -> impl Strategy<Value = Entry> {
