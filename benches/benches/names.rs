@@ -68,13 +68,14 @@ fn answers(c: &mut Criterion) {
 
 /// A table of [`NAMES`] names of a hundred peers.
 fn full() -> Names {
-    let peers: Vec<PeerName> = (1..=100).map(|i| PeerName::from_u64(i).unwrap()).collect();
+    let peers: Vec<PeerName> = (2..=101).map(|i| PeerName::from_u64(i).unwrap()).collect();
     let domain: proto::names::Domain = "weave.local.".parse().unwrap();
     let config = |us| NamesConfig {
         us,
         domain: domain.clone(),
     };
-    let mut all = Names::new(config(peers[0]), Time::ZERO);
+    let us = PeerName::from_u64(1).unwrap();
+    let mut all = Names::new(config(us), Time::ZERO);
     all.handle_peers(Time::ZERO, WALL, &peers);
     for (i, &us) in (0..).zip(&peers) {
         let mut one = Names::new(config(us), Time::ZERO);

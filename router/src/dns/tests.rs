@@ -349,7 +349,7 @@ async fn lies_are_not_passed_on() {
     assert_eq!(rig.server.counts().upstream_mismatched, 6);
 
     let only_lies = upstream(move |query, _| lie(query)).await;
-    let rig = Rig::with(&[only_lies], "127.0.0.1:0", Duration::from_millis(300)).await;
+    let rig = Rig::with(&[only_lies], "127.0.0.1:0", Duration::from_millis(900)).await;
     assert_eq!(rig.ask(&packet).await, failure(&packet, 2));
     let counts = rig.server.counts();
     assert_eq!((counts.forward_failed, counts.upstream_mismatched), (1, 6));
