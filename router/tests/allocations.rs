@@ -1,7 +1,7 @@
 //! Carrying frames allocates nothing: neither in a sender's thread nor in a receiver's, whether
 //! frames are small or super-frames, encrypted or not.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -16,13 +16,14 @@ use std::net::SocketAddrV4;
 
 use proto::offload::split::Split;
 use proto::sleeve::fragment::Fragments;
-use proto::sleeve::{self, Channel, Choice, PacketBuilder, Tunnel};
+use proto::sleeve::{self, Channel, Choice, LinkId, PacketBuilder, Tunnel};
 use proto::switch::{Flood, LinkIndex};
-use proto::types::PeerName;
+use proto::types::{PeerName, Time};
 
 use super::Context;
 use super::counters::{Count, DropReason};
 use super::event::DataEvent;
+use super::pace::Pace;
 use super::snapshot::{Encap, Link};
 use crate::udp::{DATAGRAM_BYTES_MAX, Failure, Sender};
 
@@ -108,8 +109,11 @@ pub(super) struct Output {
 /// The packets of one link that are being filled, by channel.
 #[derive(Default)]
 struct Lane {
+    link: Option<LinkId>,
     open: [Option<Open>; 2],
     is_busy: bool,
+    /// Holds packets back, for neighbours that need it.
+    pace: Option<Box<Pace>>,
 }
 
 /// A packet that is being filled.
@@ -119,7 +123,15 @@ struct Open {
     room: usize,
 }
 
-/// A packet that waits for the flush.
+/// A sealed packet in the arena.
+struct Packet {
+    start: usize,
+    len: usize,
+    frames: usize,
+    channel: Channel,
+}
+
+/// What is remembered of a sealed packet until it has left.
 #[derive(Clone, Copy)]
 struct Sent {
     start: usize,
@@ -140,13 +152,57 @@ impl Output {
         }
     }
 
-    /// Makes lanes for the links of another snapshot. Nothing may be staged.
-    pub(super) fn reset(&mut self, links: usize) {
+    /// Makes lanes for the links of another snapshot. Nothing may be staged. What waits for links
+    /// that stay goes on waiting.
+    pub(super) fn reset(&mut self, cx: &Context<'_>) {
         debug_assert!(self.top == 0 && self.sender.is_empty());
-        self.lanes.clear();
-        self.lanes.resize_with(links, Lane::default);
+        let mut old = std::mem::take(&mut self.lanes);
+        let lane = |link: &Link| {
+            let kept = old.iter_mut().find(|lane| lane.link == Some(link.id()));
+            let kept = kept.and_then(|lane| lane.pace.take());
+            let new = || Box::new(Pace::new(link.burst_packets));
+            Lane {
+                link: Some(link.id()),
+                pace: (link.burst_packets > 0).then(|| kept.unwrap_or_else(new)),
+                ..Lane::default()
+            }
+        };
+        let links = cx.snapshot.links();
+        self.lanes = links.iter().map(lane).collect();
+        for pace in old.iter().filter_map(|lane| lane.pace.as_ref()) {
+            cx.counters.drop(DropReason::NoLink, pace.frames());
+        }
         self.busy.clear();
-        self.busy.reserve(links);
+        self.busy.reserve(links.len());
+    }
+
+    /// When something that waits may leave.
+    pub(super) fn due(&self) -> Option<Time> {
+        let paces = self.lanes.iter().filter_map(|lane| lane.pace.as_ref());
+        let waiting = paces.filter(|pace| pace.is_waiting());
+        waiting.map(|pace| pace.due()).min()
+    }
+
+    /// Sends what has waited long enough.
+    pub(super) fn release(&mut self, cx: &Context<'_>) {
+        for (index, link) in (0..).map(LinkIndex).zip(cx.snapshot.links()) {
+            while let Some(lane) = self.lanes.get_mut(index.get())
+                && let Some(pace) = &mut lane.pace
+                && let Some((waiting, bytes)) = pace.release(cx.now, self.arena.len() - self.top)
+            {
+                let packet = Packet {
+                    start: self.top,
+                    len: bytes.len(),
+                    frames: waiting.frames,
+                    channel: waiting.channel,
+                };
+                self.arena[packet.start..packet.start + packet.len].copy_from_slice(bytes);
+                self.top += packet.len;
+                let Encap::Sleeve(tunnel) = &link.encap;
+                self.commit(cx, index, tunnel, packet);
+            }
+        }
+        self.flush(cx);
     }
 
     /// Whether enough is staged to be sent although more input waits.
@@ -322,17 +378,43 @@ impl Output {
             start,
             room,
         } = open;
-        let frames = builder.frames();
         let is_last = start + room == self.top;
-        let Some(to) = tunnel.remote() else {
-            cx.counters.drop(DropReason::NoAddress, frames);
-            return;
-        };
+        let frames = builder.frames();
         let len = builder.finish(tunnel, &mut self.arena[start..start + room]);
         if is_last {
             // The next packet follows without a gap, so that both can share a run.
             self.top = start + len;
         }
+        let packet = Packet {
+            start,
+            len,
+            frames,
+            channel,
+        };
+        let pace = self.lanes.get_mut(link.get());
+        if let Some(pace) = pace.and_then(|lane| lane.pace.as_mut())
+            && !pace.admit(cx.now)
+        {
+            let bytes = &self.arena[start..start + len];
+            if pace.defer(bytes, frames, channel).is_err() {
+                cx.counters.drop(DropReason::Congested, frames);
+            }
+            return;
+        }
+        self.commit(cx, link, tunnel, packet);
+    }
+
+    /// Hands a sealed packet to the sender.
+    fn commit(&mut self, cx: &Context<'_>, link: LinkIndex, tunnel: &Tunnel, packet: Packet) {
+        let Some(to) = tunnel.remote() else {
+            return cx.counters.drop(DropReason::NoAddress, packet.frames);
+        };
+        let Packet {
+            start,
+            len,
+            frames,
+            channel,
+        } = packet;
         let segmentable = cx.shared.sockets.gso.is_on() && len <= tunnel.max_payload();
         if self.sent.len() == PACKETS_MAX || self.sender.is_full() {
             self.send_closed(cx);
