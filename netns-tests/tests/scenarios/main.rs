@@ -1,0 +1,3 @@
+//! Meshes of real processes on hosts made of namespaces; see the crate's documentation.
+
+mod pair;
