@@ -27,6 +27,15 @@ impl Capture {
     /// Captures from now on. A VLAN tag that a frame begins with is not seen: the kernel keeps it
     /// elsewhere.
     pub fn start(namespace: &Namespace, interface: &str) -> Capture {
+        Capture::of(namespace, interface, |_| true)
+    }
+
+    /// Captures only some frames from now on.
+    pub fn of(
+        namespace: &Namespace,
+        interface: &str,
+        wanted: impl Fn(&[u8]) -> bool + Send + 'static,
+    ) -> Capture {
         let link = namespace.netlink().unwrap().link_named(interface).unwrap();
         let open = || PacketSocket::open(link.index.0, true).unwrap();
         let socket = namespace.run(open).unwrap();
@@ -35,9 +44,11 @@ impl Capture {
         let thread = std::thread::spawn(move || {
             let mut buffer = vec![0; 128 * 1024];
             while !writer.stopping.load(Ordering::Relaxed) {
-                if let Ok(length) = socket.receive(&mut buffer, Duration::from_millis(50)) {
-                    let mut frames = writer.frames.lock().unwrap();
-                    frames.push(buffer[..length].to_vec());
+                let length = socket.receive(&mut buffer, Duration::from_millis(50));
+                if let Some(frame) = length.ok().map(|length| &buffer[..length])
+                    && wanted(frame)
+                {
+                    writer.frames.lock().unwrap().push(frame.to_vec());
                 }
             }
         });

@@ -18,6 +18,7 @@
 
 mod capture;
 mod container;
+mod cut;
 pub mod frame;
 mod launch;
 mod meddler;
@@ -31,6 +32,7 @@ use std::sync::OnceLock;
 
 pub use capture::Capture;
 pub use container::Container;
+pub use cut::Cutter;
 pub use launch::{Launch, Ran};
 pub use meddler::Meddler;
 pub use mesh::{Mesh, nickname, peer_name};

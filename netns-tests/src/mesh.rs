@@ -114,6 +114,21 @@ impl Mesh {
         self.wait_until_up(host);
     }
 
+    /// Starts our router on a host without telling it a name, and waits until it answers.
+    #[track_caller]
+    pub fn launch_unnamed(&mut self, host: usize) {
+        let member = &self.members[host];
+        let mut command = weft_command();
+        command.arg("launch");
+        command.arg("--db-prefix").arg(member.folder.join(""));
+        command.stdin(Stdio::null());
+        command.stdout(member.log.try_clone().unwrap());
+        command.stderr(member.log.try_clone().unwrap());
+        let process = self.lab.spawn(host, &mut command).unwrap();
+        self.members[host].process = Some(process);
+        self.wait_until_up(host);
+    }
+
     /// Starts all routers, each dialling those that `peers` names for it.
     #[track_caller]
     pub fn launch_all(&mut self, peers: &[&[usize]], launch: &Launch) {
