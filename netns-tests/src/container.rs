@@ -17,7 +17,7 @@ use crate::launch::MTU;
 use crate::{Capture, Kind, Mesh, wait};
 
 /// A container that is attached.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Container {
     /// Its namespace.
     pub namespace: Namespace,
@@ -58,6 +58,15 @@ impl Container {
             mac: link.mac.unwrap(),
             index: link.index.0,
             namespace,
+        }
+    }
+
+    /// The same container by another of its addresses.
+    #[must_use]
+    pub fn with_address(&self, address: Ipv4Addr) -> Container {
+        Container {
+            address,
+            ..self.clone()
         }
     }
 
