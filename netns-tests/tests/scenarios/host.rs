@@ -56,7 +56,7 @@ fn of_two_copies_one_runs() {
     command.args(second).env_clear();
     let mut second = mesh.lab.spawn(0, &mut command).unwrap();
     wait::until_true("one of them ends", wait::SOON, || {
-        second.try_wait().unwrap().is_some() != !mesh.is_running(0)
+        second.try_wait().unwrap().is_some() == mesh.is_running(0)
     });
     wait::until_true("the other answers", wait::SOON, || {
         mesh.get(0, "/status").is_some()

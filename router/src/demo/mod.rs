@@ -2,7 +2,7 @@
 //! what a user would want to know of them.
 //!
 //! The routers are processes of the own program, started and used by the commands that a user
-//! types. What is made ends with the [`Demo`]; after a kill -9, with the next one.
+//! types. What is made goes when it is over; after a kill -9, when the next one begins.
 
 mod measure;
 
