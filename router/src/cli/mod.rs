@@ -5,6 +5,7 @@ pub mod flags;
 mod address;
 mod addresses;
 mod attach;
+mod demo;
 mod error;
 mod expose;
 mod launch;
@@ -46,6 +47,7 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Demo(demo::DemoArgs),
     Launch(Box<flags::LaunchFlags>),
     Status(status::StatusArgs),
     Report(status::ReportArgs),
@@ -71,6 +73,7 @@ pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
     let cli = Cli::try_parse_from(args.map(long_form))?;
     let out = Output::standard();
     match cli.command {
+        Command::Demo(args) => args.run(&out).await,
         Command::Launch(flags) => launch::run(&flags, &out).await,
         Command::Status(args) => args.run(&out).await,
         Command::Report(args) => args.run(&out).await,

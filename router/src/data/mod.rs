@@ -166,7 +166,7 @@ impl DataPlane {
     pub fn send_special(&self, tunnel: &Tunnel, special: Special) -> Result<(), SpecialError> {
         let to = tunnel.remote().ok_or(SpecialError::NoAddress)?;
         let channel = special.channel();
-        let mut builder = PacketBuilder::new(tunnel, channel);
+        let mut builder = PacketBuilder::for_special(tunnel, channel);
         let mut packet = vec![0; builder.len() + PACKET_SPACE + special.frame_len()];
         let space = builder.append(&mut packet, tunnel.us(), tunnel.peer(), special.frame_len());
         special.write(space.ok_or(SpecialError::DoesNotFit)?);
