@@ -186,6 +186,7 @@ impl Node {
             encrypted: introduced.session_key.is_some(),
             key: params.key,
             trusted,
+            remote_overlays: remote.overlays.clone().unwrap_or_default().into(),
             overlay,
             told: Told::default(),
         })
@@ -241,6 +242,7 @@ impl Node {
                 conn,
                 peer,
                 overlay: view.overlay,
+                remote_overlays: member.remote_overlays.clone(),
                 uid: member.uid,
                 key: member.key.clone(),
                 dialled: outbound,

@@ -30,7 +30,7 @@ mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,6 +164,8 @@ pub struct LinkInfo {
     pub peer: PeerName,
     /// Its kind.
     pub overlay: Overlay,
+    /// The overlays that the neighbour offers, in its order; none if it is an old router.
+    pub remote_overlays: Arc<[String]>,
     /// The number of the connection, which is in heartbeats.
     pub uid: ConnUid,
     /// The key of packets; none for packets in the clear.
@@ -492,9 +494,3 @@ const ROUTES_BURST: u32 = 4;
 const ANNOUNCE_DELAY: Duration = Duration::from_millis(50);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 const ANNOUNCE_BURST: u32 = 3;
-
-/// A link's address may only be one that a packet can come from.
-fn is_source(address: SocketAddrV4) -> bool {
-    let ip = address.ip();
-    address.port() != 0 && !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast()
-}

@@ -1,10 +1,19 @@
 //! Many nodes in one process under virtual time: they agree in the end, whatever happens.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
+
 mod check;
 mod frames;
 mod plan;
 mod store;
+mod tcp;
 mod trace;
+mod udp;
 mod world;
 
 use std::time::Duration;
