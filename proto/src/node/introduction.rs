@@ -268,6 +268,8 @@ impl Node {
         self.event(event);
         if restarted || !known {
             self.send_all_state(conn);
+        } else {
+            self.send_recent_changes(now, conn);
         }
         if let Some(member) = self.member_mut(conn) {
             member.overlay.confirm(now);

@@ -197,6 +197,8 @@ pub struct Node {
     relays: Relays,
     /// Peers to be announced with us.
     announce: BTreeSet<PeerName>,
+    /// When entries of peers were last seen to change; forgotten after [`config::RECENT_TIME`].
+    changed: BTreeMap<PeerName, Time>,
     pace: Paces,
     garbage_at: Option<Time>,
     gossip_at: Time,
@@ -247,6 +249,7 @@ impl Node {
             channels: Channels::new(&config.channels),
             relays: Relays::default(),
             announce: BTreeSet::new(),
+            changed: BTreeMap::new(),
             pace: Paces {
                 routes: Pace::new(ROUTES_DELAY, ROUTES_INTERVAL, ROUTES_BURST),
                 announce: Pace::new(ANNOUNCE_DELAY, ANNOUNCE_INTERVAL, ANNOUNCE_BURST),
@@ -299,6 +302,7 @@ impl Node {
         }
         if self.gossip_at <= now {
             self.gossip_at = now + GOSSIP_INTERVAL;
+            self.changed.retain(|_, at| *at + config::RECENT_TIME > now);
             self.gossip_all_state();
         }
         if self.pace.announce.is_due(now) {
@@ -410,6 +414,9 @@ impl Node {
         self.garbage_at = None;
         let mut gone = self.topology.collect_garbage();
         self.note_topology(now);
+        for name in &gone {
+            self.changed.remove(name);
+        }
         if !gone.is_empty() {
             self.outputs.push_back(Output::PeersGone(gone.clone()));
         }
