@@ -10,8 +10,10 @@ use crate::crypto::PrivateKey;
 use crate::features::Features;
 use crate::gob::{Decoder, Value};
 use crate::message::{Message, OverlayMode};
+use crate::node::{ConnSecret, Content, Node, NodeConfig, Output};
+use crate::sleeve::{LinkId, Special};
 use crate::topology::{self, Topology};
-use crate::types::{PeerName, PeerUid};
+use crate::types::{ConnId, ConnUid, PeerName, PeerUid, Time};
 use crate::wire::{Phase, Wire, WireConfig, WireEvent};
 
 mod frames;
@@ -145,4 +147,134 @@ pub fn fuzz_topology(data: &[u8]) {
     let _ = crate::routes::Routes::calculate(&topology).broadcast(name);
     topology.collect_garbage();
     assert!(topology.peer(name).is_some());
+}
+
+/// A node with two neighbours, of which one does as `data` says: a choice as for [`fuzz_wire`]
+/// (never encrypted), then steps of one byte each with what belongs to them.
+pub fn fuzz_node(data: &[u8]) {
+    let Some((&choice, mut data)) = data.split_first() else {
+        return;
+    };
+    let config = NodeConfig {
+        channels: vec!["IPallocation".to_owned()],
+        ..NodeConfig::new(PeerName::from_bytes([9; 6]), "us", PeerUid(9), 1)
+    };
+    let mut rig = NodeRig {
+        node: Node::new(config, Time::ZERO),
+        now: Time::ZERO,
+        remotes: Vec::new(),
+        links: Vec::new(),
+    };
+    rig.accept(1, choice & !ENCRYPTED);
+    rig.accept(2, 0);
+    while let Some((step, rest)) = data.split_first() {
+        let len = match step % 8 {
+            0..4 => rest.first().map_or(0, |len| 1 + usize::from(*len)),
+            _ => 2,
+        };
+        let (body, rest) = rest.split_at(len.min(rest.len()));
+        rig.step(step % 8, body);
+        data = rest;
+    }
+}
+
+struct NodeRig {
+    node: Node,
+    now: Time,
+    remotes: Vec<(ConnId, Wire)>,
+    links: Vec<LinkId>,
+}
+
+impl NodeRig {
+    fn accept(&mut self, number: u8, choice: u8) {
+        let remote = std::net::SocketAddr::from(([10, 0, 0, number], 40_000));
+        let secret = ConnSecret {
+            key: [number; 32],
+            conn_id: u64::from(number),
+        };
+        let conn = self.node.handle_accepted(self.now, remote, secret);
+        self.remotes.push((conn, end(number, choice)));
+        self.work();
+    }
+
+    /// Moves bytes between the node and its neighbours until nobody has any.
+    fn work(&mut self) {
+        loop {
+            let mut idle = true;
+            while let Some(output) = self.node.poll_output() {
+                idle = false;
+                self.execute(output);
+            }
+            for (conn, wire) in &mut self.remotes {
+                while let Some(bytes) = wire.poll_transmit() {
+                    idle = false;
+                    self.node.handle_bytes(self.now, *conn, &bytes);
+                }
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn execute(&mut self, output: Output) {
+        match output {
+            Output::Send { conn, bytes } => {
+                let remote = self.remotes.iter_mut().find(|(other, _)| *other == conn);
+                if let Some((_, wire)) = remote {
+                    let _ = wire.handle_bytes(&bytes);
+                    while let Some(event) = wire.poll_event() {
+                        if let WireEvent::Message(message) = event {
+                            // What ends the original.
+                            assert!(message.first() != Some(&7) || message.len() >= 3);
+                        }
+                    }
+                }
+                self.node.handle_sent(self.now, conn, bytes.len());
+            }
+            Output::NeedState { channel } => {
+                self.node.handle_state(self.now, &channel, Some(b"state"));
+            }
+            Output::Deliver {
+                channel,
+                neighbour,
+                payload,
+                ..
+            } => {
+                let content = Content::Payload(payload);
+                self.node
+                    .relay_gossip(self.now, &channel, neighbour, content);
+            }
+            Output::LinkAdded(info) => self.links.push(info.link),
+            _ => {}
+        }
+    }
+
+    fn step(&mut self, step: u8, body: &[u8]) {
+        let number = body.iter().fold(0, |n, byte| n << 8 | u16::from(*byte));
+        let link = self.links.first().copied().unwrap_or(LinkId(0));
+        let from = std::net::SocketAddrV4::new([10, 0, 0, 1].into(), number);
+        let (conn, wire) = &mut self.remotes[0];
+        match step {
+            0..3 => drop(wire.send(body.get(1..).unwrap_or_default())),
+            3 => self.node.handle_bytes(self.now, *conn, body),
+            4 => {
+                let special = Special::MtuTest { mtu: number };
+                self.node.handle_special(self.now, link, from, special);
+            }
+            5 => {
+                let special = Special::Heartbeat(ConnUid(u64::from(number)));
+                self.node.handle_special(self.now, link, from, special);
+            }
+            6 => self
+                .node
+                .handle_too_big(self.now, link, usize::from(number)),
+            _ => {
+                self.now += std::time::Duration::from_millis(u64::from(number));
+                self.node.handle_timeout(self.now);
+                assert!(self.node.poll_timeout().is_none_or(|at| at > self.now));
+            }
+        }
+        self.work();
+    }
 }

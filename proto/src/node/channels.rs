@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::config::{PEERS_PER_TURN_MAX, TOPOLOGY_MESSAGE_BYTES};
+use super::config::{
+    GARBAGE_DELAY, PEERS_PER_TURN_MAX, RECENT_MAX, RECENT_TIME, TOPOLOGY_MESSAGE_BYTES,
+};
 use super::event::{CloseReason, Event};
 use super::{DeliveryKind, Node, Output};
 use crate::gossip::{ChannelId, Item, News, Reach, Route, SURROGATES_MAX, Seen, TOPOLOGY};
@@ -232,6 +234,28 @@ impl Node {
         }
     }
 
+    /// Tells a new neighbour that we could reach before what it may not have heard of: the way to
+    /// it may lead over a connection that is dead, though nobody noticed yet. While peers see the
+    /// mesh differently, broadcasts may go round in circles.
+    pub(super) fn send_recent_changes(&mut self, now: Time, conn: ConnId) {
+        let since = |at: Time| at + RECENT_TIME > now;
+        let mut recent: Vec<(Time, PeerName)> = self
+            .changed
+            .iter()
+            .filter(|(_, at)| since(**at))
+            .map(|(name, at)| (*at, *name))
+            .collect();
+        recent.sort_by(|a, b| b.cmp(a));
+        let names: BTreeSet<PeerName> = recent
+            .into_iter()
+            .take(RECENT_MAX)
+            .map(|(_, name)| name)
+            .collect();
+        if !names.is_empty() {
+            self.enqueue(conn, TOPOLOGY_ID, Reach::Neighbour, News::Peers(names));
+        }
+    }
+
     /// Tells some neighbours everything, as is done from time to time.
     pub(super) fn gossip_all_state(&mut self) {
         let route = Route::Neighbours { except: None };
@@ -440,8 +464,9 @@ impl Node {
             }
         }
         if !merged.improved.is_empty() {
-            self.garbage_at
-                .get_or_insert(now + super::config::GARBAGE_DELAY);
+            self.garbage_at.get_or_insert(now + GARBAGE_DELAY);
+            let changed = merged.improved.iter().map(|name| (*name, now));
+            self.changed.extend(changed);
         }
         let (route, names) = match kind {
             DeliveryKind::Broadcast { source } => (Route::Broadcast { source }, merged.named),

@@ -51,6 +51,8 @@ pub(super) struct Member {
     pub(super) key: Option<SessionKey>,
     /// Whether both ends trust the network between them.
     pub(super) trusted: bool,
+    /// What the other end offers.
+    pub(super) remote_overlays: Arc<[String]>,
     pub(super) overlay: OverlaySwitch,
     /// What was told already and is not told again.
     pub(super) told: Told,

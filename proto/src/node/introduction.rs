@@ -186,6 +186,7 @@ impl Node {
             encrypted: introduced.session_key.is_some(),
             key: params.key,
             trusted,
+            remote_overlays: remote.overlays.clone().unwrap_or_default().into(),
             overlay,
             told: Told::default(),
         })
@@ -241,6 +242,7 @@ impl Node {
                 conn,
                 peer,
                 overlay: view.overlay,
+                remote_overlays: member.remote_overlays.clone(),
                 uid: member.uid,
                 key: member.key.clone(),
                 dialled: outbound,
@@ -266,6 +268,8 @@ impl Node {
         self.event(event);
         if restarted || !known {
             self.send_all_state(conn);
+        } else {
+            self.send_recent_changes(now, conn);
         }
         if let Some(member) = self.member_mut(conn) {
             member.overlay.confirm(now);

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use super::connection::Member;
 use super::event::{CloseReason, Event, PeerLabel};
-use super::{Node, Output, is_source};
+use super::{Node, Output};
 use crate::message::{Message, MessageError};
 use crate::overlay::{ControlRejected, SwitchOutput};
 use crate::sleeve::{LinkId, Special};
@@ -250,4 +250,10 @@ impl Node {
         let told = std::mem::replace(&mut member.told.dropped, true);
         (!told).then(|| member.label.clone())
     }
+}
+
+/// Whether a packet can come from this address.
+fn is_source(address: SocketAddrV4) -> bool {
+    let ip = address.ip();
+    address.port() != 0 && !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast()
 }

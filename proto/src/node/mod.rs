@@ -30,7 +30,7 @@ mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,6 +171,8 @@ pub struct LinkInfo {
     pub peer: PeerName,
     /// Its kind.
     pub overlay: Overlay,
+    /// The overlays that the neighbour offers, in its order; none if it is an old router.
+    pub remote_overlays: Arc<[String]>,
     /// The number of the connection, which is in heartbeats.
     pub uid: ConnUid,
     /// The key of packets; none for packets in the clear.
@@ -202,6 +204,8 @@ pub struct Node {
     relays: Relays,
     /// Peers to be announced with us.
     announce: BTreeSet<PeerName>,
+    /// When entries of peers were last seen to change; forgotten after [`config::RECENT_TIME`].
+    changed: BTreeMap<PeerName, Time>,
     pace: Paces,
     garbage_at: Option<Time>,
     gossip_at: Time,
@@ -252,6 +256,7 @@ impl Node {
             channels: Channels::new(&config.channels),
             relays: Relays::default(),
             announce: BTreeSet::new(),
+            changed: BTreeMap::new(),
             pace: Paces {
                 routes: Pace::new(ROUTES_DELAY, ROUTES_INTERVAL, ROUTES_BURST),
                 announce: Pace::new(ANNOUNCE_DELAY, ANNOUNCE_INTERVAL, ANNOUNCE_BURST),
@@ -304,6 +309,7 @@ impl Node {
         }
         if self.gossip_at <= now {
             self.gossip_at = now + GOSSIP_INTERVAL;
+            self.changed.retain(|_, at| *at + config::RECENT_TIME > now);
             self.gossip_all_state();
         }
         if self.pace.announce.is_due(now) {
@@ -415,6 +421,9 @@ impl Node {
         self.garbage_at = None;
         let mut gone = self.topology.collect_garbage();
         self.note_topology(now);
+        for name in &gone {
+            self.changed.remove(name);
+        }
         if !gone.is_empty() {
             self.outputs.push_back(Output::PeersGone(gone.clone()));
         }
@@ -499,9 +508,3 @@ const ROUTES_BURST: u32 = 4;
 const ANNOUNCE_DELAY: Duration = Duration::from_millis(50);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 const ANNOUNCE_BURST: u32 = 3;
-
-/// A link's address may only be one that a packet can come from.
-fn is_source(address: SocketAddrV4) -> bool {
-    let ip = address.ip();
-    address.port() != 0 && !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast()
-}

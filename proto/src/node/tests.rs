@@ -41,7 +41,6 @@ fn address(n: u64) -> SocketAddr {
 /// The other end of a connection.
 struct Remote {
     wire: Wire,
-    name: PeerName,
     introduced: Option<Introduced>,
     /// Whether it offers overlays.
     offers: bool,
@@ -121,7 +120,6 @@ impl Rig {
         };
         Remote {
             wire: Wire::new(config, dialled, PrivateKey::from_bytes([9; 32])),
-            name: guise.features.name,
             introduced: None,
             offers: guise.features.overlays.is_some(),
             inbox: Vec::new(),

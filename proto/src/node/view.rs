@@ -32,6 +32,8 @@ pub struct ConnectionView {
     pub encrypted: bool,
     /// Whether both ends trust the network between them, so that frames are not encrypted.
     pub trusted: bool,
+    /// The overlays that the other end offers, in its order; none if it is an old router.
+    pub remote_overlays: Arc<[String]>,
     /// Its overlays, each in its place.
     pub forwarders: Vec<ForwarderView>,
     /// The overlay that frames take at the moment.
@@ -99,6 +101,7 @@ impl Node {
                 version: member.version,
                 encrypted: member.encrypted,
                 trusted: member.trusted,
+                remote_overlays: member.remote_overlays.clone(),
                 forwarders: member.overlay.forwarders().collect(),
                 active: member.overlay.active(),
                 bytes_in_flight: connection.outbox.in_flight(),

@@ -163,6 +163,31 @@ fn relays_go_on_but_not_back() {
 }
 
 #[test]
+fn what_is_said_before_routes_are_ready_waits_for_them() {
+    let mut rig = Rig::new(config());
+    let conn = rig.member(1);
+    rig.received(conn);
+    let payload = Content::Payload(b"early".to_vec());
+    rig.node.broadcast(rig.now, "IPallocation", payload);
+    rig.work();
+    assert!(rig.received(conn).is_empty());
+    rig.advance(Duration::from_millis(10));
+    let message = Message::Broadcast {
+        channel: "IPallocation",
+        source: name(US),
+        payload: b"early",
+    };
+    assert_eq!(rig.received(conn), [message.encode()]);
+    // A unicast does not wait: the caller wants to know.
+    let second = rig.member(2);
+    rig.received(second);
+    assert!(
+        rig.node
+            .send_unicast(rig.now, "IPallocation", name(2), b"x")
+    );
+}
+
+#[test]
 fn state_is_asked_for_each_connection() {
     let (mut rig, a, b) = line();
     rig.node.broadcast(rig.now, "IPallocation", Content::State);

@@ -174,6 +174,46 @@ proptest! {
     }
 }
 
+/// Recorded messages of real routers, whole and with changes, as the fuzzer would find them.
+#[test]
+fn changed_recordings_are_survived() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/gossip.json");
+    let vectors: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let mut rng = fastrand::Rng::with_seed(5);
+    for case in vectors.as_array().unwrap() {
+        let hex = case["message"].as_str().unwrap();
+        let message: Vec<u8> = (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect();
+        for _ in 0..20 {
+            let mut data = vec![rng.u8(..2)];
+            for _ in 0..rng.usize(1..8) {
+                let mut message = message[..message.len().min(255)].to_vec();
+                if rng.bool() {
+                    message.truncate(rng.usize(..=message.len()));
+                }
+                for _ in 0..rng.usize(..4).min(message.len()) {
+                    let at = rng.usize(..message.len());
+                    message[at] = rng.u8(..);
+                }
+                data.extend([0, message.len() as u8]);
+                data.extend(message);
+                data.extend([rng.u8(3..8), rng.u8(..), rng.u8(..)]);
+            }
+            crate::fuzzing::fuzz_node(&data);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_steps_are_survived(data in proptest::collection::vec(any::<u8>(), 0..400)) {
+        crate::fuzzing::fuzz_node(&data);
+    }
+}
+
 /// What must hold at any time.
 fn check(rig: &Rig) {
     let node = &rig.node;
