@@ -11,7 +11,7 @@ pub struct Space {
     free: RangeSet,
     /// Allocated, or reserved for an identity.
     ours: RangeSet,
-    /// Taken over from a lost peer, and not to be used before everyone was asked about them.
+    /// Not to be used before everyone was asked about them: our store was lost.
     held: RangeSet,
 }
 
