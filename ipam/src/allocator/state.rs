@@ -404,7 +404,7 @@ impl State {
     /// Whether everything fits together; else what does not.
     pub(super) fn check(&self) -> Result<(), String> {
         self.ring.check().map_err(|error| error.to_string())?;
-        self.space.check(&self.ring.owned(self.us()))?;
+        self.space.check(&self.ring.owned_ranges(self.us()))?;
         for (address, holding) in &self.addresses {
             if self.owns(*address) && !self.space.our_ranges().contains(*address) {
                 return Err(format!("{address} of {} is not in use", holding.id));

@@ -125,8 +125,11 @@ pub(crate) fn weft(world: &mut World, node: usize) {
 }
 
 fn usable(allocator: &Allocator, name: proto::types::PeerName) -> Vec<Range> {
-    let owned = allocator.ring().owned(name);
     let held = allocator.space().held_ranges();
+    if held.is_empty() {
+        return allocator.ring().owned_ranges(name);
+    }
+    let owned = allocator.ring().owned(name);
     owned.minus(held).iter().collect()
 }
 
@@ -142,7 +145,7 @@ pub(crate) fn ownership(world: &mut World, node: usize) {
         }
         host.usable = usable;
     }
-    let mine = world.usable(node);
+    let mine = world.usable(node).into_owned();
     for other in 0..world.nodes.len() {
         if other == node || world.nodes[other].dead {
             continue;
@@ -399,8 +402,8 @@ fn nothing_lost(world: &World, living: &[usize]) -> Result<(), String> {
     }
     let mut owned = RangeSet::new();
     for node in living {
-        for range in world.usable(*node) {
-            owned.insert(range);
+        for range in world.usable(*node).iter() {
+            owned.insert(*range);
         }
     }
     let all: RangeSet = [universe.range()].into_iter().collect();

@@ -95,6 +95,9 @@ pub(crate) struct Host {
     /// What may be used according to the ring, as it was last looked at.
     pub(crate) usable: Vec<Range>,
     pub(crate) reset: bool,
+    /// Whom it was last told that it can reach.
+    pub(crate) neighbours: Vec<usize>,
+    pub(crate) broadcast_due: bool,
 }
 
 impl Host {
@@ -111,6 +114,8 @@ impl Host {
             skew: 0,
             usable: Vec::new(),
             reset: false,
+            neighbours: Vec::new(),
+            broadcast_due: false,
         }
     }
 }

@@ -95,7 +95,7 @@ impl Weave {
     }
 
     fn finish(&mut self) {
-        let owned = self.ring.owned(self.name);
+        let owned = self.ring.owned_ranges(self.name);
         if let Err(error) = self.space.check(&owned) {
             self.out.push(Out::Dies(error));
         }

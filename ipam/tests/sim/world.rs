@@ -1,5 +1,6 @@
 //! The world: hosts, the network between them, time, users, and faults.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -67,6 +68,7 @@ enum Event {
     Sync(usize),
     Topology(usize),
     Gossip(usize),
+    Broadcast(usize),
     Restart(usize),
     WeaveTick(usize),
     User,
@@ -224,6 +226,13 @@ impl World {
             Event::Sync(node) => self.sync(node),
             Event::Topology(node) => self.tell_peers(node),
             Event::Gossip(node) => self.gossip(node),
+            Event::Broadcast(node) => {
+                if let Machine::Weft(host) = &mut self.nodes[node].machine {
+                    host.broadcast_due = false;
+                }
+                let sending = Sending::Broadcast(self.others(node));
+                self.want_state(node, Channel::Ring, sending, None, false);
+            }
             Event::Restart(node) => self.start(node),
             Event::WeaveTick(node) => {
                 if !self.nodes[node].dead {
@@ -415,6 +424,13 @@ impl World {
         if let Machine::Weave(weave) = &mut self.nodes[node].machine {
             return weave.set_peers(names);
         }
+        let Machine::Weft(host) = &mut self.nodes[node].machine else {
+            return;
+        };
+        if host.neighbours == others {
+            return;
+        }
+        let before = std::mem::replace(&mut host.neighbours, others.clone());
         let peers: Vec<Peer> = names
             .iter()
             .map(|name| Peer {
@@ -428,6 +444,9 @@ impl World {
             allocator.handle_peers(clock, peers);
         });
         for other in others {
+            if before.contains(&other) {
+                continue;
+            }
             let name = Some(self.nodes[other].name);
             for channel in [Channel::Ring, Channel::Leases] {
                 self.want_state(node, channel, Sending::Gossip(vec![other]), name, true);
@@ -511,6 +530,8 @@ impl World {
     }
 
     fn pump(&mut self, node: usize) {
+        // Whatever changes the state makes a batch.
+        let mut changed = false;
         loop {
             let crash = self.faults && self.rng.f64() < self.plan.crash;
             let Machine::Weft(host) = &mut self.nodes[node].machine else {
@@ -525,9 +546,12 @@ impl World {
             if crash && self.now > MEETING {
                 return self.crash(node);
             }
+            changed |= matches!(output, Output::Persist(_));
             self.execute(node, output);
         }
-        checks::weft(self, node);
+        if changed {
+            checks::weft(self, node);
+        }
         let Machine::Weft(host) = &mut self.nodes[node].machine else {
             return;
         };
@@ -587,9 +611,15 @@ impl World {
                 }
             }
             Output::BroadcastState => {
-                let to = self.others(node);
-                let sending = Sending::Broadcast(to);
-                self.want_state(node, Channel::Ring, sending, None, false);
+                // Several in a short time are sent as one, as the mesh does.
+                let Machine::Weft(host) = &mut self.nodes[node].machine else {
+                    return;
+                };
+                if !host.broadcast_due {
+                    host.broadcast_due = true;
+                    let delay = self.rng.u64(500..10_000);
+                    self.after(delay, Event::Broadcast(node));
+                }
             }
             Output::Broadcast { channel, payload } => {
                 let payload: Rc<[u8]> = payload.into();
@@ -672,6 +702,7 @@ impl World {
         host.allocator = None;
         host.disk.crash(&mut self.rng);
         host.sending.clear();
+        host.neighbours.clear();
         host.wake = 0;
         for (_, asked) in std::mem::take(&mut host.requests) {
             if let Asked::Start(id) = asked {
@@ -774,6 +805,12 @@ impl World {
                 .watch
                 .fail(format!("request {id:?} was answered twice"));
         };
+        if let (Asked::Start(id), Ok(_)) = (&asked, &result)
+            && !self.containers.contains_key(id)
+        {
+            // Its host was reset meanwhile.
+            return;
+        }
         match (asked, result) {
             (Asked::Start(container), Ok(Response::Address { cidr, .. })) => {
                 checks::durable(self, node, &container, cidr.address);
@@ -1154,10 +1191,10 @@ impl World {
         any
     }
 
-    pub(crate) fn usable(&self, node: usize) -> Vec<Range> {
+    pub(crate) fn usable(&self, node: usize) -> Cow<'_, [Range]> {
         match &self.nodes[node].machine {
-            Machine::Weft(host) => host.usable.clone(),
-            Machine::Weave(weave) => weave.ring.owned_ranges(weave.name),
+            Machine::Weft(host) => Cow::Borrowed(&host.usable),
+            Machine::Weave(weave) => Cow::Owned(weave.ring.owned_ranges(weave.name)),
         }
     }
 }
