@@ -12,8 +12,8 @@
 //! a | address u32      prefix u8 | flags u8 | id | lease key, if flagged    an address in use
 //! l | lease key        lease                                                see the leases' wire
 //! p                    uid u64 | promise | accepted | origin | names        our part in the election
-//! t | peer             since u64 | ranges | peers not heard yet             a takeover
-//! k | peer             last seen u64                                        a peer we have met
+//! t | peer             since u64 | flags u8 | ranges | peers not heard yet  a takeover
+//! k | peer             last seen u64 | flags u8 | who takes it over         a peer we have met
 //! ```
 //!
 //! [`Stored`] is the other direction: it takes records one by one, in any order.
@@ -187,15 +187,49 @@ pub struct Election {
     pub claims: Claims,
 }
 
-/// The ranges of a lost peer that we took over.
+/// The takeover of a lost peer, or, under our own name, that we have lost our store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Takeover {
-    /// When: seconds since 1970.
+    /// Since when: seconds since 1970.
     pub since: u64,
-    /// What is held back until all of `waiting` were heard.
+    /// Whether it is still to be done, when all of `waiting` were heard.
+    pub intended: bool,
+    /// What is held back until then.
     pub ranges: RangeSet,
     /// Who may know of grants that we do not.
     pub waiting: BTreeSet<PeerName>,
+}
+
+impl Takeover {
+    /// Whether it is not over.
+    pub fn is_active(&self) -> bool {
+        self.intended
+    }
+}
+
+/// A peer that we have met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// When it was last in the mesh, to the day: seconds since 1970.
+    pub seen: u64,
+    /// Whether it handed everything over, or somebody removed it.
+    pub gone: bool,
+    /// Which other router was last to say that it takes this peer over.
+    pub taker: PeerName,
+}
+
+pub(crate) fn put_known(out: &mut Vec<u8>, known: &Known) {
+    put_u64(out, known.seen);
+    out.push(u8::from(known.gone));
+    out.extend(known.taker.as_bytes());
+}
+
+fn known(input: &mut Cursor<'_>) -> Result<Known, WireError> {
+    Ok(Known {
+        seen: input.u64()?,
+        gone: input.u8()? & 1 != 0,
+        taker: wire::peer(input)?,
+    })
 }
 
 pub(crate) fn put_meta(out: &mut Vec<u8>, meta: &Meta) {
@@ -301,6 +335,7 @@ fn election(input: &mut Cursor<'_>) -> Result<Election, WireError> {
 
 pub(crate) fn put_takeover(out: &mut Vec<u8>, takeover: &Takeover) {
     put_u64(out, takeover.since);
+    out.push(u8::from(takeover.intended));
     let ranges: Vec<Range> = takeover.ranges.iter().collect();
     put_u32(out, ranges.len());
     for range in ranges {
@@ -313,6 +348,7 @@ pub(crate) fn put_takeover(out: &mut Vec<u8>, takeover: &Takeover) {
 
 fn takeover(input: &mut Cursor<'_>) -> Result<Takeover, WireError> {
     let since = input.u64()?;
+    let intended = input.u8()? & 1 != 0;
     let mut ranges = RangeSet::new();
     for _ in 0..input.u32()? {
         ranges.insert(Range::new(wire::address(input)?, wire::address(input)?));
@@ -320,6 +356,7 @@ fn takeover(input: &mut Cursor<'_>) -> Result<Takeover, WireError> {
     let waiting = names(input)?.into_iter().collect();
     Ok(Takeover {
         since,
+        intended,
         ranges,
         waiting,
     })
@@ -346,7 +383,7 @@ pub struct Stored {
     pub(crate) leases: BTreeMap<Arc<LeaseKey>, Lease>,
     pub(crate) election: Option<Election>,
     pub(crate) takeovers: BTreeMap<PeerName, Takeover>,
-    pub(crate) known: BTreeMap<PeerName, u64>,
+    pub(crate) known: BTreeMap<PeerName, Known>,
 }
 
 impl Stored {
@@ -397,7 +434,7 @@ impl Stored {
                 self.takeovers.insert(wire::peer(key)?, takeover(value)?);
             }
             b'k' => {
-                self.known.insert(wire::peer(key)?, value.u64()?);
+                self.known.insert(wire::peer(key)?, known(value)?);
             }
             _ => return Err(WireError::Invalid("kind of record")),
         }

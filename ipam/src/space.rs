@@ -11,7 +11,7 @@ pub struct Space {
     free: RangeSet,
     /// Allocated, or reserved for an identity.
     ours: RangeSet,
-    /// Taken over from a lost peer, and not to be used before everyone was asked about them.
+    /// Not to be used before everyone was asked about them: our store was lost.
     held: RangeSet,
 }
 
@@ -173,20 +173,31 @@ impl Space {
         self.free.count(within) + self.held.count(within) == within.size()
     }
 
-    /// Whether the three sets are disjoint and together are `owned`; else what is wrong.
-    pub fn check(&self, owned: &RangeSet) -> Result<(), String> {
-        let sum = u64::from(self.free.len()) + u64::from(self.ours.len());
-        let everything = self.everything();
-        if sum + u64::from(self.held.len()) != u64::from(everything.len()) {
-            return Err("an address is both free and in use".to_owned());
+    /// Whether the three sets are disjoint and together are `owned`, which is sorted; else what is
+    /// wrong.
+    pub fn check(&self, owned: &[Range]) -> Result<(), String> {
+        let sets = [&self.free, &self.ours, &self.held];
+        let mut all: Vec<Range> = sets.into_iter().flat_map(RangeSet::iter).collect();
+        all.sort_unstable();
+        if let Some(w) = all.windows(2).find(|w| w[1].start < w[0].end) {
+            return Err(format!("{} is both free and in use", w[1].start));
         }
-        if everything != *owned {
-            let missing = owned.minus(&everything);
-            let extra = everything.minus(owned);
-            return Err(format!(
-                "space and ring differ: missing {missing:?}, extra {extra:?}"
-            ));
+        let (all, owned) = (joined(all.into_iter()), joined(owned.iter().copied()));
+        if all != owned {
+            return Err(format!("the space is {all:?}, but the ring says {owned:?}"));
         }
         Ok(())
     }
+}
+
+/// Sorted ranges, with those that touch joined.
+fn joined(ranges: impl Iterator<Item = Range>) -> Vec<Range> {
+    let mut out: Vec<Range> = Vec::new();
+    for range in ranges {
+        match out.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ => out.push(range),
+        }
+    }
+    out
 }

@@ -90,7 +90,8 @@ fn grants_transfers_and_reports_are_as_recorded() {
         let us = peer(&case["before"]["peer"]);
         let free = case["free_by_owned_range_start"].as_object().unwrap();
         let mut reported = before.clone();
-        let changes = reported.report_free(us, |range| number(&free[&range.start.to_string()]));
+        let changes =
+            reported.report_free(us, |range| Some(number(&free[&range.start.to_string()])));
         assert_eq!(reported, after);
         assert_eq!(!changes.is_empty(), case["updated"].as_bool().unwrap());
     }

@@ -159,7 +159,9 @@ impl Allocator {
         if let Some(address) = free {
             return Ok(address);
         }
-        let (wanted, now) = (subnet.range(), self.clock.now);
+        // The original asks for the whole subnet. Two of that kind which both lack space can hand
+        // the network's and the broadcast address to and fro for ever.
+        let (wanted, now) = (hosts, self.clock.now);
         let unreachable = self.unreachable_owners(wanted);
         let waiting = Waiting::Space {
             subnet,
@@ -424,7 +426,7 @@ impl Allocator {
             .map(|takeover| self.peers.describe_all(&takeover.waiting));
         let waiting = Waiting::HeldBack {
             address,
-            peers: waited_for.unwrap_or_default(),
+            waiting: waited_for.unwrap_or_default(),
         };
         (waiting, self.clock.now + ASK_AGAIN)
     }

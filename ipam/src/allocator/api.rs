@@ -434,6 +434,14 @@ pub enum RequestError {
         /// How many addresses it owns.
         addresses: u32,
     },
+    /// Another router takes the peer over.
+    #[error("peer {taker} is taking over what {peer} owns already")]
+    TakenByOther {
+        /// The lost peer.
+        peer: String,
+        /// Who takes it over.
+        taker: String,
+    },
     /// There is no more room for waiting requests, or for leases.
     #[error("too many {0}")]
     TooMany(&'static str),
@@ -498,16 +506,27 @@ pub enum Waiting {
         /// What is the matter with it.
         why: &'static str,
     },
-    /// Other routers, of which we want to know what they know of a lost peer.
+    /// Other routers, which may know what was granted before our store was lost.
     #[error(
-        "address {address} was taken over from a lost peer, and is held back until these have \
-         been heard: {peers}"
+        "address {address} is held back, as this router has lost its store: not heard yet: \
+         {waiting}"
     )]
     HeldBack {
         /// The address.
         address: Address,
         /// Who, with nicknames.
-        peers: String,
+        waiting: String,
+    },
+    /// Other routers, which may know what a lost peer granted at the end.
+    #[error(
+        "what {peer} owns is taken over as soon as everyone has been heard; not heard yet: \
+         {waiting} ('weft rmpeer' if they are gone for ever as well)"
+    )]
+    Takeover {
+        /// The lost peer.
+        peer: String,
+        /// Who, with nicknames.
+        waiting: String,
     },
     /// The leases of other routers.
     #[error("the leases of the other routers are not known yet")]

@@ -373,19 +373,20 @@ impl<'a> Referee<'a> {
             .collect()
     }
 
+    /// Of two peers that own one entry at one version, which goes before: one of the original,
+    /// as it does not give way, and else the one with the lower name.
+    fn goes_before(&self, a: PeerName, b: PeerName) -> bool {
+        (self.peers.is_weft(a), a) < (self.peers.is_weft(b), b)
+    }
+
     fn same_version(&mut self, contest: &Contest) -> Decision {
         let (us, other) = (self.state.us(), contest.theirs.peer);
         let weft = self.peers.is_weft(other);
-        let space = self.state.space();
-        let held = self
-            .interval(contest)
-            .iter()
-            .any(|range| space.held_ranges().count(*range) > 0 && contest.idle);
-        if held {
-            // We took it over and wait to hear who else has a claim: this is one. Of two that
-            // wait, the one with the lower name goes on.
-            let waits = weft && self.peers.is_reachable(other) && us < other;
-            return if waits {
+        let held = self.state.space().held_ranges();
+        let mut ranges = self.interval(contest).into_iter();
+        if contest.idle && ranges.any(|range| held.count(range) > 0) {
+            // We took it over and wait to hear who else has a claim: this is one.
+            return if weft && us < other {
                 Decision::KeepMine
             } else {
                 Decision::TakeTheirs
@@ -420,6 +421,14 @@ impl Rules for Referee<'_> {
             }
             ContestKind::SameVersion => self.same_version(contest),
             ContestKind::Behind if contest.idle => Decision::TakeTheirs,
+            ContestKind::Others if contest.mine.free != contest.theirs.free => Decision::AsOriginal,
+            ContestKind::Others => {
+                if self.goes_before(contest.theirs.peer, contest.mine.peer) {
+                    Decision::TakeTheirs
+                } else {
+                    Decision::KeepMine
+                }
+            }
             ContestKind::Inside | ContestKind::Behind => Decision::AsOriginal,
         }
     }

@@ -23,6 +23,7 @@ mod donate;
 mod election;
 mod gossip;
 mod holder;
+mod leave;
 mod notice;
 mod outbox;
 mod peers;
@@ -48,7 +49,8 @@ pub use status::{ElectionStatus, EntryStatus, Health, Status, TakeoverStatus};
 use crate::consensus::{Elector, NodeId};
 use crate::leases::LeaseTable;
 use crate::messages::RingDigest;
-use crate::persist::{BatchId, Election, Meta, Stored};
+use crate::persist::{BatchId, Election, Known, Meta, Stored};
+use crate::range::Address;
 use crate::ring::Ring;
 use crate::space::Space;
 use outbox::Outbox;
@@ -103,12 +105,20 @@ pub struct Allocator {
     refused: BTreeSet<(PeerName, String)>,
     /// Dead containers, and when they died.
     dead: BTreeMap<String, Time>,
+    /// Whether the addresses in use on this host are known ...
     found: bool,
+    /// ... and the batch that holds them.
+    found_by: BatchId,
     tick_at: Time,
+    /// When a takeover can go on.
+    takeover_at: Option<Time>,
     expiry_at: Time,
     leases: sync::Replication,
     lease_asks: holder::LeaseAsks,
-    takeovers: takeover::Progress,
+    /// Addresses in use against the ring that are known as such.
+    strays: BTreeSet<Address>,
+    /// Peers that said they leave, and are still in the mesh.
+    leaving: BTreeSet<PeerName>,
     store_error: Option<String>,
 }
 
@@ -152,11 +162,14 @@ impl Allocator {
             refused: BTreeSet::new(),
             dead: BTreeMap::new(),
             found: !config.await_found,
+            found_by: BatchId(0),
             tick_at: clock.now + TICK,
+            takeover_at: None,
             expiry_at: clock.now + EXPIRY_TICK,
             leases: sync::Replication::new(clock.now),
             lease_asks: holder::LeaseAsks::default(),
-            takeovers: takeover::Progress::default(),
+            strays: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             store_error: None,
             outbox: Outbox::default(),
             out: Vec::new(),
@@ -292,6 +305,10 @@ impl Allocator {
     }
 
     fn store_failed(&mut self, clock: Clock, error: &str) {
+        if self.outbox.is_lost(self.found_by) {
+            self.found = false;
+            self.found_by = BatchId(0);
+        }
         let Some(undos) = self.outbox.failed(error) else {
             return;
         };
@@ -322,6 +339,7 @@ impl Allocator {
         let links = self.links.values().map(|link| link.until);
         links
             .chain(self.propose_at)
+            .chain(self.takeover_at)
             .chain(self.pending.next_wake())
             .chain(self.leases.next_wake())
             .chain([self.tick_at, self.expiry_at])
@@ -361,8 +379,13 @@ impl Allocator {
         while std::mem::take(&mut self.retry) {
             self.try_pending();
         }
+        self.takeover_at = self.takeover_wake();
         let outputs = std::mem::take(&mut self.out);
+        let found_before = self.found_by != BatchId(0);
         self.outbox.finish(self.state.commit(), outputs);
+        if self.found && !found_before {
+            self.found_by = self.outbox.last();
+        }
     }
 
     fn on_timeout(&mut self) {
@@ -375,10 +398,14 @@ impl Allocator {
             self.release_dead();
             self.progress_takeovers();
             self.claim_strays();
+        } else if self.takeover_at.take_if(|at| *at <= now).is_some() {
+            self.progress_takeovers();
         }
         if self.expiry_at <= now {
             self.expiry_at = now + EXPIRY_TICK;
             self.expire_leases();
+            self.forget_known();
+            self.forget_takeovers();
         }
         if self.propose_at.is_some_and(|at| at <= now) {
             self.propose();
@@ -391,16 +418,11 @@ impl Allocator {
         let change = self.peers.update(self.clock.now, peers);
         let ring = self.state.ring();
         let known = self.state.known();
-        self.peers
-            .prune(|peer| ring.has_owner(peer) || known.contains_key(&peer));
-        let seen: Vec<PeerName> = self.peers.known().collect();
-        let day = 24 * 60 * 60;
-        for peer in seen {
-            let stale = |at: &u64| self.clock.wall.abs_diff(*at) > day;
-            if self.state.known().get(&peer).is_none_or(stale) {
-                self.state.set_known(peer, Some(self.clock.wall));
-            }
-        }
+        self.peers.prune(|peer| {
+            let met = known.get(&peer).is_some_and(|known| !known.gone);
+            met || ring.has_owner(peer)
+        });
+        self.note_known();
         for peer in &change.came {
             self.removed_peer_back(*peer);
         }
@@ -411,9 +433,35 @@ impl Allocator {
         for peer in &change.went {
             self.asks.forget(*peer);
             self.lease_asks.forget(*peer);
+            if self.leaving.remove(peer) {
+                self.peer_gone(*peer);
+            }
         }
         if !change.went.is_empty() {
             self.retry = true;
+        }
+    }
+
+    /// Notes whom we have met, with the day, so that a takeover can wait for them.
+    fn note_known(&mut self) {
+        let day = 24 * 60 * 60;
+        let wall = self.clock.wall;
+        let known = self.state.known();
+        let stale = |peer: &PeerName| {
+            let known = known.get(peer);
+            known.is_none_or(|known| known.gone || wall.abs_diff(known.seen) > day)
+        };
+        let fresh: Vec<PeerName> = self
+            .peers
+            .known()
+            .filter(|peer| !self.leaving.contains(peer) && stale(peer))
+            .collect();
+        for peer in fresh {
+            let known = Known {
+                seen: wall,
+                ..Known::default()
+            };
+            self.state.set_known(peer, Some(known));
         }
     }
 

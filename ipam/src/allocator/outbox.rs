@@ -50,6 +50,16 @@ impl Outbox {
         self.held.pop_front().map(|(_, output)| output)
     }
 
+    /// The batch of the last step that had one.
+    pub(super) fn last(&self) -> BatchId {
+        BatchId(self.last)
+    }
+
+    /// Whether a batch would be lost if the store failed now.
+    pub(super) fn is_lost(&self, id: BatchId) -> bool {
+        id.0 > self.stored
+    }
+
     /// Whether nothing waits to be stored.
     pub(super) fn is_settled(&self) -> bool {
         self.stored == self.last

@@ -9,6 +9,7 @@ use super::allocate::Allocate;
 use super::api::{RequestError, RequestId, Response, Waiting};
 use super::claim::Claim;
 use super::holder::LeaseChange;
+use super::takeover::Removal;
 use super::{Allocator, Channel, Output};
 use crate::messages::Unicast;
 use crate::range::Range;
@@ -28,6 +29,7 @@ pub(super) enum Op {
     Claim(Claim),
     Allocate(Allocate),
     Lease(LeaseChange),
+    Remove(Removal),
 }
 
 impl Op {
@@ -37,6 +39,7 @@ impl Op {
             Op::Claim(_) => 1,
             Op::Allocate(_) => 2,
             Op::Lease(_) => 3,
+            Op::Remove(_) => 4,
         }
     }
 
@@ -47,6 +50,7 @@ impl Op {
             Op::Claim(claim) => ("Claim", &claim.id),
             Op::Allocate(allocate) => ("Allocate", allocate.title()),
             Op::Lease(change) => ("Lease", &change.key.name),
+            Op::Remove(_) => ("Remove", "a peer"),
         }
     }
 }
@@ -156,6 +160,7 @@ impl Allocator {
             Op::Claim(claim) => self.try_claim(claim),
             Op::Allocate(allocate) => self.try_allocate(allocate),
             Op::Lease(change) => self.try_lease_change(change),
+            Op::Remove(removal) => self.try_removal(removal),
         }
     }
 
@@ -219,7 +224,7 @@ impl Allocator {
         self.cancel_where(|op| match op {
             Op::Claim(claim) => claim.id == container,
             Op::Allocate(allocate) => allocate.is_for(container),
-            Op::Prime | Op::Lease(_) => false,
+            Op::Prime | Op::Lease(_) | Op::Remove(_) => false,
         });
     }
 

@@ -7,6 +7,7 @@ use super::api::{Found, LeaseInfo, Request, RequestError, RequestId, Response};
 use super::claim::Claim;
 use super::holder::LeaseChange;
 use super::pending::Op;
+use super::takeover::Removal;
 use super::{Allocator, DEAD_CONTAINER_KEPT, Event, Output};
 use crate::leases::wire::AskKind;
 use crate::leases::{LeaseState, mac};
@@ -68,6 +69,10 @@ impl Allocator {
                     },
                 }
             }
+            Request::RemovePeer { peer, confirmed } => match self.peers.find(&peer) {
+                Some(peer) => Op::Remove(Removal::new(peer, confirmed)),
+                None => return self.reply(id, Ok(Response::TakenOver(0))),
+            },
             Request::LeasePin { key, pinned } => Op::Lease(LeaseChange {
                 key,
                 kind: if pinned { AskKind::Pin } else { AskKind::Unpin },
@@ -93,7 +98,6 @@ impl Allocator {
             Request::List => Ok(self.list()),
             Request::Free { id, address } => self.free(&id, address),
             Request::Delete { id } => self.delete(&id),
-            Request::RemovePeer { peer, confirmed } => self.remove_peer(&peer, confirmed),
             Request::Shutdown => {
                 self.shut_down();
                 Ok(Response::Done)
@@ -111,6 +115,7 @@ impl Allocator {
             Request::Prime
             | Request::Allocate { .. }
             | Request::Claim { .. }
+            | Request::RemovePeer { .. }
             | Request::LeaseReserve { .. }
             | Request::LeasePin { .. }
             | Request::LeaseRelease { .. } => Ok(Response::Done),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use proto::types::PeerName;
 
 use crate::leases::{Lease, LeaseKey, LeaseTable, wire};
-use crate::persist::{self, Batch, Election, Holding, Key, Meta, Stored, Takeover};
+use crate::persist::{self, Batch, Election, Holding, Key, Known, Meta, Stored, Takeover};
 use crate::range::{Address, Range};
 use crate::range_set::RangeSet;
 use crate::ring::{Change, Failed, MergeError, Merged, Ring, Rules};
@@ -27,7 +27,7 @@ pub(super) struct Undo {
     leases: BTreeMap<Arc<LeaseKey>, Option<Lease>>,
     election: Option<Option<Election>>,
     takeovers: BTreeMap<PeerName, Option<Takeover>>,
-    known: BTreeMap<PeerName, Option<u64>>,
+    known: BTreeMap<PeerName, Option<Known>>,
 }
 
 /// Addresses that came to be ours, or ceased to be.
@@ -47,7 +47,7 @@ pub(super) struct State {
     leases: LeaseTable,
     election: Option<Election>,
     takeovers: BTreeMap<PeerName, Takeover>,
-    known: BTreeMap<PeerName, u64>,
+    known: BTreeMap<PeerName, Known>,
     undo: Undo,
 }
 
@@ -125,7 +125,7 @@ impl State {
         &self.takeovers
     }
 
-    pub(super) fn known(&self) -> &BTreeMap<PeerName, u64> {
+    pub(super) fn known(&self) -> &BTreeMap<PeerName, Known> {
         &self.known
     }
 
@@ -190,9 +190,9 @@ impl State {
         }
     }
 
-    pub(super) fn set_known(&mut self, peer: PeerName, seen: Option<u64>) {
-        let before = match seen {
-            Some(seen) => self.known.insert(peer, seen),
+    pub(super) fn set_known(&mut self, peer: PeerName, known: Option<Known>) {
+        let before = match known {
+            Some(known) => self.known.insert(peer, known),
             None => self.known.remove(&peer),
         };
         self.undo.known.entry(peer).or_insert(before);
@@ -330,11 +330,16 @@ impl State {
     }
 
     /// Says in the ring how many of our addresses are free: what is, plus `extra` of a range.
+    ///
+    /// Nothing is said of entries with addresses that are held back: that would raise their
+    /// version, and outdo a peer that has a better claim.
     pub(super) fn report_free(&mut self, extra: impl Fn(&LeaseTable, Range) -> u32) {
         let us = self.us();
         let (space, leases) = (&self.space, &self.leases);
-        let count = |range| space.free_in(range) + extra(leases, range);
-        let changes = self.ring.report_free(us, count);
+        let changes = self.ring.report_free(us, |range| {
+            let held = space.held_ranges().count(range) > 0;
+            (!held).then(|| space.free_in(range) + extra(leases, range))
+        });
         self.undo.entries.extend(changes);
     }
 
@@ -399,7 +404,7 @@ impl State {
     /// Whether everything fits together; else what does not.
     pub(super) fn check(&self) -> Result<(), String> {
         self.ring.check().map_err(|error| error.to_string())?;
-        self.space.check(&self.ring.owned(self.us()))?;
+        self.space.check(&self.ring.owned_ranges(self.us()))?;
         for (address, holding) in &self.addresses {
             if self.owns(*address) && !self.space.our_ranges().contains(*address) {
                 return Err(format!("{address} of {} is not in use", holding.id));
@@ -467,7 +472,7 @@ impl State {
         for (peer, before) in &undo.known {
             let now = self.known.get(peer);
             if now != before.as_ref() {
-                let write = now.map(|now| |out: &mut _| wire::put_u64(out, *now));
+                let write = now.map(|now| |out: &mut _| persist::put_known(out, now));
                 batch.push(&Key::Known(*peer), write);
             }
         }

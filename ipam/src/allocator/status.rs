@@ -23,7 +23,7 @@ pub struct Status {
     pub used: u32,
     /// How many are free here.
     pub free: u32,
-    /// How many are held back after a takeover.
+    /// How many are held back, as our store was lost.
     pub held_back: u32,
     /// The ring; an interval that wraps comes twice.
     pub entries: Vec<EntryStatus>,
@@ -93,9 +93,9 @@ pub struct ElectionStatus {
 /// A takeover that is not over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakeoverStatus {
-    /// Whose addresses they were.
+    /// The lost peer; our own name if it is our store that was lost.
     pub peer: PeerName,
-    /// How many are held back.
+    /// How many addresses it owns.
     pub addresses: u32,
     /// Who has not been heard yet.
     pub waiting: Vec<PeerName>,
@@ -201,13 +201,14 @@ impl Allocator {
         allocates.collect()
     }
 
-    fn takeover_status(&self) -> Vec<TakeoverStatus> {
+    /// The takeovers that are not over, be that saved or not: for tests and diagnosis.
+    pub fn takeover_status(&self) -> Vec<TakeoverStatus> {
         let takeovers = self.state.takeovers().iter();
         takeovers
-            .filter(|(_, takeover)| !takeover.ranges.is_empty())
+            .filter(|(_, takeover)| takeover.is_active())
             .map(|(peer, takeover)| TakeoverStatus {
                 peer: *peer,
-                addresses: takeover.ranges.len(),
+                addresses: self.state.ring().owned(*peer).len(),
                 waiting: takeover.waiting.iter().copied().collect(),
             })
             .collect()

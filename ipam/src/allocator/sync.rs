@@ -132,23 +132,15 @@ impl Allocator {
             Message::Entries { leases, wanted } => self.on_entries(from, leases, &wanted),
             Message::Ask(ask) => self.on_ask(from, ask),
             Message::Answer(answer) => self.on_answer(from, answer),
-            Message::RingQuery { nonce } => {
-                let answer = Message::RingAnswer {
-                    nonce,
-                    removed: self.removed_peers(),
-                    state: self.ring_payload(),
-                };
-                self.unicast(Channel::Leases, from, answer.encode());
-            }
+            Message::RingQuery { nonce, taking } => self.on_ring_query(from, nonce, &taking),
             Message::RingAnswer {
                 nonce,
-                removed,
+                gone,
+                taking,
                 state,
             } => {
+                self.on_ring_gossip(from, &gone, &taking);
                 self.on_ring_answer(from, Time::from_micros(nonce), &state);
-                for peer in removed {
-                    self.peer_gone(peer);
-                }
             }
             Message::Hello(_) | Message::Gone(_) => {}
         }

@@ -143,13 +143,17 @@ pub enum Message {
     RingQuery {
         /// Comes back in the answer.
         nonce: u64,
+        /// The lost peers that I am about to take over.
+        taking: Vec<PeerName>,
     },
     /// This is my ring.
     RingAnswer {
         /// That of the query.
         nonce: u64,
-        /// The peers that it has removed for good.
-        removed: Vec<PeerName>,
+        /// The peers that it knows to be gone for ever.
+        gone: Vec<PeerName>,
+        /// The lost peers that it is about to take over itself.
+        taking: Vec<PeerName>,
         /// A `gossipState`.
         state: Vec<u8>,
     },
@@ -179,15 +183,19 @@ impl Message {
                 put_entry(&mut out, &ask.entry);
             }
             Message::Answer(answer) => put_answer(&mut out, answer),
-            Message::RingQuery { nonce } => put_u64(&mut out, *nonce),
+            Message::RingQuery { nonce, taking } => {
+                put_u64(&mut out, *nonce);
+                put_peers(&mut out, taking);
+            }
             Message::RingAnswer {
                 nonce,
-                removed,
+                gone,
+                taking,
                 state,
             } => {
                 put_u64(&mut out, *nonce);
-                put_u32(&mut out, removed.len());
-                removed.iter().for_each(|peer| out.extend(peer.as_bytes()));
+                put_peers(&mut out, gone);
+                put_peers(&mut out, taking);
                 out.extend_from_slice(state);
             }
             Message::Gone(peer) => out.extend(peer.as_bytes()),
@@ -245,20 +253,14 @@ impl Message {
             5 => Message::Answer(answer(&mut input)?),
             6 => Message::RingQuery {
                 nonce: input.u64()?,
+                taking: peers(&mut input)?,
             },
-            7 => {
-                let nonce = input.u64()?;
-                let mut removed = Vec::new();
-                for _ in 0..input.u32()? {
-                    removed.push(peer(&mut input)?);
-                }
-                let state = input.rest().to_vec();
-                Message::RingAnswer {
-                    nonce,
-                    removed,
-                    state,
-                }
-            }
+            7 => Message::RingAnswer {
+                nonce: input.u64()?,
+                gone: peers(&mut input)?,
+                taking: peers(&mut input)?,
+                state: input.rest().to_vec(),
+            },
             8 => Message::Gone(peer(&mut input)?),
             _ => return Err(WireError::Invalid("kind of message")),
         })
@@ -345,6 +347,19 @@ fn answer(input: &mut Cursor<'_>) -> Result<Answer, WireError> {
         entry,
         ring,
     })
+}
+
+fn put_peers(out: &mut Vec<u8>, peers: &[PeerName]) {
+    put_u32(out, peers.len());
+    peers.iter().for_each(|peer| out.extend(peer.as_bytes()));
+}
+
+fn peers(input: &mut Cursor<'_>) -> Result<Vec<PeerName>, WireError> {
+    let mut out = Vec::new();
+    for _ in 0..input.u32()? {
+        out.push(peer(input)?);
+    }
+    Ok(out)
 }
 
 fn ask_kind(value: u8) -> Result<AskKind, WireError> {

@@ -81,8 +81,8 @@ pub struct Failed {
     pub raised: Vec<(Address, u32)>,
 }
 
-/// Two entries that both rings cannot have: ours, and one that gives (part of) its interval to
-/// another peer.
+/// Two entries that a ring cannot both have: one of ours, and one that gives (part of) its
+/// interval to another peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contest {
     /// How they contradict each other.
@@ -100,12 +100,14 @@ pub struct Contest {
 pub enum ContestKind {
     /// Theirs is newer, and addresses of ours are in use.
     Newer,
-    /// Both have one version.
+    /// Both have one version; ours says that we own it.
     SameVersion,
     /// Theirs is a new token inside our interval, where addresses are in use.
     Inside,
     /// Theirs is a new token behind our last one.
     Behind,
+    /// Both have one version, and by neither the owner is us.
+    Others,
 }
 
 /// What to do about a [`Contest`].
@@ -336,26 +338,29 @@ impl<R: Rules> Merge<'_, R> {
         next: Address,
     ) -> Result<(), MergeError> {
         let mut take = mine.free < theirs.free;
-        if mine.peer == self.us {
-            let idle = self.idle(mine.token, next);
-            let decision = self.rules.decide(&Contest {
-                kind: ContestKind::SameVersion,
-                mine: *mine,
-                theirs: *theirs,
-                idle,
-            });
-            match decision {
-                Decision::AsOriginal if !idle => {
-                    return Err(MergeError::Inconsistent {
-                        token: mine.token,
-                        mine: mine.peer,
-                        theirs: theirs.peer,
-                    });
-                }
-                Decision::AsOriginal => {}
-                Decision::KeepMine => take = false,
-                Decision::TakeTheirs => take = true,
+        let ours = mine.peer == self.us;
+        let idle = !ours || self.idle(mine.token, next);
+        let decision = self.rules.decide(&Contest {
+            kind: if ours {
+                ContestKind::SameVersion
+            } else {
+                ContestKind::Others
+            },
+            mine: *mine,
+            theirs: *theirs,
+            idle,
+        });
+        match decision {
+            Decision::AsOriginal if !idle => {
+                return Err(MergeError::Inconsistent {
+                    token: mine.token,
+                    mine: mine.peer,
+                    theirs: theirs.peer,
+                });
             }
+            Decision::AsOriginal => {}
+            Decision::KeepMine => take = false,
+            Decision::TakeTheirs => take = true,
         }
         if take {
             self.take(*theirs, Some(*mine));

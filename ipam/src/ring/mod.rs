@@ -312,11 +312,11 @@ impl Ring {
     }
 
     /// Sets what `us` says is free in each of its entries: the sum of what `count` says of each
-    /// range of the entry.
+    /// range of the entry. An entry for which it says `None` is left as it is.
     pub fn report_free(
         &mut self,
         us: PeerName,
-        mut count: impl FnMut(Range) -> u32,
+        mut count: impl FnMut(Range) -> Option<u32>,
     ) -> Vec<Change> {
         let mut changes = Vec::new();
         for at in 0..self.entries.len() {
@@ -325,13 +325,12 @@ impl Ring {
                 continue;
             }
             let next = self.next_token(at);
-            let free = self
-                .ranges_between(entry.token, next)
-                .into_iter()
-                .filter(|range| !range.is_empty())
-                .map(&mut count)
-                .sum::<u32>()
-                .min(self.distance(entry.token, next));
+            let ranges = self.ranges_between(entry.token, next).into_iter();
+            let counts = ranges.filter(|range| !range.is_empty()).map(&mut count);
+            let Some(free) = counts.sum::<Option<u32>>() else {
+                continue;
+            };
+            let free = free.min(self.distance(entry.token, next));
             if free != entry.free {
                 self.update(at, us, free, &mut changes);
             }
