@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use netns_tests::{Kind, Launch, Mesh, needs_root, wait};
+use router::net::attach::{self, AttachRequest};
 use router::net::netns::Namespace;
 use router::net::pinger::Pinger;
 use serde_json::{Value, json};
@@ -318,6 +319,10 @@ fn the_originals_calls_work_unchanged() {
         let mut call = Call::new(command, &container, &target, &conf);
         call.program = if ipam { "weave-ipam" } else { "weave-net" };
         call.interface = "eth7";
+        if ipam {
+            // The refused ADD before it cost the original an address.
+            host.mesh.post(0, "/ip/lost", "").ok().unwrap();
+        }
         if own {
             call.netns = "/proc/self/ns/net".into();
         }
@@ -372,7 +377,7 @@ fn the_configuration_is_obeyed() {
     assert_eq!(result["dns"]["search"][0], "weave.local");
     let routes = shown(&target, "ip", &["route"]);
     for line in [
-        "10.7.1.1 dev eth0 scope link",
+        "10.7.1.1 dev eth0 proto static scope link",
         "192.168.0.0/16 via 10.7.1.1 dev eth0",
         "172.30.0.0/16 via 10.7.9.9 dev eth0",
     ] {
@@ -416,11 +421,12 @@ fn sticky_pods_move() {
             result["interfaces"][1]["mac"].clone(),
         );
         assert_eq!(*before.get_or_insert(facts.clone()), facts);
+        assert_eq!(host.call_on(at, &call).ok(), result);
         // Nobody else may be it meanwhile.
         let other = host.container();
         let mut twin = Call::new("ADD", "twin", &other, &conf);
         twin.arguments = arguments;
-        let said = host.call_on(1 - at, &twin).failed(11);
+        let said = host.call_on(1 - at, &twin).failed(102);
         assert!(said.contains("shop/db-0"), "{said}");
         assert_eq!(links(&other), ["lo"]);
         host.call_on(at, &call.with_command("DEL")).ok();
@@ -536,9 +542,14 @@ fn containers_of_weave_net_are_detached() {
     let target = host.container();
     host.mesh.weft(0, &["expose"]).ok();
     let given = host.mesh.post(0, "/ip/old", "").ok().unwrap();
-    let path = target.path().display().to_string();
-    let attach = ["attach", "--interface", "eth0", &given, &path];
-    host.mesh.weft(0, &attach).ok();
+    let (inside, address) = (target.clone(), given.parse().unwrap());
+    let request = AttachRequest {
+        interface: "eth0",
+        addresses: &[address],
+        ..AttachRequest::new("weave", &inside)
+    };
+    let attached = host.mesh.namespace(0).run(|| attach::attach(&request));
+    attached.unwrap().unwrap();
     host.mesh.post(0, "/ip/old/10.7.7.0/24", "").ok().unwrap();
     // One interface of two: only its address.
     host.call(&Call::new("DEL", "old", &target, &conf)).ok();

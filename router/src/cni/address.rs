@@ -5,7 +5,7 @@
 //! several interfaces. Addresses that a Weave Net router gave out have the container's id alone
 //! as their owner.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::Method;
 use ipnet::Ipv4Net;
@@ -21,6 +21,9 @@ use crate::http::client::{Client, ClientError, encode};
 const TIME_MAX: Duration = Duration::from_secs(30);
 /// How much longer than the router we wait, so that its reason is heard.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long an identity that is up elsewhere is waited for.
+const HAND_OVER_TIME_MAX: Duration = Duration::from_secs(3);
+const HAND_OVER_POLL: Duration = Duration::from_millis(200);
 /// The owner of the bridge's own addresses.
 const EXPOSE_OWNER: &str = "weave:expose";
 
@@ -77,12 +80,13 @@ impl<'c> Addresses<'c> {
         let query = identity.map(|name| format!("&identity={}", encode(&name)));
         let query = query.unwrap_or_default();
         if self.conf.wanted.is_empty() {
-            return Ok(vec![self.allocate(&owner, &query).await?]);
+            return Ok(vec![self.allocate_patiently(&owner, &query).await?]);
         }
         let mut given = Vec::new();
         for wanted in &self.conf.wanted {
             let path = format!("/ip/{}/{wanted}", encode(&owner));
-            given.push(self.ask(Method::PUT, &path, &query).await?);
+            let (_, mac) = self.ask(Method::PUT, &path, &query, Some(*wanted)).await?;
+            given.push((*wanted, mac));
         }
         Ok(given)
     }
@@ -102,13 +106,35 @@ impl<'c> Addresses<'c> {
         call.pod().map(Some).ok_or_else(missing)
     }
 
+    /// Allocates; an identity that has only just ended elsewhere gets a moment until that is known
+    /// here.
+    async fn allocate_patiently(&self, owner: &str, query: &str) -> Result<Given, CniError> {
+        let deadline = Instant::now() + HAND_OVER_TIME_MAX;
+        loop {
+            match self.allocate(owner, query).await {
+                Err(error) if error.is(Code::InUse) && Instant::now() < deadline => {
+                    tokio::time::sleep(HAND_OVER_POLL).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
     async fn allocate(&self, owner: &str, query: &str) -> Result<Given, CniError> {
         let subnet = self.conf.ipam.subnet.map(|subnet| format!("/{subnet}"));
         let path = format!("/ip/{}{}", encode(owner), subnet.unwrap_or_default());
-        self.ask(Method::POST, &path, query).await
+        self.ask(Method::POST, &path, query, None).await
     }
 
-    async fn ask(&self, method: Method, path: &str, query: &str) -> Result<Given, CniError> {
+    /// `claimed` is the address that the request is for, if it is for a certain one: the router
+    /// need not repeat it.
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        query: &str,
+        claimed: Option<Ipv4Net>,
+    ) -> Result<Given, CniError> {
         let path = format!("{path}?timeout={}s{query}", TIME_MAX.as_secs());
         let json = Some(("accept", "application/json"));
         let answer = self.client.request(method, &path, json, "").await?;
@@ -120,6 +146,9 @@ impl<'c> Addresses<'c> {
             ));
         }
         let text = answer.ok().map_err(in_use)?;
+        if let (Some(claimed), true) = (claimed, text.trim().is_empty()) {
+            return Ok((claimed, None));
+        }
         let cancelled = || CniError::new(Code::TryAgain, "the router is leaving", text.trim());
         let value: Value = serde_json::from_str(&text).map_err(|_| cancelled())?;
         let address = value["address"].as_str().and_then(|text| text.parse().ok());
@@ -246,7 +275,7 @@ fn is_away(error: &ClientError) -> bool {
 fn in_use(error: ClientError) -> CniError {
     match &error {
         ClientError::Refused { text, .. } if text.starts_with("identity ") => {
-            CniError::new(Code::TryAgain, text, "")
+            CniError::new(Code::InUse, text, "")
         }
         _ => error.into(),
     }

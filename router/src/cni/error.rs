@@ -32,6 +32,8 @@ pub enum Code {
     Failed = 100,
     /// The container is not as it was left.
     Changed = 101,
+    /// The identity of the container is up elsewhere.
+    InUse = 102,
 }
 
 /// A failed call.
@@ -73,7 +75,6 @@ impl CniError {
     }
 
     /// Whether it failed for this reason.
-    #[cfg(test)]
     pub(super) fn is(&self, code: Code) -> bool {
         self.code == code as u32
     }

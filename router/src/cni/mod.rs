@@ -7,7 +7,8 @@
 //! output: a result in the version that the configuration names ([`Outcome`]), or a
 //! [`CniError`].
 //!
-//! * `net` attaches a container: an address from the router, a veth pair, routes.
+//! * `net` attaches a container: an address from the router, a veth pair, routes; `wiring` is what
+//!   it does to the kernel.
 //! * `ipam` gives and takes addresses alone, for other plugins.
 //! * `delegate` runs the address plugins of others for `net`.
 //! * `address` talks to the router; `spool` remembers what could not be given back to a router
@@ -24,6 +25,7 @@ mod net;
 mod outcome;
 pub mod setup;
 mod spool;
+mod wiring;
 
 use std::ffi::OsStr;
 use std::io::Read;
