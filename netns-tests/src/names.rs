@@ -38,10 +38,11 @@ pub fn ask_at(
     from.run(ask).unwrap()
 }
 
-/// The addresses of a name as the router of a host knows them; none if it knows no such name.
-pub fn addresses(host: &Namespace, name: &str) -> BTreeSet<IpAddr> {
-    let reply = ask(host, name, rtype::A, Way::Any);
-    reply.unwrap().addresses.into_iter().collect()
+/// The addresses of a name as the router of a host knows them, if it answers; none if it knows no
+/// such name.
+pub fn addresses(host: &Namespace, name: &str) -> Option<BTreeSet<IpAddr>> {
+    let reply = ask(host, name, rtype::A, Way::Any).ok()?;
+    Some(reply.addresses.into_iter().collect())
 }
 
 /// How a server that others are asked of behaves.

@@ -30,7 +30,7 @@ fn wait_for_name(mesh: &Mesh, hosts: &[usize], name: &str, expected: &[Ipv4Addr]
     for host in hosts {
         let what = format!("host {host} says {expected:?} of {name}");
         wait::until_true(&what, wait::LATER, || {
-            addresses(mesh.namespace(*host), name) == set(expected)
+            addresses(mesh.namespace(*host), name) == Some(set(expected))
         });
     }
     start.elapsed()
@@ -81,7 +81,7 @@ fn everywhere(kinds: &[Kind]) {
         println!("{kinds:?}: names of a killed router are gone after {time:?}");
         let name = format!("only{dead}");
         for host in rest {
-            assert_eq!(addresses(mesh.namespace(host), &name), set(&[]));
+            assert_eq!(addresses(mesh.namespace(host), &name), Some(set(&[])));
         }
     }
 }
@@ -452,7 +452,7 @@ fn of_others() {
         let host = host.clone();
         std::thread::spawn(move || ask(&host, "www.example.com", rtype::A, Way::Any).unwrap())
     };
-    assert_eq!(addresses(&host, "ldap").len(), 1);
+    assert_eq!(addresses(&host, "ldap").unwrap().len(), 1);
     assert!(!waiting.is_finished());
     assert_eq!(waiting.join().unwrap().addresses, [IpAddr::from(ANSWER)]);
     assert!(start.elapsed() >= delay);
