@@ -23,6 +23,7 @@ pub mod frame;
 mod launch;
 mod meddler;
 mod mesh;
+pub mod names;
 mod status;
 mod stranger;
 pub mod wait;
