@@ -64,9 +64,10 @@ impl Machine {
         let folder = mesh.folder(host).to_owned();
         fs::create_dir_all("/run/docker").unwrap();
         let ready = folder.join("ready");
+        // A shell, since the first process has to wait for those whose parents have ended.
         let script = format!(
             "mount -t tmpfs weft-test /run/docker && mkdir /run/docker/plugins && \
-             touch {} && exec sleep infinity",
+             touch {} && while sleep 1; do :; done",
             ready.display()
         );
         let mut command = Command::new("unshare");

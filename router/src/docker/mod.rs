@@ -5,9 +5,9 @@
 //!         <--API calls----- starting, watch             driver --> net
 //! ```
 //!
-//! * [`server`] speaks the plugin protocol, [`driver`] and [`ipam`] do what it asks for.
-//! * [`starting`] and [`identity`] find out for whom an endpoint is.
-//! * [`state`] keeps networks and endpoints over restarts.
+//! * `server` speaks the plugin protocol, `driver` and `ipam` do what it asks for.
+//! * `starting` and `identity` find out for whom an endpoint is.
+//! * `state` keeps networks and endpoints over restarts.
 
 mod api;
 mod driver;
@@ -25,6 +25,7 @@ mod wire;
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ struct Plugin {
     turns: Turns,
     /// The names of the drivers whose sockets are open.
     serving: Mutex<BTreeSet<String>>,
+    /// Whether Docker's events come in, so that it answers.
+    following: AtomicBool,
     /// Held while networks are made.
     ensuring: tokio::sync::Mutex<()>,
 }
@@ -76,6 +79,7 @@ pub async fn start(
         docker,
         turns: Turns::default(),
         serving: Mutex::default(),
+        following: AtomicBool::new(false),
         ensuring: tokio::sync::Mutex::default(),
     });
     if let Err(error) = plugin.clean_up().await {

@@ -4,6 +4,7 @@
 //! while it starts it or connects it to a network, so an inspection of that container does not
 //! come back, while a list of all containers does.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -14,6 +15,8 @@ use super::api::Listed;
 
 /// How long the list may take. Without it a container is known only when it has started.
 const LIST_TIME_MAX: Duration = Duration::from_millis(500);
+/// The same while Docker starts: it starts containers before it answers anybody.
+const LIST_TIME_MAX_EARLY: Duration = Duration::from_millis(50);
 /// How long an inspection may take at most before the container counts as locked.
 const PROBE_TIME_MAX: Duration = Duration::from_millis(50);
 /// ... and at least.
@@ -29,9 +32,8 @@ impl Plugin {
     /// told.
     pub(super) async fn starting(&self, network: &str) -> Option<Listed> {
         let docker = self.docker.as_ref()?;
-        let name = self.network_name(network).await;
         let begun = Instant::now();
-        let listed = match docker.containers_shared(LIST_TIME_MAX).await {
+        let listed = match docker.containers_shared(self.list_time()).await {
             Ok(listed) => listed,
             Err(error) => {
                 tracing::debug!(%error, "it is not known which container is being started");
@@ -39,6 +41,7 @@ impl Plugin {
             }
         };
         let patience = (begun.elapsed() * PROBE_FACTOR).clamp(PROBE_TIME_MIN, PROBE_TIME_MAX);
+        let name = self.network_name(network).await;
         let is_here = |container: &&Listed| is_waiting(container, network, name.as_deref());
         let candidates: Vec<&Listed> = listed.iter().filter(is_here).collect();
         let locked = self.locked(&candidates, patience).await;
@@ -57,10 +60,17 @@ impl Plugin {
         }
     }
 
+    fn list_time(&self) -> Duration {
+        match self.following.load(Ordering::Relaxed) {
+            true => LIST_TIME_MAX,
+            false => LIST_TIME_MAX_EARLY,
+        }
+    }
+
     /// The container of this name, if Docker lists it.
     pub(super) async fn named(&self, name: &str) -> Option<Listed> {
         let docker = self.docker.as_ref()?;
-        let listed = docker.containers_shared(LIST_TIME_MAX).await.ok()?;
+        let listed = docker.containers_shared(self.list_time()).await.ok()?;
         listed.iter().find(|c| c.name() == name).cloned()
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ipam::allocator::Request;
@@ -37,12 +38,14 @@ impl Plugin {
             match docker.events(ANSWER_TIME_MAX).await {
                 Ok(mut events) => {
                     tracing::info!(api = %docker.address(), "following Docker's events");
+                    self.following.store(true, Ordering::Relaxed);
                     (pause, told) = (RETRY_TIME_MIN, false);
                     let plugin = Arc::clone(&self);
                     let resync = tokio::spawn(async move { plugin.resync().await });
                     while let Some(event) = events.next().await {
                         self.handle_event(event).await;
                     }
+                    self.following.store(false, Ordering::Relaxed);
                     resync.abort();
                     tracing::info!("Docker's events ended; waiting for it to come back");
                 }
