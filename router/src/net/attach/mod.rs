@@ -9,6 +9,7 @@
 //! The host end carries an alias that says for whom it was made ([`AttachRequest::owner`]), so a
 //! router that starts again knows whose addresses it finds.
 
+pub mod endpoint;
 mod listing;
 mod veth;
 
