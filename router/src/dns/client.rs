@@ -20,7 +20,7 @@ const POINTERS_MAX: usize = 64;
 /// How to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Over UDP with room for [`UDP_BYTES`], and over TCP if the answer is cut.
+    /// Over UDP with room for `UDP_BYTES`, and over TCP if the answer is cut.
     Any,
     /// Over UDP alone, without EDNS.
     PlainUdp,
