@@ -11,6 +11,7 @@ use proto::names::message::rtype;
 use router::dns::client::Way;
 use router::net::lab::LabProcess;
 use router::net::netns::Namespace;
+use serde_json::Value;
 
 const NO_SUCH_NAME: u8 = 3;
 const AAAA: u16 = 28;
@@ -248,6 +249,20 @@ fn of_containers() {
     drop((process, namespace));
     let time = wait_for_name(&mesh, &all, "web", &[]);
     println!("a container that ended is known nowhere after {time:?}");
+
+    // A reset leaves no container asking a router that is gone.
+    mesh.weft(0, &attach).ok();
+    assert_ne!(web.resolv_conf(), before);
+    mesh.weft(
+        0,
+        &[
+            "reset",
+            "--db-prefix",
+            &format!("{}/", mesh.folder(0).display()),
+        ],
+    )
+    .ok();
+    assert_eq!(web.resolv_conf(), before);
 }
 
 /// Namespaces with names, as 'ip netns' makes them.
@@ -374,6 +389,56 @@ fn by_commands() {
     for command in ["dns-add", "dns-remove", "dns-lookup", "dns-args"] {
         assert!(mesh.weft(0, &[command, "--help"]).ok().contains("EXAMPLE"));
     }
+}
+
+/// Every recorded request about names has the recorded answer.
+#[test]
+fn over_http_as_recorded() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft]);
+    let launch = Launch::new().name("00:00:00:00:00:01");
+    mesh.launch(0, &launch.with("--dns-listen-address").with("127.0.0.1:53"));
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../router/tests/vectors/http.json"
+    );
+    let vectors: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let mut count = 0;
+    for exchange in vectors.as_array().unwrap() {
+        let text = |key: &str| exchange[key].as_str().unwrap();
+        let (method, path) = (text("method"), text("path"));
+        let about_names = ["/name", "/domain", "/dns-address", "/status/dns"];
+        if !about_names.iter().any(|start| path.starts_with(start)) {
+            continue;
+        }
+        count += 1;
+        let arguments = text("curl_args");
+        if arguments.contains("Accept") {
+            let entries = mesh.get_json(0, path).unwrap();
+            assert_eq!(entries, without_others(text("body"), &entries), "{path}");
+            continue;
+        }
+        let form = arguments.strip_prefix("-d ").unwrap_or_default();
+        let answer = mesh.request(0, method, path, form);
+        assert_eq!(
+            answer.status,
+            exchange["status"].as_u64().unwrap() as u16,
+            "{exchange}"
+        );
+        assert_eq!(answer.body, text("body"), "{exchange}");
+    }
+    assert_eq!(count, 13);
+}
+
+/// What was recorded, without a name that came by gossip, and with the times of death of `ours`.
+fn without_others(recorded: &str, ours: &Value) -> Value {
+    let mut entries: Vec<Value> = serde_json::from_str(recorded).unwrap();
+    entries.retain(|entry| entry["ContainerID"] != "x");
+    for (entry, our) in entries.iter_mut().zip(ours.as_array().unwrap()) {
+        assert_eq!(entry["Tombstone"] == 0, our["Tombstone"] == 0);
+        entry["Tombstone"] = our["Tombstone"].clone();
+    }
+    entries.into()
 }
 
 /// An identity is found by its name wherever it runs.
