@@ -65,6 +65,7 @@ fn everywhere(kinds: &[Kind]) {
     for host in all {
         look_closely(&mesh, host, &webs);
     }
+    pages_agree(&mesh);
 
     // Gone on the first host, and everywhere.
     let removed = mesh.request(0, "DELETE", "/name/c?fqdn=web.weave.local", "");
@@ -87,6 +88,41 @@ fn everywhere(kinds: &[Kind]) {
     }
 }
 members!(everywhere, 3);
+
+/// All routers show the same names in the same form.
+#[track_caller]
+fn pages_agree(mesh: &Mesh) {
+    let lines = |host: usize| -> BTreeSet<String> {
+        let page = mesh.get(host, "/status/dns").unwrap();
+        page.lines().map(str::to_owned).collect()
+    };
+    let entries = |host: usize| mesh.get_json(host, "/name").unwrap();
+    let report = |host: usize| mesh.report(host)["DNS"].clone();
+    let fields =
+        |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    let labels = |host: usize| -> Vec<String> {
+        let page = mesh.get(host, "/status").unwrap();
+        let mut parts = page.split("\n\n");
+        let part = parts.find(|part| part.contains("Service: dns")).unwrap();
+        let labels = part.lines().filter_map(|line| line.split_once(':'));
+        labels.map(|(label, _)| label.to_owned()).collect()
+    };
+    let first = report(0);
+    assert_eq!(
+        (lines(0).len(), entries(0).as_array().unwrap().len()),
+        (6, 6)
+    );
+    for host in [1, 2] {
+        assert_eq!(lines(host), lines(0));
+        assert_eq!(entries(host), entries(0));
+        assert_eq!(labels(host), labels(0));
+        let other = report(host);
+        assert_eq!(fields(&other), fields(&first));
+        for field in ["Domain", "Address", "TTL", "Entries"] {
+            assert_eq!(other[field], first[field], "{field}");
+        }
+    }
+}
 
 /// What the router of a host answers to questions of all kinds about a name that each of three
 /// hosts has.
