@@ -6,9 +6,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use netns_tests::names::{self, ANSWER, Manner, addresses, ask, ask_at};
-use netns_tests::{Kind, Launch, Mesh, members, needs_root, wait};
+use netns_tests::{Kind, Launch, Mesh, members, needs_real, needs_root, wait};
 use proto::names::message::rtype;
 use router::dns::client::Way;
+use router::net::attach::{self, AttachRequest};
 use router::net::lab::LabProcess;
 use router::net::netns::Namespace;
 use serde_json::Value;
@@ -332,6 +333,56 @@ fn of_named_namespaces() {
     wait_for_name(&mesh, &[0], &name, &[]);
     wait::until_true("its file is removed", wait::SOON, || {
         !std::path::Path::new(&conf).exists()
+    });
+}
+
+/// Names end with the interface of their container, by whatever id that goes.
+#[test]
+fn of_containers_with_ids() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft]);
+    mesh.launch(0, &Launch::new());
+    let container = mesh.lab.new_container().unwrap();
+    let request = AttachRequest {
+        owner: Some("c0ffee"),
+        ..AttachRequest::new("weave", &container)
+    };
+    let attached = mesh.namespace(0).run(|| attach::attach(&request));
+    attached.unwrap().unwrap();
+    add(&mesh, 0, "c0ffee", ip(0, 1), "web");
+    // One that is registered before its container is attached has nothing to end with.
+    add(&mesh, 0, "decaf", ip(0, 2), "db");
+    wait_for_name(&mesh, &[0], "web", &[ip(0, 1)]);
+    // The router has seen it, or it could not miss it.
+    std::thread::sleep(Duration::from_secs(1));
+    drop(container);
+    wait_for_name(&mesh, &[0], "web", &[]);
+    assert_eq!(addresses(mesh.namespace(0), "db"), Some(set(&[ip(0, 2)])));
+}
+
+/// Real routers lose count of names that differ only in case, so they are never told of two.
+#[test]
+fn two_spellings_are_one_name() {
+    needs_real!();
+    let mut mesh = Mesh::new(&[Kind::Weaver, Kind::Weft, Kind::Weaver]);
+    let launch = Launch::new().names().with("--no-discovery");
+    mesh.launch_all(&[&[], &[0], &[1]], &launch);
+    mesh.wait_routed(&[0, 1, 2]);
+    for name in ["Web", "WEB", "web"] {
+        add(&mesh, 1, "c", ip(1, 1), name);
+    }
+    let all = [0, 1, 2];
+    wait_for_name(&mesh, &all, "web", &[ip(1, 1)]);
+    let count = |host: usize| {
+        mesh.get_json(host, "/name")
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    // All routers tell all they know every 30 s.
+    wait::stays_true("there is one name", Duration::from_secs(35), || {
+        all.iter().all(|host| count(*host) == 1)
     });
 }
 
