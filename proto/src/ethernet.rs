@@ -473,4 +473,6 @@ impl<'a> Ipv6<'a> {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -20,13 +20,14 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 pub use target::{InvalidTarget, Target, split_target};
 
 use crate::topology::Topology;
 use crate::types::{ConnId, PeerName, Time};
 use discovery::Candidates;
-use target::{Entry, RESET_AFTER, State};
+use target::{Entry, Kind, RESET_AFTER, Schedule, State};
 
 /// Most direct targets; naming more is refused.
 pub const DIRECT_MAX: usize = 1024;
@@ -35,6 +36,12 @@ pub const DIRECT_ATTEMPTS_MAX: usize = 64;
 /// Most attempts on discovered targets that go on at the same time; further ones wait for their
 /// turn, and never keep direct ones waiting.
 pub const DISCOVERED_ATTEMPTS_MAX: usize = 16;
+
+/// The time between attempts on discovered targets, on average: gossip cannot make us dial more
+/// than 100 addresses in a second.
+pub const DISCOVERED_SPACING: Duration = Duration::from_millis(10);
+/// Most attempts on discovered targets that may follow each other without that time between them.
+pub const DISCOVERED_BURST_MAX: u32 = 64;
 
 /// What a connector is told once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,8 +133,12 @@ pub struct Connector {
     direct: BTreeMap<String, Target>,
     discovered: Candidates,
     entries: BTreeMap<SocketAddr, Entry>,
+    schedule: Schedule,
     links: BTreeMap<ConnId, Link>,
+    attempts: Attempts,
     dials: VecDeque<Dial>,
+    /// Up to when the attempts made on discovered targets use up the time, one after the other.
+    spent_until: Time,
     wake: Option<Time>,
 }
 
@@ -140,8 +151,11 @@ impl Connector {
             direct: BTreeMap::new(),
             discovered: Candidates::new(),
             entries: BTreeMap::new(),
+            schedule: Schedule::default(),
             links: BTreeMap::new(),
+            attempts: Attempts::default(),
             dials: VecDeque::new(),
+            spent_until: Time::ZERO,
             wake: None,
         }
     }
@@ -174,7 +188,7 @@ impl Connector {
                 entry.peer = None;
             }
         }
-        self.update(now);
+        self.reconcile(now);
         Ok(())
     }
 
@@ -183,7 +197,7 @@ impl Connector {
         for text in texts {
             self.direct.remove(text);
         }
-        self.update(now);
+        self.reconcile(now);
     }
 
     /// The direct targets in order of their texts: what to name again after a restart.
@@ -202,50 +216,54 @@ impl Connector {
             let peers = self.connected_peers();
             self.discovered = discovery::candidates(topology, &peers, self.config.port, loopback);
         }
-        self.update(now);
+        self.reconcile(now);
     }
 
     /// A connection was added to our peer, dialled or accepted.
     pub fn handle_added(&mut self, now: Time, conn: ConnId, link: Link) {
         self.links.insert(conn, link);
-        if let Some(entry) = self
-            .entries
-            .get_mut(&link.address)
-            .filter(|_| link.outbound)
-        {
-            entry.state = State::Connected;
-            entry.peer = Some(link.peer);
+        if link.outbound {
+            self.end_attempt(link.address, |entry, _| {
+                entry.state = State::Connected;
+                entry.peer = Some(link.peer);
+            });
         }
         self.discovered.retain(|_, peers| {
             peers.remove(&link.peer);
             !peers.is_empty()
         });
-        self.update(now);
+        self.reconcile(now);
     }
 
     /// An attempt failed, or a connection ended, whether it was added or not.
     pub fn handle_ended(&mut self, now: Time, conn: ConnId, ended: Ended<'_>) {
         let was_added = self.links.remove(&conn).is_some();
-        let entry = ended.dialled.and_then(|to| self.entries.get_mut(&to));
-        if let Some(entry) = entry.filter(|entry| !entry.is_idle()) {
-            entry.fail(ended.error);
-            entry.peer = ended.peer.or(entry.peer);
-            let lasted = entry.try_at.is_some_and(|at| now > at + RESET_AFTER);
-            if ended.never_again {
-                entry.try_never(now);
-            } else if was_added && lasted {
-                entry.try_now(now);
-            } else {
-                entry.try_later(now, &mut self.rng);
-            }
+        if let Some(address) = ended.dialled {
+            self.end_attempt(address, |entry, rng| {
+                let lasted = entry.try_at.is_some_and(|at| now > at + RESET_AFTER);
+                entry.fail(ended.error);
+                entry.peer = ended.peer.or(entry.peer);
+                if ended.never_again {
+                    entry.try_never();
+                } else if was_added && lasted {
+                    entry.try_now(now);
+                } else {
+                    entry.try_later(now, rng);
+                }
+            });
+            self.settle(now, address);
         }
-        self.update(now);
+        if was_added || ended.peer.is_some() {
+            self.reconcile(now);
+        } else {
+            self.start_due(now);
+        }
     }
 
     /// The time has come that [`Connector::poll_timeout`] named.
     pub fn handle_timeout(&mut self, now: Time) {
         if self.wake.is_some_and(|wake| wake <= now) {
-            self.update(now);
+            self.start_due(now);
         }
     }
 
@@ -264,17 +282,17 @@ impl Connector {
     pub fn targets(&self) -> impl Iterator<Item = TargetView<'_>> {
         self.entries.iter().filter_map(|(address, entry)| {
             let state = match (entry.state, &entry.error) {
-                (State::Suspended, _) if !entry.direct => return None,
+                (State::Suspended, _) if entry.kind == Kind::Discovered => return None,
                 (State::Waiting, None) => TargetState::Waiting,
                 (State::Waiting, Some(_)) => TargetState::Failed,
-                (State::Attempting { .. }, None) => TargetState::Connecting,
-                (State::Attempting { .. }, Some(_)) => TargetState::Retrying,
+                (State::Attempting(_), None) => TargetState::Connecting,
+                (State::Attempting(_), Some(_)) => TargetState::Retrying,
                 (State::Connected, _) => TargetState::Connected,
                 (State::Suspended, _) => TargetState::Suspended,
             };
             Some(TargetView {
                 address: *address,
-                direct: entry.direct,
+                direct: entry.kind == Kind::Direct,
                 state,
                 error: entry.error.as_deref(),
                 next_try: entry.try_at,
@@ -286,32 +304,53 @@ impl Connector {
         self.links.values().map(|link| link.peer).collect()
     }
 
-    /// Brings the entries in line with what is named, discovered and connected, and starts what
-    /// is due.
-    fn update(&mut self, now: Time) {
-        let valid = self.valid_addresses(now);
-        self.entries.retain(|address, entry| {
-            if !entry.is_idle() {
-                return true;
-            }
-            if valid.contains(address) {
-                entry.resume();
-                return true;
-            }
-            entry.suspend(now)
-        });
-        self.start_due(now);
-        let waiting = self.entries.values().filter(|e| e.state == State::Waiting);
-        // What is due and was not started waits for another attempt to end.
-        self.wake = waiting
-            .filter_map(|entry| entry.try_at)
-            .filter(|at| *at > now)
-            .min();
+    /// Changes the entry of an address where an attempt or a connection goes on.
+    fn end_attempt(
+        &mut self,
+        address: SocketAddr,
+        change: impl FnOnce(&mut Entry, &mut fastrand::Rng),
+    ) {
+        let entry = self.entries.get_mut(&address);
+        let Some(entry) = entry.filter(|entry| !entry.is_idle()) else {
+            return;
+        };
+        if let State::Attempting(kind) = entry.state {
+            *self.attempts.of(kind) -= 1;
+        }
+        change(entry, &mut self.rng);
     }
 
-    /// The addresses that there is a reason to dial; makes an entry for each, and marks those of
-    /// direct targets.
-    fn valid_addresses(&mut self, now: Time) -> BTreeSet<SocketAddr> {
+    /// Brings one entry in line with whether it is wanted.
+    fn settle(&mut self, now: Time, address: SocketAddr) {
+        let Some(entry) = self.entries.get_mut(&address) else {
+            return;
+        };
+        if entry.settle(now) {
+            self.schedule.put(address, entry, &mut self.rng);
+        } else {
+            self.schedule.remove(entry);
+            self.entries.remove(&address);
+        }
+    }
+
+    /// Finds out what is wanted after something named, discovered or connected has changed, and
+    /// starts what is due.
+    fn reconcile(&mut self, now: Time) {
+        self.mark_wanted(now);
+        self.entries.retain(|address, entry| {
+            let kept = entry.settle(now);
+            if kept {
+                self.schedule.put(*address, entry, &mut self.rng);
+            } else {
+                self.schedule.remove(entry);
+            }
+            kept
+        });
+        self.start_due(now);
+    }
+
+    /// Marks the entries that there is a reason to dial, and makes those that are missing.
+    fn mark_wanted(&mut self, now: Time) {
         let links = self.links.values();
         let taken: BTreeSet<SocketAddr> = links.clone().map(|link| link.address).collect();
         let accepted: BTreeSet<IpAddr> = links
@@ -320,77 +359,102 @@ impl Connector {
             .collect();
         let peers = self.connected_peers();
         for entry in self.entries.values_mut() {
-            entry.direct = false;
+            entry.kind = Kind::Discovered;
+            entry.wanted = false;
         }
-        let mut valid = BTreeSet::new();
         for target in self.direct.values() {
             let address = target.address(self.config.port);
-            let entry = self
-                .entries
-                .entry(address)
-                .or_insert_with(|| Entry::new(now));
-            entry.direct = true;
+            let entry = self.entries.entry(address);
+            let entry = entry.or_insert_with(|| Entry::new(now));
+            entry.kind = Kind::Direct;
             // Dialling a peer that is connected in another way would only replace one of the
             // two connections by the other, again and again.
             let connected = entry.peer.is_some_and(|peer| peers.contains(&peer));
             let accepted = target.port.is_none() && accepted.contains(&target.ip);
-            if !connected && !accepted && !taken.contains(&address) {
-                valid.insert(address);
-            }
+            entry.wanted |= !connected && !accepted && !taken.contains(&address);
         }
         for address in self.discovered.keys() {
             if !taken.contains(address) {
-                self.entries
-                    .entry(*address)
-                    .or_insert_with(|| Entry::new(now));
-                valid.insert(*address);
+                let entry = self.entries.entry(*address);
+                entry.or_insert_with(|| Entry::new(now)).wanted = true;
             }
         }
-        valid
     }
 
-    /// Starts attempts on what is due, as far as the limits allow, what waits longest first.
+    /// Starts attempts on what is due, as far as the limits allow.
     fn start_due(&mut self, now: Time) {
-        let (mut direct_attempts, mut discovered_attempts) = (0, 0);
-        let mut due = Vec::new();
-        for (address, entry) in &self.entries {
-            match (entry.state, entry.try_at) {
-                (State::Attempting { direct: true }, _) => direct_attempts += 1,
-                (State::Attempting { direct: false }, _) => discovered_attempts += 1,
-                (State::Waiting, Some(at)) if at <= now => due.push((!entry.direct, at, *address)),
-                _ => {}
-            }
-        }
-        // Without this, many peers that discover each other all dial the same one first.
-        self.rng.shuffle(&mut due);
-        due.sort_by_key(|(discovered, at, _)| (*discovered, *at));
+        self.start_due_of(now, Kind::Direct);
+        self.start_due_of(now, Kind::Discovered);
+        let waits = self.schedule.due(Kind::Discovered, now).is_some();
+        let delay = Some(self.held_back(now)).filter(|delay| waits && !delay.is_zero());
+        let delayed = delay.map(|delay| now + delay);
+        self.wake = self.schedule.next(now).into_iter().chain(delayed).min();
+    }
+
+    /// How long no discovered target may be dialled, since there were so many.
+    fn held_back(&self, now: Time) -> Duration {
+        let burst = DISCOVERED_SPACING * (DISCOVERED_BURST_MAX - 1);
+        self.spent_until.since(now).saturating_sub(burst)
+    }
+
+    /// What is due and has no room stays where it is, until another attempt ends.
+    fn start_due_of(&mut self, now: Time, kind: Kind) {
         let limit = self.config.connection_limit;
         let full = limit != 0 && self.links.len() >= limit;
-        for (discovered, _, address) in due {
+        while let Some(address) = self.schedule.due(kind, now) {
+            if !full && !self.has_room(now, kind) {
+                return;
+            }
             let Some(entry) = self.entries.get_mut(&address) else {
-                continue;
+                return;
             };
             if full {
                 entry.fail(&format!("connection limit reached ({limit})"));
                 entry.try_later(now, &mut self.rng);
-                continue;
-            }
-            let used = self.links.len() + direct_attempts + discovered_attempts;
-            let (attempts, most) = if discovered {
-                (&mut discovered_attempts, DISCOVERED_ATTEMPTS_MAX)
             } else {
-                (&mut direct_attempts, DIRECT_ATTEMPTS_MAX)
-            };
-            if *attempts < most && (limit == 0 || used < limit) {
-                *attempts += 1;
-                let direct = !discovered;
-                entry.state = State::Attempting { direct };
+                entry.state = State::Attempting(kind);
                 entry.try_at = Some(now);
+                *self.attempts.of(kind) += 1;
+                if kind == Kind::Discovered {
+                    self.spent_until = self.spent_until.max(now) + DISCOVERED_SPACING;
+                }
                 self.dials.push_back(Dial {
                     to: address,
-                    accept_new: direct,
+                    accept_new: kind == Kind::Direct,
                 });
             }
+            self.schedule.put(address, entry, &mut self.rng);
+        }
+    }
+
+    /// Whether an attempt may start.
+    fn has_room(&self, now: Time, kind: Kind) -> bool {
+        let Attempts { direct, discovered } = self.attempts;
+        let limit = self.config.connection_limit;
+        // Attempts count as connections, so that they do not overshoot the limit.
+        let places = limit == 0 || self.links.len() + direct + discovered < limit;
+        places
+            && match kind {
+                Kind::Direct => direct < DIRECT_ATTEMPTS_MAX,
+                Kind::Discovered => {
+                    discovered < DISCOVERED_ATTEMPTS_MAX && self.held_back(now).is_zero()
+                }
+            }
+    }
+}
+
+/// How many attempts go on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Attempts {
+    direct: usize,
+    discovered: usize,
+}
+
+impl Attempts {
+    fn of(&mut self, kind: Kind) -> &mut usize {
+        match kind {
+            Kind::Direct => &mut self.direct,
+            Kind::Discovered => &mut self.discovered,
         }
     }
 }

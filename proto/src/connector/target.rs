@@ -1,5 +1,6 @@
 //! One address that is dialled: what is going on with it, and when it is tried next.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -11,7 +12,11 @@ pub(super) const INTERVAL_MIN: Duration = Duration::from_secs(2);
 pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(6 * 60);
 /// A connection that lived longer than this was a success: its loss is no reason to wait.
 pub(super) const RESET_AFTER: Duration = Duration::from_secs(60);
-/// How long a discovered address on which we met ourselves stays known as such.
+/// How long a failure is remembered of a discovered address that nobody mentions any more. An
+/// address that is back sooner goes on with its delay, so that what comes and goes is not dialled
+/// each time; one that is back later is new.
+const FAILURE_KEPT: Duration = Duration::from_secs(10);
+/// The same for an address on which we met ourselves.
 const NEVER_KEPT: Duration = Duration::from_secs(10 * 60);
 /// Longest error that is kept for display, in bytes; the rest is cut off.
 const ERROR_BYTES_MAX: usize = 256;
@@ -70,19 +75,29 @@ pub(super) enum State {
     /// It will be tried when its time has come.
     Waiting,
     /// It is being dialled, or the connection is not complete yet.
-    Attempting { direct: bool },
+    Attempting(Kind),
     /// There is a connection that we dialled.
     Connected,
     /// There is no reason to dial it at present.
     Suspended,
 }
 
+/// Where an address comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The user named it.
+    Direct,
+    /// Other peers' connections lead there.
+    Discovered,
+}
+
 /// The book that is kept about an address.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) state: State,
-    /// Whether the user named this address.
-    pub(super) direct: bool,
+    pub(super) kind: Kind,
+    /// Whether there is a reason to dial it.
+    pub(super) wanted: bool,
     /// When it may be tried, or was tried last; `None` for never again.
     pub(super) try_at: Option<Time>,
     pub(super) error: Option<String>,
@@ -92,18 +107,22 @@ pub(super) struct Entry {
     interval: Duration,
     /// Until when a discovered address that nobody mentions is remembered.
     keep_until: Time,
+    /// Its place in the schedule.
+    ticket: Option<(Kind, Ticket)>,
 }
 
 impl Entry {
     pub(super) fn new(now: Time) -> Entry {
         Entry {
             state: State::Waiting,
-            direct: false,
+            kind: Kind::Discovered,
+            wanted: false,
             try_at: Some(now),
             error: None,
             peer: None,
             interval: INTERVAL_MIN,
             keep_until: now,
+            ticket: None,
         }
     }
 
@@ -112,10 +131,9 @@ impl Entry {
         self.interval = INTERVAL_MIN;
     }
 
-    pub(super) fn try_never(&mut self, now: Time) {
+    pub(super) fn try_never(&mut self) {
         self.try_at = None;
         self.interval = INTERVAL_MIN;
-        self.keep_until = now + NEVER_KEPT;
     }
 
     /// Delays the next attempt by something between half and one and a half intervals, so that
@@ -124,7 +142,6 @@ impl Entry {
         let interval = self.interval.as_micros() as u64;
         let delay = Duration::from_micros(interval / 2 + rng.u64(..interval));
         self.try_at = Some(now + delay);
-        self.keep_until = now + INTERVAL_MIN;
         self.interval = (self.interval * 3 / 2).min(INTERVAL_MAX);
     }
 
@@ -138,19 +155,80 @@ impl Entry {
         matches!(self.state, State::Waiting | State::Suspended)
     }
 
-    /// There is a reason to dial it.
-    pub(super) fn resume(&mut self) {
-        if self.state == State::Suspended && !self.direct {
-            // It was gone and is back: as good as new, but not dialled in quick succession.
-            self.try_at = self.try_at.map(|at| at.min(self.keep_until));
-            self.interval = INTERVAL_MIN;
+    /// Brings the state of an idle entry in line with whether it is wanted. Returns whether the
+    /// entry must be kept.
+    pub(super) fn settle(&mut self, now: Time) -> bool {
+        if !self.is_idle() {
+            return true;
         }
-        self.state = State::Waiting;
+        if self.wanted {
+            self.state = State::Waiting;
+            return true;
+        }
+        if self.state == State::Waiting && self.error.is_some() {
+            let never = self.try_at.is_none();
+            self.keep_until = now + if never { NEVER_KEPT } else { FAILURE_KEPT };
+        }
+        self.state = State::Suspended;
+        self.kind == Kind::Direct || now < self.keep_until
+    }
+}
+
+/// A place in the queue of those that wait: the time first, then a lot. Without the lot, many
+/// peers that discover each other would all dial the same one first.
+type Ticket = (Time, u32, SocketAddr);
+
+/// All entries that wait, by the time of their next attempt.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Schedule {
+    direct: BTreeSet<Ticket>,
+    discovered: BTreeSet<Ticket>,
+}
+
+impl Schedule {
+    fn queue(&mut self, kind: Kind) -> &mut BTreeSet<Ticket> {
+        match kind {
+            Kind::Direct => &mut self.direct,
+            Kind::Discovered => &mut self.discovered,
+        }
     }
 
-    /// There is no reason to dial it. Returns whether it must still be remembered.
-    pub(super) fn suspend(&mut self, now: Time) -> bool {
-        self.state = State::Suspended;
-        self.direct || now < self.keep_until
+    /// Puts an entry where its state and time want it.
+    pub(super) fn put(&mut self, address: SocketAddr, entry: &mut Entry, rng: &mut fastrand::Rng) {
+        let waits = entry.state == State::Waiting;
+        let place = entry.try_at.filter(|_| waits).map(|at| (entry.kind, at));
+        if place == entry.ticket.map(|(kind, (at, ..))| (kind, at)) {
+            return;
+        }
+        self.remove(entry);
+        if let Some((kind, at)) = place {
+            let ticket = (at, rng.u32(..), address);
+            self.queue(kind).insert(ticket);
+            entry.ticket = Some((kind, ticket));
+        }
+    }
+
+    /// Takes an entry out.
+    pub(super) fn remove(&mut self, entry: &mut Entry) {
+        if let Some((kind, ticket)) = entry.ticket.take() {
+            self.queue(kind).remove(&ticket);
+        }
+    }
+
+    /// The address of this kind that has been due for longest.
+    pub(super) fn due(&self, kind: Kind, now: Time) -> Option<SocketAddr> {
+        let queue = match kind {
+            Kind::Direct => &self.direct,
+            Kind::Discovered => &self.discovered,
+        };
+        let (at, _, address) = queue.first()?;
+        (*at <= now).then_some(*address)
+    }
+
+    /// When something becomes due that is not due yet.
+    pub(super) fn next(&self, now: Time) -> Option<Time> {
+        let queues = [&self.direct, &self.discovered].into_iter();
+        let first = |queue: &BTreeSet<Ticket>| queue.first().map(|(at, ..)| *at);
+        queues.filter_map(first).filter(|at| *at > now).min()
     }
 }

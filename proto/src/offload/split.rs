@@ -345,4 +345,4 @@ impl<'a> Split<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

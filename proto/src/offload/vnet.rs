@@ -147,3 +147,91 @@ impl<'a> Captured<'a> {
         Ok(Captured::Whole(frame))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ethernet::testing::{Spec, assert_valid, noise};
+
+    #[test]
+    fn header_has_the_layout_of_the_kernel() {
+        let header = VnetHeader {
+            flags: FLAG_NEEDS_CSUM,
+            gso_type: GSO_TCPV6 | GSO_ECN,
+            header_len: 86,
+            gso_size: 1304,
+            csum_start: 54,
+            csum_offset: 16,
+        };
+        let mut expected = vec![1, 0x84];
+        for number in [86u16, 1304, 54, 16] {
+            expected.extend(number.to_ne_bytes());
+        }
+        assert_eq!(header.encode()[..], expected);
+        assert_eq!(VnetHeader::decode(&header.encode()), header);
+        assert_eq!(VnetHeader::PLAIN.encode(), [0; VNET_BYTES]);
+        assert!(header.needs_csum() && header.is_super());
+        assert!(!VnetHeader::PLAIN.needs_csum() && !VnetHeader::PLAIN.is_super());
+    }
+
+    #[test]
+    fn a_complete_frame_stays_as_it_is() {
+        let frame = noise(1, 100);
+        let mut copy = frame.clone();
+        let mut header = VnetHeader::PLAIN;
+        header.flags = FLAG_DATA_VALID;
+        match Captured::new(header, &mut copy) {
+            Ok(Captured::Whole(whole)) => assert_eq!(whole, frame),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_partial_checksum_is_completed() {
+        for spec in [Spec::tcp(1, noise(2, 77)), Spec::udp(noise(3, 78))] {
+            let whole = spec.build();
+            let csum_offset = if spec.tcp.is_some() { 16 } else { 6 };
+            let mut frame = whole.clone();
+            // What Linux leaves in the field: the sum of addresses, protocol and length.
+            let len = (frame.len() - 34) as u32;
+            let mut sum = u32::from(frame[23]) + len;
+            for pair in frame[26..34].chunks(2) {
+                sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+            }
+            let folded = ((sum >> 16) + (sum & 0xffff)) as u16;
+            frame[34 + csum_offset..36 + csum_offset].copy_from_slice(&folded.to_be_bytes());
+            let header = VnetHeader {
+                flags: FLAG_NEEDS_CSUM,
+                csum_start: 34,
+                csum_offset: csum_offset as u16,
+                ..VnetHeader::PLAIN
+            };
+            match Captured::new(header, &mut frame) {
+                Ok(Captured::Whole(completed)) => {
+                    assert_valid(completed);
+                    assert_eq!(completed, whole);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_checksum_outside_of_the_frame_is_an_error() {
+        let header = VnetHeader {
+            flags: FLAG_NEEDS_CSUM,
+            csum_start: 34,
+            csum_offset: 16,
+            ..VnetHeader::PLAIN
+        };
+        for len in 0..52 {
+            let error = Captured::new(header, &mut vec![0; len]).err();
+            let expected = VnetError::Checksum {
+                start: 34,
+                offset: 16,
+                len,
+            };
+            assert_eq!(error, Some(expected));
+        }
+    }
+}

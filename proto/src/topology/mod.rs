@@ -15,26 +15,27 @@
 //! [`Changes`] until it takes them.
 
 mod address;
+mod merge;
 mod short_ids;
 #[cfg(test)]
 mod tests;
 mod update;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 pub use address::Address;
+pub use merge::Merged;
 pub use update::{Connection, Peer, decode_update, encode_update, encode_update_with};
 
-use crate::gob::{Encoder, Error};
+use crate::gob::Encoder;
 use crate::types::{PeerName, PeerUid, ShortId};
 use short_ids::ShortIds;
-use update::Header;
 
 /// Most peers that are kept. Beyond it, peers are taken in only when they connect to us.
 pub const PEERS_MAX: usize = 8192;
 /// Most connections in one entry. An entry with more is ignored.
-pub const CONNECTIONS_PER_PEER_MAX: usize = 8192;
+pub const CONNECTIONS_PER_PEER_MAX: usize = 4096;
 /// Longest nickname, in bytes. An entry with a longer one is ignored.
 pub const NICKNAME_BYTES_MAX: usize = 1024;
 /// Longest text of an address, in bytes. An entry with a longer one is ignored.
@@ -97,17 +98,6 @@ impl Refused {
     pub fn is_final(self) -> bool {
         matches!(self, Refused::NameCollision(_) | Refused::Ourself)
     }
-}
-
-/// What an update did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Merged {
-    /// Peers that the update told something new of: what goes on to neighbours.
-    pub improved: BTreeSet<PeerName>,
-    /// All peers that the update has an entry of: what goes on if it was a broadcast.
-    pub named: BTreeSet<PeerName>,
-    /// How many entries were left out because they reach a limit.
-    pub ignored: usize,
 }
 
 /// What is left to do after changes.
@@ -263,53 +253,6 @@ impl Topology {
         });
     }
 
-    /// Takes in an update. An error leaves everything as it was.
-    ///
-    /// Lists of entries that are not newer than what is known are not looked into, so an update
-    /// that brings nothing new costs little, however large it is.
-    pub fn merge(&mut self, update: &[u8]) -> Result<Merged, Error> {
-        let mut merged = Merged::default();
-        let (mut fresh, mut wanted) = (Vec::new(), 0);
-        // The highest version under which an earlier start of ourselves is still known.
-        let mut old_self = None;
-        let own = self.header(self.us);
-        update::decode(
-            update,
-            |header| {
-                merged.named.insert(header.name);
-                if header.name == self.us {
-                    if own.is_some_and(|own| own.uid != header.uid) {
-                        old_self = old_self.max(Some(header.version));
-                    }
-                    return false;
-                }
-                let news = self.is_news(header);
-                wanted += usize::from(news);
-                news && wanted <= PEERS_MAX
-            },
-            |peer| fresh.push(peer),
-        )?;
-        if let Some(version) = old_self {
-            self.outdo(version);
-        }
-        merged.ignored = wanted.saturating_sub(PEERS_MAX);
-        for peer in fresh {
-            match peer.filter(|peer| self.has_room_for(peer)) {
-                None => merged.ignored += 1,
-                // The update may have had a newer one of the same peer before.
-                Some(peer) if self.is_news(&peer.header()) => {
-                    merged.improved.insert(peer.name);
-                    self.take_entry(peer);
-                }
-                Some(_) => {}
-            }
-        }
-        merged.named.retain(|name| self.peers.contains_key(name));
-        self.add_placeholders(&merged.improved);
-        self.settle_short_id();
-        Ok(merged)
-    }
-
     /// The entries of those of `names` that are known, as an update.
     pub fn encode(&self, names: impl IntoIterator<Item = PeerName>) -> Vec<u8> {
         encode_update(names.into_iter().filter_map(|name| self.peers.get(&name)))
@@ -384,56 +327,6 @@ impl Topology {
         reached
     }
 
-    fn header(&self, name: PeerName) -> Option<Header> {
-        self.peers.get(&name).map(Peer::header)
-    }
-
-    fn is_news(&self, header: &Header) -> bool {
-        self.header(header.name)
-            .is_none_or(|known| header.is_newer_than(&known))
-    }
-
-    fn has_room_for(&self, peer: &Peer) -> bool {
-        if self.references.contains_key(&peer.name) {
-            return true;
-        }
-        let known = self.peers.get(&peer.name);
-        let old_bytes = known.map_or(0, Peer::extra_bytes);
-        let bytes = self.extra_bytes.saturating_sub(old_bytes) + peer.extra_bytes();
-        bytes <= ENTRIES_BYTES_MAX && (known.is_some() || self.peers.len() < PEERS_MAX)
-    }
-
-    /// Adds or replaces the entry of another peer.
-    fn take_entry(&mut self, mut peer: Peer) {
-        peer.sort_connections();
-        peer.connections.shrink_to_fit();
-        self.insert(peer);
-    }
-
-    /// Adds the peers that are known only because connections of `improved` lead to them.
-    fn add_placeholders(&mut self, improved: &BTreeSet<PeerName>) {
-        let names: Vec<PeerName> = self.names().collect();
-        let mut unknown = BTreeSet::new();
-        for peer in improved.iter().filter_map(|name| self.peers.get(name)) {
-            resolve(&names, &peer.connections, |index, connection| {
-                if index.is_none() {
-                    unknown.insert(connection.remote);
-                }
-            });
-        }
-        let room = PEERS_MAX.saturating_sub(self.peers.len());
-        for name in unknown.into_iter().take(room) {
-            self.insert(Peer {
-                name,
-                nickname: Box::default(),
-                uid: PeerUid(0),
-                version: 0,
-                short_id: None,
-                connections: Vec::new(),
-            });
-        }
-    }
-
     fn insert(&mut self, peer: Peer) {
         let (name, short_id) = (peer.name, peer.short_id);
         self.extra_bytes += peer.extra_bytes();
@@ -469,18 +362,6 @@ impl Topology {
             ourself.version = ourself.version.saturating_add(1);
             self.extra_bytes = self.extra_bytes - old_bytes + ourself.extra_bytes();
             self.changes.routes = true;
-            self.changes.announce = true;
-        }
-    }
-
-    /// Lifts our version beyond `version`, so that our entry replaces that of an earlier start.
-    fn outdo(&mut self, version: u64) {
-        if let Some(ourself) = self
-            .peers
-            .get_mut(&self.us)
-            .filter(|us| us.version <= version)
-        {
-            ourself.version = version.saturating_add(1);
             self.changes.announce = true;
         }
     }

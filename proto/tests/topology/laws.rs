@@ -23,7 +23,7 @@ fn connection(remote: u64, established: bool) -> Connection {
     Connection {
         remote: peer_name(remote),
         address: Address::from_text(format!("10.0.0.{remote}:6783").as_bytes()),
-        outbound: remote % 2 == 0,
+        outbound: remote.is_multiple_of(2),
         established,
     }
 }

@@ -16,6 +16,8 @@ mod event;
 mod output;
 mod rx;
 mod snapshot;
+#[doc(hidden)]
+pub mod trial;
 mod tx;
 
 use std::io;

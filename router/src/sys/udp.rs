@@ -3,10 +3,12 @@
 
 use std::ffi::{c_int, c_void};
 use std::io;
-use std::mem::{size_of, size_of_val, zeroed};
+use std::mem::{size_of, zeroed};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
+
+use super::sockopt;
 
 /// Most segments that the kernel takes in one send. Newer kernels take 128; all that have the
 /// feature take 64.
@@ -307,7 +309,7 @@ pub fn set_mtu_discover(fd: impl AsFd, mode: MtuDiscover) -> io::Result<()> {
         MtuDiscover::Dont => libc::IP_PMTUDISC_DONT,
         MtuDiscover::Do => libc::IP_PMTUDISC_DO,
     };
-    set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &value)
+    sockopt::set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
 }
 
 /// The path MTU that the kernel knows for the destination of a connected socket: `IP_MTU`.
@@ -318,12 +320,12 @@ pub fn path_mtu(fd: impl AsFd) -> io::Result<u32> {
 
 /// Lets the kernel put received datagrams of one flow together: `UDP_GRO`.
 pub fn set_gro(fd: impl AsFd, on: bool) -> io::Result<()> {
-    set_option(fd, libc::SOL_UDP, libc::UDP_GRO, &c_int::from(on))
+    sockopt::set(fd, libc::SOL_UDP, libc::UDP_GRO, i32::from(on))
 }
 
 /// Asks whether the kernel knows `UDP_SEGMENT`, without using it for whole sockets.
 pub fn probe_segmentation(fd: impl AsFd) -> io::Result<()> {
-    set_option(fd, libc::SOL_UDP, libc::UDP_SEGMENT, &0 as &c_int)
+    sockopt::set(fd, libc::SOL_UDP, libc::UDP_SEGMENT, 0)
 }
 
 /// How many datagrams the kernel has dropped at this socket since it was made, above all for want
@@ -337,7 +339,7 @@ pub fn drops(fd: impl AsFd) -> io::Result<u32> {
 
 /// Whether several sockets may share a port: `SO_REUSEPORT`.
 pub fn set_reuse_port(fd: impl AsFd, on: bool) -> io::Result<()> {
-    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, &c_int::from(on))
+    sockopt::set(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, i32::from(on))
 }
 
 /// An instruction of classic BPF.
@@ -367,25 +369,15 @@ pub fn attach_reuse_port_program(fd: impl AsFd, program: &[Instruction]) -> io::
         len,
         filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut(),
     };
-    set_option(
-        fd,
-        libc::SOL_SOCKET,
-        libc::SO_ATTACH_REUSEPORT_CBPF,
-        &description,
-    )
-}
-
-/// Sets an option whose value is the plain structure `T` that the kernel expects.
-fn set_option<T>(fd: impl AsFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
-    // SAFETY: the kernel reads `size_of_val(value)` bytes at `value`, and through a sock_fprog
-    // (the only value with a pointer) the instructions that its maker borrows during the call.
+    // SAFETY: the kernel reads a sock_fprog at `description` and, through it, `len` instructions at
+    // `program`; both are borrowed until the call returns.
     let result = unsafe {
         libc::setsockopt(
             fd.as_fd().as_raw_fd(),
-            level,
-            name,
-            ptr::from_ref(value).cast(),
-            size_of_val(value) as libc::socklen_t,
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const description).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
         )
     };
     if result < 0 {

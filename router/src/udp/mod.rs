@@ -15,6 +15,7 @@ mod tests;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -70,6 +71,9 @@ pub enum UdpError {
 pub struct Sockets {
     receiving: Vec<OwnedFd>,
     non_df: OwnedFd,
+    /// Connected to one destination after the other, to ask for their path MTU. In the same
+    /// network namespace as the others, whichever thread asks.
+    prober: Mutex<OwnedFd>,
     local: SocketAddrV4,
     /// Whether runs of datagrams are cut by the kernel. Given up by the first sender that finds it
     /// does not work.
@@ -137,6 +141,7 @@ impl Sockets {
         Ok(Sockets {
             receiving,
             non_df,
+            prober: Mutex::new(open_socket().map_err(refused("open"))?),
             local,
             gso,
             gro,
@@ -178,9 +183,9 @@ impl Sockets {
 
     /// The path MTU that the kernel knows towards `to`, in bytes of IP packet.
     pub fn path_mtu(&self, to: SocketAddrV4) -> io::Result<u32> {
-        let socket = open_socket()?;
-        rustix::net::connect(&socket, &to)?;
-        sys::path_mtu(&socket)
+        let socket = self.prober.lock().unwrap_or_else(PoisonError::into_inner);
+        rustix::net::connect(&*socket, &to)?;
+        sys::path_mtu(&*socket)
     }
 
     /// What is in force.
