@@ -1,0 +1,768 @@
+//! Many nodes in one process, joined by a network of which every misfortune is drawn from a seed.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::connector::Target;
+use proto::node::{ConnSecret, Content, DeliveryKind, LinkInfo, Node, NodeConfig, Output};
+use proto::routes::Routes;
+use proto::sleeve::link::Path;
+use proto::sleeve::{LinkId, Special};
+use proto::types::{ConnId, PeerName, PeerUid, Time};
+
+use super::store::Store;
+
+pub(crate) const PORT: u16 = 6783;
+/// Channels that carry a [`Store`]; the second is known to every other host only.
+pub(crate) const CHANNELS: [&str; 2] = ["IPallocation", "half-known"];
+
+/// The network between hosts.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    pub(crate) latency_us: std::ops::Range<u64>,
+    /// Of 1000 UDP packets, how many are lost, and how many arrive twice.
+    pub(crate) loss: u32,
+    pub(crate) doubling: u32,
+    /// The largest IP packet, and whether senders are told.
+    pub(crate) path_mtu: usize,
+    pub(crate) path_mtu_told: bool,
+}
+
+impl Default for Network {
+    fn default() -> Network {
+        Network {
+            latency_us: 100..2000,
+            loss: 0,
+            doubling: 0,
+            path_mtu: 1500,
+            path_mtu_told: true,
+        }
+    }
+}
+
+pub(crate) struct Host {
+    pub(crate) name: PeerName,
+    pub(crate) ip: Ipv4Addr,
+    /// Behind a NAT: the address and port under which others see it. Nobody can dial it.
+    pub(crate) nat: Option<SocketAddrV4>,
+    pub(crate) node: Option<Node>,
+    pub(crate) config: NodeConfig,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) starts: u32,
+    pub(crate) conns: BTreeMap<ConnId, (usize, usize)>,
+    pub(crate) links: BTreeMap<LinkId, (LinkInfo, Path)>,
+    pub(crate) order: BTreeMap<PeerName, Vec<LinkId>>,
+    pub(crate) routes: Option<Arc<Routes>>,
+    pub(crate) stores: [Store; 2],
+    pub(crate) unicasts: Vec<(PeerName, Vec<u8>)>,
+    pub(crate) events: Vec<String>,
+    /// What is given out at the end of a connection is not read.
+    pub(crate) deaf: bool,
+    armed: Option<Time>,
+}
+
+struct Pipe {
+    hosts: [usize; 2],
+    conns: [ConnId; 2],
+    queues: [VecDeque<Vec<u8>>; 2],
+    /// When the last piece in each direction arrives.
+    last: [Time; 2],
+    open: [bool; 2],
+}
+
+enum What {
+    Timer(usize),
+    Dialled {
+        host: usize,
+        start: u32,
+        conn: ConnId,
+        to: SocketAddr,
+    },
+    DialTimeout {
+        host: usize,
+        start: u32,
+        conn: ConnId,
+    },
+    Bytes {
+        pipe: usize,
+        to: usize,
+    },
+    Reset {
+        pipe: usize,
+        to: usize,
+    },
+    Special {
+        from: SocketAddrV4,
+        info: Box<LinkInfo>,
+        to: SocketAddrV4,
+        special: Special,
+    },
+}
+
+struct Scheduled {
+    at: Time,
+    order: u64,
+    what: What,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
+        self.order == other.order
+    }
+}
+impl Eq for Scheduled {}
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Scheduled) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) now: Time,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) network: Network,
+    pub(crate) rng: fastrand::Rng,
+    /// Pairs of hosts, lower first, between which nothing passes.
+    pub(crate) blocked: BTreeSet<(usize, usize)>,
+    /// What happened, if anybody wants to know.
+    pub(crate) trace: Option<Vec<String>>,
+    /// Whether to print it as it happens.
+    pub(crate) printing: bool,
+    /// Hosts that must never lose the way to each other once they have it.
+    pub(crate) core: BTreeSet<usize>,
+    pub(crate) lost_routes: Vec<String>,
+    pub(crate) tcp_bytes: u64,
+    pub(crate) udp_packets: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    order: u64,
+    pipes: BTreeMap<usize, Pipe>,
+    pipes_made: usize,
+}
+
+pub(crate) fn name(host: usize) -> PeerName {
+    // Scattered, so that the order of names is not that of hosts.
+    let scattered = (host as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
+    PeerName::from_u64(scattered).unwrap()
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> World {
+        World {
+            now: Time::from_micros(1_000_000),
+            hosts: Vec::new(),
+            network: Network::default(),
+            rng: fastrand::Rng::with_seed(seed),
+            blocked: BTreeSet::new(),
+            trace: None,
+            printing: false,
+            core: BTreeSet::new(),
+            lost_routes: Vec::new(),
+            tcp_bytes: 0,
+            udp_packets: 0,
+            queue: BinaryHeap::new(),
+            order: 0,
+            pipes: BTreeMap::new(),
+            pipes_made: 0,
+        }
+    }
+
+    /// Adds a host that is down. `adjust` changes its configuration.
+    pub(crate) fn add_host(&mut self, adjust: impl FnOnce(&mut NodeConfig)) -> usize {
+        let host = self.hosts.len();
+        let ip = Ipv4Addr::from(0x0a00_0001 + host as u32);
+        let mut config = NodeConfig::new(name(host), &format!("h{host}"), PeerUid(1), 0);
+        config.channels = vec![CHANNELS[0].to_owned()];
+        if host.is_multiple_of(2) {
+            config.channels.push(CHANNELS[1].to_owned());
+        }
+        adjust(&mut config);
+        self.hosts.push(Host {
+            name: config.name,
+            ip,
+            nat: None,
+            node: None,
+            config,
+            targets: Vec::new(),
+            starts: 0,
+            conns: BTreeMap::new(),
+            links: BTreeMap::new(),
+            order: BTreeMap::new(),
+            routes: None,
+            stores: Default::default(),
+            unicasts: Vec::new(),
+            events: Vec::new(),
+            deaf: false,
+            armed: None,
+        });
+        host
+    }
+
+    pub(crate) fn target(&self, host: usize) -> Target {
+        let ip = self.hosts[host].ip;
+        Target {
+            text: ip.to_string(),
+            ip: ip.into(),
+            port: None,
+        }
+    }
+
+    /// Starts a host's node with its targets; a new start has a new UID.
+    pub(crate) fn start(&mut self, host: usize) {
+        let seed = self.rng.u64(..);
+        let uid = PeerUid(self.rng.u64(1..));
+        let now = self.now;
+        let h = &mut self.hosts[host];
+        h.starts += 1;
+        h.armed = None;
+        let config = NodeConfig {
+            seed,
+            uid,
+            ..h.config.clone()
+        };
+        h.node = Some(Node::new(config, now));
+        let targets = h.targets.clone();
+        self.with(host, |node, now| node.connect(now, targets, true).unwrap());
+    }
+
+    /// Ends a host's node. `silent` as when the power fails, else as when the process is killed.
+    pub(crate) fn stop(&mut self, host: usize, silent: bool) {
+        let h = &mut self.hosts[host];
+        h.node = None;
+        h.links.clear();
+        h.order.clear();
+        h.routes = None;
+        h.stores = Default::default();
+        for (pipe, side) in std::mem::take(&mut h.conns).into_values() {
+            self.close_end(pipe, side, silent);
+        }
+    }
+
+    pub(crate) fn is_up(&self, host: usize) -> bool {
+        self.hosts[host].node.is_some()
+    }
+
+    pub(crate) fn node(&self, host: usize) -> &Node {
+        self.hosts[host].node.as_ref().unwrap()
+    }
+
+    pub(crate) fn up(&self) -> Vec<usize> {
+        (0..self.hosts.len())
+            .filter(|host| self.is_up(*host))
+            .collect()
+    }
+
+    /// Breaks a connection at random; one end may not notice.
+    pub(crate) fn break_connection(&mut self, silent: bool) {
+        let open: Vec<usize> = self
+            .pipes
+            .iter()
+            .filter(|(_, pipe)| pipe.open == [true; 2])
+            .map(|(id, _)| *id)
+            .collect();
+        if let Some(&pipe) = self.rng.choice(&open) {
+            let side = self.rng.usize(..2);
+            let (host, conn) = (self.pipes[&pipe].hosts[side], self.pipes[&pipe].conns[side]);
+            self.close_end(pipe, side, silent);
+            self.hosts[host].conns.remove(&conn);
+            self.with(host, |node, now| {
+                node.handle_closed(now, conn, Some("connection reset by peer"));
+            });
+        }
+    }
+
+    /// Stops or lets through everything between two hosts.
+    pub(crate) fn set_blocked(&mut self, a: usize, b: usize, blocked: bool) {
+        let pair = (a.min(b), a.max(b));
+        if blocked {
+            self.blocked.insert(pair);
+        } else {
+            self.blocked.remove(&pair);
+        }
+    }
+
+    pub(crate) fn is_blocked(&self, a: usize, b: usize) -> bool {
+        self.blocked.contains(&(a.min(b), a.max(b)))
+    }
+
+    /// Lets time pass until `until`, or until `done` says that it is enough (asked every 100 ms).
+    /// Returns whether it did.
+    pub(crate) fn run_until(&mut self, until: Time, mut done: impl FnMut(&World) -> bool) -> bool {
+        let mut ask = self.now;
+        loop {
+            if self.now >= ask {
+                if done(self) {
+                    return true;
+                }
+                ask = self.now + Duration::from_millis(100);
+            }
+            let first = self.queue.peek().map(|Reverse(first)| first.at);
+            let next = first.map_or(ask, |first| first.min(ask));
+            if next > until {
+                self.now = until;
+                return done(self);
+            }
+            self.now = self.now.max(next);
+            while self
+                .queue
+                .peek()
+                .is_some_and(|Reverse(first)| first.at <= self.now)
+            {
+                if let Some(Reverse(event)) = self.queue.pop() {
+                    self.happen(event.what);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn run(&mut self, time: Duration) {
+        self.run_until(self.now + time, |_| false);
+    }
+
+    /// Calls a node, then does what it wants.
+    pub(crate) fn with<T>(
+        &mut self,
+        host: usize,
+        act: impl FnOnce(&mut Node, Time) -> T,
+    ) -> Option<T> {
+        let now = self.now;
+        let out = self.hosts[host].node.as_mut().map(|node| act(node, now));
+        while let Some(output) = self.hosts[host].node.as_mut().and_then(Node::poll_output) {
+            self.note(|| format!("{host} {}", super::trace::describe(&output)));
+            self.execute(host, output);
+        }
+        self.arm(host);
+        out
+    }
+
+    pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
+        let now = self.now;
+        if let Some(trace) = &mut self.trace {
+            let line = format!("{:>12} {}", now.as_micros(), what());
+            if self.printing {
+                println!("{line}");
+            }
+            trace.push(line);
+        }
+    }
+
+    fn schedule(&mut self, at: Time, what: What) {
+        self.order += 1;
+        let order = self.order;
+        self.queue.push(Reverse(Scheduled { at, order, what }));
+    }
+
+    fn arm(&mut self, host: usize) {
+        let h = &mut self.hosts[host];
+        let Some(at) = h.node.as_ref().and_then(Node::poll_timeout) else {
+            return;
+        };
+        if h.armed.is_none_or(|armed| at < armed) {
+            h.armed = Some(at);
+            self.schedule(at.max(self.now), What::Timer(host));
+        }
+    }
+
+    fn latency(&mut self) -> Duration {
+        Duration::from_micros(self.rng.u64(self.network.latency_us.clone()))
+    }
+
+    fn secret(&mut self) -> ConnSecret {
+        let mut key = [0; 32];
+        self.rng.fill(&mut key);
+        ConnSecret {
+            key,
+            conn_id: self.rng.u64(..),
+        }
+    }
+
+    fn execute(&mut self, host: usize, output: Output) {
+        match output {
+            Output::Dial { conn, to } => self.dial(host, conn, to),
+            Output::Send { conn, bytes } => self.send(host, conn, bytes),
+            Output::Close { conn } => {
+                if let Some((pipe, side)) = self.hosts[host].conns.remove(&conn) {
+                    self.close_end(pipe, side, false);
+                }
+            }
+            Output::NeedState { channel } => {
+                let index = CHANNELS.iter().position(|c| **c == *channel).unwrap();
+                let state = self.hosts[host].stores[index].encode();
+                let now = self.now;
+                if let Some(node) = &mut self.hosts[host].node {
+                    node.handle_state(now, &channel, Some(&state));
+                }
+            }
+            Output::Deliver {
+                channel,
+                neighbour,
+                kind,
+                payload,
+                ..
+            } => {
+                self.deliver(host, &channel, neighbour, kind, payload);
+            }
+            Output::LinkAdded(info) => {
+                let path = info.path;
+                self.hosts[host].links.insert(info.link, (*info, path));
+            }
+            Output::LinkUpdated { link, path } => {
+                self.hosts[host].links.get_mut(&link).unwrap().1 = path;
+            }
+            Output::LinkRemoved { link } => {
+                self.hosts[host].links.remove(&link).unwrap();
+            }
+            Output::LinkOrder { peer, links } => {
+                let h = &mut self.hosts[host];
+                assert!(links.iter().all(|link| h.links.contains_key(link)));
+                h.order.insert(peer, links);
+                h.order.retain(|_, links| !links.is_empty());
+            }
+            Output::Special { link, special } => self.send_special(host, link, special),
+            Output::Routes(routes) => self.take_routes(host, routes),
+            Output::Event(event) => self.hosts[host].events.push(event.to_string()),
+            Output::PeersGone(_) | Output::TargetsChanged(_) => {}
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        host: usize,
+        channel: &str,
+        neighbour: PeerName,
+        kind: DeliveryKind,
+        payload: Vec<u8>,
+    ) {
+        let index = CHANNELS.iter().position(|c| *c == channel).unwrap();
+        let h = &mut self.hosts[host];
+        if let DeliveryKind::Unicast { source } = kind {
+            h.unicasts.push((source, payload));
+            return;
+        }
+        let news = h.stores[index].merge(&payload);
+        let Some(node) = &mut h.node else { return };
+        match kind {
+            DeliveryKind::Broadcast { source } => {
+                node.relay_broadcast(self.now, channel, source, Content::Payload(payload));
+            }
+            _ if !news.is_empty() => {
+                node.relay_gossip(self.now, channel, neighbour, Content::Payload(news));
+            }
+            _ => {}
+        }
+    }
+
+    fn take_routes(&mut self, host: usize, routes: Arc<Routes>) {
+        if self.core.contains(&host) {
+            let old = self.hosts[host].routes.as_ref();
+            for other in self.core.iter().filter(|other| **other != host) {
+                let name = self.hosts[*other].name;
+                let had = old.is_some_and(|old| old.unicast(name).is_some());
+                if had && routes.unicast(name).is_none() {
+                    self.lost_routes
+                        .push(format!("{:?} {host} lost {other}", self.now));
+                }
+            }
+        }
+        self.hosts[host].routes = Some(routes);
+    }
+
+    fn dial(&mut self, host: usize, conn: ConnId, to: SocketAddr) {
+        let start = self.hosts[host].starts;
+        let at = self.now + self.latency() * 2;
+        self.schedule(
+            at,
+            What::Dialled {
+                host,
+                start,
+                conn,
+                to,
+            },
+        );
+    }
+
+    fn send(&mut self, host: usize, conn: ConnId, bytes: Vec<u8>) {
+        self.tcp_bytes += bytes.len() as u64;
+        let Some(&(id, side)) = self.hosts[host].conns.get(&conn) else {
+            return;
+        };
+        let latency = self.latency();
+        let Some(pipe) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        let at = (self.now + latency).max(pipe.last[side]);
+        pipe.last[side] = at;
+        pipe.queues[side].push_back(bytes);
+        self.schedule(
+            at,
+            What::Bytes {
+                pipe: id,
+                to: 1 - side,
+            },
+        );
+    }
+
+    /// One end of a connection is closed; the other learns of it, unless that is lost.
+    fn close_end(&mut self, id: usize, side: usize, silent: bool) {
+        let Some(pipe) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        pipe.open[side] = false;
+        if pipe.open == [false; 2] {
+            self.pipes.remove(&id);
+        } else if !silent {
+            let at = pipe.last[side].max(self.now + Duration::from_micros(100));
+            self.schedule(
+                at,
+                What::Reset {
+                    pipe: id,
+                    to: 1 - side,
+                },
+            );
+        }
+    }
+
+    fn happen(&mut self, what: What) {
+        match what {
+            What::Timer(host) => {
+                let h = &mut self.hosts[host];
+                if h.armed.is_some_and(|armed| armed <= self.now) {
+                    h.armed = None;
+                    self.with(host, Node::handle_timeout_at);
+                }
+            }
+            What::Dialled {
+                host,
+                start,
+                conn,
+                to,
+            } => self.dialled(host, start, conn, to),
+            What::DialTimeout { host, start, conn } => {
+                if self.hosts[host].starts == start {
+                    self.with(host, |node, now| {
+                        node.handle_dial_failed(now, conn, "connection timed out");
+                    });
+                }
+            }
+            What::Bytes { pipe, to } => self.bytes(pipe, to),
+            What::Reset { pipe, to } => self.reset(pipe, to),
+            What::Special {
+                from,
+                info,
+                to,
+                special,
+            } => {
+                self.special_arrives(from, &info, to, special);
+            }
+        }
+    }
+
+    fn dialled(&mut self, host: usize, start: u32, conn: ConnId, to: SocketAddr) {
+        if self.hosts[host].starts != start || !self.is_up(host) {
+            return;
+        }
+        let far = self.hosts.iter().position(|h| {
+            to == SocketAddr::from((h.ip, PORT)) && h.nat.is_none() && h.node.is_some()
+        });
+        let blocked = far.is_some_and(|far| self.is_blocked(host, far));
+        let Some(far) = far.filter(|_| !blocked) else {
+            let down = self
+                .hosts
+                .iter()
+                .any(|h| SocketAddr::from((h.ip, PORT)) == to && h.node.is_some());
+            if blocked || down {
+                let at = self.now + Duration::from_secs(3);
+                self.schedule(at, What::DialTimeout { host, start, conn });
+                return;
+            }
+            self.with(host, |node, now| {
+                node.handle_dial_failed(now, conn, "connection refused");
+            });
+            return;
+        };
+        let port = self.rng.u16(32768..);
+        let ip = self.hosts[host]
+            .nat
+            .map_or(self.hosts[host].ip, |nat| *nat.ip());
+        let from = SocketAddr::from((ip, port));
+        let (near_secret, far_secret) = (self.secret(), self.secret());
+        let id = self.pipes_made;
+        self.pipes_made += 1;
+        let now = self.now;
+        self.pipes.insert(
+            id,
+            Pipe {
+                hosts: [host, far],
+                conns: [conn, ConnId(0)],
+                queues: Default::default(),
+                last: [now; 2],
+                open: [true; 2],
+            },
+        );
+        self.hosts[host].conns.insert(conn, (id, 0));
+        // The name of the accepted connection is known before its first output is executed.
+        let far_node = self.hosts[far].node.as_mut();
+        let Some(far_conn) = far_node.map(|node| node.handle_accepted(now, from, far_secret))
+        else {
+            return;
+        };
+        self.hosts[far].conns.insert(far_conn, (id, 1));
+        if let Some(pipe) = self.pipes.get_mut(&id) {
+            pipe.conns[1] = far_conn;
+        }
+        self.with(far, |_, _| ());
+        self.with(host, |node, now| {
+            node.handle_dialled(now, conn, to, near_secret)
+        });
+    }
+
+    fn bytes(&mut self, id: usize, to: usize) {
+        let Some(pipe) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        let (near, far) = (pipe.hosts[1 - to], pipe.hosts[to]);
+        if self.is_blocked(near, far) || self.hosts[far].deaf {
+            // What TCP cannot deliver it tries again.
+            let at = self.now + Duration::from_millis(200);
+            self.schedule(at, What::Bytes { pipe: id, to });
+            return;
+        }
+        let Some(pipe) = self.pipes.get_mut(&id) else {
+            return;
+        };
+        let Some(bytes) = pipe.queues[1 - to].pop_front() else {
+            return;
+        };
+        let (near_conn, far_conn) = (pipe.conns[1 - to], pipe.conns[to]);
+        if !pipe.open[to] {
+            // Nobody is there any more, and says so.
+            let at = self.now + Duration::from_micros(100);
+            self.schedule(
+                at,
+                What::Reset {
+                    pipe: id,
+                    to: 1 - to,
+                },
+            );
+            return;
+        }
+        let open = pipe.open[1 - to];
+        let cut = if self.rng.u32(..8) == 0 {
+            self.rng.usize(..=bytes.len())
+        } else {
+            0
+        };
+        let (first, second) = bytes.split_at(cut);
+        for piece in [first, second] {
+            if !piece.is_empty() {
+                self.with(far, |node, now| node.handle_bytes(now, far_conn, piece));
+            }
+        }
+        if open {
+            self.with(near, |node, now| {
+                node.handle_sent(now, near_conn, bytes.len())
+            });
+        }
+    }
+
+    fn reset(&mut self, id: usize, to: usize) {
+        let Some(pipe) = self.pipes.get(&id) else {
+            return;
+        };
+        let (host, conn, open) = (pipe.hosts[to], pipe.conns[to], pipe.open[to]);
+        if self.is_blocked(host, pipe.hosts[1 - to]) {
+            // Lost: only what this end sends later can bring it up.
+            return;
+        }
+        if open {
+            self.hosts[host].conns.remove(&conn);
+            let error = self.rng.bool().then_some("connection reset by peer");
+            self.with(host, |node, now| node.handle_closed(now, conn, error));
+        }
+        self.pipes.remove(&id);
+    }
+
+    fn send_special(&mut self, host: usize, link: LinkId, special: Special) {
+        self.udp_packets += 1;
+        let h = &self.hosts[host];
+        let (info, path) = &h.links[&link];
+        let Some(to) = path.remote else { return };
+        let from = h.nat.unwrap_or(SocketAddrV4::new(h.ip, PORT));
+        let overhead = 28 + 14 + if info.key.is_some() { 30 } else { 6 };
+        let packet = special.frame_len() + overhead;
+        let info = Box::new(info.clone());
+        if packet > self.network.path_mtu && !matches!(special, Special::FragmentationTest) {
+            // The kernel knows its own interface in any case.
+            let told = match self.network.path_mtu_told {
+                true => Some(self.network.path_mtu),
+                false => (packet > 1500).then_some(1500),
+            };
+            if let (Some(mtu), Some(node)) = (told, &mut self.hosts[host].node) {
+                node.handle_too_big(self.now, link, mtu);
+            }
+            return;
+        }
+        for _ in 0..1 + u32::from(self.rng.u32(..1000) < self.network.doubling) {
+            if self.rng.u32(..1000) >= self.network.loss {
+                let at = self.now + self.latency();
+                let info = info.clone();
+                self.schedule(
+                    at,
+                    What::Special {
+                        from,
+                        info,
+                        to,
+                        special,
+                    },
+                );
+            }
+        }
+    }
+
+    fn special_arrives(
+        &mut self,
+        from: SocketAddrV4,
+        info: &LinkInfo,
+        to: SocketAddrV4,
+        special: Special,
+    ) {
+        let address = |h: &Host| h.nat.unwrap_or(SocketAddrV4::new(h.ip, PORT));
+        let Some(far) = self.hosts.iter().position(|h| address(h) == to) else {
+            return;
+        };
+        let sender = self.hosts.iter().position(|h| address(h) == from);
+        if sender.is_none_or(|sender| self.is_blocked(sender, far)) {
+            return;
+        }
+        let Some(sender) = sender else { return };
+        let sender = self.hosts[sender].name;
+        // A packet is for the link with its sender, and opens if it was sealed for that one.
+        let link = self.hosts[far].links.values().find(|(mine, _)| {
+            mine.peer == sender
+                && (mine.uid == info.uid || mine.key.is_none() && info.key.is_none())
+        });
+        if let Some(link) = link.map(|(mine, _)| mine.link) {
+            self.with(far, |node, now| {
+                node.handle_special(now, link, from, special)
+            });
+        }
+    }
+}
+
+/// `Node::handle_timeout` with the arguments in the order that [`World::with`] gives them.
+trait Timeout {
+    fn handle_timeout_at(&mut self, now: Time);
+}
+
+impl Timeout for Node {
+    fn handle_timeout_at(&mut self, now: Time) {
+        self.handle_timeout(now);
+    }
+}
