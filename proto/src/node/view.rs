@@ -32,6 +32,8 @@ pub struct ConnectionView {
     pub encrypted: bool,
     /// Whether both ends trust the network between them, so that frames are not encrypted.
     pub trusted: bool,
+    /// Whether the router at the other end is one of ours.
+    pub weft: bool,
     /// Its overlays, each in its place.
     pub forwarders: Vec<ForwarderView>,
     /// The overlay that frames take at the moment.
@@ -49,6 +51,8 @@ pub struct Counters {
     pub terminations: u64,
     /// Accepted connections that were closed to make room for others.
     pub strangers_dropped: u64,
+    /// How often an overlay was left since nothing came through.
+    pub overlay_holds: u64,
     /// Gossip messages sent, relayed unicasts aside.
     pub gossip_sent: u64,
     /// Bytes of their payloads.
@@ -99,6 +103,7 @@ impl Node {
                 version: member.version,
                 encrypted: member.encrypted,
                 trusted: member.trusted,
+                weft: member.weft,
                 forwarders: member.overlay.forwarders().collect(),
                 active: member.overlay.active(),
                 bytes_in_flight: connection.outbox.in_flight(),
