@@ -47,9 +47,8 @@ fn choose_too_large(max_payload: usize, frame: &[u8], broadcast: bool) -> Choice
     let Ok(view) = Frame::parse(frame) else {
         return oversize;
     };
-    let is_tcp = |layout: ethernet::Layout| {
-        layout.protocol == Protocol::Tcp && layout.end > layout.payload
-    };
+    let is_tcp =
+        |layout: ethernet::Layout| layout.protocol == Protocol::Tcp && layout.end > layout.payload;
     if view.layout().is_some_and(is_tcp) {
         return Choice::Chunks;
     }

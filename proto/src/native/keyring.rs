@@ -274,6 +274,11 @@ impl Keyring {
     }
 
     #[cfg(test)]
+    pub(super) fn keyed_at(&self) -> Time {
+        self.keyed_at
+    }
+
+    #[cfg(test)]
     pub(super) fn wear_out(&self) {
         if let Some(send) = &self.send {
             send.set_counter(0, super::tunnel::REKEY_DATAGRAMS);

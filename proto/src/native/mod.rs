@@ -27,6 +27,7 @@ pub mod wire;
 
 pub use choice::{Choice, choose};
 pub use link::{Keys, LinkConfig, LinkView};
+pub use replay::WINDOW as REPLAY_WINDOW;
 pub use report::Report;
 pub use seal::{Cipher, Ciphers};
 pub use tunnel::{OpenError, Opened, Receiving, Sending, Tunnel};

@@ -3,10 +3,18 @@ use std::time::Duration;
 
 fn params(dialled: bool) -> Params {
     Params {
+        us: PeerName::from_bytes([if dialled { 1 } else { 2 }; 6]),
+        peer: PeerName::from_bytes([if dialled { 2 } else { 1 }; 6]),
         uid: ConnUid(7),
         remote: "10.0.0.2:6783".parse().unwrap(),
         dialled,
-        key: None,
+        session_key: None,
+        trusted: false,
+        sealed_only: false,
+        transcript: [3; 32],
+        seed: [u8::from(dialled); 32],
+        ciphers: Ciphers::ALL,
+        numbers: SessionNumbers::new(5),
     }
 }
 
