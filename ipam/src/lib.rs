@@ -1,1 +1,16 @@
-//! ipam
+//! Who owns which address: the token ring, the allocator and leases by identity, without any
+//! I/O.
+
+pub mod bolt;
+pub mod consensus;
+pub mod import;
+pub mod leases;
+pub mod messages;
+pub mod persist;
+pub mod range;
+mod range_set;
+pub mod ring;
+pub mod space;
+
+pub use range_set::RangeSet;
+pub mod allocator;

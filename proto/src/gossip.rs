@@ -269,6 +269,11 @@ impl Outbox {
         }
     }
 
+    /// Whether state of this channel was popped and is not at hand yet.
+    pub(crate) fn is_awaiting(&self, channel: ChannelId) -> bool {
+        self.awaiting.iter().any(|(awaited, _)| *awaited == channel)
+    }
+
     /// State of this channel was popped, but is not at hand.
     pub(crate) fn await_state(&mut self, channel: ChannelId, reach: Reach) {
         self.awaiting.insert((channel, reach));

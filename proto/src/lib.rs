@@ -23,6 +23,7 @@ pub mod gossip;
 mod handshake;
 pub mod identity;
 pub mod message;
+pub mod names;
 pub mod native;
 pub mod node;
 pub mod offload;

@@ -4,6 +4,8 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod data;
+pub mod demo;
+pub mod dns;
 pub mod firewall;
 pub mod http;
 pub mod launch;

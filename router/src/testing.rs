@@ -1,22 +1,14 @@
 //! What tests that need the kernel's help have in common.
 
-use std::io::Write;
-
 use crate::net::netns::Namespace;
 
-/// Whether tests may make namespaces. If not, says so where it is seen: the test harness shows
-/// what is printed only for tests that fail, but not what is written to standard error directly.
+/// Whether tests may make namespaces. If not, notes that this one did not run.
 pub(crate) fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        skipped(test, "root");
+        skips::skip(test, "root");
     }
     root
-}
-
-fn skipped(test: &str, needs: &str) {
-    let line = format!("SKIPPED {test}: needs {needs}\n");
-    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// Returns from the test unless it runs as root.
@@ -44,7 +36,7 @@ pub(crate) fn nft_ruleset(test: &str) -> Option<String> {
     match command.args(["-s", "list", "ruleset"]).output() {
         Ok(output) => String::from_utf8(output.stdout).ok(),
         Err(error) => {
-            skipped(test, &format!("nft ({error})"));
+            skips::skip(test, &format!("the program nft ({error})"));
             None
         }
     }

@@ -1,7 +1,7 @@
 //! Carrying frames allocates nothing: neither in a sender's thread nor in a receiver's, whether
 //! frames are small or super-frames, encrypted or not.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -97,8 +97,7 @@ fn datagrams(trial: &Trial) {
     };
     let (from, to) = (socket(0), socket(2));
     let target = to.local_addr().unwrap();
-    to.set_read_timeout(Some(Duration::from_millis(1)))
-        .unwrap();
+    to.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
     let mut buffer = [0; 2000];
     let mut send = |goes_on: &dyn Fn() -> bool| {
         while goes_on() {

@@ -431,15 +431,17 @@ impl Connector {
     fn has_room(&self, now: Time, kind: Kind) -> bool {
         let Attempts { direct, discovered } = self.attempts;
         let limit = self.config.connection_limit;
-        // Attempts count as connections, so that they do not overshoot the limit.
-        let places = limit == 0 || self.links.len() + direct + discovered < limit;
-        places
-            && match kind {
-                Kind::Direct => direct < DIRECT_ATTEMPTS_MAX,
-                Kind::Discovered => {
-                    discovered < DISCOVERED_ATTEMPTS_MAX && self.held_back(now).is_zero()
-                }
+        // Attempts count as connections, so that they do not overshoot the limit; those on
+        // discovered targets do not stand in the way of direct ones.
+        let has_place = |used| limit == 0 || self.links.len() + used < limit;
+        match kind {
+            Kind::Direct => has_place(direct) && direct < DIRECT_ATTEMPTS_MAX,
+            Kind::Discovered => {
+                has_place(direct + discovered)
+                    && discovered < DISCOVERED_ATTEMPTS_MAX
+                    && self.held_back(now).is_zero()
             }
+        }
     }
 }
 

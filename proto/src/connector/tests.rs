@@ -634,6 +634,22 @@ fn the_connection_limit_holds_for_dialling() {
     );
 }
 
+#[test]
+fn discovered_targets_do_not_take_the_places_of_direct_ones() {
+    let mut rig = Rig::new(|config| config.connection_limit = 2);
+    rig.topology(&[(
+        1,
+        &[
+            (2, "10.0.0.2:6783", true),
+            (3, "10.0.0.3:6783", true),
+            (4, "10.0.0.4:6783", true),
+        ],
+    )]);
+    assert_eq!(rig.drain().len(), 2);
+    rig.connect(&["10.0.0.9"], false);
+    assert_eq!(rig.dials(), ["10.0.0.9:6783"]);
+}
+
 /// Runs a rig whose dials are answered by `answer` after some time, up to `end`. Returns the times
 /// of all dials by address.
 fn simulate(

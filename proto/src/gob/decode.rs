@@ -275,6 +275,12 @@ impl<'a> Value<'_, 'a> {
         })
     }
 
+    /// The undecoded bytes from this value up to the end of its message. A receiver that has
+    /// seen the same bytes in the same place before need not decode them again.
+    pub fn rest(&self) -> &'a [u8] {
+        self.input.rest()
+    }
+
     /// Passes over a top-level value and the rest of its message without looking inside, so at no
     /// cost. Inside another value it is [`Value::skip`].
     pub fn discard(self) -> Result<(), Error> {

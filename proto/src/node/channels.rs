@@ -1,9 +1,11 @@
 //! Gossip: what comes in on channels, where it goes on to, and what we say ourselves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::config::{PEERS_PER_TURN_MAX, TOPOLOGY_MESSAGE_BYTES};
+use super::config::{
+    GARBAGE_DELAY, PEERS_PER_TURN_MAX, RECENT_MAX, RECENT_TIME, TOPOLOGY_MESSAGE_BYTES,
+};
 use super::event::{CloseReason, Event};
 use super::{DeliveryKind, Node, Output};
 use crate::gossip::{ChannelId, Item, News, Reach, Route, SURROGATES_MAX, Seen, TOPOLOGY};
@@ -34,8 +36,6 @@ impl From<Content> for News {
 pub(super) struct Channels {
     ids: BTreeMap<Arc<str>, ChannelId>,
     table: Vec<(Arc<str>, Kind)>,
-    /// Channels whose state the driver was asked for.
-    asked: BTreeSet<ChannelId>,
 }
 
 #[derive(Debug)]
@@ -52,7 +52,6 @@ impl Channels {
         let mut channels = Channels {
             ids: BTreeMap::new(),
             table: Vec::new(),
-            asked: BTreeSet::new(),
         };
         channels.add(TOPOLOGY, Kind::Topology);
         for name in outside {
@@ -162,24 +161,20 @@ impl Node {
         self.tell(now, channel, Route::Neighbours { except }, content);
     }
 
-    /// Answers [`Output::NeedState`]: the complete state of a channel; `None` if it has none.
-    pub fn handle_state(&mut self, now: Time, channel: &str, state: Option<&[u8]>) {
+    /// Answers [`Output::NeedState`]: the complete state of a channel; `None` if there is nothing
+    /// to be said to this neighbour.
+    pub fn handle_state(&mut self, now: Time, channel: &str, conn: ConnId, state: Option<&[u8]>) {
         let Some(id) = self.channels.outside(channel) else {
             return;
         };
-        if !self.channels.asked.remove(&id) {
+        let Some(connection) = self.conns.get_mut(&conn) else {
             return;
+        };
+        for reach in connection.outbox.take_awaiting(id) {
+            let Some(state) = state else { continue };
+            self.send_payload(now, conn, id, reach, state);
         }
-        for conn in self.conns.keys().copied().collect::<Vec<_>>() {
-            let Some(connection) = self.conns.get_mut(&conn) else {
-                continue;
-            };
-            for reach in connection.outbox.take_awaiting(id) {
-                let Some(state) = state else { continue };
-                self.send_payload(now, conn, id, reach, state);
-                self.touched.insert(conn);
-            }
-        }
+        self.touched.insert(conn);
         self.settle(now);
     }
 
@@ -239,6 +234,28 @@ impl Node {
         }
     }
 
+    /// Tells a new neighbour that we could reach before what it may not have heard of: the way to
+    /// it may lead over a connection that is dead, though nobody noticed yet. While peers see the
+    /// mesh differently, broadcasts may go round in circles.
+    pub(super) fn send_recent_changes(&mut self, now: Time, conn: ConnId) {
+        let since = |at: Time| at + RECENT_TIME > now;
+        let mut recent: Vec<(Time, PeerName)> = self
+            .changed
+            .iter()
+            .filter(|(_, at)| since(**at))
+            .map(|(name, at)| (*at, *name))
+            .collect();
+        recent.sort_by(|a, b| b.cmp(a));
+        let names: BTreeSet<PeerName> = recent
+            .into_iter()
+            .take(RECENT_MAX)
+            .map(|(_, name)| name)
+            .collect();
+        if !names.is_empty() {
+            self.enqueue(conn, TOPOLOGY_ID, Reach::Neighbour, News::Peers(names));
+        }
+    }
+
     /// Tells some neighbours everything, as is done from time to time.
     pub(super) fn gossip_all_state(&mut self) {
         let route = Route::Neighbours { except: None };
@@ -292,10 +309,18 @@ impl Node {
                     }
                 }
                 Some(Item::News(channel, reach, News::State)) => {
+                    let asked = connection.outbox.is_awaiting(channel);
                     connection.outbox.await_state(channel, reach);
-                    if self.channels.asked.insert(channel) {
+                    if !asked && let Some(member) = &mut connection.member {
+                        let first = member.told.states.insert(channel);
+                        let neighbour = member.peer;
                         let channel = self.channels.name(channel).clone();
-                        self.outputs.push_back(Output::NeedState { channel });
+                        self.outputs.push_back(Output::NeedState {
+                            channel,
+                            conn,
+                            neighbour,
+                            first,
+                        });
                     }
                 }
             }
@@ -439,8 +464,9 @@ impl Node {
             }
         }
         if !merged.improved.is_empty() {
-            self.garbage_at
-                .get_or_insert(now + super::config::GARBAGE_DELAY);
+            self.garbage_at.get_or_insert(now + GARBAGE_DELAY);
+            let changed = merged.improved.iter().map(|name| (*name, now));
+            self.changed.extend(changed);
         }
         let (route, names) = match kind {
             DeliveryKind::Broadcast { source } => (Route::Broadcast { source }, merged.named),

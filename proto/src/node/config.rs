@@ -22,6 +22,11 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 pub const GOSSIP_INTERVAL: Duration = Duration::from_secs(30);
 /// Between a topology update and the removal of peers that it put out of reach.
 pub const GARBAGE_DELAY: Duration = Duration::from_secs(1);
+/// How long a change of a peer's entry is news for a new neighbour that could be reached in
+/// another way before: as long as a dead connection may have kept it from hearing of it.
+pub(super) const RECENT_TIME: Duration = Duration::from_secs(90);
+/// How many of such entries it is told, the latest.
+pub(super) const RECENT_MAX: usize = 16;
 /// Accepted connections that may be without introduction at the same time. When one more comes,
 /// the oldest of the address that has most of them is closed.
 pub const INTRODUCTIONS_MAX: usize = 64;

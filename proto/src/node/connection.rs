@@ -1,5 +1,6 @@
 //! One TCP connection of ours, from its first byte to its last.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use super::config::{
 use super::event::{CloseReason, PeerLabel};
 use crate::connector::Dial;
 use crate::crypto::SessionKey;
-use crate::gossip::{Outbox, WINDOW_BYTES};
+use crate::gossip::{ChannelId, Outbox, WINDOW_BYTES};
 use crate::message::Message;
 use crate::overlay::OverlaySwitch;
 use crate::types::{ConnUid, PeerName, PeerUid, Time};
@@ -53,8 +54,8 @@ pub(super) struct Member {
     pub(super) key: Option<SessionKey>,
     /// Whether both ends trust the network between them.
     pub(super) trusted: bool,
-    /// Whether the router at the other end offers the native overlay.
-    pub(super) weft: bool,
+    /// What the other end offers.
+    pub(super) remote_overlays: Arc<[String]>,
     pub(super) overlay: OverlaySwitch,
     /// What was told already and is not told again.
     pub(super) told: Told,
@@ -66,6 +67,8 @@ pub(super) struct Told {
     pub(super) ignored: bool,
     pub(super) dropped: bool,
     pub(super) mtu: Option<usize>,
+    /// Channels whose state was asked of the driver.
+    pub(super) states: BTreeSet<ChannelId>,
 }
 
 impl Connection {

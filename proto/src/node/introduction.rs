@@ -10,7 +10,7 @@ use super::{LinkInfo, Node, Output};
 use crate::connector::{Dial, Ended, Link};
 use crate::crypto::PrivateKey;
 use crate::features::Features;
-use crate::overlay::{Overlay, OverlaySwitch, Params};
+use crate::overlay::{OverlaySwitch, Params};
 use crate::sleeve::LinkId;
 use crate::topology;
 use crate::types::{ConnId, ConnUid, PeerName, PeerUid, Time};
@@ -139,7 +139,7 @@ impl Node {
             }
             Err(reason) => {
                 self.topology.release(introduced.remote.name);
-                self.collect_garbage(now);
+                self.collect_garbage(now, Some(introduced.remote.name));
                 Err(reason)
             }
         }
@@ -195,7 +195,7 @@ impl Node {
             encrypted: introduced.session_key.is_some(),
             key: params.sleeve_key().cloned(),
             trusted,
-            weft: offers_weft(remote),
+            remote_overlays: remote.overlays.clone().unwrap_or_default().into(),
             overlay,
             told: Told::default(),
         })
@@ -251,9 +251,9 @@ impl Node {
                 conn,
                 peer,
                 overlay: view.overlay,
+                remote_overlays: member.remote_overlays.clone(),
                 uid: member.uid,
                 key: member.key.clone(),
-                weft: member.weft,
                 dialled: outbound,
                 path: view.path?,
             })
@@ -277,16 +277,12 @@ impl Node {
         self.event(event);
         if restarted || !known {
             self.send_all_state(conn);
+        } else {
+            self.send_recent_changes(now, conn);
         }
         if let Some(member) = self.member_mut(conn) {
             member.overlay.confirm(now);
         }
         self.handle_overlay(now, conn);
     }
-}
-
-/// Whether the router at the other end is one of ours.
-fn offers_weft(remote: &Features) -> bool {
-    let overlays = remote.overlays.as_deref().unwrap_or_default();
-    overlays.iter().any(|name| name == Overlay::Weft.name())
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddrV4;
 
 use super::connection::Member;
 use super::event::{CloseReason, Event, PeerLabel};
-use super::{Node, Output, is_source};
+use super::{Node, Output};
 use crate::message::{Message, MessageError};
 use crate::native::Report;
 use crate::overlay::{ControlRejected, SwitchOutput};
@@ -288,7 +288,7 @@ impl Node {
         self.topology.release(peer);
         // Before anything is announced: an entry of ours that does not lead to peers which we
         // still tell of would go round in circles.
-        self.collect_garbage(now);
+        self.collect_garbage(now, None);
     }
 
     /// Tells once for each connection that something on it is ignored.
@@ -309,4 +309,10 @@ impl Node {
         let told = std::mem::replace(&mut member.told.dropped, true);
         (!told).then(|| member.label.clone())
     }
+}
+
+/// Whether a packet can come from this address.
+fn is_source(address: SocketAddrV4) -> bool {
+    let ip = address.ip();
+    address.port() != 0 && !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast()
 }

@@ -30,7 +30,7 @@ mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,10 +93,17 @@ pub enum Output {
         /// The channel's data.
         payload: Vec<u8>,
     },
-    /// The complete state of a channel is to be sent: answer by [`Node::handle_state`].
+    /// The complete state of a channel is to be sent down a connection: answer by
+    /// [`Node::handle_state`], at once or later.
     NeedState {
         /// The channel.
         channel: Arc<str>,
+        /// The connection.
+        conn: ConnId,
+        /// The peer at the other end.
+        neighbour: PeerName,
+        /// Whether the channel's state was never asked for this connection before.
+        first: bool,
     },
     /// There is a new link to a neighbour. Packets from it may come at once.
     LinkAdded(Box<LinkInfo>),
@@ -183,8 +190,8 @@ pub struct LinkInfo {
     pub peer: PeerName,
     /// Its kind.
     pub overlay: Overlay,
-    /// Whether the router at the other end is one of ours.
-    pub weft: bool,
+    /// The overlays that the neighbour offers, in its order; none if it is an old router.
+    pub remote_overlays: Arc<[String]>,
     /// The number of the connection, which is in heartbeats.
     pub uid: ConnUid,
     /// The key of sleeve packets; none for packets in the clear.
@@ -193,6 +200,18 @@ pub struct LinkInfo {
     pub dialled: bool,
     /// How packets travel at first.
     pub path: Path,
+}
+
+impl LinkInfo {
+    /// Whether the router at the other end is one of ours.
+    pub fn is_weft(&self) -> bool {
+        offers_weft(&self.remote_overlays)
+    }
+}
+
+/// Whether a router that offers these overlays is one of ours.
+fn offers_weft(overlays: &[String]) -> bool {
+    overlays.iter().any(|name| name == Overlay::Weft.name())
 }
 
 /// Our peer.
@@ -216,6 +235,8 @@ pub struct Node {
     relays: Relays,
     /// Peers to be announced with us.
     announce: BTreeSet<PeerName>,
+    /// When entries of peers were last seen to change; forgotten after [`config::RECENT_TIME`].
+    changed: BTreeMap<PeerName, Time>,
     pace: Paces,
     garbage_at: Option<Time>,
     gossip_at: Time,
@@ -269,6 +290,7 @@ impl Node {
             channels: Channels::new(&config.channels),
             relays: Relays::default(),
             announce: BTreeSet::new(),
+            changed: BTreeMap::new(),
             pace: Paces {
                 routes: Pace::new(ROUTES_DELAY, ROUTES_INTERVAL, ROUTES_BURST),
                 announce: Pace::new(ANNOUNCE_DELAY, ANNOUNCE_INTERVAL, ANNOUNCE_BURST),
@@ -317,10 +339,11 @@ impl Node {
         }
         self.connector.handle_timeout(now);
         if self.garbage_at.is_some_and(|at| at <= now) {
-            self.collect_garbage(now);
+            self.collect_garbage(now, None);
         }
         if self.gossip_at <= now {
             self.gossip_at = now + GOSSIP_INTERVAL;
+            self.changed.retain(|_, at| *at + config::RECENT_TIME > now);
             self.gossip_all_state();
         }
         if self.pace.announce.is_due(now) {
@@ -426,12 +449,20 @@ impl Node {
         self.connector.handle_topology(now, &self.topology);
     }
 
-    fn collect_garbage(&mut self, now: Time) {
+    /// Removes peers that are out of reach. That a peer which was just `refused` goes is not
+    /// worth a word.
+    fn collect_garbage(&mut self, now: Time, refused: Option<PeerName>) {
         self.garbage_at = None;
-        let gone = self.topology.collect_garbage();
+        let mut gone = self.topology.collect_garbage();
         self.note_topology(now);
+        for name in &gone {
+            self.changed.remove(name);
+        }
         if !gone.is_empty() {
             self.outputs.push_back(Output::PeersGone(gone.clone()));
+        }
+        gone.retain(|name| Some(*name) != refused);
+        if !gone.is_empty() {
             self.event(Event::PeersGone(gone));
         }
     }
@@ -511,9 +542,3 @@ const ROUTES_BURST: u32 = 4;
 const ANNOUNCE_DELAY: Duration = Duration::from_millis(50);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 const ANNOUNCE_BURST: u32 = 3;
-
-/// A link's address may only be one that a packet can come from.
-fn is_source(address: SocketAddrV4) -> bool {
-    let ip = address.ip();
-    address.port() != 0 && !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast()
-}

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::Node;
+use super::{Node, offers_weft};
 use super::event::PeerLabel;
 use crate::connector::{Target, TargetView};
 use crate::overlay::ForwarderView;
@@ -32,8 +32,8 @@ pub struct ConnectionView {
     pub encrypted: bool,
     /// Whether both ends trust the network between them, so that frames are not encrypted.
     pub trusted: bool,
-    /// Whether the router at the other end is one of ours.
-    pub weft: bool,
+    /// The overlays that the other end offers, in its order; none if it is an old router.
+    pub remote_overlays: Arc<[String]>,
     /// Its overlays, each in its place.
     pub forwarders: Vec<ForwarderView>,
     /// The overlay that frames take at the moment.
@@ -42,6 +42,13 @@ pub struct ConnectionView {
     pub bytes_in_flight: usize,
     /// Bytes of gossip that wait for these to leave.
     pub bytes_waiting: usize,
+}
+
+impl ConnectionView {
+    /// Whether the router at the other end is one of ours.
+    pub fn is_weft(&self) -> bool {
+        offers_weft(&self.remote_overlays)
+    }
 }
 
 /// What happened so far, counted.
@@ -103,7 +110,7 @@ impl Node {
                 version: member.version,
                 encrypted: member.encrypted,
                 trusted: member.trusted,
-                weft: member.weft,
+                remote_overlays: member.remote_overlays.clone(),
                 forwarders: member.overlay.forwarders().collect(),
                 active: member.overlay.active(),
                 bytes_in_flight: connection.outbox.in_flight(),

@@ -47,6 +47,15 @@ impl PacketBuilder {
         }
     }
 
+    /// An empty packet for one special frame, which may be larger than the link is known to
+    /// carry: that is what it tests.
+    pub fn for_special(tunnel: &Tunnel, channel: Channel) -> PacketBuilder {
+        PacketBuilder {
+            first_max: PACKET_BYTES_MAX,
+            ..PacketBuilder::new(tunnel, channel)
+        }
+    }
+
     /// The channel that the packet is for.
     pub const fn channel(&self) -> Channel {
         self.channel

@@ -341,6 +341,7 @@ impl Link {
 
     fn heartbeat(&mut self, now: Time) {
         if self.remote.is_none() {
+            self.heartbeat_due = None;
             return;
         }
         self.push(LinkOutput::Special(Special::Heartbeat(self.uid)));

@@ -14,15 +14,16 @@ const WORDS: usize = (WINDOW / 64) as usize;
 
 /// What one receiver remembers of one link: both channels.
 ///
-/// Belongs to the thread that opens the link's packets. Takes 512 KiB of address space, of which
-/// only pages that were written to take memory.
+/// Belongs to the thread that opens the link's packets. Takes no memory until the first encrypted
+/// packet, then 128 KiB for each channel that is used, and as much again once a channel has
+/// reached its second window.
 pub struct Replay {
     channels: [Sequence; 2],
 }
 
 impl Replay {
     /// Nothing was seen.
-    pub fn new() -> Replay {
+    pub const fn new() -> Replay {
         Replay {
             channels: [Sequence::new(), Sequence::new()],
         }
@@ -70,7 +71,7 @@ struct Sequence {
 }
 
 impl Sequence {
-    fn new() -> Sequence {
+    const fn new() -> Sequence {
         Sequence {
             window: 0,
             current: Set::new(),
@@ -100,17 +101,17 @@ impl Sequence {
 
 /// A set of numbers below [`WINDOW`].
 struct Set {
-    words: Box<[u64]>,
+    /// Empty until the first number comes.
+    words: Vec<u64>,
     /// The words that may be other than zero: `low..high`.
     low: usize,
     high: usize,
 }
 
 impl Set {
-    fn new() -> Set {
+    const fn new() -> Set {
         Set {
-            // Zeroed by the allocator, thus without touching the pages.
-            words: vec![0; WORDS].into_boxed_slice(),
+            words: Vec::new(),
             low: WORDS,
             high: 0,
         }
@@ -119,6 +120,9 @@ impl Set {
     /// Adds `number`; false if it was there.
     #[inline]
     fn insert(&mut self, number: usize) -> bool {
+        if self.words.is_empty() {
+            self.allocate();
+        }
         let (index, bit) = (number / 64, 1 << (number % 64));
         let Some(word) = self.words.get_mut(index) else {
             return false;
@@ -128,6 +132,12 @@ impl Set {
         self.low = self.low.min(index);
         self.high = self.high.max(index + 1);
         new
+    }
+
+    #[cold]
+    fn allocate(&mut self) {
+        // Zeroed by the allocator, which leaves fresh pages untouched.
+        self.words = vec![0; WORDS];
     }
 
     fn clear(&mut self) {

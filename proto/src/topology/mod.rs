@@ -21,6 +21,7 @@ mod short_ids;
 mod tests;
 mod update;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -88,7 +89,7 @@ pub enum Refused {
     /// It is ourselves. Dialling again leads to the same.
     #[error("cannot connect to ourself")]
     Ourself,
-    /// A discovered address led to a peer that the mesh does not know.
+    /// A discovered address led to a peer that the mesh does not know, or to one without a name.
     #[error("found unknown remote name: {0}")]
     UnknownPeer(PeerName),
 }
@@ -187,7 +188,9 @@ impl Topology {
                 return Err(Refused::NameCollision(self.us));
             }
             Some(_) if peer.name == self.us => return Err(Refused::Ourself),
-            None if !accept_new => return Err(Refused::UnknownPeer(peer.name)),
+            None if !accept_new || peer.name == PeerName::UNKNOWN => {
+                return Err(Refused::UnknownPeer(peer.name));
+            }
             None => self.insert(Peer {
                 name: peer.name,
                 nickname: cut(peer.nickname),
@@ -398,21 +401,34 @@ pub(crate) fn resolve<'c>(
 ) {
     let mut start = 0;
     for connection in connections {
-        // In a full list neighbours are next to each other, in a sparse one far apart: the step
-        // doubles until it is past the name.
-        let (mut low, mut step) = (start, 1);
-        while names
-            .get(low + step)
-            .is_some_and(|name| *name <= connection.remote)
-        {
-            low += step;
-            step *= 2;
-        }
-        let high = names.len().min(low + step);
-        let found = names[low..high].binary_search(&connection.remote);
-        start = low + found.unwrap_or_else(|offset| offset);
-        each(found.is_ok().then_some(start), connection);
+        let found = find_from(names, start, connection.remote);
+        start = found.map_or_else(|next| next, |index| index + 1);
+        each(found.ok(), connection);
     }
+}
+
+/// Where `name` is in `names`, or would be, not before `start`.
+///
+/// In a full list neighbours are next to each other, in a sparse one far apart: the step doubles
+/// until it is past the name.
+fn find_from(names: &[PeerName], start: usize, name: PeerName) -> Result<usize, usize> {
+    let (mut low, mut high, mut step) = (start, start, 1);
+    loop {
+        match names.get(high).map(|known| known.cmp(&name)) {
+            Some(Ordering::Equal) => return Ok(high),
+            Some(Ordering::Less) => {
+                low = high + 1;
+                high += step;
+                step *= 2;
+            }
+            Some(Ordering::Greater) | None => break,
+        }
+    }
+    let high = high.min(names.len());
+    let found = names[low..high].binary_search(&name);
+    found
+        .map(|offset| low + offset)
+        .map_err(|offset| low + offset)
 }
 
 /// As much of a nickname as is kept.

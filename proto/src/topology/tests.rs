@@ -124,6 +124,7 @@ fn who_answers_is_checked() {
         Err(Refused::UnknownPeer(name(3)))
     );
     assert!(Refused::Ourself.is_final() && !Refused::UnknownPeer(name(3)).is_final());
+    assert!(topology.admit(introduced(0), true).is_err());
     assert_eq!(changes(&mut topology), "");
     assert_eq!(
         topology.admit(introduced(3), true),
@@ -185,6 +186,28 @@ fn a_newer_entry_replaces_all_of_the_older() {
     // A placeholder is older than anything that the peer says itself.
     let merged = topology.merge(&encode_update([&peer(4, 0, [])])).unwrap();
     assert!(merged.improved.contains(&name(4)));
+}
+
+#[test]
+fn a_short_id_is_learned_without_a_new_version() {
+    let mut topology = topology();
+    let (without, with) = (
+        peer(3, 4, []),
+        Peer {
+            short_id: Some(id(1)),
+            ..peer(3, 4, [])
+        },
+    );
+    for (update, improved, expected) in [
+        (&without, 1, &without),
+        (&without, 0, &without),
+        (&with, 1, &with),
+        (&without, 0, &with),
+    ] {
+        let merged = topology.merge(&encode_update([update])).unwrap();
+        assert_eq!(merged.improved.len(), improved);
+        assert_eq!(topology.peer(name(3)), Some(expected));
+    }
 }
 
 #[test]

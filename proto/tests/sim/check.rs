@@ -45,7 +45,7 @@ pub(crate) fn converge(
     connected: impl Fn(&World) -> bool,
 ) -> Duration {
     let since = world.now;
-    let agreed = |world: &World| disagreement(world).is_none() && connected(world);
+    let agreed = |world: &World| connected(world) && disagreement(world).is_none();
     loop {
         let found = world.run_until(since + within, agreed);
         let took = world.now.since(since);
@@ -61,6 +61,65 @@ pub(crate) fn converge(
         }
     }
 }
+
+/// While hosts see the mesh differently, a broadcast may go round in circles: the protocol has
+/// nothing against it but that they soon agree. So no circle may last.
+pub(crate) fn no_lasting_loop(world: &mut World) {
+    let mut circles: Vec<usize> = world.up();
+    for _ in 0..LOOP_SAMPLES_MAX {
+        circles.retain(|source| frames::flood(world, *source).is_none());
+        if circles.is_empty() {
+            return;
+        }
+        world.run(Duration::from_millis(100));
+    }
+    for host in world.up() {
+        print!("host {host} {}: ", world.hosts[host].name);
+        for other in 0..world.hosts.len() {
+            let name = world.hosts[other].name;
+            match world.node(host).topology().peer(name) {
+                Some(p) => print!(
+                    " {other}:v{}u{:x}[{}]",
+                    p.version,
+                    p.uid.0 & 0xfff,
+                    p.connections
+                        .iter()
+                        .map(|c| format!(
+                            "{}{}",
+                            world.hosts.iter().position(|h| h.name == c.remote).unwrap(),
+                            if c.established { "" } else { "?" }
+                        ))
+                        .collect::<Vec<_>>()
+                        .join(",")
+                ),
+                None => print!(" {other}:-"),
+            }
+        }
+        println!();
+        println!(
+            "   bcast {:?}",
+            circles
+                .iter()
+                .map(|s| (
+                    s,
+                    world.hosts[host]
+                        .routes
+                        .as_ref()
+                        .unwrap()
+                        .broadcast(world.hosts[*s].name)
+                        .iter()
+                        .map(|n| world.hosts.iter().position(|h| h.name == *n).unwrap())
+                        .collect::<Vec<_>>()
+                ))
+                .collect::<Vec<_>>()
+        );
+    }
+    println!("blocked {:?}", world.blocked);
+    panic!("broadcasts of {circles:?} have gone round in circles for too long");
+}
+
+/// How often in a row, at 100 ms, a broadcast may be seen to go in circles.
+const LOOP_SAMPLES_MAX: u32 = 4;
 
 /// Frames reach everybody exactly once, unicasts arrive, channels agree.
 pub(crate) fn quiet(world: &mut World) {

@@ -26,6 +26,7 @@ pub(crate) fn flood(world: &World, source: usize) -> Option<BTreeMap<usize, u32>
             if host.order.contains_key(next)
                 && let Some(next) = by_name.get(next)
                 && world.is_up(*next)
+                && !world.is_blocked(at, *next)
             {
                 queue.push_back(*next);
             }

@@ -121,6 +121,7 @@ impl Plan {
             let pause = world.rng.u64(..8_000_000);
             world.run(Duration::from_micros(pause));
             self.fault(world);
+            check::no_lasting_loop(world);
         }
         self.heal(world);
         let connected = |world: &World| self.all_connected(world);
@@ -131,7 +132,7 @@ impl Plan {
     fn fault(&self, world: &mut World) {
         let host = world.rng.usize(..self.hosts);
         let other = world.rng.usize(..self.hosts);
-        let kind = world.rng.u32(..12);
+        let kind = world.rng.u32(..13);
         world.note(|| format!("fault {kind} {host} {other}"));
         match kind {
             0 | 1 => {
@@ -158,6 +159,7 @@ impl Plan {
                 let pause = world.rng.u64(..90_000_000);
                 world.run(Duration::from_micros(pause));
             }
+            11 => (0..100).for_each(|_| world.pester(host)),
             10 => {
                 if let Some(nat) = &mut world.hosts[host].nat {
                     *nat = SocketAddrV4::new(*nat.ip(), nat.port() + 1);

@@ -1,7 +1,7 @@
 //! Many nodes in one process, joined by a network of which every misfortune is drawn from a seed.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use proto::sleeve::{LinkId, Special};
 use proto::types::{ConnId, PeerName, PeerUid, Time};
 
 use super::store::Store;
+use super::tcp::Pipe;
 
 pub(crate) const PORT: u16 = 6783;
 /// Channels that carry a [`Store`]; the second is known to every other host only.
@@ -64,16 +65,7 @@ pub(crate) struct Host {
     armed: Option<Time>,
 }
 
-struct Pipe {
-    hosts: [usize; 2],
-    conns: [ConnId; 2],
-    queues: [VecDeque<Vec<u8>>; 2],
-    /// When the last piece in each direction arrives.
-    last: [Time; 2],
-    open: [bool; 2],
-}
-
-enum What {
+pub(crate) enum What {
     Timer(usize),
     Dialled {
         host: usize,
@@ -143,8 +135,8 @@ pub(crate) struct World {
     pub(crate) udp_packets: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
     order: u64,
-    pipes: BTreeMap<usize, Pipe>,
-    pipes_made: usize,
+    pub(crate) pipes: BTreeMap<usize, Pipe>,
+    pub(crate) pipes_made: usize,
 }
 
 pub(crate) fn name(host: usize) -> PeerName {
@@ -259,25 +251,6 @@ impl World {
             .collect()
     }
 
-    /// Breaks a connection at random; one end may not notice.
-    pub(crate) fn break_connection(&mut self, silent: bool) {
-        let open: Vec<usize> = self
-            .pipes
-            .iter()
-            .filter(|(_, pipe)| pipe.open == [true; 2])
-            .map(|(id, _)| *id)
-            .collect();
-        if let Some(&pipe) = self.rng.choice(&open) {
-            let side = self.rng.usize(..2);
-            let (host, conn) = (self.pipes[&pipe].hosts[side], self.pipes[&pipe].conns[side]);
-            self.close_end(pipe, side, silent);
-            self.hosts[host].conns.remove(&conn);
-            self.with(host, |node, now| {
-                node.handle_closed(now, conn, Some("connection reset by peer"));
-            });
-        }
-    }
-
     /// Stops or lets through everything between two hosts.
     pub(crate) fn set_blocked(&mut self, a: usize, b: usize, blocked: bool) {
         let pair = (a.min(b), a.max(b));
@@ -292,16 +265,18 @@ impl World {
         self.blocked.contains(&(a.min(b), a.max(b)))
     }
 
-    /// Lets time pass until `until`, or until `done` says that it is enough (asked every 100 ms).
+    /// Lets time pass until `until`, or until `done` says that it is enough (asked every
+    /// 20 ms at first, then less and less often).
     /// Returns whether it did.
     pub(crate) fn run_until(&mut self, until: Time, mut done: impl FnMut(&World) -> bool) -> bool {
-        let mut ask = self.now;
+        let (mut ask, mut step) = (self.now, Duration::from_millis(20));
         loop {
             if self.now >= ask {
                 if done(self) {
                     return true;
                 }
-                ask = self.now + Duration::from_millis(100);
+                ask = self.now + step;
+                step = (step + step / 8).min(Duration::from_millis(500));
             }
             let first = self.queue.peek().map(|Reverse(first)| first.at);
             let next = first.map_or(ask, |first| first.min(ask));
@@ -353,7 +328,7 @@ impl World {
         }
     }
 
-    fn schedule(&mut self, at: Time, what: What) {
+    pub(crate) fn schedule(&mut self, at: Time, what: What) {
         self.order += 1;
         let order = self.order;
         self.queue.push(Reverse(Scheduled { at, order, what }));
@@ -370,11 +345,11 @@ impl World {
         }
     }
 
-    fn latency(&mut self) -> Duration {
+    pub(crate) fn latency(&mut self) -> Duration {
         Duration::from_micros(self.rng.u64(self.network.latency_us.clone()))
     }
 
-    fn secret(&mut self) -> ConnSecret {
+    pub(crate) fn secret(&mut self) -> ConnSecret {
         let mut key = [0; 32];
         self.rng.fill(&mut key);
         ConnSecret {
@@ -392,12 +367,12 @@ impl World {
                     self.close_end(pipe, side, false);
                 }
             }
-            Output::NeedState { channel } => {
+            Output::NeedState { channel, conn, .. } => {
                 let index = CHANNELS.iter().position(|c| **c == *channel).unwrap();
                 let state = self.hosts[host].stores[index].encode();
                 let now = self.now;
                 if let Some(node) = &mut self.hosts[host].node {
-                    node.handle_state(now, &channel, Some(&state));
+                    node.handle_state(now, &channel, conn, Some(&state));
                 }
             }
             Output::Deliver {
@@ -474,61 +449,6 @@ impl World {
         self.hosts[host].routes = Some(routes);
     }
 
-    fn dial(&mut self, host: usize, conn: ConnId, to: SocketAddr) {
-        let start = self.hosts[host].starts;
-        let at = self.now + self.latency() * 2;
-        self.schedule(
-            at,
-            What::Dialled {
-                host,
-                start,
-                conn,
-                to,
-            },
-        );
-    }
-
-    fn send(&mut self, host: usize, conn: ConnId, bytes: Vec<u8>) {
-        self.tcp_bytes += bytes.len() as u64;
-        let Some(&(id, side)) = self.hosts[host].conns.get(&conn) else {
-            return;
-        };
-        let latency = self.latency();
-        let Some(pipe) = self.pipes.get_mut(&id) else {
-            return;
-        };
-        let at = (self.now + latency).max(pipe.last[side]);
-        pipe.last[side] = at;
-        pipe.queues[side].push_back(bytes);
-        self.schedule(
-            at,
-            What::Bytes {
-                pipe: id,
-                to: 1 - side,
-            },
-        );
-    }
-
-    /// One end of a connection is closed; the other learns of it, unless that is lost.
-    fn close_end(&mut self, id: usize, side: usize, silent: bool) {
-        let Some(pipe) = self.pipes.get_mut(&id) else {
-            return;
-        };
-        pipe.open[side] = false;
-        if pipe.open == [false; 2] {
-            self.pipes.remove(&id);
-        } else if !silent {
-            let at = pipe.last[side].max(self.now + Duration::from_micros(100));
-            self.schedule(
-                at,
-                What::Reset {
-                    pipe: id,
-                    to: 1 - side,
-                },
-            );
-        }
-    }
-
     fn happen(&mut self, what: What) {
         match what {
             What::Timer(host) => {
@@ -536,6 +456,11 @@ impl World {
                 if h.armed.is_some_and(|armed| armed <= self.now) {
                     h.armed = None;
                     self.with(host, Node::handle_timeout_at);
+                    let next = self.hosts[host].node.as_ref().and_then(Node::poll_timeout);
+                    assert!(
+                        next.is_none_or(|next| next > self.now),
+                        "something stays due"
+                    );
                 }
             }
             What::Dialled {
@@ -561,197 +486,6 @@ impl World {
             } => {
                 self.special_arrives(from, &info, to, special);
             }
-        }
-    }
-
-    fn dialled(&mut self, host: usize, start: u32, conn: ConnId, to: SocketAddr) {
-        if self.hosts[host].starts != start || !self.is_up(host) {
-            return;
-        }
-        let far = self.hosts.iter().position(|h| {
-            to == SocketAddr::from((h.ip, PORT)) && h.nat.is_none() && h.node.is_some()
-        });
-        let blocked = far.is_some_and(|far| self.is_blocked(host, far));
-        let Some(far) = far.filter(|_| !blocked) else {
-            let down = self
-                .hosts
-                .iter()
-                .any(|h| SocketAddr::from((h.ip, PORT)) == to && h.node.is_some());
-            if blocked || down {
-                let at = self.now + Duration::from_secs(3);
-                self.schedule(at, What::DialTimeout { host, start, conn });
-                return;
-            }
-            self.with(host, |node, now| {
-                node.handle_dial_failed(now, conn, "connection refused");
-            });
-            return;
-        };
-        let port = self.rng.u16(32768..);
-        let ip = self.hosts[host]
-            .nat
-            .map_or(self.hosts[host].ip, |nat| *nat.ip());
-        let from = SocketAddr::from((ip, port));
-        let (near_secret, far_secret) = (self.secret(), self.secret());
-        let id = self.pipes_made;
-        self.pipes_made += 1;
-        let now = self.now;
-        self.pipes.insert(
-            id,
-            Pipe {
-                hosts: [host, far],
-                conns: [conn, ConnId(0)],
-                queues: Default::default(),
-                last: [now; 2],
-                open: [true; 2],
-            },
-        );
-        self.hosts[host].conns.insert(conn, (id, 0));
-        // The name of the accepted connection is known before its first output is executed.
-        let far_node = self.hosts[far].node.as_mut();
-        let Some(far_conn) = far_node.map(|node| node.handle_accepted(now, from, far_secret))
-        else {
-            return;
-        };
-        self.hosts[far].conns.insert(far_conn, (id, 1));
-        if let Some(pipe) = self.pipes.get_mut(&id) {
-            pipe.conns[1] = far_conn;
-        }
-        self.with(far, |_, _| ());
-        self.with(host, |node, now| {
-            node.handle_dialled(now, conn, to, near_secret)
-        });
-    }
-
-    fn bytes(&mut self, id: usize, to: usize) {
-        let Some(pipe) = self.pipes.get_mut(&id) else {
-            return;
-        };
-        let (near, far) = (pipe.hosts[1 - to], pipe.hosts[to]);
-        if self.is_blocked(near, far) || self.hosts[far].deaf {
-            // What TCP cannot deliver it tries again.
-            let at = self.now + Duration::from_millis(200);
-            self.schedule(at, What::Bytes { pipe: id, to });
-            return;
-        }
-        let Some(pipe) = self.pipes.get_mut(&id) else {
-            return;
-        };
-        let Some(bytes) = pipe.queues[1 - to].pop_front() else {
-            return;
-        };
-        let (near_conn, far_conn) = (pipe.conns[1 - to], pipe.conns[to]);
-        if !pipe.open[to] {
-            // Nobody is there any more, and says so.
-            let at = self.now + Duration::from_micros(100);
-            self.schedule(
-                at,
-                What::Reset {
-                    pipe: id,
-                    to: 1 - to,
-                },
-            );
-            return;
-        }
-        let open = pipe.open[1 - to];
-        let cut = if self.rng.u32(..8) == 0 {
-            self.rng.usize(..=bytes.len())
-        } else {
-            0
-        };
-        let (first, second) = bytes.split_at(cut);
-        for piece in [first, second] {
-            if !piece.is_empty() {
-                self.with(far, |node, now| node.handle_bytes(now, far_conn, piece));
-            }
-        }
-        if open {
-            self.with(near, |node, now| {
-                node.handle_sent(now, near_conn, bytes.len())
-            });
-        }
-    }
-
-    fn reset(&mut self, id: usize, to: usize) {
-        let Some(pipe) = self.pipes.get(&id) else {
-            return;
-        };
-        let (host, conn, open) = (pipe.hosts[to], pipe.conns[to], pipe.open[to]);
-        if self.is_blocked(host, pipe.hosts[1 - to]) {
-            // Lost: only what this end sends later can bring it up.
-            return;
-        }
-        if open {
-            self.hosts[host].conns.remove(&conn);
-            let error = self.rng.bool().then_some("connection reset by peer");
-            self.with(host, |node, now| node.handle_closed(now, conn, error));
-        }
-        self.pipes.remove(&id);
-    }
-
-    fn send_special(&mut self, host: usize, link: LinkId, special: Special) {
-        self.udp_packets += 1;
-        let h = &self.hosts[host];
-        let (info, path) = &h.links[&link];
-        let Some(to) = path.remote else { return };
-        let from = h.nat.unwrap_or(SocketAddrV4::new(h.ip, PORT));
-        let overhead = 28 + 14 + if info.key.is_some() { 30 } else { 6 };
-        let packet = special.frame_len() + overhead;
-        let info = Box::new(info.clone());
-        if packet > self.network.path_mtu && !matches!(special, Special::FragmentationTest) {
-            // The kernel knows its own interface in any case.
-            let told = match self.network.path_mtu_told {
-                true => Some(self.network.path_mtu),
-                false => (packet > 1500).then_some(1500),
-            };
-            if let (Some(mtu), Some(node)) = (told, &mut self.hosts[host].node) {
-                node.handle_too_big(self.now, link, mtu);
-            }
-            return;
-        }
-        for _ in 0..1 + u32::from(self.rng.u32(..1000) < self.network.doubling) {
-            if self.rng.u32(..1000) >= self.network.loss {
-                let at = self.now + self.latency();
-                let info = info.clone();
-                self.schedule(
-                    at,
-                    What::Special {
-                        from,
-                        info,
-                        to,
-                        special,
-                    },
-                );
-            }
-        }
-    }
-
-    fn special_arrives(
-        &mut self,
-        from: SocketAddrV4,
-        info: &LinkInfo,
-        to: SocketAddrV4,
-        special: Special,
-    ) {
-        let address = |h: &Host| h.nat.unwrap_or(SocketAddrV4::new(h.ip, PORT));
-        let Some(far) = self.hosts.iter().position(|h| address(h) == to) else {
-            return;
-        };
-        let sender = self.hosts.iter().position(|h| address(h) == from);
-        if sender.is_none_or(|sender| self.is_blocked(sender, far)) {
-            return;
-        }
-        let Some(sender) = sender else { return };
-        let sender = self.hosts[sender].name;
-        // A packet is for the link with its sender, and opens if it was sealed for that one.
-        let link = self.hosts[far].links.values().find(|(mine, _)| {
-            mine.peer == sender
-                && (mine.uid == info.uid || mine.key.is_none() && info.key.is_none())
-        });
-        if let Some(link) = link.map(|(mine, _)| mine.link) {
-            self.with(far, |node, now| {
-                node.handle_special(now, link, from, special)
-            });
         }
     }
 }

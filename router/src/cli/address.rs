@@ -2,10 +2,13 @@
 
 use std::str::FromStr;
 
+use hyper::Method;
 use ipnet::Ipv4Net;
+use proto::types::Mac;
+use serde_json::Value;
 
-use super::CliError;
-use crate::http::client::{Client, ClientError, encode};
+use super::{CliError, Router};
+use crate::http::client::{Answer, ClientError, encode};
 
 /// `[ip:]A.B.C.D/N`, `net:A.B.C.0/N` or `net:default`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +65,8 @@ pub(crate) fn split(words: &[String]) -> Result<(Vec<Wanted>, Vec<String>), CliE
 /// The addresses of one owner, as the router's allocator keeps them.
 #[derive(Debug)]
 pub(crate) struct Allocator<'c> {
-    client: &'c Client,
+    router: &'c Router,
     owner: String,
-    /// Appended to requests that allocate or claim.
     query: String,
 }
 
@@ -73,14 +75,17 @@ pub(crate) struct Allocator<'c> {
 pub(crate) struct Got {
     pub(crate) address: Ipv4Net,
     pub(crate) new: bool,
+    /// The MAC address that goes with it, if it belongs to an identity.
+    pub(crate) mac: Option<Mac>,
 }
 
 impl<'c> Allocator<'c> {
-    pub(crate) fn new(client: &'c Client, owner: &str, query: String) -> Allocator<'c> {
+    /// `query` is appended to requests that allocate or claim, like `identity=web-1`.
+    pub(crate) fn new(router: &'c Router, owner: &str, query: &str) -> Allocator<'c> {
         Allocator {
-            client,
+            router,
             owner: owner.to_owned(),
-            query,
+            query: query.to_owned(),
         }
     }
 
@@ -90,13 +95,15 @@ impl<'c> Allocator<'c> {
         let mut got: Vec<Got> = Vec::new();
         for wanted in wanted {
             match self.get_one(*wanted).await {
-                Ok(address) => got.push(Got {
-                    address,
-                    new: !before.contains(&address),
-                }),
+                Ok((address, mac)) => {
+                    got.push(Got {
+                        address,
+                        new: !before.contains(&address),
+                        mac,
+                    });
+                }
                 Err(error) => {
-                    self.release(got.iter().filter(|got| got.new).map(|got| got.address))
-                        .await?;
+                    self.give_back(&got).await?;
                     return Err(error);
                 }
             }
@@ -104,26 +111,23 @@ impl<'c> Allocator<'c> {
         Ok(got)
     }
 
-    async fn get_one(&self, wanted: Wanted) -> Result<Ipv4Net, CliError> {
+    async fn get_one(&self, wanted: Wanted) -> Result<(Ipv4Net, Option<Mac>), CliError> {
         let owner = encode(&self.owner);
-        let query = &self.query;
         let answer = match wanted {
-            Wanted::Default => self.client.post(&format!("/ip/{owner}{query}"), "").await?,
+            Wanted::Default => self.ask(Method::POST, &format!("/ip/{owner}")).await?,
             Wanted::Subnet(net) => {
-                self.client
-                    .post(&format!("/ip/{owner}/{net}{query}"), "")
+                self.ask(Method::POST, &format!("/ip/{owner}/{net}"))
                     .await?
             }
             Wanted::Address(address) => {
                 let answer = self
-                    .client
-                    .put(&format!("/ip/{owner}/{address}{query}"), "")
+                    .ask(Method::PUT, &format!("/ip/{owner}/{address}"))
                     .await?;
                 // Without allocator every address is the user's own affair.
-                if answer.status.as_u16() != 404 {
-                    answer.ok()?;
+                if answer.status.as_u16() == 404 {
+                    return Ok((address, None));
                 }
-                return Ok(address);
+                answer
             }
         };
         if answer.status.as_u16() == 404 {
@@ -133,24 +137,41 @@ impl<'c> Allocator<'c> {
             ));
         }
         let text = answer.ok()?;
-        text.trim().parse().map_err(|_| match text.trim() {
+        let value: Value = serde_json::from_str(&text).map_err(|_| match text.trim() {
             "cancelled" => CliError::failed("the request was cancelled: the router is leaving"),
             other => CliError::failed(format!("the router answered {other:?}")),
-        })
+        })?;
+        let address = value["address"]
+            .as_str()
+            .and_then(|address| address.parse().ok());
+        let mac = value["mac"].as_str().and_then(|mac| mac.parse().ok());
+        let address = address.ok_or_else(|| CliError::failed("the router gave no address"))?;
+        Ok((address, mac))
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<Answer, CliError> {
+        let seconds = self.router.time_max.as_secs();
+        let path = format!("{path}?timeout={seconds}s&{}", self.query);
+        self.router.ask_waiting(method, &path, &self.owner).await
     }
 
     /// All addresses of the owner; none without allocator.
     pub(crate) async fn owned(&self) -> Result<Vec<Ipv4Net>, CliError> {
-        let answer = self.client.get_json("/ip").await?;
+        let answer = self.router.client.get_json("/ip").await?;
         if answer.status.as_u16() == 404 {
             return Ok(Vec::new());
         }
-        let value: serde_json::Value =
-            serde_json::from_str(&answer.ok()?).map_err(CliError::failed)?;
+        let value: Value = serde_json::from_str(&answer.ok()?).map_err(CliError::failed)?;
         let entries = value["owned"].as_array().into_iter().flatten();
         let ours = entries.filter(|entry| entry["containerid"] == self.owner.as_str());
         let addresses = ours.flat_map(|entry| entry["addrs"].as_array().into_iter().flatten());
         Ok(addresses.filter_map(|a| a.as_str()?.parse().ok()).collect())
+    }
+
+    /// Gives back what is new.
+    pub(crate) async fn give_back(&self, got: &[Got]) -> Result<(), CliError> {
+        self.release(got.iter().filter(|got| got.new).map(|got| got.address))
+            .await
     }
 
     /// Gives addresses back; those that the allocator does not know are none of its business.
@@ -160,7 +181,7 @@ impl<'c> Allocator<'c> {
     ) -> Result<(), CliError> {
         for address in addresses {
             let path = format!("/ip/{}/{}", encode(&self.owner), address.addr());
-            match self.client.delete(&path).await?.ok() {
+            match self.router.client.delete(&path).await?.ok() {
                 Ok(_)
                 | Err(ClientError::Refused {
                     status: 400 | 404, ..

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::address::{self, Allocator, Wanted};
 use super::{CliError, Output, RouterArgs};
 use crate::config::prefixed;
+use crate::http::client::encode;
 use crate::http::server::blocking;
 use crate::net::attach::{self, AttachRequest, AttachedInterface, DetachRequest, INTERFACE};
 use crate::net::netns::Namespace;
@@ -31,7 +32,8 @@ pub(crate) const EXPOSE_OWNER: &str = "weave:expose";
 EXAMPLES:
   weft attach 12345
   weft attach 10.7.3.4/16 web            (made by: ip netns add web)
-  weft attach net:10.7.5.0/24 /proc/12345/ns/net")]
+  weft attach net:10.7.5.0/24 /proc/12345/ns/net
+  weft attach --identity web-1 12345     (the same address on any host)")]
 pub(crate) struct AttachArgs {
     /// Addresses, then the target
     #[arg(value_name = "ADDR... TARGET", required = true)]
@@ -39,6 +41,9 @@ pub(crate) struct AttachArgs {
     /// Name of the interface in the container
     #[arg(long, default_value = INTERFACE, value_name = "NAME")]
     interface: String,
+    /// Who the container is: it has the same address and MAC wherever it runs next
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
     /// MAC address of the interface
     #[arg(long)]
     mac: Option<Mac>,
@@ -120,11 +125,17 @@ impl AttachArgs {
             wanted.push(Wanted::Default);
         }
         let target = Target::find(&word, &self.host.proc_path)?;
-        let client = self.router.client()?;
-        let allocator = Allocator::new(&client, &target.owner, String::new());
+        let router = self.router.router()?;
+        let query = self
+            .identity
+            .as_ref()
+            .map(|name| format!("identity={}", encode(name)));
+        let query = query.unwrap_or_default();
+        let allocator = Allocator::new(&router, &target.owner, &query);
         let got = allocator.get(&wanted).await?;
         let addresses: Vec<Ipv4Net> = got.iter().map(|got| got.address).collect();
-        let (interface, mac, mtu) = (self.interface.clone(), self.mac, self.mtu);
+        let mac = self.mac.or(got.iter().find_map(|got| got.mac));
+        let (interface, mtu) = (self.interface.clone(), self.mtu);
         let (bridge, multicast) = (self.host.weave_bridge.clone(), !self.no_multicast_route);
         let attached = {
             let addresses = addresses.clone();
@@ -145,9 +156,7 @@ impl AttachArgs {
         let attached = match attached {
             Ok(attached) => attached,
             Err(error) => {
-                allocator
-                    .release(got.iter().filter(|got| got.new).map(|got| got.address))
-                    .await?;
+                allocator.give_back(&got).await?;
                 return Err(CliError::failed(error));
             }
         };
@@ -194,8 +203,8 @@ impl DetachArgs {
     pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
         let (wanted, word) = one_target(&self.words)?;
         let target = Target::find(&word, &self.host.proc_path)?;
-        let client = self.router.client()?;
-        let allocator = Allocator::new(&client, &target.owner, String::new());
+        let router = self.router.router()?;
+        let allocator = Allocator::new(&router, &target.owner, "");
         let addresses = if wanted.is_empty() {
             None
         } else {

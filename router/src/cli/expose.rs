@@ -37,8 +37,9 @@ impl ExposeArgs {
         if wanted.is_empty() {
             wanted.push(Wanted::Default);
         }
-        let client = self.router.client()?;
-        let allocator = Allocator::new(&client, EXPOSE_OWNER, String::new());
+        let router = self.router.router()?;
+        let client = &router.client;
+        let allocator = Allocator::new(&router, EXPOSE_OWNER, "");
         let got = allocator.get(&wanted).await?;
         for one in &got {
             let path = format!(
@@ -46,8 +47,7 @@ impl ExposeArgs {
                 one.address, self.without_masquerade
             );
             if let Err(error) = client.post(&path, "").await?.ok() {
-                let new = got.iter().filter(|got| got.new).map(|got| got.address);
-                allocator.release(new).await?;
+                allocator.give_back(&got).await?;
                 return Err(error.into());
             }
         }
@@ -77,8 +77,9 @@ impl HideArgs {
                 "{word:?} is no address like 10.7.0.5/16"
             )));
         }
-        let client = self.router.client()?;
-        let allocator = Allocator::new(&client, EXPOSE_OWNER, String::new());
+        let router = self.router.router()?;
+        let client = &router.client;
+        let allocator = Allocator::new(&router, EXPOSE_OWNER, "");
         let owned = allocator.owned().await?;
         let mut paths = Vec::new();
         for wanted in &wanted {

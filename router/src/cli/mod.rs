@@ -3,24 +3,24 @@
 pub mod flags;
 
 mod address;
+mod addresses;
 mod attach;
+mod demo;
 mod error;
 mod expose;
 mod launch;
+mod lease;
 mod mesh;
 mod output;
 mod reset;
+mod router;
 mod status;
 
-use std::time::Duration;
-
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 pub use error::CliError;
 pub(crate) use output::Output;
-
-use crate::config::{self, Listen};
-use crate::http::client::Client;
+pub(crate) use router::{Router, RouterArgs};
 
 /// A router for container networks.
 ///
@@ -45,43 +45,9 @@ pub struct Cli {
     command: Command,
 }
 
-/// How commands find the router.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct RouterArgs {
-    /// Address or socket path of the router's control interface
-    #[arg(
-        long,
-        env = "WEAVE_HTTP_ADDR",
-        default_value = "127.0.0.1:6784",
-        value_name = "ADDR",
-        help_heading = "Router"
-    )]
-    http_addr: String,
-    /// How long to wait for the router, like 30s
-    #[arg(
-        long,
-        default_value = "60s",
-        value_name = "TIME",
-        help_heading = "Router"
-    )]
-    timeout: String,
-}
-
-impl RouterArgs {
-    pub(crate) fn timeout(&self) -> Result<Duration, CliError> {
-        config::duration(&self.timeout).map_err(|e| CliError::usage(format!("--timeout: {e}")))
-    }
-
-    pub(crate) fn client(&self) -> Result<Client, CliError> {
-        let address = Listen::parse(&self.http_addr)
-            .and_then(|address| address.ok_or_else(|| "must not be empty".to_owned()))
-            .map_err(|error| CliError::usage(format!("--http-addr: {error}")))?;
-        Ok(Client::new(address, self.timeout()?))
-    }
-}
-
 #[derive(Subcommand, Debug)]
 enum Command {
+    Demo(demo::DemoArgs),
     Launch(Box<flags::LaunchFlags>),
     Status(status::StatusArgs),
     Report(status::ReportArgs),
@@ -92,6 +58,9 @@ enum Command {
     Ps(attach::PsArgs),
     Expose(expose::ExposeArgs),
     Hide(expose::HideArgs),
+    Prime(addresses::PrimeArgs),
+    Rmpeer(addresses::RmpeerArgs),
+    Lease(lease::LeaseArgs),
     Stop(mesh::StopArgs),
     Reset(reset::ResetArgs),
     Version(status::VersionArgs),
@@ -104,6 +73,7 @@ pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
     let cli = Cli::try_parse_from(args.map(long_form))?;
     let out = Output::standard();
     match cli.command {
+        Command::Demo(args) => args.run(&out).await,
         Command::Launch(flags) => launch::run(&flags, &out).await,
         Command::Status(args) => args.run(&out).await,
         Command::Report(args) => args.run(&out).await,
@@ -114,6 +84,9 @@ pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
         Command::Ps(args) => args.run(&out).await,
         Command::Expose(args) => args.run(&out).await,
         Command::Hide(args) => args.run(&out).await,
+        Command::Prime(args) => args.run().await,
+        Command::Rmpeer(args) => args.run(&out).await,
+        Command::Lease(args) => args.run(&out).await,
         Command::Stop(args) => args.run(&out).await,
         Command::Reset(args) => args.run(&out).await,
         Command::Version(args) => args.run(&out).await,

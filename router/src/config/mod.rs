@@ -259,7 +259,7 @@ impl Config {
             bad.take("--name", parsed.and_then(not_unknown))
         });
         let trusted = bad.take("--trusted-subnets", subnets(&flags.trusted_subnets));
-        let password = bad.take("--password", password(flags)).flatten();
+        let password = bad.take("--password-file", password(flags)).flatten();
         let offload_off = bad.take("--no-offload", offloads(&flags.no_offload));
         let mut listen = |flag, text: &str| bad.take(flag, Listen::parse(text)).flatten();
         let http_addr = listen("--http-addr", &flags.http_addr);

@@ -14,10 +14,10 @@ use proto::types::{PeerName, Time};
 
 use crate::data::{Encap, Link, NativeLink, Session, Snapshot};
 
-/// Packets sent back to back to a router that is not weft: what its receive buffer of 212,992
-/// bytes surely takes, each packet of full size costing it some 2,304 with the kernel's own
-/// bookkeeping.
-pub const FOREIGN_BURST_PACKETS: u16 = 64;
+/// Packets sent back to back to a router that is not weft. Its receive buffer of 212,992 bytes takes
+/// some 90 of full size, each costing it 2,304 with the kernel's own bookkeeping, and it has not
+/// always read the burst before. Half as many lose a quarter as much, and are as fast.
+pub const FOREIGN_BURST_PACKETS: u16 = 32;
 
 /// Everything that snapshots are made of.
 pub struct Links {
@@ -58,6 +58,7 @@ impl Links {
 
     /// There is a new link.
     pub fn add(&mut self, info: LinkInfo) {
+        let is_weft = info.is_weft();
         let LinkInfo {
             link: id,
             peer,
@@ -76,7 +77,7 @@ impl Links {
                 });
                 Entry::Sleeve {
                     tunnel: Arc::new(tunnel),
-                    burst_packets: if info.weft { 0 } else { FOREIGN_BURST_PACKETS },
+                    burst_packets: if is_weft { 0 } else { FOREIGN_BURST_PACKETS },
                 }
             }
             Overlay::Weft => Entry::Native {

@@ -9,6 +9,7 @@
 //! Everybody else talks to it through a [`Handle`]: a call is a closure that runs between two
 //! events, on the loop's own thread.
 
+mod addresses;
 mod handle;
 mod links;
 mod report;
@@ -24,6 +25,7 @@ use proto::sleeve::{LinkId, Special};
 use proto::types::{ConnId, Time};
 use tokio::sync::mpsc;
 
+pub use addresses::{Addresses, RECORD_PREFIX, Saved, channels as address_channels};
 pub use handle::{Call, Handle, Stopped};
 pub use links::{FOREIGN_BURST_PACKETS, Links};
 pub use targets::resolve;
@@ -47,6 +49,7 @@ pub struct Control {
     pub config: Arc<Config>,
     /// Our peer.
     pub node: Node,
+    addresses: Option<Addresses>,
     links: Links,
     data: DataPlane,
     store: Arc<Store>,
@@ -67,6 +70,8 @@ pub struct Inputs {
     pub tcp: mpsc::Receiver<TcpEvent>,
     /// What data threads tell.
     pub data: Events,
+    /// What became of the allocator's records.
+    pub saved: mpsc::UnboundedReceiver<Saved>,
 }
 
 /// What control is made of.
@@ -75,6 +80,8 @@ pub struct Parts {
     pub config: Arc<Config>,
     /// Our peer.
     pub node: Node,
+    /// Who gives out addresses, if anybody does.
+    pub addresses: Option<Addresses>,
     /// Its links; none yet.
     pub links: Links,
     /// The running data plane.
@@ -95,6 +102,7 @@ impl Control {
         Control {
             config: parts.config,
             node: parts.node,
+            addresses: parts.addresses,
             links: parts.links,
             data: parts.data,
             store: parts.store,
@@ -135,6 +143,12 @@ impl Control {
                         self.handle_data(event);
                     }
                 }
+                Some(saved) = inputs.saved.recv() => {
+                    self.handle_saved(saved);
+                    while let Ok(saved) = inputs.saved.try_recv() {
+                        self.handle_saved(saved);
+                    }
+                }
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             self.handle_time();
@@ -148,12 +162,21 @@ impl Control {
         self.stopping = true;
     }
 
+    /// A time of the core as the system counts it.
+    fn instant(&self, at: Time) -> Instant {
+        self.epoch + Duration::from_micros(at.as_micros())
+    }
+
     fn next_wake(&self) -> Instant {
         let sweep = self.swept + SWEEP_INTERVAL;
         let node = self.node.poll_timeout();
-        let node = node.map(|at| self.epoch + Duration::from_micros(at.as_micros()));
+        let node = node.map(|at| self.instant(at));
         let targets = self.targets.next_wake();
-        [Some(sweep), node, targets]
+        let addresses = self
+            .addresses
+            .as_ref()
+            .map(|a| self.instant(a.allocator.poll_timeout()));
+        [Some(sweep), node, targets, addresses]
             .into_iter()
             .flatten()
             .min()
@@ -165,6 +188,7 @@ impl Control {
         if self.node.poll_timeout().is_some_and(|at| at <= now) {
             self.node.handle_timeout(now);
         }
+        self.handle_address_time();
         self.targets.resolve_due();
         if self.swept.elapsed() >= SWEEP_INTERVAL {
             self.swept = Instant::now();
@@ -239,8 +263,13 @@ impl Control {
 
     /// Does what the node wants, in order, and publishes what changed.
     fn act(&mut self) {
-        while let Some(output) = self.node.poll_output() {
-            self.act_on(output);
+        loop {
+            while let Some(output) = self.node.poll_output() {
+                self.act_on(output);
+            }
+            if !self.act_for_allocator() {
+                break;
+            }
         }
         if let Some(snapshot) = self.links.take_snapshot() {
             self.data.publish(snapshot);
@@ -282,10 +311,34 @@ impl Control {
                 for slot in self.links.set_routes(now, routes) {
                     self.data.macs().forget_peer(slot);
                 }
+                self.tell_allocator_of_peers();
             }
-            Output::TargetsChanged(texts) => self.save_targets(texts),
+            Output::TargetsChanged(texts) => {
+                self.tell_allocator_of_targets();
+                self.save_targets(texts);
+            }
             Output::Event(event) => log(&event),
-            Output::Deliver { .. } | Output::NeedState { .. } | Output::PeersGone(_) => {}
+            Output::PeersGone(_) => self.tell_allocator_of_peers(),
+            Output::Deliver {
+                channel,
+                neighbour,
+                kind,
+                payload,
+                ..
+            } => {
+                self.deliver_to_allocator(&channel, neighbour, kind, &payload);
+            }
+            Output::NeedState {
+                channel,
+                conn,
+                neighbour,
+                first,
+            } => {
+                if !self.allocator_state_wanted(&channel, conn, neighbour, first) {
+                    let now = self.now();
+                    self.node.handle_state(now, &channel, conn, None);
+                }
+            }
         }
     }
 

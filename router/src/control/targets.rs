@@ -68,6 +68,7 @@ impl Control {
         for text in texts {
             self.targets.unresolved.insert(text, now);
         }
+        self.tell_allocator_of_targets();
     }
 
     /// Names peers that are resolved to be connected to.

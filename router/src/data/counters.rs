@@ -141,6 +141,8 @@ drop_reasons! {
     TooBigBroadcast = "too_big_broadcast",
     /// Larger than any packet, or cannot be fragmented.
     Oversized = "oversized",
+    /// The neighbour does not read as fast as packets for it come.
+    Congested = "congested",
     /// The packet exceeded the path MTU and could not be sent otherwise.
     PathMtu = "path_mtu",
     /// The kernel did not take the packet.

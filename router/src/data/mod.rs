@@ -14,6 +14,7 @@
 mod counters;
 mod event;
 mod output;
+mod pace;
 mod rx;
 mod snapshot;
 #[doc(hidden)]
@@ -105,8 +106,8 @@ pub enum SpecialError {
 }
 
 impl DataPlane {
-    /// Starts the threads: one pair for each queue of the device, at most as many as there are
-    /// receiving sockets.
+    /// Starts the threads: one for each queue of the device and one for each receiving socket.
+    /// They work in the network namespace of the caller.
     pub fn start(
         config: &DataConfig,
         tap: Tap,
@@ -115,14 +116,15 @@ impl DataPlane {
     ) -> io::Result<(DataPlane, Events)> {
         let (events, receiver) = event::channel();
         let tap_status = tap.status();
-        let queues = tap.into_queues();
+        let queues: Vec<_> = tap.into_queues().into_iter().map(Arc::new).collect();
+        let pairs = queues.len().max(sockets.queues());
         let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let shared = Arc::new(Shared {
             epoch: config.epoch,
             snapshot: ArcSwap::from_pointee(snapshot),
             macs: MacTable::new(config.mac_key),
             sockets,
-            counters: (0..2 * queues.len()).map(|_| Counters::new()).collect(),
+            counters: (0..2 * pairs).map(|_| Counters::new()).collect(),
             events,
             join: crate::udp::Feature::probe(
                 "joining of received segments",
@@ -138,14 +140,17 @@ impl DataPlane {
             threads: Vec::new(),
             tap: tap_status,
         };
-        for (index, queue) in queues.into_iter().enumerate() {
-            let queue = Arc::new(queue);
-            let tx = tx::Transmit::new(Arc::clone(&plane.shared), Arc::clone(&queue), index);
+        for (index, queue) in queues.iter().enumerate() {
+            let (shared, queue) = (Arc::clone(&plane.shared), Arc::clone(queue));
+            let tx = tx::Transmit::new(shared, queue, index);
             plane.spawn(format!("weft-tx{index}"), move || tx.run())?;
-            if index < plane.shared.sockets.queues() {
-                let rx = rx::Receive::new(Arc::clone(&plane.shared), queue, index);
-                plane.spawn(format!("weft-rx{index}"), move || rx.run())?;
-            }
+        }
+        // Every socket is read, also where the device has fewer queues.
+        let shared_out = (0..plane.shared.sockets.queues()).zip(queues.iter().cycle());
+        for (index, queue) in shared_out {
+            let (shared, queue) = (Arc::clone(&plane.shared), Arc::clone(queue));
+            let rx = rx::Receive::new(shared, queue, index);
+            plane.spawn(format!("weft-rx{index}"), move || rx.run())?;
         }
         Ok((plane, receiver))
     }
@@ -164,7 +169,7 @@ impl DataPlane {
     pub fn send_special(&self, tunnel: &Tunnel, special: Special) -> Result<(), SpecialError> {
         let to = tunnel.remote().ok_or(SpecialError::NoAddress)?;
         let channel = special.channel();
-        let mut builder = PacketBuilder::new(tunnel, channel);
+        let mut builder = PacketBuilder::for_special(tunnel, channel);
         let mut packet = vec![0; builder.len() + PACKET_SPACE + special.frame_len()];
         let space = builder.append(&mut packet, tunnel.us(), tunnel.peer(), special.frame_len());
         special.write(space.ok_or(SpecialError::DoesNotFit)?);
@@ -282,15 +287,17 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Waits until `fd` can be read, or until the threads are to stop.
-    fn wait(&self, fd: BorrowedFd<'_>) {
+    /// Waits until `fd` can be read, until `due`, or until the threads are to stop.
+    fn wait(&self, fd: BorrowedFd<'_>, due: Option<Time>) {
+        let left = due.map(|due| due.since(self.now()).max(Duration::from_nanos(1)));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
         let stop = self.stop.as_fd();
         let mut fds = [
             PollFd::new(&fd, PollFlags::IN),
             PollFd::new(&stop, PollFlags::IN),
         ];
         // An interrupted wait is as good as one that ended.
-        let _ = poll(&mut fds, None);
+        let _ = poll(&mut fds, left.as_ref());
     }
 
     /// Waits for a while, or until the threads are to stop.

@@ -17,13 +17,14 @@ use std::net::SocketAddrV4;
 use proto::offload::split::Split;
 use proto::offload::vnet::OpenFrame;
 use proto::sleeve::fragment::Fragments;
-use proto::sleeve::{self, Channel, Choice, PacketBuilder, Tunnel};
+use proto::sleeve::{self, Channel, Choice, LinkId, PacketBuilder, Tunnel};
 use proto::switch::{Flood, LinkIndex};
-use proto::types::PeerName;
+use proto::types::{PeerName, Time};
 
 use super::Context;
 use super::counters::{Count, DropReason};
 use super::event::DataEvent;
+use super::pace::Pace;
 use super::snapshot::{Encap, Link};
 use crate::udp::{DATAGRAM_BYTES_MAX, Failure, Sender, Way};
 use native::OpenNative;
@@ -138,9 +139,12 @@ pub(super) struct Output {
 /// native link.
 #[derive(Default)]
 struct Lane {
+    link: Option<LinkId>,
     open: [Option<Open>; 2],
     native: Option<OpenNative>,
     is_busy: bool,
+    /// Holds packets back, for neighbours that need it.
+    pace: Option<Box<Pace>>,
 }
 
 /// A packet that is being filled.
@@ -161,7 +165,7 @@ struct Packet {
     segmentable: bool,
 }
 
-/// A packet that waits for the flush.
+/// What is remembered of a sealed packet until it has left.
 #[derive(Clone, Copy)]
 struct Sent {
     start: usize,
@@ -183,13 +187,60 @@ impl Output {
         }
     }
 
-    /// Makes lanes for the links of another snapshot. Nothing may be staged.
-    pub(super) fn reset(&mut self, links: usize) {
+    /// Makes lanes for the links of another snapshot. Nothing may be staged. What waits for links
+    /// that stay goes on waiting.
+    pub(super) fn reset(&mut self, cx: &Context<'_>) {
         debug_assert!(self.top == 0 && self.sender.is_empty());
-        self.lanes.clear();
-        self.lanes.resize_with(links, Lane::default);
+        let mut old = std::mem::take(&mut self.lanes);
+        let lane = |link: &Link| {
+            let kept = old.iter_mut().find(|lane| lane.link == Some(link.id()));
+            let kept = kept.and_then(|lane| lane.pace.take());
+            let new = || Box::new(Pace::new(link.burst_packets));
+            Lane {
+                link: Some(link.id()),
+                pace: (link.burst_packets > 0).then(|| kept.unwrap_or_else(new)),
+                ..Lane::default()
+            }
+        };
+        let links = cx.snapshot.links();
+        self.lanes = links.iter().map(lane).collect();
+        for pace in old.iter().filter_map(|lane| lane.pace.as_ref()) {
+            cx.counters.drop(DropReason::NoLink, pace.frames());
+        }
         self.busy.clear();
-        self.busy.reserve(links);
+        self.busy.reserve(links.len());
+    }
+
+    /// When something that waits may leave.
+    pub(super) fn due(&self) -> Option<Time> {
+        let paces = self.lanes.iter().filter_map(|lane| lane.pace.as_ref());
+        let waiting = paces.filter(|pace| pace.is_waiting());
+        waiting.map(|pace| pace.due()).min()
+    }
+
+    /// Sends what has waited long enough.
+    pub(super) fn release(&mut self, cx: &Context<'_>) {
+        for (index, link) in (0..).map(LinkIndex).zip(cx.snapshot.links()) {
+            while let Some(lane) = self.lanes.get_mut(index.get())
+                && let Some(pace) = &mut lane.pace
+                && let Some((waiting, bytes)) = pace.release(cx.now, self.arena.len() - self.top)
+            {
+                let Encap::Sleeve(tunnel) = &link.encap else {
+                    break;
+                };
+                let packet = Packet {
+                    link: index,
+                    start: self.top,
+                    len: bytes.len(),
+                    frames: waiting.frames,
+                    segmentable: bytes.len() <= tunnel.max_payload(),
+                };
+                self.arena[packet.start..packet.start + packet.len].copy_from_slice(bytes);
+                self.top += packet.len;
+                self.commit(cx, tunnel, waiting.channel, packet);
+            }
+        }
+        self.flush(cx);
     }
 
     /// Whether enough is staged to be sent although more input waits.
@@ -424,12 +475,18 @@ impl Output {
             room,
         } = open;
         let frames = builder.frames();
-        let Some(to) = tunnel.remote() else {
-            cx.counters.drop(DropReason::NoAddress, frames);
-            return;
-        };
         let len = builder.finish(tunnel, &mut self.arena[start..start + room]);
         self.give_back(start + room, start + len);
+        let pace = self.lanes.get_mut(link.get());
+        if let Some(pace) = pace.and_then(|lane| lane.pace.as_mut())
+            && !pace.admit(cx.now)
+        {
+            let bytes = &self.arena[start..start + len];
+            if pace.defer(bytes, frames, channel).is_err() {
+                cx.counters.drop(DropReason::Congested, frames);
+            }
+            return;
+        }
         let packet = Packet {
             link,
             start,
@@ -437,7 +494,15 @@ impl Output {
             frames,
             segmentable: len <= tunnel.max_payload(),
         };
-        self.stage(cx, channel.into(), to, packet);
+        self.commit(cx, tunnel, channel, packet);
+    }
+
+    /// Hands a packet of a sleeve link to the sender.
+    fn commit(&mut self, cx: &Context<'_>, tunnel: &Tunnel, channel: Channel, packet: Packet) {
+        match tunnel.remote() {
+            Some(to) => self.stage(cx, channel.into(), to, packet),
+            None => cx.counters.drop(DropReason::NoAddress, packet.frames),
+        }
     }
 
     /// Sends everything that is staged.

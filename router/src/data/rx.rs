@@ -21,7 +21,6 @@ use proto::types::{Mac, PeerName};
 use super::counters::{Count, DropReason};
 use super::event::DataEvent;
 use super::output::{Frames, Heading, Outcome, Output};
-use super::snapshot::Snapshot;
 use super::{Context, Shared};
 use crate::tap::TapQueue;
 use crate::udp::{FeatureState, Incoming, ReceiveBatch};
@@ -80,37 +79,40 @@ impl Receive {
         let shared = Arc::clone(&self.shared);
         let socket = shared.sockets.df(self.queue);
         let mut snapshots = Cache::new(&shared.snapshot);
-        let mut current = Arc::clone(snapshots.load());
-        self.reset(&current);
+        let mut current = None;
         while !shared.is_stopping() {
+            let due = self.output.due();
             match self.batch.receive(socket) {
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    shared.wait(socket);
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => continue,
+                Err(_) if due.is_some_and(|due| due <= shared.now()) => {}
+                Err(_) => {
+                    shared.wait(socket, due);
                     continue;
                 }
-                // Errors that earlier sends left at the socket; receiving goes on.
-                Err(_) => continue,
             }
             let latest = snapshots.load();
-            if !Arc::ptr_eq(latest, &current) {
-                current = Arc::clone(latest);
-                self.reset(&current);
-            }
             let cx = Context {
                 shared: &shared,
-                snapshot: &current,
+                snapshot: latest,
                 counters: &shared.counters[2 * self.queue + 1],
                 queue: self.queue,
                 now: shared.now(),
             };
+            if !current.as_ref().is_some_and(|c| Arc::ptr_eq(c, latest)) {
+                self.reset(&cx);
+                current = Some(Arc::clone(latest));
+            }
+            if due.is_some() {
+                self.output.release(&cx);
+            }
             self.carry(&cx);
         }
     }
 
     /// Takes over another snapshot: what was seen on tunnels that stay is kept.
-    fn reset(&mut self, snapshot: &Snapshot) {
-        self.output.reset(snapshot.links().len());
+    fn reset(&mut self, cx: &Context<'_>) {
+        self.output.reset(cx);
         let mut old = std::mem::take(&mut self.seen);
         let keep = |tunnel: &Arc<Tunnel>| {
             let known = old.iter().position(|seen| seen.link == tunnel.id());
@@ -122,7 +124,7 @@ impl Receive {
                 |index| old.swap_remove(index),
             )
         };
-        self.seen = snapshot.tunnels().iter().map(keep).collect();
+        self.seen = cx.snapshot.tunnels().iter().map(keep).collect();
     }
 
     /// Carries the messages of one batch.
@@ -139,6 +141,9 @@ impl Receive {
             let end = message.start + message.len;
             for start in (message.start..end).step_by(message.stride) {
                 self.packet(cx, &message, start..end.min(start + message.stride));
+            }
+            if self.output.is_filled() {
+                self.output.flush(cx);
             }
         }
         self.flush_chunks(cx);
@@ -166,16 +171,23 @@ impl Receive {
         let Some(sender) = wire::sender(packet) else {
             return cx.counters.drop(DropReason::Malformed, 1);
         };
-        let tunnels = cx.snapshot.tunnels();
-        let Ok(index) = tunnels.binary_search_by_key(&sender, |tunnel| tunnel.peer()) else {
-            return cx.counters.drop(DropReason::UnknownSender, 1);
-        };
-        let (Some(tunnel), Some(seen)) = (tunnels.get(index), self.seen.get_mut(index)) else {
-            return;
-        };
-        let mut opened = match sleeve::codec::open(tunnel, &mut seen.replay, packet) {
+        let mut result = Err(DropReason::UnknownSender);
+        for index in cx.snapshot.tunnels_of(sender) {
+            let tunnels = cx.snapshot.tunnels();
+            let (Some(tunnel), Some(seen)) = (tunnels.get(index), self.seen.get_mut(index)) else {
+                break;
+            };
+            result = sleeve::codec::open(tunnel, &mut seen.replay, packet)
+                .map(|opened| (tunnel, opened))
+                .map_err(DropReason::from);
+            // What does not open with one key is as it was and may open with another.
+            if !matches!(result, Err(DropReason::Forged)) {
+                break;
+            }
+        }
+        let (tunnel, mut opened) = match result {
             Ok(opened) => opened,
-            Err(error) => return cx.counters.drop(error.into(), 1),
+            Err(reason) => return cx.counters.drop(reason, 1),
         };
         cx.counters.add(Count::PacketsReceived, 1);
         cx.counters.add(Count::ReceivedBytes, range.len());

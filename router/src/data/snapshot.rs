@@ -1,5 +1,7 @@
 //! What control tells the data threads, as one immutable value.
 
+use std::cmp::Reverse;
+use std::ops::Range;
 use std::sync::Arc;
 
 use proto::native;
@@ -68,8 +70,8 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// A snapshot in which frames leave by `links`, which are those that `forwarding` was made
-    /// with, in the same order, and sleeve packets are taken from `tunnels`, at most one of each
-    /// neighbour.
+    /// with, in the same order, and sleeve packets are taken from `tunnels`. A neighbour may have
+    /// several, while one connection takes the place of another.
     pub fn new(
         forwarding: Forwarding,
         links: Vec<Link>,
@@ -81,8 +83,7 @@ impl Snapshot {
                 .map(|link| link.peer)
                 .eq(forwarding.neighbours().iter().copied())
         );
-        tunnels.sort_by_key(|tunnel| tunnel.peer());
-        tunnels.dedup_by_key(|tunnel| tunnel.peer());
+        tunnels.sort_by_key(|tunnel| (tunnel.peer(), Reverse(tunnel.id())));
         Snapshot {
             forwarding,
             links: links.into(),
@@ -127,5 +128,14 @@ impl Snapshot {
         let sessions = &self.sessions;
         let place = sessions.binary_search_by_key(&number, |session| session.key.session());
         sessions.get(place.ok()?)
+    }
+
+    /// The places of the tunnels of a neighbour, the newest first.
+    #[inline]
+    pub fn tunnels_of(&self, peer: PeerName) -> Range<usize> {
+        let start = self.tunnels.partition_point(|tunnel| tunnel.peer() < peer);
+        let rest = self.tunnels.get(start..).unwrap_or_default();
+        let count = rest.iter().take_while(|tunnel| tunnel.peer() == peer);
+        start..start + count.count()
     }
 }

@@ -28,7 +28,8 @@ pub type TrialError = Box<dyn Error + Send + Sync>;
 
 /// The name of the TAP device on each host.
 pub const TAP: &str = "vethwe-tap";
-const BRIDGE: &str = "weave";
+/// The name of the bridge on each host.
+pub const BRIDGE: &str = "weave";
 const PORT: u16 = 6783;
 
 /// How planes are to be made.
@@ -180,39 +181,7 @@ impl Trial {
     }
 
     fn add_plane(&self, number: usize) -> Result<Host, TrialError> {
-        let container = self.lab.new_container()?;
-        let namespace = &self.lab.hosts()[number].namespace;
-        let netlink = namespace.netlink()?;
-        netlink.create_bridge(&NewBridge {
-            name: BRIDGE,
-            mac: None,
-        })?;
-        let bridge = netlink.link_named(BRIDGE)?;
-        netlink.create_veth(&NewVeth {
-            name: "vethwepl0",
-            index: None,
-            mtu: self.options.mtu,
-            master: Some(bridge.index),
-            peer: VethPeer {
-                name: "eth0",
-                index: None,
-                mac: None,
-                namespace: Some(std::os::fd::AsFd::as_fd(&container)),
-            },
-        })?;
-        netlink.set_up(&bridge, true)?;
-        netlink.set_up(&netlink.link_named("vethwepl0")?, true)?;
-        let inside = container.netlink()?;
-        // Addresses are usable at once, without looking for duplicates first.
-        container.set_sysctl("ipv6/conf/eth0/accept_dad", "0")?;
-        let link = inside.link_named("eth0")?;
-        let [v4, v6] = [
-            Ipv4Net::new_assert(Trial::address(number), 16).into(),
-            Ipv6Net::new_assert(Trial::address6(number), 64).into(),
-        ];
-        inside.add_address(&link, v4)?;
-        inside.set_up(&link, true)?;
-        inside.add_address(&link, v6)?;
+        let container = bridge_with_container(&self.lab, number, self.options.mtu)?;
         Ok(self.start_plane(number)?.on(container))
     }
 
@@ -328,6 +297,41 @@ impl Trial {
         let ends = self.edges.iter().flat_map(|&(a, b)| [(a, b), (b, a)]);
         ends.filter(|&(a, _)| a == number).map(|(_, b)| b).collect()
     }
+}
+
+/// Makes a bridge on a host of a lab, and a container whose `eth0` is a port of it.
+pub fn bridge_with_container(lab: &Lab, number: usize, mtu: u32) -> Result<Namespace, TrialError> {
+    let container = lab.new_container()?;
+    let netlink = lab.hosts()[number].namespace.netlink()?;
+    netlink.create_bridge(&NewBridge {
+        name: BRIDGE,
+        mac: None,
+    })?;
+    let bridge = netlink.link_named(BRIDGE)?;
+    netlink.create_veth(&NewVeth {
+        name: "vethwepl0",
+        index: None,
+        mtu,
+        master: Some(bridge.index),
+        peer: VethPeer {
+            name: "eth0",
+            index: None,
+            mac: None,
+            namespace: Some(std::os::fd::AsFd::as_fd(&container)),
+        },
+    })?;
+    netlink.set_up(&bridge, true)?;
+    netlink.set_up(&netlink.link_named("vethwepl0")?, true)?;
+    let inside = container.netlink()?;
+    // Addresses are usable at once, without looking for duplicates first.
+    container.set_sysctl("ipv6/conf/eth0/accept_dad", "0")?;
+    let link = inside.link_named("eth0")?;
+    let v4 = Ipv4Net::new_assert(Trial::address(number), 16);
+    let v6 = Ipv6Net::new_assert(Trial::address6(number), 64);
+    inside.add_address(&link, v4.into())?;
+    inside.set_up(&link, true)?;
+    inside.add_address(&link, v6.into())?;
+    Ok(container)
 }
 
 /// The peer on a host.

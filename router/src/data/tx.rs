@@ -1,6 +1,7 @@
 //! TAP to UDP.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,27 +49,29 @@ impl Transmit {
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut snapshots = Cache::new(&shared.snapshot);
-        let mut current = Arc::clone(snapshots.load());
-        self.output.reset(current.links().len());
+        let mut current = None;
         let mut failing = false;
         while !shared.is_stopping() {
             let latest = snapshots.load();
-            if !Arc::ptr_eq(latest, &current) {
-                current = Arc::clone(latest);
-                self.output.reset(current.links().len());
-            }
             let cx = Context {
                 shared: &shared,
-                snapshot: &current,
+                snapshot: latest,
                 counters: &shared.counters[2 * self.queue],
                 queue: self.queue,
                 now: shared.now(),
             };
+            if !current.as_ref().is_some_and(|c| Arc::ptr_eq(c, latest)) {
+                self.output.reset(&cx);
+                current = Some(Arc::clone(latest));
+            }
+            if self.output.due().is_some() {
+                self.output.release(&cx);
+            }
             match self.batch(&cx) {
                 Ok(true) => failing = false,
                 Ok(false) => {
                     failing = false;
-                    shared.wait(rustix::fd::AsFd::as_fd(&*self.tap));
+                    shared.wait(self.tap.as_fd(), self.output.due());
                 }
                 Err(error) => {
                     let code = error.raw_os_error().unwrap_or_default();

@@ -1,6 +1,8 @@
 //! The HTTP interface: status pages, report, metrics and control.
 
 pub mod client;
+mod ip;
+mod leases;
 pub mod metrics;
 pub mod report;
 pub mod server;

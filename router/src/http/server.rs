@@ -90,7 +90,9 @@ fn router(scope: Scope, handle: Handle) -> Router {
         .route("/expose/{ip}/{len}", post(expose))
         .route("/expose", delete(hide_all))
         .route("/expose/{ip}", delete(hide))
-        .route("/stop", post(stop));
+        .route("/stop", post(stop))
+        .merge(super::ip::routes())
+        .merge(super::leases::routes());
     let router = match scope {
         Scope::Metrics => metrics,
         Scope::Status => metrics.merge(status),
@@ -131,7 +133,7 @@ impl IntoResponse for Refusal {
 }
 
 const PLAIN: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 /// A body of text; an empty one has no type, as with the original.
 pub(super) fn text(status: StatusCode, body: String) -> Response {
@@ -145,7 +147,7 @@ pub(super) fn typed(status: StatusCode, kind: &'static str, body: String) -> Res
     (status, [(CONTENT_TYPE, kind)], body).into_response()
 }
 
-async fn not_found() -> Response {
+pub(super) async fn not_found() -> Response {
     text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned())
 }
 

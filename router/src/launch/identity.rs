@@ -8,6 +8,7 @@ use proto::identity::SystemIds;
 use proto::types::PeerName;
 use tokio::sync::oneshot;
 
+use super::addresses::Import;
 use crate::config::Config;
 use crate::net::NetError;
 use crate::net::bridge::Bridge;
@@ -26,6 +27,8 @@ pub enum NameSource {
     Bridge,
     /// An earlier run.
     Store,
+    /// A Weave Net router that was here before.
+    Import,
     /// The ids of the machine.
     System,
     /// Chance, since there are no ids.
@@ -38,6 +41,7 @@ impl fmt::Display for NameSource {
             NameSource::Flag => "as given by --name",
             NameSource::Bridge => "from the bridge",
             NameSource::Store => "from the last run",
+            NameSource::Import => "from the Weave Net router that was here",
             NameSource::System => "from the ids of this machine",
             NameSource::Chance => "drawn by chance, as this machine has no ids",
         })
@@ -49,6 +53,7 @@ pub(super) fn choose(
     config: &Config,
     netlink: &Netlink,
     records: &[Record],
+    import: Option<&Import>,
 ) -> Result<(PeerName, NameSource), NetError> {
     if let Some(name) = config.name {
         return Ok((name, NameSource::Flag));
@@ -61,6 +66,9 @@ pub(super) fn choose(
     }
     if let Some(name) = stored(records) {
         return Ok((name, NameSource::Store));
+    }
+    if let Some(name) = import.and_then(|import| import.state.name) {
+        return Ok((name, NameSource::Import));
     }
     if let Ok(name) = system_ids(&config.host_root).peer_name() {
         return Ok((name, NameSource::System));

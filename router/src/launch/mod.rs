@@ -4,11 +4,14 @@
 //! come the bridge and the TAP device, then the threads. On the way out the devices stay, so that
 //! containers on this host keep talking to each other and the next start finds them.
 
+mod addresses;
 mod identity;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use ipam::allocator::{Clock, Request};
 
 use proto::native::Ciphers;
 use proto::node::{Node, NodeConfig};
@@ -20,7 +23,9 @@ use tokio::sync::mpsc;
 pub use identity::{NameSource, PEER_NAME_KEY};
 
 use crate::config::{Config, IpamConfig};
-use crate::control::{Control, Handle, Inputs, Links, Parts, TARGETS_KEY};
+use crate::control::{
+    Addresses, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels,
+};
 use crate::data::{DataConfig, DataPlane, Snapshot, default_queues};
 use crate::http::server::{Listener, Scope};
 use crate::lock::RouterLock;
@@ -71,8 +76,9 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         );
     }
     let store = Arc::new(opened.store);
-    let (name, source) =
-        identity::choose(&config, &netlink, &opened.records).map_err(LaunchError::new)?;
+    let import = addresses::find_import(&config, &opened.records)?;
+    let (name, source) = identity::choose(&config, &netlink, &opened.records, import.as_ref())
+        .map_err(LaunchError::new)?;
     identity::save(&store, name)
         .await
         .map_err(LaunchError::new)?;
@@ -80,13 +86,26 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
 
     let tap = set_up_devices(&config, &netlink, name, queues)?;
     let tap_name = tap.name().to_owned();
-    let control = start(&config, name, store, tap, sockets, listener)?;
-    let targets = remembered_targets(&config, &opened.records);
+    let before = Before {
+        records: &opened.records,
+        import: import.as_ref(),
+    };
+    let control = start(&config, name, store, &before, tap, sockets, listener)?;
+    let targets = remembered_targets(&config, &before);
     control
         .handle
         .call(move |c| c.connect_in_background(targets))
         .await
         .map_err(LaunchError::new)?;
+    if config.ipam.is_some() {
+        let found = Request::Found {
+            addresses: addresses::in_use(&config)?,
+        };
+        let told = control
+            .handle
+            .call(move |c| drop(c.request_address(found, None)));
+        told.await.map_err(LaunchError::new)?;
+    }
     for (listener, scope) in http {
         let handle = control.handle.clone();
         tokio::spawn(async move {
@@ -112,7 +131,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
 /// The name that this peer would have, without starting anything.
 pub fn peer_name(config: &Config) -> Result<PeerName, LaunchError> {
     let netlink = Netlink::open().map_err(LaunchError::new)?;
-    let (name, _) = identity::choose(config, &netlink, &[]).map_err(LaunchError::new)?;
+    let (name, _) = identity::choose(config, &netlink, &[], None).map_err(LaunchError::new)?;
     Ok(name)
 }
 
@@ -249,6 +268,12 @@ fn set_up_devices(
     Ok(tap)
 }
 
+/// What is known from earlier runs.
+struct Before<'a> {
+    records: &'a [Record],
+    import: Option<&'a addresses::Import>,
+}
+
 struct Running {
     handle: Handle,
     task: tokio::task::JoinHandle<()>,
@@ -258,12 +283,13 @@ fn start(
     config: &Arc<Config>,
     name: PeerName,
     store: Arc<Store>,
+    before: &Before<'_>,
     tap: Tap,
     sockets: Sockets,
     listener: TcpListener,
 ) -> Result<Running, LaunchError> {
     let epoch = Instant::now();
-    let [uid, seed, mac_key] = random()?;
+    let [uid, seed, mac_key, elector, ipam_seed] = random()?;
     let node = Node::new(
         node_config(config, name, uid, seed),
         proto::types::Time::ZERO,
@@ -278,6 +304,22 @@ fn start(
             Vec::new(),
         )
     });
+    let (saved, saved_inbox) = mpsc::unbounded_channel();
+    let mut allocator = None;
+    if let Some(ipam) = &config.ipam {
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let clock = Clock {
+            now: proto::types::Time::ZERO,
+            wall,
+        };
+        let Before { records, import } = *before;
+        let seeds = [elector, ipam_seed];
+        let started = addresses::start(config, ipam, name, records, import, seeds, clock)?;
+        allocator = Some(Addresses::new(started, saved));
+    }
     let tap_name = tap.name().to_owned();
     let data = DataConfig {
         epoch,
@@ -292,6 +334,7 @@ fn start(
     let control = Control::new(Parts {
         config: Arc::clone(config),
         node,
+        addresses: allocator,
         links,
         data,
         store,
@@ -303,6 +346,7 @@ fn start(
         calls,
         tcp: tcp_inbox,
         data: data_events,
+        saved: saved_inbox,
     };
     let task = tokio::spawn(control.run(inputs, handle.clone()));
     Ok(Running { handle, task })
@@ -323,6 +367,11 @@ fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConf
         overlays: config.overlays.clone(),
         ciphers: ciphers(),
         require_encryption: config.require_encryption,
+        channels: if config.ipam.is_some() {
+            address_channels()
+        } else {
+            Vec::new()
+        },
         // Zero marks placeholders.
         ..NodeConfig::new(name, &config.nickname, PeerUid(uid.max(1)), seed)
     }
@@ -355,14 +404,14 @@ fn random<const N: usize>() -> Result<[u64; N], LaunchError> {
 }
 
 /// What to connect to: the peers given, or with `--resume` those of the last run.
-fn remembered_targets(config: &Config, records: &[Record]) -> Vec<String> {
+fn remembered_targets(config: &Config, before: &Before<'_>) -> Vec<String> {
     if !config.resume {
         return config.peers.clone();
     }
-    let record = records.iter().find(|(key, _)| key == TARGETS_KEY);
-    record
-        .and_then(|(_, value)| serde_json::from_slice(value).ok())
-        .unwrap_or_default()
+    let record = before.records.iter().find(|(key, _)| key == TARGETS_KEY);
+    let stored = record.and_then(|(_, value)| serde_json::from_slice(value).ok());
+    let imported = || before.import.map(|import| import.state.targets.clone());
+    stored.or_else(imported).unwrap_or_default()
 }
 
 /// Stops the router when the system or the user asks for it.

@@ -17,12 +17,18 @@ const FORMAT: u64 = 1;
 const CACHE_BYTES: usize = 1 << 20;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+/// The number of the last transaction, in [`META`].
+const SEQUENCE: &str = "sequence";
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 
 pub(super) struct File {
     path: PathBuf,
     /// Absent after a failed write, until it could be opened again.
     database: Option<Database>,
+    /// The number of the last transaction that is known to be on disk.
+    sequence: u64,
+    /// The number of a transaction of which it is not known whether it is.
+    doubtful: Option<u64>,
     _lock: FileLock,
 }
 
@@ -61,35 +67,53 @@ impl File {
                 }
             }
         };
+        let sequence = sequence(&database).map_err(|error| open_error(error.to_string()))?;
         let file = File {
             path: path.to_owned(),
             database: Some(database),
+            sequence,
+            doubtful: None,
             _lock: lock,
         };
         Ok((file, records, damaged))
     }
 
     /// Writes changes in one transaction and returns when they are on disk.
-    pub(super) fn commit<'c>(
-        &mut self,
-        changes: impl Iterator<Item = &'c Change>,
-    ) -> Result<(), StoreError> {
-        let database = match self.database.take() {
-            Some(database) => database,
-            None => match read(&self.path) {
-                Ok((database, _)) => database,
-                Err(Unreadable::Other(error)) => return Err(error),
-                Err(Unreadable::Damaged(error)) => return Err(self.save_error(error)),
-            },
+    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        let number = self.sequence.max(self.doubtful.unwrap_or(0)) + 1;
+        let written = write(self.opened()?, number, changes);
+        let Err(error) = written else {
+            self.sequence = number;
+            return Ok(());
         };
-        match write(&database, changes) {
-            Ok(()) => {
-                self.database = Some(database);
-                Ok(())
-            }
-            // After a failed write the data base refuses all others until it is opened again.
-            Err(error) => Err(self.save_error(error.to_string())),
+        // After a failed write the data base refuses all others until it is opened again, and only
+        // then shows whether the write reached the disk all the same.
+        self.database = None;
+        self.doubtful = Some(number);
+        match self.opened().map(drop) {
+            Ok(()) if self.sequence == number => Ok(()),
+            Ok(()) => Err(self.save_error(error.to_string())),
+            Err(again) => Err(StoreError::Uncertain {
+                path: self.path.display().to_string(),
+                error: format!("{error}; {again}"),
+            }),
         }
+    }
+
+    /// The data base, opened again if need be.
+    fn opened(&mut self) -> Result<&Database, StoreError> {
+        if self.database.is_none() {
+            let unreadable = |unreadable| match unreadable {
+                Unreadable::Other(error) => error,
+                Unreadable::Damaged(error) => self.save_error(error),
+            };
+            let (database, _) = read(&self.path).map_err(unreadable)?;
+            let found = sequence(&database).map_err(|error| self.save_error(error.to_string()))?;
+            self.sequence = found;
+            self.doubtful = None;
+            self.database = Some(database);
+        }
+        self.database.as_ref().ok_or(StoreError::Closed)
     }
 
     fn save_error(&self, error: String) -> StoreError {
@@ -100,11 +124,9 @@ impl File {
     }
 }
 
-fn write<'c>(
-    database: &Database,
-    changes: impl Iterator<Item = &'c Change>,
-) -> Result<(), redb::Error> {
+fn write(database: &Database, number: u64, changes: &[Change]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
+    transaction.open_table(META)?.insert(SEQUENCE, number)?;
     {
         let mut table = transaction.open_table(RECORDS)?;
         for Change { key, value } in changes {
@@ -116,6 +138,12 @@ fn write<'c>(
     }
     transaction.commit()?;
     Ok(())
+}
+
+/// The number of the last transaction; 0 if there was none.
+fn sequence(database: &Database) -> Result<u64, redb::Error> {
+    let table = database.begin_read()?.open_table(META)?;
+    Ok(table.get(SEQUENCE)?.map_or(0, |number| number.value()))
 }
 
 fn read(path: &Path) -> Result<(Database, Vec<Record>), Unreadable> {

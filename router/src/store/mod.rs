@@ -2,7 +2,9 @@
 //!
 //! A thread of its own commits; batches that arrive while it syncs are committed together by the
 //! next sync, so many decisions cost one. Every batch is answered, in order, once it is on disk
-//! or could not be put there.
+//! or could not be put there. After a failure all further batches fail as well, until whoever
+//! hands them in has seen the failure and calls [`Store::resume`]: a batch must not be saved that
+//! was made in the belief that the one before it was.
 
 mod file;
 mod lock;
@@ -71,6 +73,14 @@ pub enum StoreError {
         /// What the system said.
         error: String,
     },
+    /// A batch could neither be saved nor be shown not to be.
+    #[error("it is not known what {path} holds ({error}). Restart the router when the disk works")]
+    Uncertain {
+        /// The file.
+        path: String,
+        /// What the system said.
+        error: String,
+    },
     /// The store has ended.
     #[error("the store has been closed")]
     Closed,
@@ -87,16 +97,18 @@ pub struct Opened {
     pub damaged: Option<PathBuf>,
 }
 
-/// A batch, and whom to tell.
-struct Batch {
-    changes: Vec<Change>,
-    done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+/// What the store's thread is asked to do.
+enum Job {
+    /// Save a batch, and tell whether that worked.
+    Save(Vec<Change>, Box<dyn FnOnce(Result<(), StoreError>) + Send>),
+    /// Try again after a failure.
+    Resume,
 }
 
 /// The handle of the store. Dropping it waits until everything handed in is on disk.
 #[derive(Debug)]
 pub struct Store {
-    batches: Option<Sender<Batch>>,
+    jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -104,7 +116,7 @@ impl Store {
     /// Opens the file, or makes it. A damaged one is kept aside.
     pub fn open(path: &Path) -> Result<Opened, StoreError> {
         let (file, records, damaged) = file::File::open(path)?;
-        let (batches, inbox) = channel();
+        let (jobs, inbox) = channel();
         let thread = std::thread::Builder::new()
             .name("weft-store".into())
             .spawn(move || commit_loop(file, &inbox))
@@ -113,7 +125,7 @@ impl Store {
                 error: error.to_string(),
             })?;
         let store = Store {
-            batches: Some(batches),
+            jobs: Some(jobs),
             thread: Some(thread),
         };
         Ok(Opened {
@@ -129,20 +141,26 @@ impl Store {
         changes: Vec<Change>,
         done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
     ) {
-        let batch = Batch {
-            changes,
-            done: Box::new(done),
-        };
-        let Some(batches) = &self.batches else { return };
-        if let Err(unsent) = batches.send(batch) {
-            (unsent.0.done)(Err(StoreError::Closed));
+        let Some(jobs) = &self.jobs else { return };
+        if let Err(unsent) = jobs.send(Job::Save(changes, Box::new(done)))
+            && let Job::Save(_, done) = unsent.0
+        {
+            done(Err(StoreError::Closed));
+        }
+    }
+
+    /// Lets batches that are handed in from here on be tried again after a failure.
+    pub fn resume(&self) {
+        if let Some(jobs) = &self.jobs {
+            // A thread that has ended refuses every batch by itself.
+            let _ = jobs.send(Job::Resume);
         }
     }
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        self.batches = None;
+        self.jobs = None;
         if let Some(thread) = self.thread.take() {
             // A store thread that panicked has nothing left to save.
             let _ = thread.join();
@@ -150,12 +168,27 @@ impl Drop for Store {
     }
 }
 
-fn commit_loop(mut file: file::File, inbox: &Receiver<Batch>) {
+fn commit_loop(mut file: file::File, inbox: &Receiver<Job>) {
+    let mut failure: Option<StoreError> = None;
     while let Ok(first) = inbox.recv() {
-        let batches: Vec<Batch> = std::iter::once(first).chain(inbox.try_iter()).collect();
-        let result = file.commit(batches.iter().flat_map(|batch| &batch.changes));
-        for batch in batches {
-            (batch.done)(result.clone());
+        let (mut changes, mut waiting) = (Vec::new(), Vec::new());
+        for job in std::iter::once(first).chain(inbox.try_iter()) {
+            match (job, &failure) {
+                (Job::Save(_, done), Some(failure)) => done(Err(failure.clone())),
+                (Job::Save(batch, done), None) => {
+                    changes.extend(batch);
+                    waiting.push(done);
+                }
+                (Job::Resume, _) => failure = None,
+            }
+        }
+        if waiting.is_empty() {
+            continue;
+        }
+        let result = file.commit(&changes);
+        failure = result.clone().err();
+        for done in waiting {
+            done(result.clone());
         }
     }
 }

@@ -129,3 +129,64 @@ fn a_folder_that_cannot_be_made_is_explained() {
     let error = Store::open(&file.join("weft.db")).unwrap_err().to_string();
     assert!(error.contains("--db-prefix"), "{error}");
 }
+
+/// A file system of its own, small enough to fill. Needs root.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(bytes: &str) -> Option<SmallDisk> {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        let options = std::ffi::CString::new(format!("size={bytes}")).unwrap();
+        rustix::mount::mount(
+            "tmpfs",
+            folder.path(),
+            "tmpfs",
+            flags,
+            Some(options.as_c_str()),
+        )
+        .ok()?;
+        Some(SmallDisk(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        rustix::mount::unmount(self.0.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_recovers() {
+    let Some(disk) = SmallDisk::mount("4M") else {
+        skips::skip("a_full_disk_loses_nothing_and_recovers", "root");
+        return;
+    };
+    let path = disk.0.path().join("weft.db");
+    let opened = Store::open(&path).unwrap();
+    save(&opened.store, vec![put("before", "1")]).unwrap();
+    let ballast = disk.0.path().join("ballast");
+    let mut size = 4 << 20;
+    while size > 0 {
+        // Fill up to the last page.
+        size = match std::fs::write(&ballast, vec![0; size]) {
+            Ok(()) => break,
+            Err(_) => size - 4096,
+        };
+    }
+    let big = "x".repeat(1 << 20);
+    let error = save(&opened.store, vec![put("lost", &big)]).unwrap_err();
+    assert!(
+        error.to_string().contains("Free space on the disk"),
+        "{error}"
+    );
+    // What was made before the failure was seen fails too, room or not.
+    std::fs::remove_file(&ballast).unwrap();
+    save(&opened.store, vec![put("stale", "2")]).unwrap_err();
+    opened.store.resume();
+    save(&opened.store, vec![put("after", "3")]).unwrap();
+    drop(opened);
+    let records = Store::open(&path).unwrap().records;
+    let expected: Vec<Record> = vec![("after".into(), "3".into()), ("before".into(), "1".into())];
+    assert_eq!(records, expected);
+}

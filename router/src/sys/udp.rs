@@ -57,10 +57,9 @@ impl SendBatch {
     pub fn new(capacity: usize) -> SendBatch {
         let mut batch = SendBatch {
             messages: Vec::with_capacity(capacity),
-            // SAFETY: these three are integers and raw pointers; zeros are valid.
-            headers: (0..capacity).map(|_| unsafe { zeroed() }).collect(),
-            vectors: (0..capacity).map(|_| unsafe { zeroed() }).collect(),
-            addresses: (0..capacity).map(|_| unsafe { zeroed() }).collect(),
+            headers: zeros(capacity),
+            vectors: zeros(capacity),
+            addresses: zeros(capacity),
             controls: vec![[0; CONTROL_WORDS]; capacity].into(),
         };
         for (control, address) in batch.controls.iter_mut().zip(&mut batch.addresses) {
@@ -205,10 +204,9 @@ impl ReceiveBatch {
             slab: vec![0; count * buffer_bytes].into(),
             buffer_bytes,
             filled: 0,
-            // SAFETY: these three are integers and raw pointers; zeros are valid.
-            headers: (0..count).map(|_| unsafe { zeroed() }).collect(),
-            vectors: (0..count).map(|_| unsafe { zeroed() }).collect(),
-            addresses: (0..count).map(|_| unsafe { zeroed() }).collect(),
+            headers: zeros(count),
+            vectors: zeros(count),
+            addresses: zeros(count),
             controls: vec![[0; CONTROL_WORDS]; count].into(),
         }
     }
@@ -391,13 +389,30 @@ pub fn attach_reuse_port_program(fd: impl AsFd, program: &[Instruction]) -> io::
 }
 
 /// A type of which every bit pattern is a value.
-trait Plain: Copy {}
-impl Plain for c_int {}
-impl<const N: usize> Plain for [u32; N] {}
+///
+/// # Safety
+///
+/// It must be made of integers and raw pointers only.
+unsafe trait Plain: Copy {}
+// SAFETY: an integer.
+unsafe impl Plain for c_int {}
+// SAFETY: integers.
+unsafe impl<const N: usize> Plain for [u32; N] {}
+// SAFETY: integers and raw pointers.
+unsafe impl Plain for libc::mmsghdr {}
+// SAFETY: an integer and a raw pointer.
+unsafe impl Plain for libc::iovec {}
+// SAFETY: integers.
+unsafe impl Plain for libc::sockaddr_in {}
+
+fn zeros<T: Plain>(count: usize) -> Box<[T]> {
+    // SAFETY: zeros are a value of every `Plain`.
+    vec![unsafe { zeroed() }; count].into()
+}
 
 /// Gets an option whose value is `T`; what the kernel leaves out stays zero.
 fn get_option<T: Plain>(fd: impl AsFd, level: c_int, name: c_int) -> io::Result<T> {
-    // SAFETY: zeros are a valid `Plain`.
+    // SAFETY: zeros are a value of every `Plain`.
     let mut value: T = unsafe { zeroed() };
     let mut len = size_of::<T>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes at `value`, any of which are valid.

@@ -22,9 +22,12 @@ pub const EVENTS_MAX: usize = 256;
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 * 1024;
 /// Connections accepted without delay before [`ACCEPT_INTERVAL`] applies.
-const ACCEPT_BURST: u32 = 20;
-/// Between accepted connections, after a burst.
-const ACCEPT_INTERVAL: Duration = Duration::from_millis(50);
+const ACCEPT_BURST: u32 = 100;
+/// Between accepted connections, after a burst. An honest peer waits behind all that came before
+/// it, so hundreds of silent ones must pass within a second; the node closes them again.
+const ACCEPT_INTERVAL: Duration = Duration::from_millis(2);
+/// Before the next attempt to accept after one that failed.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How long dialling may take.
 const DIAL_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the last bytes of a closed connection may take to leave.
@@ -96,7 +99,7 @@ pub async fn accept(listener: TcpListener, events: TcpEvents) {
             Err(error) => {
                 // Out of file descriptors, or the connection is gone already.
                 tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_INTERVAL).await;
+                tokio::time::sleep(ACCEPT_RETRY).await;
             }
         }
     }

@@ -201,3 +201,29 @@ fn a_failure_names_the_datagram_and_spares_the_others() {
     assert_eq!(failed, [(10, 10), (20, 10)]);
     assert_eq!(drain(&to, 0).len(), 2);
 }
+
+/// A socket without checksums, for which the kernel refuses to cut: the run is not lost, and no
+/// other is tried.
+#[test]
+fn cutting_is_given_up_when_the_kernel_refuses() {
+    let (from, to) = (open(1, true, true), open(1, true, true));
+    sockopt_no_check(&from);
+    let buffer: Vec<u8> = (0..100).map(|n| n / 10).collect();
+    let mut sender = Sender::new();
+    for start in (0..buffer.len()).step_by(10) {
+        sender.push(Channel::Df, to.local(), (start, 10), from.gso.is_on());
+    }
+    let mut failures = 0;
+    sender.flush(&from, 0, &buffer, |_| failures += 1);
+    assert_eq!((failures, drain(&to, 0).len()), (0, 10));
+    assert_eq!(from.gso.state(), FeatureState::Refused(libc::EINVAL));
+    assert_eq!(
+        from.gso.state().to_string(),
+        "off (Invalid argument (os error 22))"
+    );
+}
+
+fn sockopt_no_check(sockets: &Sockets) {
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_NO_CHECK);
+    crate::sys::sockopt::set(sockets.df(0), level, name, 1).unwrap();
+}

@@ -163,3 +163,32 @@ fn small_datagrams_share_packets() {
     assert!(frames > packets, "{frames} frames in {packets} packets");
     check_balance(&trial);
 }
+
+/// Packets that wait for a slow neighbour stay in order, and what exceeds all patience is dropped
+/// and counted.
+#[test]
+fn bursts_are_held_back() {
+    needs_root!();
+    let options = Options {
+        burst_packets: 8,
+        ..Options::default()
+    };
+    let trial = Trial::pair(&options).unwrap();
+    for address in Trial::addresses(1) {
+        transfer(&trial, 0, 1, address, 1_000_000);
+    }
+    let sends = count(&trial, 0, Count::SendBatches);
+    let packets = count(&trial, 0, Count::PacketsSent);
+    assert!(packets <= 8 * sends, "{packets} packets in {sends} sends");
+    let (from, to) = (
+        udp(&trial.hosts[0].container, Trial::address(0).into()),
+        udp(&trial.hosts[1].container, Trial::address(1).into()),
+    );
+    assert!(wait_until(|| {
+        for _ in 0..1000 {
+            let _ = from.send_to(&[3; 1300], to.local_addr().unwrap());
+        }
+        dropped(&trial, 0, DropReason::Congested) > 0
+    }));
+    check_balance(&trial);
+}

@@ -244,7 +244,7 @@ proptest! {
         let (mut now, mut established, mut failed) = (Time::ZERO, 0, 0);
         for (wait, input) in inputs {
             now += Duration::from_millis(wait);
-            match input {
+            match input.clone() {
                 Input::Confirm => link.confirm(now),
                 Input::Special(port, special) => {
                     link.handle_special(now, address(port), special);
@@ -263,6 +263,9 @@ proptest! {
             let path = link.path();
             prop_assert!((68..=65535).contains(&path.mtu));
             prop_assert!(path.max_payload <= PACKET_BYTES_MAX);
+            if matches!(input, Input::Timeout) {
+                prop_assert!(link.poll_timeout().is_none_or(|at| at > now), "nothing stays due");
+            }
         }
         prop_assert!(established <= 1 && failed <= 1);
     }

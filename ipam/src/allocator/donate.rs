@@ -1,0 +1,136 @@
+//! Giving space to peers that ask for it, and making room for that.
+
+use std::sync::Arc;
+
+use proto::types::PeerName;
+
+use super::{Allocator, Channel, Event, Output};
+use crate::leases::{Lease, LeaseKey};
+use crate::messages::Unicast;
+use crate::range::{Address, Range};
+
+impl Allocator {
+    /// Answers a wish for space: with a grant if there is something to give, and always with our
+    /// ring, from which the asker sees what it got or whom else to ask.
+    pub(super) fn on_space_request(&mut self, from: PeerName, wanted: Range) {
+        if self.state.ring().is_empty() || self.is_silent(from) || from == self.state.us() {
+            return;
+        }
+        let gift = if self.found && !wanted.is_empty() {
+            self.gift(from, wanted)
+        } else {
+            None
+        };
+        match gift {
+            Some(range) => {
+                self.state.grant(range, from);
+                self.event(Event::Granted { range, to: from });
+            }
+            None => {
+                let payload = Unicast::SpaceDenied(wanted).encode();
+                self.unicast(Channel::Ring, from, payload);
+            }
+        }
+        self.send_ring(from);
+        if gift.is_some() {
+            self.emit(Output::BroadcastState);
+        }
+    }
+
+    /// What is to be given to a peer that wants space in a range.
+    fn gift(&mut self, to: PeerName, wanted: Range) -> Option<Range> {
+        let gift = self.state.gift(wanted);
+        if gift.is_some() {
+            return gift;
+        }
+        if wanted.size() == 1 {
+            return self.is_for_lease_of(to, wanted.start).then_some(wanted);
+        }
+        // Leases that nobody uses come last, after what everyone else has to give.
+        if self.others_have_space(to, wanted) {
+            return None;
+        }
+        self.reclaim(wanted)?;
+        self.state.gift(wanted)
+    }
+
+    /// Whether the peer holds the lease that keeps this address, which is ours and not in use.
+    fn is_for_lease_of(&self, peer: PeerName, address: Address) -> bool {
+        let mut leases = self.state.leases().at(address);
+        self.state.owns(address)
+            && !self.state.is_held_back(address)
+            && self.state.holding(address).is_none()
+            && leases.any(|(_, lease)| lease.holder == peer)
+    }
+
+    fn others_have_space(&self, except: PeerName, wanted: Range) -> bool {
+        let donors = self.state.ring().donors(self.state.us(), wanted);
+        donors
+            .iter()
+            .any(|(peer, _)| *peer != except && self.peers.is_reachable(*peer))
+    }
+
+    /// Ends the lease of ours in `within` that nobody has used for longest, so that its address
+    /// becomes free; returns that.
+    pub(super) fn reclaim(&mut self, within: Range) -> Option<Address> {
+        let oldest = self
+            .state
+            .leases()
+            .within(within)
+            .filter(|(_, lease)| self.can_reclaim(lease))
+            .min_by_key(|(key, lease)| (lease.since, Arc::clone(key)));
+        let (key, lease) = oldest.map(|(key, lease)| (Arc::clone(key), lease.clone()))?;
+        self.end_lease(&key, &lease, "space was short");
+        // Another lease may keep the same address.
+        let free = self.state.space().free_ranges().contains(lease.address);
+        free.then_some(lease.address)
+    }
+
+    fn can_reclaim(&self, lease: &Lease) -> bool {
+        lease.is_reclaimable()
+            && lease.holder == self.state.us()
+            && self.state.owns(lease.address)
+            && !self.state.is_held_back(lease.address)
+            && self.state.holding(lease.address).is_none()
+    }
+
+    /// Other routers that hold leases in a range which nobody uses, those with the oldest first.
+    pub(super) fn holders_of_unused(&self, within: Range) -> Vec<PeerName> {
+        let us = self.state.us();
+        let mut leases: Vec<(u64, &Arc<LeaseKey>, PeerName)> = self
+            .state
+            .leases()
+            .within(within)
+            .filter(|(_, lease)| lease.is_reclaimable() && lease.holder != us)
+            .map(|(key, lease)| (lease.since, key, lease.holder))
+            .collect();
+        leases.sort_unstable();
+        let mut out = Vec::new();
+        for (_, _, holder) in leases {
+            if !out.contains(&holder) {
+                out.push(holder);
+            }
+        }
+        out
+    }
+
+    /// Says in our ring how many addresses are free.
+    ///
+    /// If nobody says that anything is free, leases that nobody uses are counted as free: routers
+    /// that know nothing of leases ask only those who say that they have something to give.
+    pub(super) fn report_free(&mut self) {
+        let us = self.state.us();
+        let ring = self.state.ring();
+        let others = ring.entries.iter().any(|e| e.peer != us && e.free > 0);
+        let short = !others && self.state.space().free_ranges().is_empty();
+        self.state.report_free(|leases, range| {
+            if !short {
+                return 0;
+            }
+            let reclaimable = leases
+                .within(range)
+                .filter(|(_, lease)| lease.is_reclaimable() && lease.holder == us);
+            u32::try_from(reclaimable.count()).unwrap_or(u32::MAX)
+        });
+    }
+}

@@ -1,0 +1,139 @@
+//! Leaving, and addresses that are in use against the ring.
+
+use std::collections::BTreeSet;
+
+use proto::types::PeerName;
+
+use super::pending::Asked;
+use super::{Alarm, Allocator, Event, Output};
+use crate::leases::{Lease, LeaseState};
+use crate::persist::Meta;
+use crate::range::{Address, Range};
+
+impl Allocator {
+    /// Gives everything away and stops.
+    pub(super) fn shut_down(&mut self) {
+        self.cancel_where(|_| true);
+        let us = self.state.us();
+        let left = Meta {
+            left: true,
+            ..*self.state.meta()
+        };
+        let heir = self.choose_heir();
+        if let Some(heir) = heir {
+            self.leave_leases(heir);
+            let held: Vec<Address> = self.state.holdings().keys().copied().collect();
+            for address in held {
+                self.state.set_holding(address, None);
+            }
+            let moved = self.state.change_ring(|ring| ring.transfer(us, heir));
+            self.ring_updated(&moved);
+            self.event(Event::HandedOver(heir));
+            self.send_ring(heir);
+            self.emit(Output::BroadcastState);
+            self.announce_gone(us);
+        }
+        self.state.set_meta(left);
+        self.retry = false;
+    }
+
+    /// Who gets what we own: a weft router that has ranges, in the order of the ring, or another
+    /// weft router, before one of the original; and one that can be reached before one that
+    /// cannot.
+    fn choose_heir(&self) -> Option<PeerName> {
+        let us = self.state.us();
+        let ring = self.state.ring();
+        let owners = ring.entries.iter().map(|entry| entry.peer);
+        let nicknamed = self.peers.nicknames().keys().copied();
+        let mut all: Vec<PeerName> = owners.clone().chain(nicknamed).collect();
+        all.retain(|peer| *peer != us && *peer != PeerName::UNKNOWN);
+        let reachable = |peer: &&PeerName| self.peers.is_reachable(**peer);
+        let weft = |peer: &&PeerName| self.peers.is_weft(**peer);
+        let mut candidates = all.iter();
+        candidates
+            .clone()
+            .find(|peer| reachable(peer) && weft(peer))
+            .or_else(|| candidates.clone().find(reachable))
+            .or_else(|| candidates.next())
+            .copied()
+    }
+
+    /// Gives the leases that we hold to our heir, or if it is not a weft router to another one.
+    fn leave_leases(&mut self, heir: PeerName) {
+        let weft = self.peers.weft_in_reach().next();
+        let Some(holder) = weft.map(|first| {
+            if self.peers.is_weft(heir) {
+                heir
+            } else {
+                first
+            }
+        }) else {
+            return;
+        };
+        let us = self.state.us();
+        let leases = self.state.leases().iter();
+        let held = leases.filter(|(_, lease)| lease.holder == us && lease.is_live());
+        let held: Vec<_> = held.map(|(key, l)| (key.clone(), l.clone())).collect();
+        for (key, lease) in held {
+            let left = Lease {
+                version: lease.version.saturating_add(1),
+                holder,
+                state: LeaseState::Unused,
+                since: self.clock.wall,
+                ..lease
+            };
+            self.write_lease(&key, left);
+        }
+        self.push_leases();
+    }
+
+    /// Raises alarms for addresses that are in use here although the ring gives them to others,
+    /// and ends those of others.
+    pub(super) fn watch_strays(&mut self) {
+        let us = self.state.us();
+        let ring = self.state.ring();
+        let strays: Vec<(Address, String, PeerName)> = self
+            .state
+            .strays()
+            .filter_map(|(address, holding)| {
+                let owner = ring.owner(address).filter(|owner| *owner != us)?;
+                Some((address, holding.id.clone(), owner))
+            })
+            .collect();
+        let now: BTreeSet<Address> = strays.iter().map(|(address, ..)| *address).collect();
+        let ended: Vec<Address> = self.strays.difference(&now).copied().collect();
+        for address in ended {
+            self.end_alarms(|alarm| match alarm {
+                Alarm::Stray { address: a, .. } | Alarm::Duplicate { address: a, .. } => {
+                    *a == address
+                }
+                _ => false,
+            });
+        }
+        for (address, id, owner) in strays {
+            if !self.strays.contains(&address) {
+                self.alarm(Alarm::Stray { address, id, owner });
+            }
+        }
+        self.strays = now;
+    }
+
+    /// Asks the owners of addresses that are in use here for them.
+    pub(super) fn claim_strays(&mut self) {
+        let us = self.state.us();
+        let strays: Vec<(Address, String)> = self
+            .state
+            .strays()
+            .map(|(address, holding)| (address, holding.id.clone()))
+            .collect();
+        for (address, id) in strays {
+            let Some(owner) = self.state.ring().owner(address).filter(|o| *o != us) else {
+                continue;
+            };
+            let asked = self.ask_for_space(owner, Range::single(address));
+            if asked == Asked::Denied {
+                self.alarm(Alarm::Duplicate { address, id, owner });
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Requests that wait, and what was asked of other routers on their behalf.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proto::types::{PeerName, Time};
+
+use super::allocate::Allocate;
+use super::api::{RequestError, RequestId, Response, Waiting};
+use super::claim::Claim;
+use super::holder::LeaseChange;
+use super::takeover::Removal;
+use super::{Allocator, Channel, Output};
+use crate::messages::Unicast;
+use crate::range::Range;
+
+/// Most requests that may wait; a further one is refused.
+pub(super) const PENDING_MAX: usize = 16384;
+/// After this time without an answer a router is asked again.
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// A denial counts when the denier's ring came after it, or after this time: the ring may show
+/// that the address was given to us meanwhile.
+const DENIAL_SETTLES: Duration = Duration::from_millis(300);
+
+/// What a request is about. Retried in this order.
+#[derive(Debug)]
+pub(super) enum Op {
+    Prime,
+    Claim(Claim),
+    Allocate(Allocate),
+    Lease(LeaseChange),
+    Remove(Removal),
+}
+
+impl Op {
+    fn class(&self) -> u8 {
+        match self {
+            Op::Prime => 0,
+            Op::Claim(_) => 1,
+            Op::Allocate(_) => 2,
+            Op::Lease(_) => 3,
+            Op::Remove(_) => 4,
+        }
+    }
+
+    /// What it is called, and for whom it is, when it is cancelled.
+    fn title(&self) -> (&'static str, &str) {
+        match self {
+            Op::Prime => ("Prime", "the ring"),
+            Op::Claim(claim) => ("Claim", &claim.id),
+            Op::Allocate(allocate) => ("Allocate", allocate.title()),
+            Op::Lease(change) => ("Lease", &change.key.name),
+            Op::Remove(_) => ("Remove", "a peer"),
+        }
+    }
+}
+
+/// How far an operation came.
+pub(super) enum Progress {
+    /// It is over.
+    Done(Result<Response, RequestError>),
+    /// It goes on when something changes, or at this time.
+    Wait(Waiting, Time),
+}
+
+#[derive(Debug)]
+struct Entry {
+    request: RequestId,
+    deadline: Option<Time>,
+    wake: Time,
+    waiting: Waiting,
+    op: Op,
+}
+
+type Seq = (u8, u64);
+
+/// The requests that wait.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    last: u64,
+    entries: BTreeMap<Seq, Entry>,
+    by_request: BTreeMap<RequestId, Seq>,
+    wakes: BTreeSet<(Time, Seq)>,
+}
+
+impl Pending {
+    pub(super) fn next_wake(&self) -> Option<Time> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn ops(&self) -> impl Iterator<Item = (&Op, &Waiting)> {
+        self.entries
+            .values()
+            .map(|entry| (&entry.op, &entry.waiting))
+    }
+
+    fn take(&mut self, seq: Seq) -> Option<Entry> {
+        let entry = self.entries.remove(&seq)?;
+        self.by_request.remove(&entry.request);
+        self.wakes.remove(&(entry.wake, seq));
+        Some(entry)
+    }
+
+    fn put(&mut self, seq: Seq, mut entry: Entry, wake: Time) {
+        entry.wake = entry.deadline.map_or(wake, |deadline| deadline.min(wake));
+        self.wakes.insert((entry.wake, seq));
+        self.by_request.insert(entry.request, seq);
+        self.entries.insert(seq, entry);
+    }
+}
+
+impl Allocator {
+    /// Tries an operation for the first time; it waits if it cannot end at once.
+    pub(super) fn begin(&mut self, request: RequestId, deadline: Option<Time>, mut op: Op) {
+        if self.state.meta().left {
+            let result = Err(cancelled(&op));
+            return self.emit(Output::Reply { request, result });
+        }
+        match self.try_op(&mut op) {
+            Progress::Done(result) => self.emit(Output::Reply { request, result }),
+            Progress::Wait(waiting, wake) => {
+                let late = deadline.is_some_and(|deadline| deadline <= self.clock.now);
+                if late || self.pending.len() >= PENDING_MAX {
+                    let error = if late {
+                        RequestError::Deadline(waiting)
+                    } else {
+                        RequestError::TooMany("waiting requests")
+                    };
+                    let result = Err(error);
+                    return self.emit(Output::Reply { request, result });
+                }
+                self.pending.last += 1;
+                let seq = (op.class(), self.pending.last);
+                let entry = Entry {
+                    request,
+                    deadline,
+                    wake,
+                    waiting,
+                    op,
+                };
+                self.pending.put(seq, entry, wake);
+            }
+        }
+    }
+
+    fn try_op(&mut self, op: &mut Op) -> Progress {
+        match op {
+            Op::Prime => {
+                self.establish();
+                if self.state.ring().is_empty() {
+                    let wake = self.clock.now + ASK_AGAIN;
+                    return Progress::Wait(self.waiting_for_ring(), wake);
+                }
+                Progress::Done(Ok(Response::Done))
+            }
+            Op::Claim(claim) => self.try_claim(claim),
+            Op::Allocate(allocate) => self.try_allocate(allocate),
+            Op::Lease(change) => self.try_lease_change(change),
+            Op::Remove(removal) => self.try_removal(removal),
+        }
+    }
+
+    fn try_entry(&mut self, seq: Seq) {
+        let Some(mut entry) = self.pending.take(seq) else {
+            return;
+        };
+        let request = entry.request;
+        match self.try_op(&mut entry.op) {
+            Progress::Done(result) => self.emit(Output::Reply { request, result }),
+            Progress::Wait(waiting, wake) => {
+                if entry.deadline.is_some_and(|at| at <= self.clock.now) {
+                    let result = Err(RequestError::Deadline(waiting));
+                    return self.emit(Output::Reply { request, result });
+                }
+                entry.waiting = waiting;
+                self.pending.put(seq, entry, wake);
+            }
+        }
+    }
+
+    /// Tries everything that waits.
+    pub(super) fn try_pending(&mut self) {
+        let all: Vec<Seq> = self.pending.entries.keys().copied().collect();
+        for seq in all {
+            self.try_entry(seq);
+        }
+    }
+
+    /// Tries what wanted to be tried again by now.
+    pub(super) fn try_due(&mut self) {
+        let now = self.clock.now;
+        let due = self.pending.wakes.iter().take_while(|(at, _)| *at <= now);
+        let mut due: Vec<Seq> = due.map(|(_, seq)| *seq).collect();
+        due.sort_unstable();
+        for seq in due {
+            self.try_entry(seq);
+        }
+    }
+
+    /// Ends a request whose caller has gone.
+    pub(super) fn cancel(&mut self, request: RequestId) {
+        let seq = self.pending.by_request.get(&request).copied();
+        if let Some(entry) = seq.and_then(|seq| self.pending.take(seq)) {
+            let result = Err(cancelled(&entry.op));
+            self.emit(Output::Reply { request, result });
+        }
+    }
+
+    /// Ends the waiting requests that `which` names, or all.
+    pub(super) fn cancel_where(&mut self, which: impl Fn(&Op) -> bool) {
+        let found = self.pending.entries.values().filter(|e| which(&e.op));
+        let requests: Vec<RequestId> = found.map(|entry| entry.request).collect();
+        for request in requests {
+            self.cancel(request);
+        }
+    }
+
+    /// Ends the waiting requests of a container.
+    pub(super) fn cancel_for(&mut self, container: &str) {
+        self.cancel_where(|op| match op {
+            Op::Claim(claim) => claim.id == container,
+            Op::Allocate(allocate) => allocate.is_for(container),
+            Op::Prime | Op::Lease(_) | Op::Remove(_) => false,
+        });
+    }
+
+    /// Asks a peer for space in a range, unless that was done just now.
+    pub(super) fn ask_for_space(&mut self, peer: PeerName, range: Range) -> Asked {
+        let now = self.clock.now;
+        if !self.peers.is_reachable(peer) || self.is_silent(peer) {
+            return Asked::Unreachable;
+        }
+        if let Some(asked) = self.asks.state(peer, range, now) {
+            return asked;
+        }
+        let payload = Unicast::SpaceRequest(range).encode();
+        self.unicast(Channel::Ring, peer, payload);
+        self.asks.sent(peer, range, now)
+    }
+
+    pub(super) fn on_space_denied(&mut self, from: PeerName, range: Range) {
+        self.asks.denied(from, range, self.clock.now);
+        self.retry = true;
+    }
+}
+
+fn cancelled(op: &Op) -> RequestError {
+    let (kind, id) = op.title();
+    RequestError::Cancelled {
+        kind,
+        id: id.to_owned(),
+    }
+}
+
+/// How it stands with a question to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It was asked; look again at this time.
+    Waiting(Time),
+    /// It has nothing to give.
+    Denied,
+    /// It cannot be asked.
+    Unreachable,
+}
+
+#[derive(Debug)]
+struct Ask {
+    at: Time,
+    denied: Option<Time>,
+    /// Whether the ring of the denier came after its denial.
+    settled: bool,
+}
+
+/// The space requests that were sent of late, and what became of them.
+#[derive(Debug, Default)]
+pub(super) struct Asks {
+    asks: BTreeMap<(PeerName, Range), Ask>,
+}
+
+impl Asks {
+    /// How it stands with a request; `None` if it is to be sent.
+    fn state(&self, peer: PeerName, range: Range, now: Time) -> Option<Asked> {
+        let ask = self.asks.get(&(peer, range))?;
+        let again = ask.at + ASK_AGAIN;
+        match ask.denied {
+            _ if again <= now => None,
+            None => Some(Asked::Waiting(again)),
+            Some(at) if ask.settled || at + DENIAL_SETTLES <= now => Some(Asked::Denied),
+            Some(at) => Some(Asked::Waiting(at + DENIAL_SETTLES)),
+        }
+    }
+
+    fn sent(&mut self, peer: PeerName, range: Range, now: Time) -> Asked {
+        let ask = Ask {
+            at: now,
+            denied: None,
+            settled: false,
+        };
+        self.asks.insert((peer, range), ask);
+        Asked::Waiting(now + ASK_AGAIN)
+    }
+
+    /// Whether somebody who was asked for space in this range has not answered yet; until when
+    /// to wait for that.
+    pub(super) fn outstanding(&self, range: Range, now: Time) -> Option<Time> {
+        self.asks
+            .iter()
+            .filter(|((_, asked), ask)| *asked == range && ask.denied.is_none())
+            .map(|(_, ask)| ask.at + ASK_AGAIN)
+            .filter(|again| *again > now)
+            .max()
+    }
+
+    fn denied(&mut self, peer: PeerName, range: Range, now: Time) {
+        if let Some(ask) = self.asks.get_mut(&(peer, range)) {
+            // The denial is worth a while from its own time on.
+            ask.at = now;
+            ask.denied = Some(now);
+            ask.settled = false;
+        }
+    }
+
+    /// A peer sent its ring, as it does after every request.
+    pub(super) fn answered(&mut self, peer: PeerName) {
+        self.asks
+            .retain(|(asked, _), ask| *asked != peer || ask.denied.is_some());
+        for ((asked, _), ask) in &mut self.asks {
+            if *asked == peer {
+                ask.settled = true;
+            }
+        }
+    }
+
+    pub(super) fn forget(&mut self, peer: PeerName) {
+        self.asks.retain(|(asked, _), _| *asked != peer);
+    }
+
+    pub(super) fn forget_old(&mut self, now: Time) {
+        self.asks.retain(|_, ask| ask.at + ASK_AGAIN > now);
+    }
+}

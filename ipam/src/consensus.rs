@@ -1,0 +1,235 @@
+//! The election of those who share the universe at first: Paxos by gossip.
+//!
+//! Every elector keeps what it knows of every other and gossips all of it. A proposal is chosen
+//! when a quorum has accepted it; whoever sees that can make the same first ring from its value.
+//!
+//! An elector must not forget what it promised, or two groups could each reach a quorum. So its
+//! own [`Claims`] and the number by which it takes part ([`NodeId::uid`]) are saved before they
+//! are sent, and a restarted peer goes on as the same elector.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto::types::PeerName;
+
+/// Most electors that are remembered; more are ignored.
+pub const NODES_MAX: usize = 4096;
+/// Most names in one proposed value; a longer one is refused.
+pub const VALUE_NAMES_MAX: usize = 1 << 16;
+
+/// An elector: a peer, and the number of this or an earlier start of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeId {
+    /// Its name.
+    pub name: PeerName,
+    /// Tells apart electors of one name.
+    pub uid: u64,
+}
+
+/// The number of a proposal; orders by round, then by proposer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProposalId {
+    /// 0 means "none".
+    pub round: u64,
+    /// Who made it.
+    pub proposer: NodeId,
+}
+
+impl ProposalId {
+    /// Whether this is the number of a proposal at all.
+    pub const fn is_some(&self) -> bool {
+        self.round > 0
+    }
+}
+
+/// A value that was accepted, and the proposal that first had it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AcceptedValue {
+    /// Who is to share the universe, in any order, maybe repeated.
+    pub value: Vec<PeerName>,
+    /// Where it comes from.
+    pub origin: ProposalId,
+}
+
+/// What one elector has promised and accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// It will not accept a proposal below this one.
+    pub promise: ProposalId,
+    /// The last it accepted.
+    pub accepted: ProposalId,
+    /// The value of that.
+    pub value: AcceptedValue,
+}
+
+/// What all electors are known to have promised and accepted.
+pub type Nodes = BTreeMap<NodeId, Claims>;
+
+/// One elector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elector {
+    id: NodeId,
+    quorum: usize,
+    nodes: Nodes,
+}
+
+impl Elector {
+    /// An elector that has taken no part yet; `quorum` 0 can never be reached.
+    pub fn new(id: NodeId) -> Elector {
+        Elector {
+            id,
+            quorum: 0,
+            nodes: Nodes::new(),
+        }
+    }
+
+    /// An elector that goes on after a restart with what it had said.
+    pub fn resumed(id: NodeId, claims: Claims) -> Elector {
+        let mut elector = Elector::new(id);
+        elector.nodes.insert(id, claims);
+        elector
+    }
+
+    /// By which it takes part.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// What it has said itself; `None` before it took part.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.nodes.get(&self.id)
+    }
+
+    /// All it knows.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// How many must agree.
+    pub fn quorum(&self) -> usize {
+        self.quorum
+    }
+
+    /// Says how many must agree.
+    pub fn set_quorum(&mut self, quorum: usize) {
+        self.quorum = quorum;
+    }
+
+    /// Makes a new proposal, above all known ones.
+    pub fn propose(&mut self) {
+        let known = self.nodes.values();
+        let round = known
+            .map(|claims| claims.promise.round.max(claims.accepted.round))
+            .max()
+            .unwrap_or(0);
+        let proposal = ProposalId {
+            round: round.saturating_add(1),
+            proposer: self.id,
+        };
+        self.nodes.entry(self.id).or_default().promise = proposal;
+        if self.quorum == 1 {
+            self.think();
+        }
+    }
+
+    /// Takes in what another elector knows; whether any of it was new.
+    pub fn update(&mut self, from: &Nodes) -> bool {
+        let mut changed = false;
+        for (id, theirs) in from {
+            let Some(mine) = self.nodes.get_mut(id) else {
+                if self.nodes.len() < NODES_MAX {
+                    self.nodes.insert(*id, theirs.clone());
+                    changed = true;
+                }
+                continue;
+            };
+            if mine.promise < theirs.promise {
+                mine.promise = theirs.promise;
+                changed = true;
+            }
+            if mine.accepted < theirs.accepted {
+                mine.accepted = theirs.accepted;
+                mine.value = theirs.value.clone();
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Promises and accepts what it can; whether that changed what it says.
+    pub fn think(&mut self) -> bool {
+        let before = self.nodes.get(&self.id).cloned().unwrap_or_default();
+        let mut own = before.clone();
+        let highest = self.nodes.values().map(|claims| claims.promise).max();
+        own.promise = highest.unwrap_or_default().max(own.promise);
+        if own.promise.proposer == self.id {
+            self.count_promises(&mut own);
+        }
+        if let Some(value) = self.accepted_value(own.promise) {
+            own.accepted = own.promise;
+            own.value = value;
+        }
+        let changed = own.promise != before.promise
+            || own.accepted != before.accepted
+            || own.value.origin != before.value.origin;
+        if changed {
+            self.nodes.insert(self.id, own);
+        }
+        changed
+    }
+
+    /// If a quorum has promised to follow our own proposal, accepts it: with the value of the
+    /// highest proposal that any of them had accepted before, else with a new one.
+    fn count_promises(&self, own: &mut Claims) {
+        let promised = || {
+            self.nodes
+                .values()
+                .filter(|claims| claims.promise == own.promise)
+        };
+        if promised().count() < self.quorum || self.quorum == 0 {
+            return;
+        }
+        let accepted = promised()
+            .filter(|claims| claims.accepted.is_some())
+            .max_by_key(|claims| claims.accepted);
+        own.value = match accepted {
+            Some(claims) => claims.value.clone(),
+            None => AcceptedValue {
+                value: self.nodes.keys().map(|id| id.name).collect(),
+                origin: own.promise,
+            },
+        };
+        own.accepted = own.promise;
+    }
+
+    fn accepted_value(&self, proposal: ProposalId) -> Option<AcceptedValue> {
+        if !proposal.is_some() {
+            return None;
+        }
+        let mut nodes = self.nodes.values();
+        let accepted = nodes.find(|claims| claims.accepted == proposal)?;
+        Some(accepted.value.clone())
+    }
+
+    /// The value that was chosen, sorted and each name once; `None` while none is.
+    pub fn consensus(&self) -> Option<Vec<PeerName>> {
+        let mut counts: BTreeMap<ProposalId, usize> = BTreeMap::new();
+        for claims in self.nodes.values().filter(|c| c.accepted.is_some()) {
+            let count = counts.entry(claims.value.origin).or_default();
+            *count += 1;
+            if *count >= self.quorum && self.quorum > 0 {
+                return Some(normalize(&claims.value.value));
+            }
+        }
+        None
+    }
+}
+
+/// The names sorted, each once.
+pub fn normalize(names: &[PeerName]) -> Vec<PeerName> {
+    names
+        .iter()
+        .copied()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect()
+}

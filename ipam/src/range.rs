@@ -1,0 +1,320 @@
+//! IPv4 addresses as numbers, half-open ranges of them, and subnets.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+/// The smallest subnet that can be allocated from: network, two hosts, broadcast.
+pub const SUBNET_ADDRESSES_MIN: u32 = 4;
+
+/// An IPv4 address. Orders as the number does.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address(u32);
+
+impl Address {
+    /// The address of this number, first octet most significant.
+    pub const fn new(value: u32) -> Address {
+        Address(value)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The address `count` further on; stops at the last one.
+    pub const fn plus(self, count: u32) -> Address {
+        Address(self.0.saturating_add(count))
+    }
+
+    /// How far `self` lies above `other`; zero if it lies below.
+    pub const fn above(self, other: Address) -> u32 {
+        self.0.saturating_sub(other.0)
+    }
+}
+
+impl From<Ipv4Addr> for Address {
+    fn from(addr: Ipv4Addr) -> Address {
+        Address(addr.to_bits())
+    }
+}
+
+impl From<Address> for Ipv4Addr {
+    fn from(address: Address) -> Ipv4Addr {
+        Ipv4Addr::from_bits(address.0)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d] = self.0.to_be_bytes();
+        write!(f, "{a}.{b}.{c}.{d}")
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is no IPv4 address in dotted form.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid IP Address: {0}")]
+pub struct ParseAddressError(pub String);
+
+impl FromStr for Address {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Address, ParseAddressError> {
+        text.parse::<Ipv4Addr>()
+            .map(Address::from)
+            .map_err(|_| ParseAddressError(text.to_owned()))
+    }
+}
+
+/// The addresses from `start` up to, but not including, `end`.
+///
+/// 255.255.255.255 cannot be in a range, as its end has no number.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Range {
+    /// The first address.
+    pub start: Address,
+    /// The address after the last.
+    pub end: Address,
+}
+
+impl Range {
+    /// The range between two addresses; empty if `end` does not lie above `start`.
+    pub const fn new(start: Address, end: Address) -> Range {
+        Range { start, end }
+    }
+
+    /// The range of one address.
+    pub const fn single(address: Address) -> Range {
+        Range::new(address, address.plus(1))
+    }
+
+    /// The number of addresses.
+    pub const fn size(&self) -> u32 {
+        self.end.above(self.start)
+    }
+
+    /// Whether there is no address in it.
+    pub const fn is_empty(&self) -> bool {
+        self.end.0 <= self.start.0
+    }
+
+    /// Whether `address` lies in it.
+    pub const fn contains(&self, address: Address) -> bool {
+        self.start.0 <= address.0 && address.0 < self.end.0
+    }
+
+    /// Whether the two have an address in common.
+    pub fn overlaps(&self, other: &Range) -> bool {
+        !self.intersect(other).is_empty()
+    }
+
+    /// The addresses that both have.
+    pub fn intersect(&self, other: &Range) -> Range {
+        Range::new(self.start.max(other.start), self.end.min(other.end))
+    }
+
+    /// The largest block in it whose size is a power of two and whose start is a multiple of it
+    /// (or, failing that at full size, of half the size), as a donor picks it.
+    ///
+    /// The choice is part of the protocol: every router gives away the same block.
+    #[must_use]
+    pub fn biggest_block(&self) -> Range {
+        let n = self.size();
+        let Some(exponent) = n.checked_ilog2() else {
+            return *self;
+        };
+        let size = 1u32 << exponent;
+        let rest = n - size;
+        let offset = self.start.0 % size;
+        let block = |skip, size| {
+            let start = self.start.plus(skip);
+            Range::new(start, start.plus(size))
+        };
+        if offset == 0 {
+            return block(0, size);
+        }
+        if size - offset <= rest {
+            return block(size - offset, size);
+        }
+        let half = size / 2;
+        if half >= offset {
+            block(half - offset, half)
+        } else {
+            block(size - offset, half)
+        }
+    }
+
+    /// The fewest subnets that together are this range, in order.
+    pub fn cidrs(&self) -> Vec<Cidr> {
+        let mut out = Vec::new();
+        let mut start = self.start;
+        while start < self.end {
+            let aligned = start.0.trailing_zeros();
+            let fits = self.end.above(start).ilog2();
+            let bits = aligned.min(fits);
+            out.push(Cidr {
+                address: start,
+                len: 32 - bits as u8,
+            });
+            start = start.plus(1 << bits);
+        }
+        out
+    }
+
+    /// The range as people write it: with a prefix length if its size is a power of two, else
+    /// first and last address.
+    pub fn as_cidr_text(&self) -> String {
+        let size = self.size();
+        if size.is_power_of_two() {
+            let len = 32 - size.ilog2();
+            return format!("{}/{len}", self.start);
+        }
+        format!("{}-{}", self.start, Address(self.end.0.wrapping_sub(1)))
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}, {})", self.start, self.end)
+    }
+}
+
+impl fmt::Debug for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An address with the length of its network's prefix.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cidr {
+    /// The address, of a host or of the network itself.
+    pub address: Address,
+    /// How many leading bits name the network; at most 32.
+    pub len: u8,
+}
+
+/// A text that is no subnet to allocate from, or no address with a prefix length.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseCidrError {
+    /// Not of the form `a.b.c.d/n`.
+    #[error("invalid CIDR address: {0}")]
+    Syntax(String),
+    /// IPv6.
+    #[error("invalid Non-IPv4 address not supported: {0}")]
+    NotIpv4(String),
+    /// The address names a host, not a network.
+    #[error("invalid subnet - bits after network prefix are not all zero: {0}")]
+    HostBits(String),
+    /// There is no room for hosts.
+    #[error("invalid subnet - smaller than minimum size {min}: {0}", min = SUBNET_ADDRESSES_MIN)]
+    TooSmall(String),
+    /// The range reaches the last IPv4 address, for which the ring has no number.
+    #[error("invalid range - must end below 255.255.255.255: {0}")]
+    TooHigh(String),
+}
+
+impl Cidr {
+    /// The addresses of the network.
+    pub const fn range(&self) -> Range {
+        let start = Address(self.address.0 & self.mask());
+        let last = Address(start.0 | !self.mask());
+        Range::new(start, last.plus(1))
+    }
+
+    /// The addresses that hosts can have: without the first and the last.
+    pub const fn host_range(&self) -> Range {
+        let range = self.range();
+        Range::new(range.start.plus(1), Address(range.end.0.saturating_sub(1)))
+    }
+
+    /// The network that the address is in.
+    pub const fn network(&self) -> Cidr {
+        Cidr {
+            address: Address(self.address.0 & self.mask()),
+            len: self.len,
+        }
+    }
+
+    /// The same prefix length with another address.
+    pub const fn with_address(&self, address: Address) -> Cidr {
+        Cidr {
+            address,
+            len: self.len,
+        }
+    }
+
+    /// Reads a subnet that addresses can be allocated from.
+    pub fn parse_subnet(text: &str) -> Result<Cidr, ParseCidrError> {
+        let cidr: Cidr = text.parse()?;
+        // The whole of IPv4 counts as size zero, as its size has no 32-bit number.
+        let size = 1u32.checked_shl(32 - u32::from(cidr.len)).unwrap_or(0);
+        if size < SUBNET_ADDRESSES_MIN {
+            return Err(ParseCidrError::TooSmall(text.to_owned()));
+        }
+        if cidr.network() != cidr {
+            return Err(ParseCidrError::HostBits(text.to_owned()));
+        }
+        Ok(cidr)
+    }
+
+    /// Reads a subnet that can be the universe of a ring.
+    pub fn parse_universe(text: &str) -> Result<Cidr, ParseCidrError> {
+        let cidr = Cidr::parse_subnet(text)?;
+        if cidr.range().end == Address(u32::MAX) {
+            return Err(ParseCidrError::TooHigh(text.to_owned()));
+        }
+        Ok(cidr)
+    }
+
+    const fn mask(&self) -> u32 {
+        match u32::MAX.checked_shl(32 - self.len as u32) {
+            Some(mask) => mask,
+            None => 0,
+        }
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = ParseCidrError;
+
+    fn from_str(text: &str) -> Result<Cidr, ParseCidrError> {
+        let syntax = || ParseCidrError::Syntax(text.to_owned());
+        let (address, len) = text.split_once('/').ok_or_else(syntax)?;
+        let digits = !len.is_empty() && len.len() <= 3 && len.bytes().all(|b| b.is_ascii_digit());
+        let len = if digits { len.parse::<u8>().ok() } else { None };
+        let len = len.ok_or_else(syntax)?;
+        let Ok(address) = address.parse::<Ipv4Addr>() else {
+            return Err(match address.parse::<std::net::Ipv6Addr>() {
+                Ok(_) if len <= 128 => ParseCidrError::NotIpv4(text.to_owned()),
+                _ => syntax(),
+            });
+        };
+        if len > 32 {
+            return Err(syntax());
+        }
+        Ok(Cidr {
+            address: address.into(),
+            len,
+        })
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.len)
+    }
+}
+
+impl fmt::Debug for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

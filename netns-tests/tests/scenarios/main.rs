@@ -1,0 +1,23 @@
+//! Meshes of real processes on hosts made of namespaces; see the crate's documentation.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests fail by panicking, and print what they measured"
+)]
+
+mod commands;
+mod demo;
+mod discovery;
+mod fallback;
+mod figures;
+mod host;
+mod hostile;
+mod mtu;
+mod pages;
+mod pair;
+mod refusal;
+mod restart;
+mod shape;
+mod trust;

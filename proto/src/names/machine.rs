@@ -1,0 +1,401 @@
+//! The machine that owns the table.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use super::clocks::Clocks;
+use super::domain::Domain;
+use super::entry::{self, BadEntry, Entry, Key, State, UnixSecs};
+use super::held::Held;
+use super::table::{self, Merged, Table};
+use super::{AddError, Counters, EXPIRY_INTERVAL, Event, Filter, NamesConfig, Output, gossip};
+use crate::gob;
+use crate::types::{PeerName, Time};
+
+#[cfg(test)]
+mod tests;
+
+/// The names of the mesh as one peer knows them.
+#[derive(Debug)]
+pub struct Names {
+    us: PeerName,
+    domain: Domain,
+    table: Table,
+    held: Held,
+    known: BTreeSet<PeerName>,
+    clocks: Clocks,
+    counters: Counters,
+    /// Peers of which an event told; see [`Event`].
+    told: BTreeSet<PeerName>,
+    outputs: VecDeque<Output>,
+    /// Entries of ours to be broadcast, and our wall clock at the last of them.
+    unsaid: (UnixSecs, Vec<Entry>),
+    next_expiry: Time,
+    /// Where the next complete state starts if the one before was too long.
+    state_from: Option<Arc<Key>>,
+}
+
+impl Names {
+    /// An empty table.
+    pub fn new(config: NamesConfig, now: Time) -> Names {
+        Names {
+            us: config.us,
+            domain: config.domain,
+            table: Table::new(config.us),
+            held: Held::default(),
+            known: BTreeSet::from([config.us]),
+            clocks: Clocks::default(),
+            counters: Counters::default(),
+            told: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            unsaid: (UnixSecs::default(), Vec::new()),
+            next_expiry: now + EXPIRY_INTERVAL,
+            state_from: None,
+        }
+    }
+
+    /// Registers a name of a container here and tells everybody. Registering what is registered
+    /// already, in whatever spelling, tells everybody again.
+    pub fn add(
+        &mut self,
+        now: Time,
+        wall: UnixSecs,
+        container: &str,
+        hostname: &str,
+        addr: Ipv4Addr,
+    ) -> Result<(), AddError> {
+        let mut hostname = hostname.to_owned();
+        if !hostname.ends_with('.') {
+            hostname.push('.');
+        }
+        let key = Key::new(&hostname, self.us, container, addr)?;
+        if !self.domain.contains(&hostname) {
+            return Err(AddError::OutsideDomain);
+        }
+        let rank = |state: State| (state.is_alive(), state);
+        let variants = self.table.variants(&key);
+        let known = variants.max_by_key(|(_, state)| rank(*state));
+        let entry = match known {
+            Some((key, state)) => Entry {
+                key: key.clone(),
+                state: if state.is_alive() {
+                    state
+                } else {
+                    state.revived()
+                },
+            },
+            None => Entry {
+                key: Arc::new(key),
+                state: State::default(),
+            },
+        };
+        if self.table.merge(now, wall, &entry) == Merged::Full {
+            return Err(AddError::Full);
+        }
+        self.broadcast(wall, vec![entry]);
+        Ok(())
+    }
+
+    /// Deletes those of our living entries that match, and tells everybody. Returns how many.
+    pub fn delete(&mut self, now: Time, wall: UnixSecs, filter: &Filter<'_>) -> usize {
+        let ours = self.table.of(self.us);
+        let doomed: Vec<Entry> = ours
+            .filter(|(key, state)| state.is_alive() && filter.matches(key))
+            .map(|(key, state)| Entry {
+                key: key.clone(),
+                state: state.killed(wall),
+            })
+            .collect();
+        for entry in &doomed {
+            self.table.set(now, entry);
+        }
+        let count = doomed.len();
+        self.broadcast(wall, doomed);
+        count
+    }
+
+    /// Deletes the names of a container that died.
+    pub fn delete_container(&mut self, now: Time, wall: UnixSecs, container: &str) -> usize {
+        let filter = Filter {
+            container: Some(container),
+            ..Filter::default()
+        };
+        self.delete(now, wall, &filter)
+    }
+
+    /// Makes the identity of a lease resolvable: see [`Domain::lease_hostname`].
+    pub fn add_lease(
+        &mut self,
+        now: Time,
+        wall: UnixSecs,
+        identity: &str,
+        addr: Ipv4Addr,
+    ) -> Result<(), AddError> {
+        let hostname = self.domain.lease_hostname(identity);
+        let hostname = hostname.ok_or(BadEntry::Hostname)?;
+        self.add(now, wall, &lease_container(identity), &hostname, addr)
+    }
+
+    /// Undoes [`add_lease`](Names::add_lease), for all addresses of the identity.
+    pub fn delete_lease(&mut self, now: Time, wall: UnixSecs, identity: &str) -> usize {
+        self.delete_container(now, wall, &lease_container(identity))
+    }
+
+    /// Takes gossip of a neighbour (tag 4). An error means that these bytes are no `GossipData`;
+    /// the connection can live on.
+    pub fn handle_gossip(
+        &mut self,
+        now: Time,
+        wall: UnixSecs,
+        sender: PeerName,
+        payload: &[u8],
+    ) -> Result<(), gob::Error> {
+        let message = gossip::decode(payload)?;
+        if self.known.contains(&sender) {
+            let events = self.clocks.heard(sender, message.timestamp, wall);
+            self.outputs.extend(events);
+        }
+        let received = self.receive(now, wall, sender, message);
+        self.gossip(wall, Some(sender), received.news);
+        Ok(())
+    }
+
+    /// Takes a broadcast (tag 6) that `source` originated. Errors as for gossip.
+    pub fn handle_broadcast(
+        &mut self,
+        now: Time,
+        wall: UnixSecs,
+        source: PeerName,
+        payload: &[u8],
+    ) -> Result<(), gob::Error> {
+        let message = gossip::decode(payload)?;
+        let received = self.receive(now, wall, source, message);
+        for payload in gossip::encode(wall, received.of_known) {
+            self.outputs.push_back(Output::Relay { source, payload });
+        }
+        Ok(())
+    }
+
+    /// Takes the complete list of the peers in the topology: entries of those that came are taken
+    /// in if some wait, entries of those that left are dropped.
+    pub fn handle_peers(&mut self, now: Time, wall: UnixSecs, peers: &[PeerName]) {
+        let mut known: BTreeSet<PeerName> = peers.iter().copied().collect();
+        known.insert(self.us);
+        let gone: Vec<PeerName> = self.known.difference(&known).copied().collect();
+        self.peers_gone(&gone);
+        let before = std::mem::replace(&mut self.known, known.clone());
+        let mut news = Vec::new();
+        for &peer in known.difference(&before) {
+            for entry in self.held.release(peer) {
+                if self.merge(now, wall, &entry) == Merged::News {
+                    news.push(entry);
+                }
+            }
+        }
+        self.gossip(wall, None, news);
+    }
+
+    /// Drops the entries of peers that the topology has removed.
+    pub fn peers_gone(&mut self, gone: &[PeerName]) {
+        for &peer in gone.iter().filter(|peer| **peer != self.us) {
+            self.known.remove(&peer);
+            self.table.remove_origin(peer);
+            self.clocks.forget(peer);
+            self.told.remove(&peer);
+        }
+    }
+
+    /// The complete state, for periodic gossip and new connections. A state too long for one
+    /// payload is handed out in parts, one per call.
+    pub fn state(&mut self, wall: UnixSecs) -> Vec<u8> {
+        let mut entries: Vec<Entry> = self
+            .table
+            .iter()
+            .filter(|(_, state)| !table::is_stale(*state, wall))
+            .map(|(key, state)| Entry {
+                key: key.clone(),
+                state,
+            })
+            .collect();
+        entry::one_spelling(&mut entries);
+        let start = self.state_from.take();
+        let start = start.map_or(0, |start| entries.partition_point(|e| e.key < start));
+        entries.rotate_left(start);
+        let end = gossip::fitting(entries.iter());
+        self.state_from = entries.get(end).map(|entry| entry.key.clone());
+        entries.truncate(end);
+        gossip::encode_one(wall, entries)
+    }
+
+    /// Does what is due. Spurious calls change nothing.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.held.expire(now);
+        if now < self.next_expiry {
+            return;
+        }
+        self.next_expiry = now + EXPIRY_INTERVAL;
+        self.table.expire(now);
+        self.told.clear();
+    }
+
+    /// When [`handle_timeout`](Names::handle_timeout) wants to be called. Any other call may
+    /// change it.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let held = self.held.next_expiry();
+        Some(held.map_or(self.next_expiry, |held| held.min(self.next_expiry)))
+    }
+
+    /// What is to be done next. Calls with `&mut self` other than the polls add to it; what
+    /// several of them want broadcast goes together.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        let (wall, unsaid) = (self.unsaid.0, std::mem::take(&mut self.unsaid.1));
+        for payload in gossip::encode(wall, unsaid) {
+            self.outputs.push_back(Output::Broadcast { payload });
+        }
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        let behind = self.table.index_is_behind();
+        behind.then(|| Output::Index(Arc::new(self.table.index().clone())))
+    }
+
+    /// All entries, alive and dead, ordered by name without case, origin, container, address.
+    pub fn entries(&self) -> impl Iterator<Item = (&Key, State)> {
+        self.table.iter().map(|(key, state)| (&**key, state))
+    }
+
+    /// The table, for counts.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// How many of our own entries are alive.
+    pub fn own_alive(&self) -> usize {
+        let ours = self.table.of(self.us);
+        ours.filter(|(_, state)| state.is_alive()).count()
+    }
+
+    /// How many entries wait for their peer to become known.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// The domain in which names may be registered.
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    /// What happened to received entries.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Neighbours whose clocks are off, and by how many seconds they are ahead of ours.
+    pub fn clocks_off(&self) -> impl Iterator<Item = (PeerName, i64)> {
+        self.clocks.off()
+    }
+
+    fn receive(
+        &mut self,
+        now: Time,
+        wall: UnixSecs,
+        from: PeerName,
+        message: gossip::GossipData,
+    ) -> Received {
+        self.note_bad(from, &message);
+        self.counters.received += message.entries.len() as u64;
+        let mut received = Received::default();
+        let mut overrides = Vec::new();
+        for mut entry in message.entries {
+            if !self.known.contains(&entry.key.origin) {
+                self.counters.not_held += u64::from(!self.held.keep(now, entry));
+                continue;
+            }
+            if entry.key.origin == self.us
+                && let Some(truth) = self.truth_about(wall, &entry)
+            {
+                let effective = truth > entry.state;
+                entry.state = truth;
+                if effective {
+                    overrides.push(entry.clone());
+                }
+            }
+            if self.merge(now, wall, &entry) == Merged::News {
+                received.news.push(entry.clone());
+            }
+            received.of_known.push(entry);
+        }
+        self.counters.overridden += overrides.len() as u64;
+        self.broadcast(wall, overrides);
+        received
+    }
+
+    fn note_bad(&mut self, from: PeerName, message: &gossip::GossipData) {
+        self.counters.bad += message.bad as u64;
+        if let Some(reason) = message.first_bad
+            && self.known.contains(&from)
+            && self.told.insert(from)
+        {
+            self.outputs.push_back(Output::Event(Event::BadEntries {
+                from,
+                count: message.bad,
+                reason,
+            }));
+        }
+    }
+
+    /// The state that must replace what somebody says about an entry of ours, if it must.
+    fn truth_about(&self, wall: UnixSecs, said: &Entry) -> Option<State> {
+        match self.table.get(&said.key) {
+            Some(ours) => {
+                let differs = said.state.version == ours.version && said.state != ours;
+                let overrides = said.state.version > ours.version || differs;
+                overrides.then(|| ours.above(said.state))
+            }
+            None => (said.state.is_alive()).then(|| said.state.killed(wall)),
+        }
+    }
+
+    fn merge(&mut self, now: Time, wall: UnixSecs, entry: &Entry) -> Merged {
+        let merged = self.table.merge(now, wall, entry);
+        match merged {
+            Merged::News => self.counters.news += 1,
+            Merged::Known => {}
+            Merged::Stale => self.counters.stale += 1,
+            Merged::Full => {
+                self.counters.full += 1;
+                let origin = entry.key.origin;
+                if self.told.insert(origin) {
+                    let event = Event::Full { origin };
+                    self.outputs.push_back(Output::Event(event));
+                }
+            }
+        }
+        merged
+    }
+
+    /// Has entries of ours broadcast, together with others that were not yet.
+    fn broadcast(&mut self, wall: UnixSecs, entries: Vec<Entry>) {
+        self.unsaid.0 = wall;
+        self.unsaid.1.extend(entries);
+    }
+
+    fn gossip(&mut self, wall: UnixSecs, except: Option<PeerName>, entries: Vec<Entry>) {
+        let payloads = gossip::encode(wall, entries);
+        let outputs = payloads.into_iter();
+        self.outputs
+            .extend(outputs.map(|payload| Output::Gossip { except, payload }));
+    }
+}
+
+/// Entries of a message, those of unknown peers left out, ours corrected.
+#[derive(Default)]
+struct Received {
+    of_known: Vec<Entry>,
+    news: Vec<Entry>,
+}
+
+fn lease_container(identity: &str) -> String {
+    format!("lease:{identity}")
+}

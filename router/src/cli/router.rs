@@ -1,0 +1,107 @@
+//! How commands find the router and wait for it.
+
+use std::time::Duration;
+
+use clap::Args;
+use hyper::Method;
+use serde_json::Value;
+
+use super::CliError;
+use super::output::complain;
+use crate::config::{self, Listen};
+use crate::http::client::{Answer, Client};
+
+/// A request that takes longer than this is explained to the user.
+const PATIENCE: Duration = Duration::from_millis(1500);
+/// How much longer than the router a command waits, so that the router's reason is heard.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How commands find the router.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct RouterArgs {
+    /// Address or socket path of the router's control interface
+    #[arg(
+        long,
+        env = "WEAVE_HTTP_ADDR",
+        default_value = "127.0.0.1:6784",
+        value_name = "ADDR",
+        help_heading = "Router"
+    )]
+    http_addr: String,
+    /// How long to wait for the router, like 30s
+    #[arg(
+        long,
+        default_value = "60s",
+        value_name = "TIME",
+        help_heading = "Router"
+    )]
+    timeout: String,
+}
+
+/// The router of this host.
+#[derive(Clone, Debug)]
+pub(crate) struct Router {
+    pub(crate) client: Client,
+    /// How long the router may take for what it is asked.
+    pub(crate) time_max: Duration,
+}
+
+impl RouterArgs {
+    pub(crate) fn router(&self) -> Result<Router, CliError> {
+        let time_max = config::duration(&self.timeout)
+            .map_err(|error| CliError::usage(format!("--timeout: {error}")))?;
+        let address = Listen::parse(&self.http_addr)
+            .and_then(|address| address.ok_or_else(|| "must not be empty".to_owned()))
+            .map_err(|error| CliError::usage(format!("--http-addr: {error}")))?;
+        Ok(Router {
+            client: Client::new(address, time_max + GRACE),
+            time_max,
+        })
+    }
+
+    pub(crate) fn client(&self) -> Result<Client, CliError> {
+        Ok(self.router()?.client)
+    }
+}
+
+impl Router {
+    /// Sends a request that may have to wait for other peers, and says why if it does. `owner`
+    /// is whom the request is for.
+    pub(crate) async fn ask_waiting(
+        &self,
+        method: Method,
+        path: &str,
+        owner: &str,
+    ) -> Result<Answer, CliError> {
+        let json = Some(("accept", "application/json"));
+        let request = self.client.request(method, path, json, "");
+        tokio::pin!(request);
+        let mut told = None;
+        loop {
+            tokio::select! {
+                answer = &mut request => return Ok(answer?),
+                () = tokio::time::sleep(PATIENCE) => {
+                    let reason = self.waits_for(owner).await;
+                    if reason.is_some() && reason != told {
+                        complain(&format!("weft: waiting: {}", reason.clone().unwrap_or_default()));
+                        told = reason;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the router says a request for `owner` waits for.
+    async fn waits_for(&self, owner: &str) -> Option<String> {
+        let text = self.client.get_json("/status/weft").await.ok()?.ok().ok()?;
+        let status: Value = serde_json::from_str(&text).ok()?;
+        let ipam = &status["ipam"];
+        let waiting = ["pending_allocates", "pending_claims"].map(|list| ipam[list].as_array());
+        let ours = waiting
+            .into_iter()
+            .flatten()
+            .flatten()
+            .find(|entry| entry["id"] == owner);
+        ours.and_then(|entry| Some(entry["waits_for"].as_str()?.to_owned()))
+    }
+}

@@ -1,0 +1,267 @@
+//! The DNS server: names of containers answered from a snapshot, everything else forwarded.
+//!
+//! ```text
+//! udp, tcp   listeners; each retries by itself while its port is taken
+//! forward    one query to the host's servers, over UDP and TCP
+//! resolv     which servers those are
+//! limit      how many queries and connections at once, in all and per client
+//! metrics    counters
+//! ```
+//!
+//! What to answer is decided by `proto::names`; this is the part with sockets. It runs as a few
+//! tasks of the runtime it is started in and shares with the rest of the router only the handle
+//! of the snapshot.
+
+mod forward;
+mod limit;
+mod metrics;
+mod resolv;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod udp;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use fastrand::Rng;
+use proto::names::Index;
+use proto::names::answer::{Responder, Zone};
+use proto::names::message::Rcode;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+pub use self::metrics::{DnsCounts, DnsMetrics};
+pub use self::resolv::CHECK_INTERVAL;
+
+use self::forward::Forwarder;
+use self::limit::Limit;
+use self::resolv::Resolv;
+
+/// How long to wait before trying again to listen.
+const LISTEN_RETRY: Duration = Duration::from_secs(2);
+/// Most forwarded queries on their way; further ones are answered with SERVFAIL and counted.
+const FORWARDS_MAX: usize = 512;
+/// Most forwarded queries on their way for one client.
+const FORWARDS_PER_CLIENT_MAX: usize = 128;
+/// Most TCP connections; further ones are closed at once and counted.
+const CONNECTIONS_MAX: usize = 256;
+/// Most TCP connections of one client.
+const CONNECTIONS_PER_CLIENT_MAX: usize = 32;
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct DnsConfig {
+    /// Where to listen, over UDP and TCP.
+    pub listen: SocketAddr,
+    /// What to answer for.
+    pub zone: Zone,
+    /// How long each of the host's servers has to answer.
+    pub fallback_timeout: Duration,
+    /// The file that lists the host's servers; without one nothing is forwarded.
+    pub resolv_conf: Option<PathBuf>,
+    /// How long the file is not looked at again; usually [`CHECK_INTERVAL`].
+    pub resolv_conf_interval: Duration,
+}
+
+/// Whether one of the listeners works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listening {
+    /// It has not been tried yet.
+    Starting,
+    /// It works.
+    On(SocketAddr),
+    /// It does not, for this reason, and is tried again every few seconds.
+    Failed(String),
+}
+
+/// Whether the listeners work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsStatus {
+    /// The one for UDP.
+    pub udp: Listening,
+    /// The one for TCP.
+    pub tcp: Listening,
+}
+
+/// The running server. Dropping it ends it.
+#[derive(Debug)]
+pub struct DnsServer {
+    shared: Arc<Shared>,
+    status: watch::Receiver<DnsStatus>,
+    _tasks: JoinSet<()>,
+}
+
+/// What the tasks of the server have in common.
+#[derive(Debug)]
+struct Shared {
+    zone: Zone,
+    names: Arc<ArcSwap<Index>>,
+    forwarder: Forwarder,
+    forwards: Limit,
+    connections: Limit,
+    metrics: Arc<DnsMetrics>,
+}
+
+impl DnsServer {
+    /// Starts serving from the snapshot that `names` holds at any time. To be called within a
+    /// tokio runtime. A taken port is no error: see [`DnsServer::status`].
+    pub fn start(config: DnsConfig, names: Arc<ArcSwap<Index>>) -> DnsServer {
+        // A port left to the kernel is chosen once, for UDP, and then holds for both.
+        let socket = udp::bind(config.listen);
+        let mut listen = config.listen;
+        if let Ok(Ok(bound)) = socket.as_ref().map(|socket| socket.local_addr()) {
+            listen = bound;
+        }
+        let metrics = Arc::<DnsMetrics>::default();
+        let shared = Arc::new(Shared {
+            zone: config.zone,
+            names,
+            forwarder: Forwarder {
+                resolv: Resolv::new(config.resolv_conf, config.resolv_conf_interval, listen),
+                timeout: config.fallback_timeout,
+                metrics: metrics.clone(),
+            },
+            forwards: Limit::new(FORWARDS_MAX, FORWARDS_PER_CLIENT_MAX),
+            connections: Limit::new(CONNECTIONS_MAX, CONNECTIONS_PER_CLIENT_MAX),
+            metrics,
+        });
+        let (sender, status) = watch::channel(DnsStatus {
+            udp: Listening::Starting,
+            tcp: Listening::Starting,
+        });
+        let sender = Arc::new(sender);
+        let mut tasks = JoinSet::new();
+        let (first, report) = (Some(socket), Report::new(&sender, "udp", |s| &mut s.udp));
+        tasks.spawn(keep_serving_udp(shared.clone(), listen, first, report));
+        let report = Report::new(&sender, "tcp", |s| &mut s.tcp);
+        tasks.spawn(keep_serving_tcp(shared.clone(), listen, report));
+        DnsServer {
+            shared,
+            status,
+            _tasks: tasks,
+        }
+    }
+
+    /// Whether the listeners work. The receiver also tells of changes.
+    pub fn status(&self) -> watch::Receiver<DnsStatus> {
+        self.status.clone()
+    }
+
+    /// The servers that queries are forwarded to, in the order of their file.
+    pub fn upstreams(&self) -> Vec<SocketAddr> {
+        let upstreams = self.shared.forwarder.resolv.listed(Instant::now());
+        upstreams.iter().map(|upstream| upstream.addr).collect()
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> DnsCounts {
+        self.shared.metrics.read()
+    }
+}
+
+impl Shared {
+    fn responder(&self) -> Responder {
+        let mut seed = [0; 8];
+        // Without randomness the order of addresses repeats, which harms nobody.
+        let _ = getrandom::fill(&mut seed);
+        Responder::new(self.zone.clone(), Rng::with_seed(u64::from_ne_bytes(seed)))
+    }
+
+    /// Counts a query that was answered here.
+    fn count(&self, rcode: Rcode) {
+        match rcode {
+            Rcode::NoError => self.metrics.answered.inc(),
+            Rcode::NxDomain => self.metrics.name_errors.inc(),
+            _ => self.metrics.refused.inc(),
+        }
+    }
+}
+
+async fn keep_serving_udp(
+    shared: Arc<Shared>,
+    listen: SocketAddr,
+    mut first: Option<io::Result<tokio::net::UdpSocket>>,
+    mut report: Report,
+) {
+    loop {
+        let socket = first.take().unwrap_or_else(|| udp::bind(listen));
+        let serving = async |socket| udp::serve(shared.clone(), socket).await;
+        report.while_serving(listen, socket, serving).await;
+    }
+}
+
+async fn keep_serving_tcp(shared: Arc<Shared>, listen: SocketAddr, mut report: Report) {
+    loop {
+        let listener = tcp::bind(listen).await;
+        let serving = async |listener| tcp::serve(shared.clone(), listener).await;
+        report.while_serving(listen, listener, serving).await;
+    }
+}
+
+/// Keeps the status of one listener.
+struct Report {
+    sender: Arc<watch::Sender<DnsStatus>>,
+    transport: &'static str,
+    part: fn(&mut DnsStatus) -> &mut Listening,
+}
+
+impl Report {
+    fn new(
+        sender: &Arc<watch::Sender<DnsStatus>>,
+        transport: &'static str,
+        part: fn(&mut DnsStatus) -> &mut Listening,
+    ) -> Report {
+        Report {
+            sender: sender.clone(),
+            transport,
+            part,
+        }
+    }
+
+    /// Reports what came of opening a socket, serves with it, and after the failure of either
+    /// waits for as long as it makes sense.
+    async fn while_serving<S, F: Future<Output = io::Error>>(
+        &mut self,
+        listen: SocketAddr,
+        socket: io::Result<S>,
+        serve: impl FnOnce(S) -> F,
+    ) {
+        let error = match socket {
+            Ok(socket) => {
+                self.set(Listening::On(listen));
+                serve(socket).await
+            }
+            Err(error) => error,
+        };
+        self.set(Listening::Failed(error.to_string()));
+        tokio::time::sleep(LISTEN_RETRY).await;
+    }
+
+    /// Sets the status; the log hears of changes.
+    fn set(&mut self, listening: Listening) {
+        let part = self.part;
+        let transport = self.transport;
+        self.sender.send_if_modified(|status| {
+            let place = part(status);
+            if *place == listening {
+                return false;
+            }
+            match &listening {
+                Listening::On(addr) => info!(transport, %addr, "listening for DNS queries"),
+                Listening::Failed(error) => {
+                    warn!(transport, error, "not listening for DNS queries")
+                }
+                Listening::Starting => {}
+            }
+            *place = listening;
+            true
+        });
+    }
+}

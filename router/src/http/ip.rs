@@ -1,0 +1,358 @@
+//! Addresses over HTTP, as the original gives them out.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path as UrlPath, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::ACCEPT;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use ipam::allocator::{Request as Wish, RequestError, RequestId, Response as Gift};
+use ipam::leases::{Identity, IdentityKind};
+use ipam::range::{Address, Cidr};
+use serde_json::{Value, json};
+
+use super::server::{Answer, Form, JSON, Refusal, not_found, text, typed};
+use crate::config;
+use crate::control::Handle;
+
+/// The routes of everything that has to do with addresses.
+pub(super) fn routes() -> Router<Handle> {
+    Router::new()
+        .route("/ipinfo/defaultsubnet", get(default_subnet))
+        .route("/ipinfo/tracker", get(tracker))
+        .route("/ip", get(list))
+        .route("/ip/{id}", get(lookup).post(allocate).delete(delete_all))
+        .route("/ip/{id}/{ip}", axum::routing::delete(free))
+        .route(
+            "/ip/{id}/{ip}/{len}",
+            get(lookup_in).post(allocate_in).put(claim),
+        )
+        .route("/ring", get(prime))
+        .route("/peer", axum::routing::delete(leave))
+        .route("/peer/{peer}", axum::routing::delete(remove_peer))
+}
+
+/// Cancels a request whose caller goes away before it is answered.
+struct CancelOnDrop {
+    handle: Handle,
+    id: Option<RequestId>,
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        let handle = self.handle.clone();
+        tokio::spawn(async move {
+            // A loop that has ended has cancelled everything.
+            let _ = handle.call(move |control| control.cancel_address(id)).await;
+        });
+    }
+}
+
+/// Asks the allocator and waits. The outer error is for callers whom it does not concern why.
+pub(super) async fn ask(
+    handle: &Handle,
+    wish: Wish,
+    time_max: Option<Duration>,
+) -> Result<Result<Gift, RequestError>, Refusal> {
+    let asked = handle
+        .call(move |control| control.request_address(wish, time_max))
+        .await?;
+    let Some((id, wait)) = asked else {
+        return Err(Refusal(
+            StatusCode::NOT_FOUND,
+            "404 page not found".to_owned(),
+        ));
+    };
+    let mut guard = CancelOnDrop {
+        handle: handle.clone(),
+        id: Some(id),
+    };
+    let answer = wait.await;
+    guard.id = None;
+    let stopped = RequestError::Cancelled {
+        kind: "",
+        id: String::new(),
+    };
+    Ok(answer.unwrap_or(Err(stopped)))
+}
+
+/// A refusal in the original's words; requests that were cancelled are no errors there.
+pub(super) fn refuse(error: &RequestError, prefix: &str) -> Answer {
+    match error {
+        RequestError::Cancelled { .. } => Ok(text(StatusCode::OK, "cancelled".to_owned())),
+        RequestError::Deadline(_) => Err(Refusal(StatusCode::REQUEST_TIMEOUT, error.to_string())),
+        RequestError::Store(_) => Err(Refusal::failed(error)),
+        _ => Err(Refusal::bad(format!("{prefix}{error}"))),
+    }
+}
+
+/// What the query says about a request for an address.
+struct Wanted {
+    time_max: Option<Duration>,
+    identity: Option<Identity>,
+    container: bool,
+    no_error_on_unknown: bool,
+    force: bool,
+    json: bool,
+}
+
+impl Wanted {
+    async fn read(request: Request) -> Result<Wanted, Refusal> {
+        let json = request
+            .headers()
+            .get(ACCEPT)
+            .is_some_and(|accept| accept == JSON);
+        let form = Form::read(request).await?;
+        let time_max = match form.first("timeout") {
+            "" => None,
+            text => Some(config::duration(text).map_err(Refusal::bad)?),
+        };
+        let identity = match form.first("identity") {
+            "" => None,
+            name => Some(Identity::new(kind(&form)?, name).map_err(Refusal::bad)?),
+        };
+        Ok(Wanted {
+            time_max,
+            identity,
+            container: form.bool("check-alive").map_err(Refusal::bad)?,
+            no_error_on_unknown: form.bool("noErrorOnUnknown").map_err(Refusal::bad)?,
+            force: form.bool("force").map_err(Refusal::bad)?,
+            json,
+        })
+    }
+}
+
+/// The kind of identity that a form names.
+pub(super) fn kind(form: &Form) -> Result<IdentityKind, Refusal> {
+    match form.first("kind") {
+        "" | "explicit" => Ok(IdentityKind::Explicit),
+        "derived" => Ok(IdentityKind::Derived),
+        other => Err(Refusal::bad(format!(
+            "{other:?} is no kind of identity: explicit or derived"
+        ))),
+    }
+}
+
+fn cidr(ip: &str, len: &str) -> Result<Cidr, Refusal> {
+    let text = format!("{ip}/{len}");
+    text.parse()
+        .map_err(|error: ipam::range::ParseCidrError| Refusal::bad(error))
+}
+
+fn subnet(ip: &str, len: &str) -> Result<Cidr, Refusal> {
+    Cidr::parse_subnet(&format!("{ip}/{len}")).map_err(Refusal::bad)
+}
+
+async fn default_subnet(State(handle): State<Handle>) -> Answer {
+    let subnet = handle
+        .call(|control| {
+            control
+                .config
+                .ipam
+                .as_ref()
+                .map(|ipam| ipam.default_subnet.to_string())
+        })
+        .await?;
+    match subnet {
+        Some(subnet) => Ok(text(StatusCode::OK, subnet)),
+        None => Ok(not_found().await),
+    }
+}
+
+async fn tracker(State(handle): State<Handle>) -> Answer {
+    let allocates = handle.call(|control| control.config.ipam.is_some()).await?;
+    if allocates {
+        Ok(text(StatusCode::OK, "\n".to_owned()))
+    } else {
+        Ok(not_found().await)
+    }
+}
+
+async fn allocate(
+    State(handle): State<Handle>,
+    UrlPath(id): UrlPath<String>,
+    request: Request,
+) -> Answer {
+    get_address(&handle, id, None, Wanted::read(request).await?).await
+}
+
+async fn allocate_in(
+    State(handle): State<Handle>,
+    UrlPath((id, ip, len)): UrlPath<(String, String, String)>,
+    request: Request,
+) -> Answer {
+    let subnet = subnet(&ip, &len)?;
+    get_address(&handle, id, Some(subnet), Wanted::read(request).await?).await
+}
+
+async fn get_address(handle: &Handle, id: String, subnet: Option<Cidr>, wanted: Wanted) -> Answer {
+    let Wanted {
+        time_max,
+        identity,
+        container,
+        json,
+        ..
+    } = wanted;
+    match ask(
+        handle,
+        Wish::Allocate {
+            id,
+            subnet,
+            identity,
+            container,
+        },
+        time_max,
+    )
+    .await?
+    {
+        Ok(Gift::Address { cidr, mac }) if json => {
+            let value = json!({ "address": cidr.to_string(), "mac": mac.map(|m| m.to_string()) });
+            Ok(typed(StatusCode::OK, JSON, format!("{value}\n")))
+        }
+        Ok(Gift::Address { cidr, .. }) => Ok(text(StatusCode::OK, cidr.to_string())),
+        Ok(_) => Err(Refusal::failed("unexpected answer")),
+        Err(error) => refuse(&error, ""),
+    }
+}
+
+async fn claim(
+    State(handle): State<Handle>,
+    UrlPath((id, ip, len)): UrlPath<(String, String, String)>,
+    request: Request,
+) -> Answer {
+    let cidr = cidr(&ip, &len)?;
+    let wanted = Wanted::read(request).await?;
+    let wish = Wish::Claim {
+        id,
+        cidr,
+        identity: wanted.identity,
+        container: wanted.container,
+        no_error_on_unknown: wanted.no_error_on_unknown,
+        force: wanted.force,
+    };
+    match ask(&handle, wish, wanted.time_max).await? {
+        Ok(Gift::Address { cidr, mac }) if wanted.json => {
+            let value = json!({ "address": cidr.to_string(), "mac": mac.map(|m| m.to_string()) });
+            Ok(typed(StatusCode::OK, JSON, format!("{value}\n")))
+        }
+        Ok(_) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Err(error) => refuse(&error, "Unable to claim: "),
+    }
+}
+
+async fn lookup(State(handle): State<Handle>, UrlPath(id): UrlPath<String>) -> Answer {
+    addresses_of(&handle, Wish::Lookup { id, subnet: None }).await
+}
+
+async fn lookup_in(
+    State(handle): State<Handle>,
+    UrlPath((id, ip, len)): UrlPath<(String, String, String)>,
+) -> Answer {
+    let subnet = Some(subnet(&ip, &len)?);
+    addresses_of(&handle, Wish::Lookup { id, subnet }).await
+}
+
+async fn addresses_of(handle: &Handle, wish: Wish) -> Answer {
+    match ask(handle, wish, None).await? {
+        Ok(Gift::Addresses(addresses)) => {
+            let words: Vec<String> = addresses.iter().map(Cidr::to_string).collect();
+            Ok(text(StatusCode::OK, words.join(" ")))
+        }
+        Ok(_) => Err(Refusal::failed("unexpected answer")),
+        Err(error) => refuse(&error, ""),
+    }
+}
+
+async fn list(State(handle): State<Handle>) -> Answer {
+    match ask(&handle, Wish::List, None).await? {
+        Ok(Gift::Owned(owned)) => {
+            let owned: Vec<Value> = owned
+                .iter()
+                .map(|(id, addresses)| {
+                    let addrs: Vec<String> = addresses.iter().map(Cidr::to_string).collect();
+                    json!({ "containerid": id, "addrs": addrs })
+                })
+                .collect();
+            let owned = if owned.is_empty() {
+                Value::Null
+            } else {
+                Value::from(owned)
+            };
+            Ok(typed(
+                StatusCode::OK,
+                JSON,
+                format!("{}\n", json!({ "owned": owned })),
+            ))
+        }
+        Ok(_) => Err(Refusal::failed("unexpected answer")),
+        Err(error) => refuse(&error, ""),
+    }
+}
+
+async fn free(
+    State(handle): State<Handle>,
+    UrlPath((id, ip)): UrlPath<(String, String)>,
+) -> Answer {
+    let address: Address = ip
+        .parse()
+        .map_err(|error: ipam::range::ParseAddressError| Refusal::bad(error))?;
+    done(&handle, Wish::Free { id, address }, "Unable to free: ").await
+}
+
+async fn delete_all(State(handle): State<Handle>, UrlPath(id): UrlPath<String>) -> Answer {
+    done(&handle, Wish::Delete { id }, "").await
+}
+
+pub(super) async fn done(handle: &Handle, wish: Wish, prefix: &str) -> Answer {
+    match ask(handle, wish, None).await? {
+        Ok(_) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Err(error) => refuse(&error, prefix),
+    }
+}
+
+async fn prime(State(handle): State<Handle>, request: Request) -> Answer {
+    let time_max = Wanted::read(request).await?.time_max;
+    match ask(&handle, Wish::Prime, time_max).await? {
+        Ok(_) => Ok(StatusCode::OK.into_response()),
+        Err(error) => refuse(&error, ""),
+    }
+}
+
+async fn leave(State(handle): State<Handle>) -> Answer {
+    match ask(&handle, Wish::Shutdown, None).await {
+        // The route exists also without allocator.
+        Err(Refusal(StatusCode::NOT_FOUND, _)) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Err(refusal) => Err(refusal),
+        Ok(Ok(_)) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok(Err(error)) => refuse(&error, ""),
+    }
+}
+
+async fn remove_peer(
+    State(handle): State<Handle>,
+    UrlPath(peer): UrlPath<String>,
+    request: Request,
+) -> Answer {
+    let form = Form::read(request).await?;
+    // Scripts for the original know no confirmation: their call is one.
+    let confirmed =
+        form.first("confirm").is_empty() || form.bool("confirm").map_err(Refusal::bad)?;
+    let wish = Wish::RemovePeer {
+        peer: peer.clone(),
+        confirmed,
+    };
+    match ask(&handle, wish, None).await? {
+        Ok(Gift::TakenOver(count)) => Ok(text(
+            StatusCode::OK,
+            format!("{count} IPs taken over from {peer}\n"),
+        )),
+        Ok(_) => Err(Refusal::failed("unexpected answer")),
+        Err(error @ RequestError::Unconfirmed { .. }) => {
+            Err(Refusal(StatusCode::CONFLICT, error.to_string()))
+        }
+        Err(error) => refuse(&error, ""),
+    }
+}
