@@ -232,8 +232,9 @@ impl NodeRig {
                 }
                 self.node.handle_sent(self.now, conn, bytes.len());
             }
-            Output::NeedState { channel } => {
-                self.node.handle_state(self.now, &channel, Some(b"state"));
+            Output::NeedState { channel, conn, .. } => {
+                self.node
+                    .handle_state(self.now, &channel, conn, Some(b"state"));
             }
             Output::Deliver {
                 channel,

@@ -1,6 +1,6 @@
 //! Reading the recorded vectors.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use ipam::range::{Address, Range};
 use ipam::ring::{Entry, Ring};

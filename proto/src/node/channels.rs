@@ -1,6 +1,6 @@
 //! Gossip: what comes in on channels, where it goes on to, and what we say ourselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::config::{

@@ -26,7 +26,7 @@ pub const RECORD_PREFIX: &[u8] = b"ipam/";
 pub type Saved = (BatchId, Result<(), StoreError>);
 
 /// The answer to a request.
-pub type Answer = Result<Response, RequestError>;
+pub(super) type Answer = Result<Response, RequestError>;
 
 /// The allocator, and who waits for it.
 pub struct Addresses {
