@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Node, offers_weft};
 use super::event::PeerLabel;
+use super::{Node, offers_weft};
 use crate::connector::{Target, TargetView};
 use crate::overlay::ForwarderView;
 use crate::routes::Routes;

@@ -24,7 +24,7 @@ pub(super) struct Slot {
 /// One way to the peer. A further overlay is a further variant.
 #[derive(Debug)]
 pub(super) enum Forwarder {
-    Sleeve(sleeve::link::Link),
+    Sleeve(Box<sleeve::link::Link>),
     Native(Box<native::link::Link>),
 }
 
@@ -41,7 +41,7 @@ impl Slot {
                 Ok(match overlay {
                     Overlay::Sleeve => {
                         let link = sleeve::link::Link::new(params.uid, sealed, remote);
-                        Forwarder::Sleeve(link)
+                        Forwarder::Sleeve(Box::new(link))
                     }
                     Overlay::Weft => {
                         let config = native_config(params, link, remote);
