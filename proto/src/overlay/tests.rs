@@ -189,7 +189,9 @@ fn data_prefers_the_first_established_link() {
     assert_eq!(links(&[Pending, Pending]), [0, 1]);
     assert_eq!(links(&[Pending, Established]), [1, 0]);
     assert_eq!(links(&[Established, Established]), [0, 1]);
-    assert_eq!(links(&[hold.clone(), Established]), [1]);
+    assert_eq!(links(&[hold.clone(), Established]), [1, 0]);
     assert_eq!(links(&[failed.clone(), Pending]), [1]);
-    assert_eq!(links(&[hold, failed]), Vec::<u64>::new());
+    assert_eq!(links(&[hold.clone(), Pending]), [1, 0]);
+    assert_eq!(links(&[hold, failed.clone()]), [0]);
+    assert_eq!(links(&[failed.clone(), failed]), Vec::<u64>::new());
 }

@@ -13,7 +13,7 @@ fn the_device_decides_when_the_path_takes_all_of_it() {
     assert!(search.is_off());
     assert_eq!(search.start(at(1), RTT), [65535, 1280]);
     assert_eq!(search.handle_too_big(at(1), RTT, 1500), [1500, 1280]);
-    assert_eq!(search.handle_too_big(at(1), RTT, 1500), [1500, 1280]);
+    assert_eq!(search.handle_too_big(at(1), RTT, 1500), NONE);
     assert!(search.is_looking());
     assert_eq!(search.handle_arrived(at(2), RTT, at(1), 1280), NONE);
     assert_eq!(search.size(), None);
