@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Only the owner of an entry changes it, and raises its version when it does; the one
-//! exception is a takeover by an administrator. That makes [merging](merge) two copies a matter
+//! exception is a takeover by an administrator. That makes merging two copies a matter
 //! of taking the newer entry for each token.
 //!
 //! Every change is handed back as a list of what was there before, so that a caller can save

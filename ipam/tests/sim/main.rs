@@ -5,6 +5,14 @@
 //! of each kind, `WEFT_SIM_FIRST=k` starts at seed k, and `WEFT_SIM_SEED=k` runs one seed and
 //! prints the last `WEFT_SIM_LINES=l` lines of its trace.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods
+)]
+
 mod checks;
 mod host;
 mod plan;
@@ -83,4 +91,21 @@ fn small_meshes_keep_every_promise() {
 #[test]
 fn large_meshes_keep_every_promise() {
     run_seeds(20, Plan::large);
+}
+
+/// Runs plans until the checks say that something is wrong; says what.
+fn caught(seeds: std::ops::Range<u64>, plan: fn(u64) -> Plan) -> Option<String> {
+    seeds.into_iter().find_map(|seed| run(plan(seed)).err())
+}
+
+#[test]
+fn a_merge_without_version_check_is_caught() {
+    let plan = |seed| Plan {
+        weave: 2,
+        pace: 100_000,
+        planted: Planted::Weave(Bug::NoVersionCheck),
+        ..Plan::calm(seed, 3)
+    };
+    let error = caught(0..10, plan).expect("a planted mistake");
+    println!("{error}");
 }
