@@ -236,6 +236,7 @@ impl Node {
                     overlay,
                     reason,
                 } => {
+                    self.counters.overlay_failures += 1;
                     self.links.remove(&link);
                     self.outputs.push_back(Output::LinkRemoved { link });
                     self.event(Event::OverlayFailed {

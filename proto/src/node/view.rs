@@ -60,6 +60,8 @@ pub struct Counters {
     pub strangers_dropped: u64,
     /// How often an overlay was left since nothing came through.
     pub overlay_holds: u64,
+    /// How often an overlay was over while its connection went on.
+    pub overlay_failures: u64,
     /// Gossip messages sent, relayed unicasts aside.
     pub gossip_sent: u64,
     /// Bytes of their payloads.

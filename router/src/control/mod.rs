@@ -10,6 +10,7 @@
 //! events, on the loop's own thread.
 
 mod addresses;
+mod facts;
 mod handle;
 mod links;
 mod report;
