@@ -74,10 +74,13 @@ impl Launch {
         log: &File,
     ) -> Command {
         let mut command = match kind {
-            Kind::Weft => {
+            Kind::Weft | Kind::Sleeve => {
                 let mut command = weft_command();
                 command.arg("launch");
                 command.arg("--db-prefix").arg(folder.join(""));
+                if kind == Kind::Sleeve {
+                    command.args(["--overlays", "sleeve"]);
+                }
                 command
             }
             Kind::Weaver => weaver_command(folder),

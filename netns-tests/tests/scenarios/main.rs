@@ -15,6 +15,7 @@ mod figures;
 mod host;
 mod hostile;
 mod mtu;
+mod native;
 mod pages;
 mod pair;
 mod refusal;
