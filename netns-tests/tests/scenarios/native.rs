@@ -238,7 +238,7 @@ fn relayed(kinds: &[Kind]) {
     for password in passwords {
         let mut mesh = Mesh::new(kinds);
         let launch = Launch::new()
-            .maybe_password(password)
+            .maybe_password(*password)
             .with("--no-discovery");
         let peers: Vec<Vec<usize>> = (0..kinds.len())
             .map(|host| host.checked_sub(1).into_iter().collect())
