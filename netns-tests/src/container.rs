@@ -34,7 +34,7 @@ impl Container {
     #[track_caller]
     pub fn attach(mesh: &Mesh, host: usize, namespace: Namespace, address: Ipv4Net) -> Container {
         match mesh.kind(host) {
-            Kind::Weft => {
+            Kind::Weft | Kind::Sleeve => {
                 let path = namespace.path().display().to_string();
                 let said = mesh.weft(host, &["attach", &address.to_string(), &path]);
                 assert_eq!(said.ok(), format!("{}\n", address.addr()));

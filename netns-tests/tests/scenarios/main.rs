@@ -17,6 +17,7 @@ mod host;
 mod hostile;
 mod mtu;
 mod names;
+mod native;
 mod pages;
 mod pair;
 mod refusal;

@@ -62,16 +62,25 @@ fn write_page(out: &mut String, status: &Value) -> std::fmt::Result {
             "rtt_ms",
             "loss",
             "frames_encrypted",
+            "why_not_weft",
             "error",
         ] {
             if let Some(value) = connection.get(key).filter(|value| !value.is_null()) {
-                write!(out, " {key}={}", text(value))?;
+                match value.as_str().filter(|value| value.contains(' ')) {
+                    Some(value) => write!(out, " {key}={value:?}")?,
+                    None => write!(out, " {key}={}", text(value))?,
+                }
             }
         }
         writeln!(out)?;
     }
     writeln!(out)?;
-    for (kind, counters) in [("", &data["counters"]), ("drop ", &data["drops"])] {
+    let counted = [
+        ("", &data["counters"]),
+        ("drop ", &data["drops"]),
+        ("downgrade ", &status["downgrades"]),
+    ];
+    for (kind, counters) in counted {
         for (name, value) in counters.as_object().into_iter().flatten() {
             if value.as_u64() != Some(0) {
                 writeln!(out, "{:>24}: {value}", format!("{kind}{name}"))?;
