@@ -7,6 +7,7 @@
     reason = "tests fail by panicking, and print what they measured"
 )]
 
+mod addresses;
 mod commands;
 mod demo;
 mod discovery;
@@ -14,6 +15,7 @@ mod fallback;
 mod figures;
 mod host;
 mod hostile;
+mod mixed_addresses;
 mod mtu;
 mod pages;
 mod pair;

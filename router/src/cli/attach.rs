@@ -12,7 +12,9 @@ use super::{CliError, Output, RouterArgs};
 use crate::config::prefixed;
 use crate::http::client::encode;
 use crate::http::server::blocking;
-use crate::net::attach::{self, AttachRequest, AttachedInterface, DetachRequest, INTERFACE};
+use crate::net::attach::{
+    self, AttachRequest, AttachedInterface, DetachRequest, INTERFACE, NAMESPACE_OWNER,
+};
 use crate::net::netns::Namespace;
 
 /// The owner of the bridge's own addresses.
@@ -95,7 +97,7 @@ impl Target {
         let namespace = Namespace::resolve_under(proc, word).map_err(CliError::not_found)?;
         let pid = word.parse().ok();
         // All names of one namespace must lead to the same owner.
-        let owner = format!("netns:{}", namespace.id().inode());
+        let owner = format!("{NAMESPACE_OWNER}{}", namespace.id().inode());
         Ok(Target {
             namespace,
             pid,

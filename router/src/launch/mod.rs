@@ -5,6 +5,7 @@
 //! containers on this host keep talking to each other and the next start finds them.
 
 mod addresses;
+mod departed;
 mod identity;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -105,6 +106,8 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
             .handle
             .call(move |c| drop(c.request_address(found, None)));
         told.await.map_err(LaunchError::new)?;
+        let (handle, bridge) = (control.handle.clone(), config.bridge.clone());
+        tokio::spawn(departed::watch(handle, bridge));
     }
     for (listener, scope) in http {
         let handle = control.handle.clone();

@@ -1,6 +1,6 @@
 //! What is attached to a bridge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -62,6 +62,20 @@ pub fn attached(bridge: &str, proc: &Path) -> Result<Vec<AttachedInterface>, Net
         });
     }
     Ok(all)
+}
+
+/// For whom interfaces are attached to a bridge, by us. Unlike [`attached`], this looks at the
+/// host's ends alone, so it costs little.
+pub fn owners(bridge: &str) -> Result<BTreeSet<String>, NetError> {
+    let host = Netlink::open()?;
+    let Some(bridge) = Bridge::find(&host, bridge)? else {
+        return Ok(BTreeSet::new());
+    };
+    let ports = bridge.ports(&host)?;
+    Ok(ports
+        .iter()
+        .filter_map(|port| port.alias.as_deref().and_then(owner_of))
+        .collect())
 }
 
 /// The namespaces, as far as they can be found, that veth pairs among `links` lead to.

@@ -12,7 +12,7 @@
 mod listing;
 mod veth;
 
-pub use listing::{AttachedInterface, attached};
+pub use listing::{AttachedInterface, attached, owners};
 
 use std::path::Path;
 use std::thread;
@@ -304,6 +304,8 @@ fn ipv4_networks(networks: &[IpNet]) -> Vec<Ipv4Net> {
 
 /// All of IPv4 multicast: 224.0.0.0/4.
 const MULTICAST: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(224, 0, 0, 0), 4);
+/// What the owners begin with that `weft attach` makes of namespaces.
+pub const NAMESPACE_OWNER: &str = "netns:";
 /// Bytes of an owner that are kept; a longer one is cut. The kernel takes 255 for an alias.
 pub const OWNER_BYTES_MAX: usize = 200;
 /// How long to wait for a port to forward. The kernel may take a second when interfaces change
