@@ -142,8 +142,18 @@ fn a_container_that_died_is_not_up_any_more() {
     let mesh = mesh(2);
     let web = Container::of(&mesh, 0, "web");
     let address = web.address;
+    let is_up = || {
+        leases(&mesh, 0)
+            .first()
+            .is_some_and(|lease| lease["state"] == "up")
+    };
+    wait::stays_true("it is up", Duration::from_secs(2), is_up);
+    let ports = mesh.devices(0).len();
     drop(web);
     let start = Instant::now();
+    wait::until_true("its interface is gone", wait::SOON, || {
+        mesh.devices(0).len() < ports
+    });
     let again = wait::until("the identity is free", wait::SOON, || {
         Container::attach_by(&mesh, 1, &["--identity", "web"]).ok()
     });
@@ -274,7 +284,7 @@ fn lease_commands() {
     assert!(shown.contains("10.7.0.53") && !shown.contains("web"));
     assert!(
         mesh.weft(1, &["lease", "show", "x"])
-            .failed(1)
+            .failed(4)
             .contains("no lease for x")
     );
 
