@@ -174,6 +174,7 @@ fn a_full_disk_is_told() {
     let filler = folder.join("filler");
     let mut file = std::fs::File::create(&filler).unwrap();
     while file.write_all(&[7; 4096]).is_ok() {}
+    drop(file);
     let mut answered = vec![("first".to_owned(), first)];
     let error = (0..500).find_map(|number| {
         let id = format!("c{number}");

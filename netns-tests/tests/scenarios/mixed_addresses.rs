@@ -1,6 +1,7 @@
 //! Addresses in meshes of which some routers are real ones.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use netns_tests::{Container, Kind, Launch, Mesh, members, needs_real, nickname, peer_name, wait};
@@ -303,6 +304,11 @@ fn a_real_router_is_replaced() {
     let error = mesh.weft(0, &beside).failed(1);
     println!("beside the old one: {error}");
     mesh.kill(0);
+    // A killed process may hold its sockets for a moment.
+    wait::until("the old one is gone", wait::SOON, || {
+        let bind = || UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 6783)).ok();
+        mesh.namespace(0).run(bind).unwrap()
+    });
     mesh.replace_by_ours(0);
     mesh.launch(0, &launch);
     mesh.wait_routed(&[0, 1]);
