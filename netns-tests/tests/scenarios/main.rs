@@ -7,6 +7,7 @@
     reason = "tests fail by panicking, and print what they measured"
 )]
 
+mod addresses;
 mod cni;
 mod commands;
 mod demo;
@@ -15,6 +16,7 @@ mod fallback;
 mod figures;
 mod host;
 mod hostile;
+mod mixed_addresses;
 mod mtu;
 mod names;
 mod native;

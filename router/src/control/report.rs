@@ -180,6 +180,7 @@ impl Control {
             "pending_allocates": waiting(&status.pending_allocates),
             "takeovers": status.takeovers.iter().map(|t| json!({
                 "peer": t.peer.to_string(),
+                "nickname": t.nickname,
                 "addresses": t.addresses,
                 "waiting": t.waiting.iter().map(ToString::to_string).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),

@@ -5,6 +5,7 @@
 //! containers on this host keep talking to each other and the next start finds them.
 
 mod addresses;
+mod departed;
 mod identity;
 mod names;
 
@@ -109,6 +110,8 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
             .handle
             .call(move |c| drop(c.request_address(found, None)));
         told.await.map_err(LaunchError::new)?;
+        let (handle, bridge) = (control.handle.clone(), config.bridge.clone());
+        tokio::spawn(departed::watch(handle, bridge));
     }
     if config.dns.is_some() {
         names::restore(&config, &opened.records, &control.handle).await?;
