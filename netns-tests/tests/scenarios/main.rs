@@ -20,5 +20,6 @@ mod pages;
 mod pair;
 mod refusal;
 mod restart;
+mod rules;
 mod shape;
 mod trust;

@@ -10,6 +10,7 @@
 //! events, on the loop's own thread.
 
 mod addresses;
+mod gateway;
 mod handle;
 mod links;
 mod report;
@@ -25,12 +26,14 @@ use proto::types::{ConnId, Time};
 use tokio::sync::mpsc;
 
 pub use addresses::{Addresses, RECORD_PREFIX, Saved, channels as address_channels};
+pub use gateway::{stored_exposures, watch as watch_gateway};
 pub use handle::{Call, Handle, Stopped};
 pub use links::{FOREIGN_BURST_PACKETS, Links};
 pub use targets::resolve;
 
 use crate::config::Config;
 use crate::data::{DataEvent, DataPlane, Events, SpecialError};
+use crate::net::expose::Gateway;
 use crate::store::{Change, Store};
 use crate::tcp::{self, Pump, TcpEvent, TcpEvents};
 use targets::Targets;
@@ -57,6 +60,9 @@ pub struct Control {
     epoch: Instant,
     targets: Targets,
     tap_name: String,
+    /// The host's own addresses and rules.
+    pub gateway: Arc<Gateway>,
+    exposures_saved: Option<u64>,
     swept: Instant,
     stopping: bool,
 }
@@ -93,6 +99,8 @@ pub struct Parts {
     pub epoch: Instant,
     /// The name of the TAP device.
     pub tap_name: String,
+    /// The host's own addresses and rules.
+    pub gateway: Arc<Gateway>,
 }
 
 impl Control {
@@ -110,6 +118,8 @@ impl Control {
             epoch: parts.epoch,
             targets: Targets::default(),
             tap_name: parts.tap_name,
+            gateway: parts.gateway,
+            exposures_saved: None,
             swept: parts.epoch,
             stopping: false,
         }

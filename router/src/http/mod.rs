@@ -1,6 +1,7 @@
 //! The HTTP interface: status pages, report, metrics and control.
 
 pub mod client;
+mod expose;
 mod ip;
 mod leases;
 pub mod metrics;

@@ -5,6 +5,7 @@
 //! containers on this host keep talking to each other and the next start finds them.
 
 mod addresses;
+mod gateway;
 mod identity;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -31,6 +32,7 @@ use crate::http::server::{Listener, Scope};
 use crate::lock::RouterLock;
 use crate::net::arp::NeighbourTiming;
 use crate::net::bridge::{Bridge, BridgeConfig, Origin};
+use crate::net::expose::Gateway;
 use crate::net::netlink::Netlink;
 use crate::net::overlap::overlapping_routes;
 use crate::store::{Record, Store};
@@ -90,7 +92,10 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         records: &opened.records,
         import: import.as_ref(),
     };
-    let control = start(&config, name, store, &before, tap, sockets, listener)?;
+    let (gateway, exposures) = gateway::restore(&config, &opened.records)?;
+    let devices = (tap, Arc::clone(&gateway));
+    let control = start(&config, name, store, &before, devices, sockets, listener)?;
+    gateway::keep(&control.handle, &gateway, exposures).await?;
     let targets = remembered_targets(&config, &before);
     control
         .handle
@@ -124,6 +129,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     );
     stop_on_signal(control.handle.clone())?;
     control.task.await.map_err(LaunchError::new)?;
+    gateway.close();
     tracing::info!("the router stopped; devices stay, so containers on this host keep talking");
     Ok(())
 }
@@ -284,7 +290,7 @@ fn start(
     name: PeerName,
     store: Arc<Store>,
     before: &Before<'_>,
-    tap: Tap,
+    (tap, gateway): (Tap, Arc<Gateway>),
     sockets: Sockets,
     listener: TcpListener,
 ) -> Result<Running, LaunchError> {
@@ -341,6 +347,7 @@ fn start(
         tcp: tcp_events,
         epoch,
         tap_name,
+        gateway,
     });
     let inputs = Inputs {
         calls,
