@@ -119,7 +119,7 @@ impl Mesh {
     pub fn launch_unnamed(&mut self, host: usize) {
         let member = &self.members[host];
         let mut command = weft_command();
-        command.arg("launch");
+        command.args(["launch", "--docker-api="]);
         command.arg("--db-prefix").arg(member.folder.join(""));
         command.stdin(Stdio::null());
         command.stdout(member.log.try_clone().unwrap());
@@ -221,6 +221,18 @@ impl Mesh {
     #[track_caller]
     pub fn post(&self, host: usize, path: &str, form: &str) -> router::http::client::Answer {
         ask(self.namespace(host), CONTROL, "POST", path, false, form).unwrap()
+    }
+
+    /// Sends any request with a form to a router.
+    #[track_caller]
+    pub fn request(
+        &self,
+        host: usize,
+        method: &str,
+        path: &str,
+        form: &str,
+    ) -> router::http::client::Answer {
+        ask(self.namespace(host), CONTROL, method, path, false, form).unwrap()
     }
 
     /// The report of a router.

@@ -7,6 +7,7 @@ pub mod control;
 pub mod data;
 pub mod demo;
 pub mod dns;
+pub mod docker;
 pub mod firewall;
 pub mod http;
 pub mod launch;

@@ -2,9 +2,10 @@
 
 pub mod client;
 mod expose;
-mod ip;
+pub(crate) mod ip;
 mod leases;
 pub mod metrics;
+mod names;
 pub mod report;
 pub mod server;
 pub mod status;
