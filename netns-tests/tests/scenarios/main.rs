@@ -9,6 +9,7 @@
 
 mod cni;
 mod commands;
+mod containerd;
 mod demo;
 mod discovery;
 mod fallback;
@@ -22,5 +23,6 @@ mod pair;
 mod refusal;
 mod restart;
 mod rules;
+mod service;
 mod shape;
 mod trust;

@@ -8,6 +8,7 @@ mod addresses;
 mod gateway;
 mod identity;
 mod names;
+mod notify;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 
 pub use identity::{NameSource, PEER_NAME_KEY};
 pub(crate) use names::EXTERN_OWNER;
+use notify::Notifier;
 
 use crate::config::{Config, IpamConfig};
 use crate::control::{
@@ -143,7 +145,10 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         "the router runs"
     );
     stop_on_signal(control.handle.clone())?;
+    let notifier = Notifier::from_environment();
+    notifier.ready(&control.handle, &format!("{name}({})", config.nickname));
     control.task.await.map_err(LaunchError::new)?;
+    notifier.stopping();
     gateway.close();
     tracing::info!("the router stopped; devices stay, so containers on this host keep talking");
     Ok(())
