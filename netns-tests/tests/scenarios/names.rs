@@ -6,11 +6,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use netns_tests::names::{self, ANSWER, Manner, addresses, ask, ask_at};
-use netns_tests::{Kind, Launch, Mesh, members, needs_root, wait};
+use netns_tests::{Kind, Launch, Mesh, members, needs_real, needs_root, wait};
 use proto::names::message::rtype;
 use router::dns::client::Way;
+use router::net::attach::{self, AttachRequest};
 use router::net::lab::LabProcess;
 use router::net::netns::Namespace;
+use serde_json::Value;
 
 const NO_SUCH_NAME: u8 = 3;
 const AAAA: u16 = 28;
@@ -64,6 +66,7 @@ fn everywhere(kinds: &[Kind]) {
     for host in all {
         look_closely(&mesh, host, &webs);
     }
+    pages_agree(&mesh);
 
     // Gone on the first host, and everywhere.
     let removed = mesh.request(0, "DELETE", "/name/c?fqdn=web.weave.local", "");
@@ -86,6 +89,41 @@ fn everywhere(kinds: &[Kind]) {
     }
 }
 members!(everywhere, 3);
+
+/// All routers show the same names in the same form.
+#[track_caller]
+fn pages_agree(mesh: &Mesh) {
+    let lines = |host: usize| -> BTreeSet<String> {
+        let page = mesh.get(host, "/status/dns").unwrap();
+        page.lines().map(str::to_owned).collect()
+    };
+    let entries = |host: usize| mesh.get_json(host, "/name").unwrap();
+    let report = |host: usize| mesh.report(host)["DNS"].clone();
+    let fields =
+        |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    let labels = |host: usize| -> Vec<String> {
+        let page = mesh.get(host, "/status").unwrap();
+        let mut parts = page.split("\n\n");
+        let part = parts.find(|part| part.contains("Service: dns")).unwrap();
+        let labels = part.lines().filter_map(|line| line.split_once(':'));
+        labels.map(|(label, _)| label.to_owned()).collect()
+    };
+    let first = report(0);
+    assert_eq!(
+        (lines(0).len(), entries(0).as_array().unwrap().len()),
+        (6, 6)
+    );
+    for host in [1, 2] {
+        assert_eq!(lines(host), lines(0));
+        assert_eq!(entries(host), entries(0));
+        assert_eq!(labels(host), labels(0));
+        let other = report(host);
+        assert_eq!(fields(&other), fields(&first));
+        for field in ["Domain", "Address", "TTL", "Entries"] {
+            assert_eq!(other[field], first[field], "{field}");
+        }
+    }
+}
 
 /// What the router of a host answers to questions of all kinds about a name that each of three
 /// hosts has.
@@ -248,6 +286,20 @@ fn of_containers() {
     drop((process, namespace));
     let time = wait_for_name(&mesh, &all, "web", &[]);
     println!("a container that ended is known nowhere after {time:?}");
+
+    // A reset leaves no container asking a router that is gone.
+    mesh.weft(0, &attach).ok();
+    assert_ne!(web.resolv_conf(), before);
+    mesh.weft(
+        0,
+        &[
+            "reset",
+            "--db-prefix",
+            &format!("{}/", mesh.folder(0).display()),
+        ],
+    )
+    .ok();
+    assert_eq!(web.resolv_conf(), before);
 }
 
 /// Namespaces with names, as 'ip netns' makes them.
@@ -281,6 +333,56 @@ fn of_named_namespaces() {
     wait_for_name(&mesh, &[0], &name, &[]);
     wait::until_true("its file is removed", wait::SOON, || {
         !std::path::Path::new(&conf).exists()
+    });
+}
+
+/// Names end with the interface of their container, by whatever id that goes.
+#[test]
+fn of_containers_with_ids() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft]);
+    mesh.launch(0, &Launch::new());
+    let container = mesh.lab.new_container().unwrap();
+    let request = AttachRequest {
+        owner: Some("c0ffee"),
+        ..AttachRequest::new("weave", &container)
+    };
+    let attached = mesh.namespace(0).run(|| attach::attach(&request));
+    attached.unwrap().unwrap();
+    add(&mesh, 0, "c0ffee", ip(0, 1), "web");
+    // One that is registered before its container is attached has nothing to end with.
+    add(&mesh, 0, "decaf", ip(0, 2), "db");
+    wait_for_name(&mesh, &[0], "web", &[ip(0, 1)]);
+    // The router has seen it, or it could not miss it.
+    std::thread::sleep(Duration::from_secs(1));
+    drop(container);
+    wait_for_name(&mesh, &[0], "web", &[]);
+    assert_eq!(addresses(mesh.namespace(0), "db"), Some(set(&[ip(0, 2)])));
+}
+
+/// Real routers lose count of names that differ only in case, so they are never told of two.
+#[test]
+fn two_spellings_are_one_name() {
+    needs_real!();
+    let mut mesh = Mesh::new(&[Kind::Weaver, Kind::Weft, Kind::Weaver]);
+    let launch = Launch::new().names().with("--no-discovery");
+    mesh.launch_all(&[&[], &[0], &[1]], &launch);
+    mesh.wait_routed(&[0, 1, 2]);
+    for name in ["Web", "WEB", "web"] {
+        add(&mesh, 1, "c", ip(1, 1), name);
+    }
+    let all = [0, 1, 2];
+    wait_for_name(&mesh, &all, "web", &[ip(1, 1)]);
+    let count = |host: usize| {
+        mesh.get_json(host, "/name")
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    // All routers tell all they know every 30 s.
+    wait::stays_true("there is one name", Duration::from_secs(35), || {
+        all.iter().all(|host| count(*host) == 1)
     });
 }
 
@@ -374,6 +476,56 @@ fn by_commands() {
     for command in ["dns-add", "dns-remove", "dns-lookup", "dns-args"] {
         assert!(mesh.weft(0, &[command, "--help"]).ok().contains("EXAMPLE"));
     }
+}
+
+/// Every recorded request about names has the recorded answer.
+#[test]
+fn over_http_as_recorded() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft]);
+    let launch = Launch::new().name("00:00:00:00:00:01");
+    mesh.launch(0, &launch.with("--dns-listen-address").with("127.0.0.1:53"));
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../router/tests/vectors/http.json"
+    );
+    let vectors: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let mut count = 0;
+    for exchange in vectors.as_array().unwrap() {
+        let text = |key: &str| exchange[key].as_str().unwrap();
+        let (method, path) = (text("method"), text("path"));
+        let about_names = ["/name", "/domain", "/dns-address", "/status/dns"];
+        if !about_names.iter().any(|start| path.starts_with(start)) {
+            continue;
+        }
+        count += 1;
+        let arguments = text("curl_args");
+        if arguments.contains("Accept") {
+            let entries = mesh.get_json(0, path).unwrap();
+            assert_eq!(entries, without_others(text("body"), &entries), "{path}");
+            continue;
+        }
+        let form = arguments.strip_prefix("-d ").unwrap_or_default();
+        let answer = mesh.request(0, method, path, form);
+        assert_eq!(
+            answer.status,
+            exchange["status"].as_u64().unwrap() as u16,
+            "{exchange}"
+        );
+        assert_eq!(answer.body, text("body"), "{exchange}");
+    }
+    assert_eq!(count, 13);
+}
+
+/// What was recorded, without a name that came by gossip, and with the times of death of `ours`.
+fn without_others(recorded: &str, ours: &Value) -> Value {
+    let mut entries: Vec<Value> = serde_json::from_str(recorded).unwrap();
+    entries.retain(|entry| entry["ContainerID"] != "x");
+    for (entry, our) in entries.iter_mut().zip(ours.as_array().unwrap()) {
+        assert_eq!(entry["Tombstone"] == 0, our["Tombstone"] == 0);
+        entry["Tombstone"] = our["Tombstone"].clone();
+    }
+    entries.into()
 }
 
 /// An identity is found by its name wherever it runs.

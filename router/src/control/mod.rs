@@ -139,6 +139,7 @@ impl Control {
     /// Runs until somebody calls [`Control::stop`].
     pub async fn run(mut self, mut inputs: Inputs, handle: Handle) {
         self.targets.attach(handle);
+        self.follow_leases();
         while !self.stopping {
             self.act();
             let wake = self.next_wake();

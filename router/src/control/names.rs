@@ -443,3 +443,44 @@ fn wall() -> UnixSecs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     UnixSecs(since.map_or(0, |since| since.as_secs().cast_signed()))
 }
+
+#[cfg(test)]
+mod tests {
+    use proto::names::BadEntry;
+
+    use super::*;
+
+    #[test]
+    fn saved_names_are_read_back() {
+        let name = SavedName {
+            container: "weave:extern".to_owned(),
+            address: Ipv4Addr::new(10, 7, 0, 5),
+            hostname: "db.weave.local.".to_owned(),
+        };
+        let kept = name.change(true);
+        let value = kept.value.clone().unwrap();
+        let records = [
+            (b"ipam/x".to_vec(), Vec::new()),
+            (kept.key.clone(), value),
+            (b"names/c\0nowhere\0x.".to_vec(), Vec::new()),
+            (b"names/c\x0010.7.0.5\0x.\0more".to_vec(), Vec::new()),
+            (b"names/\xff".to_vec(), Vec::new()),
+        ];
+        let mut read = SavedName::all(&records);
+        assert_eq!((read.next().as_ref(), read.next()), (Some(&name), None));
+        let gone = name.change(false);
+        assert_eq!((gone.key, gone.value), (kept.key, None));
+    }
+
+    #[test]
+    fn every_refused_name_is_told() {
+        let refused = [
+            ("x.example.com.".to_owned(), AddError::OutsideDomain),
+            ("a b".to_owned(), AddError::Bad(BadEntry::Hostname)),
+        ];
+        assert_eq!(
+            NamesError::Refused(refused.into()).to_string(),
+            "x.example.com.: name lies outside the domain; a b: invalid hostname"
+        );
+    }
+}

@@ -169,7 +169,7 @@ impl DnsServer {
             let _ = runtime.block_on(end);
         };
         std::thread::Builder::new()
-            .name("dns".to_owned())
+            .name("weft-dns".to_owned())
             .spawn(serve)?;
         Ok(DnsServer {
             _thread: Some(alive),

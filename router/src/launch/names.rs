@@ -130,7 +130,7 @@ fn watch(monitor: LinkMonitor, changed: Weak<Notify>) -> io::Result<()> {
             changed.notify_one();
         }
     };
-    let thread = std::thread::Builder::new().name("links".to_owned());
+    let thread = std::thread::Builder::new().name("weft-links".to_owned());
     thread.spawn(tell).map(drop)
 }
 

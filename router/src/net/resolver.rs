@@ -23,10 +23,11 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use super::NetError;
 use super::bridge::Bridge;
 use super::netlink::Netlink;
 use super::netns::{FoundNamespace, RUN_NETNS};
+use super::rollback::Failures;
+use super::{NetError, attach};
 
 /// Docker's bridge, unless the user says otherwise.
 const DOCKER_BRIDGE: &str = "docker0";
@@ -161,6 +162,22 @@ impl ResolvConf {
             }
         }
     }
+}
+
+/// Puts back the files of everything that is attached to a bridge, and of what is gone.
+pub fn restore_all(bridge: &str, proc: &Path) -> Result<(), NetError> {
+    let mut failures = Failures::default();
+    for interface in attach::attached(bridge, proc)? {
+        let files = interface
+            .namespace
+            .iter()
+            .flat_map(|found| ResolvConf::find(found, proc));
+        for mut file in files {
+            failures.collect(file.restore());
+        }
+    }
+    failures.collect(sweep());
+    failures.into_result()
 }
 
 /// Removes the files of named namespaces that are gone.
