@@ -123,7 +123,7 @@ impl Drop for Containerd {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-            eprintln!("---- containerd:\n{log}");
+            println!("---- containerd:\n{log}");
         }
         // Everything in its process namespace ends with it.
         let _ = self.process.kill();
