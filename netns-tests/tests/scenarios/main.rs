@@ -10,6 +10,7 @@
 mod addresses;
 mod cni;
 mod commands;
+mod containerd;
 mod demo;
 mod discovery;
 mod fallback;
@@ -24,5 +25,7 @@ mod pages;
 mod pair;
 mod refusal;
 mod restart;
+mod rules;
+mod service;
 mod shape;
 mod trust;

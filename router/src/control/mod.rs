@@ -11,6 +11,7 @@
 
 mod addresses;
 mod facts;
+mod gateway;
 mod handle;
 mod links;
 mod names;
@@ -28,6 +29,7 @@ use proto::types::{ConnId, Time};
 use tokio::sync::mpsc;
 
 pub use addresses::{Addresses, RECORD_PREFIX, Saved, channels as address_channels};
+pub use gateway::{stored_exposures, watch as watch_gateway};
 pub use handle::{Call, Handle, Stopped};
 pub use links::{FOREIGN_BURST_PACKETS, Links};
 pub use names::{NamesError, Naming, SavedName, channels as name_channels};
@@ -35,6 +37,7 @@ pub use targets::resolve;
 
 use crate::config::Config;
 use crate::data::{DataEvent, DataPlane, Events, SpecialError};
+use crate::net::expose::Gateway;
 use crate::store::{Change, Store};
 use crate::tcp::{self, Pump, TcpEvent, TcpEvents};
 use targets::Targets;
@@ -62,6 +65,9 @@ pub struct Control {
     epoch: Instant,
     targets: Targets,
     tap_name: String,
+    /// The host's own addresses and rules.
+    pub gateway: Arc<Gateway>,
+    exposures_saved: Option<u64>,
     swept: Instant,
     stopping: bool,
 }
@@ -100,6 +106,8 @@ pub struct Parts {
     pub epoch: Instant,
     /// The name of the TAP device.
     pub tap_name: String,
+    /// The host's own addresses and rules.
+    pub gateway: Arc<Gateway>,
 }
 
 impl Control {
@@ -118,6 +126,8 @@ impl Control {
             epoch: parts.epoch,
             targets: Targets::default(),
             tap_name: parts.tap_name,
+            gateway: parts.gateway,
+            exposures_saved: None,
             swept: parts.epoch,
             stopping: false,
         }

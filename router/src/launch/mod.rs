@@ -6,8 +6,10 @@
 
 mod addresses;
 mod departed;
+mod gateway;
 mod identity;
 mod names;
+mod notify;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use tokio::sync::mpsc;
 
 pub use identity::{NameSource, PEER_NAME_KEY};
 pub(crate) use names::EXTERN_OWNER;
+use notify::Notifier;
 
 use crate::config::{Config, IpamConfig};
 use crate::control::{
@@ -35,6 +38,7 @@ use crate::http::server::{Listener, Scope};
 use crate::lock::RouterLock;
 use crate::net::arp::NeighbourTiming;
 use crate::net::bridge::{Bridge, BridgeConfig, Origin};
+use crate::net::expose::Gateway;
 use crate::net::netlink::Netlink;
 use crate::net::overlap::overlapping_routes;
 use crate::store::{Record, Store};
@@ -95,7 +99,10 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         import: import.as_ref(),
     };
     let kept = Arc::clone(&store);
-    let control = start(&config, name, store, &before, tap, sockets, listener)?;
+    let (gateway, exposures) = gateway::restore(&config, &opened.records)?;
+    let devices = (tap, Arc::clone(&gateway));
+    let control = start(&config, name, store, &before, devices, sockets, listener)?;
+    gateway::keep(&control.handle, &gateway, exposures).await?;
     let targets = remembered_targets(&config, &before);
     control
         .handle
@@ -141,7 +148,11 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         "the router runs"
     );
     stop_on_signal(control.handle.clone())?;
+    let notifier = Notifier::from_environment();
+    notifier.ready(&control.handle, &format!("{name}({})", config.nickname));
     control.task.await.map_err(LaunchError::new)?;
+    notifier.stopping();
+    gateway.close();
     tracing::info!("the router stopped; devices stay, so containers on this host keep talking");
     Ok(())
 }
@@ -302,7 +313,7 @@ fn start(
     name: PeerName,
     store: Arc<Store>,
     before: &Before<'_>,
-    tap: Tap,
+    (tap, gateway): (Tap, Arc<Gateway>),
     sockets: Sockets,
     listener: TcpListener,
 ) -> Result<Running, LaunchError> {
@@ -364,6 +375,7 @@ fn start(
         tcp: tcp_events,
         epoch,
         tap_name,
+        gateway,
     });
     let inputs = Inputs {
         calls,
