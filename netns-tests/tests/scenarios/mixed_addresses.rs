@@ -182,7 +182,7 @@ fn removal(kinds: &[Kind]) {
         !mesh.is_connected(1, 0)
     });
     match kinds[1] {
-        Kind::Weft => {
+        Kind::Weft | Kind::Sleeve => {
             let said = mesh.weft(1, &["rmpeer", "--yes", &nickname(0)]).ok();
             assert!(said.contains("IPs taken over from h1"), "{said}");
         }
