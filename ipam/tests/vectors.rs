@@ -1,6 +1,8 @@
 //! The recorded vectors of ring, space, election and messages, each decoded, encoded and acted
 //! out.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{address, hex, load, number, peer, range, ring, type_ids};

@@ -51,10 +51,17 @@ pub enum Kind {
     Weaver,
 }
 
+static WEFT: OnceLock<PathBuf> = OnceLock::new();
+
+/// Makes this the program that [`weft`] finds, unless it has been asked before.
+pub fn set_weft(path: PathBuf) {
+    // What is in use stays.
+    let _ = WEFT.set(path);
+}
+
 /// The program that is tested: `WEFT` from the environment, or the one that was built with the
 /// tests.
 pub fn weft() -> PathBuf {
-    static WEFT: OnceLock<PathBuf> = OnceLock::new();
     let find = || {
         if let Some(path) = std::env::var_os("WEFT") {
             return path.into();

@@ -1,6 +1,7 @@
 //! The weft router: everything that touches sockets, devices, clocks and disks.
 
 pub mod cli;
+pub mod cni;
 pub mod config;
 pub mod control;
 pub mod data;

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Only the owner of an entry changes it, and raises its version when it does; the one
-//! exception is a takeover by an administrator. That makes [merging](merge) two copies a matter
+//! exception is a takeover by an administrator. That makes merging two copies a matter
 //! of taking the newer entry for each token.
 //!
 //! Every change is handed back as a list of what was there before, so that a caller can save
@@ -170,10 +170,15 @@ impl Ring {
 
     /// Who owns `address`.
     pub fn owner(&self, address: Address) -> Option<PeerName> {
+        Some(self.entry_of(address)?.peer)
+    }
+
+    /// The entry in whose interval `address` lies.
+    pub fn entry_of(&self, address: Address) -> Option<&Entry> {
         if !self.universe().contains(address) {
             return None;
         }
-        Some(self.entries.get(self.position(address)?)?.peer)
+        self.entries.get(self.position(address)?)
     }
 
     /// The addresses from one token up to the next, in order. Going around the end of the

@@ -5,16 +5,31 @@
 //! of each kind, `WEFT_SIM_FIRST=k` starts at seed k, and `WEFT_SIM_SEED=k` runs one seed and
 //! prints the last `WEFT_SIM_LINES=l` lines of its trace.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods
+)]
+
 mod checks;
+mod drive;
+mod faults;
 mod host;
+mod misuse;
+mod network;
 mod plan;
+mod planted;
+mod scene;
+mod stick;
+mod users;
 mod weave;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use plan::{Plan, Planted};
-use weave::Bug;
+use plan::Plan;
 use world::World;
 
 fn number(name: &str) -> Option<u64> {
