@@ -25,6 +25,7 @@ mod launch;
 pub mod machine;
 mod meddler;
 mod mesh;
+pub mod names;
 mod status;
 mod stranger;
 pub mod wait;

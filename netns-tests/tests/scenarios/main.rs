@@ -16,6 +16,7 @@ mod figures;
 mod host;
 mod hostile;
 mod mtu;
+mod names;
 mod pages;
 mod pair;
 mod refusal;

@@ -7,11 +7,13 @@ mod addresses;
 mod attach;
 mod cni;
 mod demo;
+mod dns;
 mod error;
 mod expose;
 mod launch;
 mod lease;
 mod mesh;
+mod naming;
 mod output;
 mod reset;
 mod router;
@@ -61,6 +63,10 @@ enum Command {
     Ps(attach::PsArgs),
     Expose(expose::ExposeArgs),
     Hide(expose::HideArgs),
+    DnsAdd(dns::DnsAddArgs),
+    DnsRemove(dns::DnsRemoveArgs),
+    DnsLookup(dns::DnsLookupArgs),
+    DnsArgs(dns::DnsArgsArgs),
     Prime(addresses::PrimeArgs),
     Rmpeer(addresses::RmpeerArgs),
     Lease(lease::LeaseArgs),
@@ -95,6 +101,10 @@ pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
         Command::Ps(args) => args.run(&out).await,
         Command::Expose(args) => args.run(&out).await,
         Command::Hide(args) => args.run(&out).await,
+        Command::DnsAdd(args) => args.run().await,
+        Command::DnsRemove(args) => args.run().await,
+        Command::DnsLookup(args) => args.run(&out).await,
+        Command::DnsArgs(args) => args.run(&out).await,
         Command::Prime(args) => args.run().await,
         Command::Rmpeer(args) => args.run(&out).await,
         Command::Lease(args) => args.run(&out).await,

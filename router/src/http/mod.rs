@@ -4,6 +4,7 @@ pub mod client;
 pub(crate) mod ip;
 mod leases;
 pub mod metrics;
+mod names;
 pub mod report;
 pub mod server;
 pub mod status;

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod identity;
+mod names;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -21,10 +22,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 pub use identity::{NameSource, PEER_NAME_KEY};
+pub(crate) use names::EXTERN_OWNER;
 
 use crate::config::{Config, IpamConfig};
 use crate::control::{
-    Addresses, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels,
+    Addresses, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels, name_channels,
 };
 use crate::data::{DataConfig, DataPlane, Snapshot, default_queues};
 use crate::docker;
@@ -107,6 +109,13 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
             .handle
             .call(move |c| drop(c.request_address(found, None)));
         told.await.map_err(LaunchError::new)?;
+    }
+    if config.dns.is_some() {
+        names::restore(&config, &opened.records, &control.handle).await?;
+        tokio::spawn(names::follow_containers(
+            config.bridge.clone(),
+            control.handle.clone(),
+        ));
     }
     for (listener, scope) in http {
         let handle = control.handle.clone();
@@ -326,6 +335,10 @@ fn start(
         let started = addresses::start(config, ipam, name, records, import, seeds, clock)?;
         allocator = Some(Addresses::new(started, saved));
     }
+    let naming = match &config.dns {
+        Some(dns) => Some(names::start(config, dns, name)?),
+        None => None,
+    };
     let tap_name = tap.name().to_owned();
     let data = DataConfig {
         epoch,
@@ -341,6 +354,7 @@ fn start(
         config: Arc::clone(config),
         node,
         addresses: allocator,
+        naming,
         links,
         data,
         store,
@@ -371,10 +385,10 @@ fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConf
             .collect(),
         min_version: config.min_version,
         overlays: vec![Overlay::Sleeve],
-        channels: if config.ipam.is_some() {
-            address_channels()
-        } else {
-            Vec::new()
+        channels: {
+            let addresses = config.ipam.iter().flat_map(|_| address_channels());
+            let names = config.dns.iter().flat_map(|_| name_channels());
+            addresses.chain(names).collect()
         },
         // Zero marks placeholders.
         ..NodeConfig::new(name, &config.nickname, PeerUid(uid.max(1)), seed)

@@ -1,6 +1,6 @@
 //! What is attached to a bridge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -62,6 +62,17 @@ pub fn attached(bridge: &str, proc: &Path) -> Result<Vec<AttachedInterface>, Net
         });
     }
     Ok(all)
+}
+
+/// For whom the interfaces were attached that are on a bridge in the calling thread's namespace.
+pub fn owners(bridge: &str) -> Result<BTreeSet<String>, NetError> {
+    let host = Netlink::open()?;
+    let Some(bridge) = Bridge::find(&host, bridge)? else {
+        return Ok(BTreeSet::new());
+    };
+    let ports = bridge.ports(&host)?;
+    let aliases = ports.iter().filter_map(|port| port.alias.as_deref());
+    Ok(aliases.filter_map(owner_of).collect())
 }
 
 /// The namespaces, as far as they can be found, that veth pairs among `links` lead to.
