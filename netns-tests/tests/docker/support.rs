@@ -97,3 +97,12 @@ pub(crate) fn addresses_inside(namespace: &Namespace) -> Vec<String> {
     let v4 = addresses.iter().filter(|net| net.addr().is_ipv4());
     v4.map(|net| net.addr().to_string()).collect()
 }
+
+/// How long calls of a plugin took, in microseconds, as the log of a router says.
+pub(crate) fn plugin_times(log: &str, call: &str) -> Vec<u64> {
+    let wanted = format!("answered Docker call=\"{call}\" micros=");
+    let times = log.lines().filter_map(|line| line.split_once(&wanted));
+    times
+        .map(|(_, rest)| rest.trim().parse().unwrap())
+        .collect()
+}
