@@ -42,17 +42,14 @@ fn ten_containers_at_once() {
     for round in 0..3 {
         let started: Vec<Child> = names.iter().map(|name| begin(machine, name, &[])).collect();
         started.into_iter().for_each(succeeded);
-        let shown: Vec<String> = names
-            .iter()
-            .map(|name| machine.shown_address(name))
-            .collect();
-        assert_eq!(shown.iter().collect::<BTreeSet<_>>().len(), 10, "{shown:?}");
         let inside = || -> Vec<String> {
             let all = names
                 .iter()
                 .map(|name| addresses_inside(&machine.namespace(name)));
             all.map(|addresses| addresses.join(" ")).collect()
         };
+        let distinct: BTreeSet<String> = inside().into_iter().collect();
+        assert_eq!(distinct.len(), 10, "{distinct:?}");
         if round > 0 {
             // Who they are is known when they have started at the latest.
             wait::until_true("all have the addresses that they had", wait::SOON, || {
@@ -145,8 +142,14 @@ fn killed_while_making_an_endpoint() {
         site.start_router(0, &[]);
         let output = child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{name}: {text}");
-        names.push(name);
+        // Docker calls again, but this engine may then have lost what it wanted to say.
+        assert!(
+            output.status.success() || text.contains("EOF"),
+            "{name}: {text}"
+        );
+        if output.status.success() {
+            names.push(name);
+        }
     }
     let machine = &site.machines[0];
     let addresses: BTreeSet<String> = names
@@ -154,12 +157,16 @@ fn killed_while_making_an_endpoint() {
         .flat_map(|name| addresses_inside(&machine.namespace(name)))
         .collect();
     assert_eq!(addresses.len(), names.len(), "{addresses:?}");
-    let held = site.mesh.get_json(0, "/ip").unwrap();
-    assert_eq!(
-        held["owned"].as_array().unwrap().len(),
-        names.len(),
-        "{held}"
-    );
+    // What a start that failed has left is found out when Docker does not know it either.
+    let held = || {
+        site.mesh.get_json(0, "/ip").unwrap()["owned"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    wait::until_true("nothing is left behind", wait::TIMED_OUT, || {
+        held() == names.len()
+    });
     for name in &names {
         machine.remove(name);
     }

@@ -132,12 +132,9 @@ impl Plugin {
             sockets.push((Socket::weft(path), false));
         }
         if plugin.legacy || plugin.v2 {
-            if !plugin.socket.as_os_str().is_empty() {
-                sockets.push((Socket::weave(&plugin.socket), true));
-            }
-            if !plugin.mesh_socket.as_os_str().is_empty() {
-                sockets.push((Socket::weavemesh(&plugin.mesh_socket), true));
-            }
+            let global = plugin.socket.as_deref().map(Socket::weave);
+            let local = plugin.mesh_socket.as_deref().map(Socket::weavemesh);
+            sockets.extend(global.into_iter().chain(local).map(|socket| (socket, true)));
         }
         sockets
     }

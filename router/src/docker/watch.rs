@@ -96,7 +96,6 @@ impl Plugin {
         if let Err(error) = self.look_at_everything().await {
             tracing::warn!(%error, "what Docker has could not be looked at");
         }
-        tokio::time::sleep(FORGOTTEN_AFTER).await;
         if let Err(error) = self.forget_the_forgotten().await {
             tracing::warn!(%error, "what Docker has forgotten was not cleaned up");
         }
@@ -306,11 +305,13 @@ fn expected_network<'a>(
         });
     }
     // The managed plugin knows nothing of Docker.
-    (config.legacy && !config.v2 && is(&config.mesh_socket)).then_some(NewNetwork {
-        name: "weave",
-        driver,
-        ipam: driver,
-        subnet,
-        options: &[("works.weave.multicast", "true")],
-    })
+    (config.legacy && !config.v2 && config.mesh_socket.as_deref().is_some_and(is)).then_some(
+        NewNetwork {
+            name: "weave",
+            driver,
+            ipam: driver,
+            subnet,
+            options: &[("works.weave.multicast", "true")],
+        },
+    )
 }
