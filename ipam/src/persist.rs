@@ -214,20 +214,24 @@ pub struct Known {
     pub seen: u64,
     /// Whether it handed everything over, or somebody removed it.
     pub gone: bool,
+    /// Whether it is a weft router, as far as is known.
+    pub weft: bool,
     /// Which other router was last to say that it takes this peer over.
     pub taker: PeerName,
 }
 
 pub(crate) fn put_known(out: &mut Vec<u8>, known: &Known) {
     put_u64(out, known.seen);
-    out.push(u8::from(known.gone));
+    out.push(u8::from(known.gone) | u8::from(known.weft) << 1);
     out.extend(known.taker.as_bytes());
 }
 
 fn known(input: &mut Cursor<'_>) -> Result<Known, WireError> {
+    let (seen, flags) = (input.u64()?, input.u8()?);
     Ok(Known {
-        seen: input.u64()?,
-        gone: input.u8()? & 1 != 0,
+        seen,
+        gone: flags & 1 != 0,
+        weft: flags & 2 != 0,
         taker: wire::peer(input)?,
     })
 }

@@ -87,6 +87,8 @@ impl Launch {
                 let mut command = weft_command();
                 command.arg("launch");
                 command.arg("--db-prefix").arg(folder.join(""));
+                // The machine's own Docker is no part of any mesh here.
+                command.arg("--docker-api=");
                 command
             }
             Kind::Weaver => {

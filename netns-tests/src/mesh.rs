@@ -119,7 +119,7 @@ impl Mesh {
     pub fn launch_unnamed(&mut self, host: usize) {
         let member = &self.members[host];
         let mut command = weft_command();
-        command.arg("launch");
+        command.args(["launch", "--docker-api="]);
         command.arg("--db-prefix").arg(member.folder.join(""));
         command.stdin(Stdio::null());
         command.stdout(member.log.try_clone().unwrap());

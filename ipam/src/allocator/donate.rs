@@ -64,10 +64,31 @@ impl Allocator {
     }
 
     fn others_have_space(&self, except: PeerName, wanted: Range) -> bool {
-        let donors = self.state.ring().donors(self.state.us(), wanted);
-        donors
-            .iter()
-            .any(|(peer, _)| *peer != except && self.peers.is_reachable(*peer))
+        self.free_elsewhere(wanted, |peer| {
+            peer != except && self.peers.is_reachable(peer)
+        })
+    }
+
+    /// Whether one of these peers says that addresses are free which a host can have.
+    fn free_elsewhere(&self, within: Range, of: impl Fn(PeerName) -> bool) -> bool {
+        let (us, ring) = (self.state.us(), self.state.ring());
+        let ends = self.ends_of_subnet();
+        // What no host can have is always free, and so always said to be.
+        let idle = |token: Address| {
+            let entries = ends.iter().filter_map(|end| ring.entry_of(*end));
+            entries.filter(|entry| entry.token == token).count() as u32
+        };
+        let mut intervals = ring.intervals();
+        intervals.any(|(range, entry)| {
+            let theirs = entry.peer != us && range.overlaps(&within);
+            theirs && entry.free > 0 && of(entry.peer) && entry.free > idle(entry.token)
+        })
+    }
+
+    /// The network's and the broadcast address, which no host can have.
+    fn ends_of_subnet(&self) -> [Address; 2] {
+        let range = self.default_subnet().range();
+        [range.start, Address::new(range.end.get().saturating_sub(1))]
     }
 
     /// Ends the lease of ours in `within` that nobody has used for longest, so that its address
@@ -120,9 +141,11 @@ impl Allocator {
     /// that know nothing of leases ask only those who say that they have something to give.
     pub(super) fn report_free(&mut self) {
         let us = self.state.us();
-        let ring = self.state.ring();
-        let others = ring.entries.iter().any(|e| e.peer != us && e.free > 0);
-        let short = !others && self.state.space().free_ranges().is_empty();
+        let free = self.state.space().free_ranges();
+        let ends = self.ends_of_subnet();
+        let idle = ends.iter().filter(|end| free.contains(**end)).count() as u32;
+        let universe = self.state.ring().universe();
+        let short = free.len() <= idle && !self.free_elsewhere(universe, |_| true);
         self.state.report_free(|leases, range| {
             if !short {
                 return 0;

@@ -38,6 +38,7 @@ impl Allocator {
                     };
                     self.on_state(source, state);
                     self.asks.answered(from);
+                    self.note_kept_strays(from);
                     self.retry = true;
                 }
                 Ok(Unicast::Unknown(kind)) => {

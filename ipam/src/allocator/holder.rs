@@ -340,8 +340,7 @@ impl Allocator {
     /// Changes a lease, and tells the others.
     pub(super) fn write_lease(&mut self, key: &Arc<LeaseKey>, lease: Lease) {
         self.state.set_lease(key, Some(lease));
-        self.leases
-            .changed(key, self.clock.now, self.peers.reachable().count());
+        self.leases.changed(key, self.clock.now);
         self.retry = true;
     }
 

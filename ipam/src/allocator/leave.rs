@@ -130,10 +130,25 @@ impl Allocator {
             let Some(owner) = self.state.ring().owner(address).filter(|o| *o != us) else {
                 continue;
             };
-            let asked = self.ask_for_space(owner, Range::single(address));
-            if asked == Asked::Denied {
+            if self.ask_for_space(owner, Range::single(address)) == Asked::Denied {
                 self.alarm(Alarm::Duplicate { address, id, owner });
             }
+        }
+    }
+
+    /// A peer sent its ring, after which a denial of it is final: it keeps what is in use here.
+    pub(super) fn note_kept_strays(&mut self, by: PeerName) {
+        let (now, asks, ring) = (self.clock.now, &self.asks, self.state.ring());
+        let kept: Vec<(Address, String)> = self
+            .state
+            .strays()
+            .filter(|(address, _)| ring.owner(*address) == Some(by))
+            .filter(|(address, _)| asks.is_denied(by, Range::single(*address), now))
+            .map(|(address, holding)| (address, holding.id.clone()))
+            .collect();
+        for (address, id) in kept {
+            let owner = by;
+            self.alarm(Alarm::Duplicate { address, id, owner });
         }
     }
 }

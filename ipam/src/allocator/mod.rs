@@ -64,6 +64,8 @@ const TICK: Duration = Duration::from_secs(5);
 const LINK_HOLD: Duration = Duration::from_secs(1);
 /// After this time no message is still under way: whoever sent it may be gone for so long.
 const MESSAGE_LIFETIME: Duration = Duration::from_secs(60);
+/// A weft router shows that it is one within this time after it came into reach.
+const WEFT_SILENT_MAX: Duration = Duration::from_secs(200);
 /// How long the addresses of a dead container are kept, in case it is started again.
 const DEAD_CONTAINER_KEPT: Duration = Duration::from_secs(30);
 /// How often leases are looked at that may have outlived their retention.
@@ -182,6 +184,10 @@ impl Allocator {
     }
 
     fn start(&mut self) {
+        let known = self.state.known().iter();
+        for (peer, _) in known.filter(|(_, known)| known.weft) {
+            self.peers.was_weft(*peer);
+        }
         self.watch_strays();
         if !self.state.ring().is_empty() {
             return;
@@ -393,6 +399,7 @@ impl Allocator {
         self.release_links(|link| link.until <= now);
         if self.tick_at <= now {
             self.tick_at = now + TICK;
+            self.peers.forget_weft(WEFT_SILENT_MAX, now);
             self.asks.forget_old(now);
             self.lease_asks.forget_old(now);
             self.release_dead();
@@ -443,13 +450,16 @@ impl Allocator {
     }
 
     /// Notes whom we have met, with the day, so that a takeover can wait for them.
-    fn note_known(&mut self) {
+    pub(super) fn note_known(&mut self) {
         let day = 24 * 60 * 60;
         let wall = self.clock.wall;
         let known = self.state.known();
         let stale = |peer: &PeerName| {
             let known = known.get(peer);
-            known.is_none_or(|known| known.gone || wall.abs_diff(known.seen) > day)
+            known.is_none_or(|known| {
+                let weft = self.peers.is_weft(*peer);
+                known.gone || known.weft != weft || wall.abs_diff(known.seen) > day
+            })
         };
         let fresh: Vec<PeerName> = self
             .peers
@@ -459,6 +469,7 @@ impl Allocator {
         for peer in fresh {
             let known = Known {
                 seen: wall,
+                weft: self.peers.is_weft(peer),
                 ..Known::default()
             };
             self.state.set_known(peer, Some(known));

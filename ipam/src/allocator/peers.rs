@@ -1,6 +1,7 @@
 //! Who there is in the mesh: who can be reached, and who is a weft router.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use proto::types::{PeerName, Time};
 
@@ -15,10 +16,15 @@ pub(super) struct Peers {
     us: PeerName,
     /// Each peer, and whether it is reachable.
     seen: BTreeMap<PeerName, bool>,
+    /// Since when each reachable peer is so.
+    came: BTreeMap<PeerName, Time>,
     /// When each peer that was once reachable was so for the last time.
     lost: BTreeMap<PeerName, Time>,
     nicknames: BTreeMap<PeerName, String>,
+    /// Who was a weft router when it was last in reach.
     weft: BTreeSet<PeerName>,
+    /// Who has shown to be one since it came into reach.
+    greeted: BTreeSet<PeerName>,
     started: Time,
 }
 
@@ -36,9 +42,11 @@ impl Peers {
         Peers {
             us,
             seen: BTreeMap::new(),
+            came: BTreeMap::new(),
             lost: BTreeMap::new(),
             nicknames: BTreeMap::from([(us, nickname.to_owned())]),
             weft: BTreeSet::new(),
+            greeted: BTreeSet::new(),
             started: now,
         }
     }
@@ -53,6 +61,7 @@ impl Peers {
             }
             if peer.reachable && !self.is_reachable(peer.name) {
                 change.came.push(peer.name);
+                self.came.insert(peer.name, now);
                 self.lost.remove(&peer.name);
             }
             if !peer.nickname.is_empty() {
@@ -63,6 +72,8 @@ impl Peers {
         for (name, before) in &self.seen {
             if *before && seen.get(name) != Some(&true) {
                 change.went.push(*name);
+                self.came.remove(name);
+                self.greeted.remove(name);
                 self.lost.insert(*name, now);
             }
         }
@@ -114,9 +125,41 @@ impl Peers {
         self.reachable().filter(|peer| self.is_weft(*peer))
     }
 
-    /// Notes that the peer is a weft router; whether that is news.
+    /// Notes that the peer is a weft router; whether that is news, at least since it came into
+    /// reach.
     pub(super) fn set_weft(&mut self, peer: PeerName) -> bool {
-        peer != self.us && self.weft.insert(peer)
+        if peer == self.us {
+            return false;
+        }
+        self.weft.insert(peer);
+        self.greeted.insert(peer)
+    }
+
+    /// Notes that the peer was a weft router when it was in reach before.
+    pub(super) fn was_weft(&mut self, peer: PeerName) {
+        self.weft.insert(peer);
+    }
+
+    /// Reachable peers of which it is not known what they are since they came.
+    pub(super) fn strangers(&self) -> impl Iterator<Item = PeerName> + '_ {
+        self.reachable().filter(|peer| !self.greeted.contains(peer))
+    }
+
+    /// Whether the peer is in reach, and has been so for this long.
+    pub(super) fn is_reachable_for(&self, peer: PeerName, time: Duration, now: Time) -> bool {
+        self.came.get(&peer).is_some_and(|came| *came + time <= now)
+    }
+
+    /// Takes weft routers that did not show to be such for this long, though in reach, for routers
+    /// of the original that run in their place.
+    pub(super) fn forget_weft(&mut self, time: Duration, now: Time) {
+        let silent: Vec<PeerName> = self
+            .strangers()
+            .filter(|peer| self.is_weft(*peer) && self.is_reachable_for(*peer, time, now))
+            .collect();
+        for peer in silent {
+            self.weft.remove(&peer);
+        }
     }
 
     /// When we were started.

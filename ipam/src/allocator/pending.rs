@@ -294,6 +294,10 @@ impl Asks {
         }
     }
 
+    pub(super) fn is_denied(&self, peer: PeerName, range: Range, now: Time) -> bool {
+        self.state(peer, range, now) == Some(Asked::Denied)
+    }
+
     fn sent(&mut self, peer: PeerName, range: Range, now: Time) -> Asked {
         let ask = Ask {
             at: now,

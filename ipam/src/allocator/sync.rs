@@ -14,7 +14,8 @@ use super::{Allocator, Channel, Delivery, Incoming, Output};
 use crate::leases::wire::{ENTRIES_PER_MESSAGE, Hello, Message};
 use crate::leases::{BUCKETS, LeaseEntry, LeaseKey, LeaseState, key_hash};
 
-/// Changes of leases are collected for this long, and ...
+/// A change of a lease is sent at once, unless others were just sent: then changes are collected
+/// until this long after those, and ...
 const PUSH_DELAY: Duration = Duration::from_millis(20);
 /// ... this much longer for each peer in reach, as each gets them by a message of its own.
 const PUSH_DELAY_PER_PEER: Duration = Duration::from_micros(500);
@@ -38,6 +39,8 @@ pub(super) struct Replication {
     /// What changed here and was not sent yet.
     changed: BTreeSet<Arc<LeaseKey>>,
     push_at: Option<Time>,
+    /// When further changes may be sent.
+    next_push: Time,
     hello_at: Option<Time>,
     hello_again: Duration,
     /// With whom tables are being compared, and since when.
@@ -53,6 +56,7 @@ impl Replication {
         Replication {
             changed: BTreeSet::new(),
             push_at: None,
+            next_push: now,
             hello_at: None,
             hello_again: HELLO_AGAIN,
             comparing: None,
@@ -66,11 +70,9 @@ impl Replication {
     }
 
     /// Notes a change of ours, to be sent together with others.
-    pub(super) fn changed(&mut self, key: &Arc<LeaseKey>, now: Time, peers: usize) {
+    pub(super) fn changed(&mut self, key: &Arc<LeaseKey>, now: Time) {
         self.changed.insert(Arc::clone(key));
-        let peers = u32::try_from(peers).unwrap_or(u32::MAX);
-        let delay = PUSH_DELAY + PUSH_DELAY_PER_PEER.saturating_mul(peers);
-        self.push_at.get_or_insert(now + delay);
+        self.push_at.get_or_insert(now.max(self.next_push));
     }
 
     /// Others came into reach: they are greeted, and may know more than we do.
@@ -159,6 +161,7 @@ impl Allocator {
 
     fn weft_seen(&mut self, peer: PeerName) {
         if self.peers.set_weft(peer) {
+            self.note_known();
             self.release_links(|link| link.neighbour == peer);
             self.retry = true;
         }
@@ -297,7 +300,7 @@ impl Allocator {
                 channel: Channel::Leases,
                 payload,
             });
-            let strangers = self.peers.reachable().any(|peer| !self.peers.is_weft(peer));
+            let strangers = self.peers.strangers().next().is_some();
             let again = self.leases.hello_again;
             self.leases.hello_at = strangers.then_some(now + again);
             self.leases.hello_again = (again * 2).min(HELLO_AGAIN_MAX);
@@ -316,6 +319,9 @@ impl Allocator {
             })
             .collect();
         let peers: Vec<PeerName> = self.peers.weft_in_reach().collect();
+        let count = u32::try_from(peers.len()).unwrap_or(u32::MAX);
+        let delay = PUSH_DELAY + PUSH_DELAY_PER_PEER.saturating_mul(count);
+        self.leases.next_push = self.clock.now + delay;
         for part in entries.chunks(ENTRIES_PER_MESSAGE) {
             let message = Message::Entries {
                 leases: part.to_vec(),

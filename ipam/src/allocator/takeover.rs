@@ -420,7 +420,14 @@ impl Allocator {
     }
 
     /// A ring came. One that came so late was also made late enough.
+    ///
+    /// A weft router may take the same peer over, which its ring does not say: only its answer
+    /// to our question counts.
     pub(super) fn heard_ring(&mut self, source: Source) {
+        let (peer, now) = (source.via, self.clock.now);
+        if self.peers.is_weft(peer) || !self.peers.is_reachable_for(peer, MESSAGE_LIFETIME, now) {
+            return;
+        }
         let at = self.clock.now.as_micros();
         let lifetime = MESSAGE_LIFETIME.as_micros() as u64;
         if let Some(at) = at.checked_sub(lifetime) {

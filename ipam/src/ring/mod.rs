@@ -170,10 +170,15 @@ impl Ring {
 
     /// Who owns `address`.
     pub fn owner(&self, address: Address) -> Option<PeerName> {
+        Some(self.entry_of(address)?.peer)
+    }
+
+    /// The entry in whose interval `address` lies.
+    pub fn entry_of(&self, address: Address) -> Option<&Entry> {
         if !self.universe().contains(address) {
             return None;
         }
-        Some(self.entries.get(self.position(address)?)?.peer)
+        self.entries.get(self.position(address)?)
     }
 
     /// The addresses from one token up to the next, in order. Going around the end of the

@@ -76,6 +76,8 @@ pub(crate) enum Asked {
     Reset,
     /// Something that must be done, however often it fails.
     Must(Request),
+    /// A step of a scene, which looks at the answer itself.
+    Scene,
     /// Anything whose answer is not looked at closely.
     Other,
 }

@@ -54,7 +54,7 @@ pub(crate) enum Planted {
     ForgetsAddresses,
     /// Received entries of the ring are taken whatever their version.
     NoVersionCheck,
-    /// The operator removes a host that lives.
+    /// The operator removes hosts that live, so that two may own the same.
     RemovesLiving,
 }
 

@@ -269,6 +269,14 @@ impl Weave {
         self.finish();
     }
 
+    /// Takes over what another owns: `rmpeer`.
+    pub(crate) fn take_over(&mut self, lost: PeerName) {
+        self.ring.transfer(lost, self.name);
+        self.ring_updated();
+        self.finish();
+        self.out.push(Out::Broadcast);
+    }
+
     /// The process ends and is started again; what it saved is there, requests are not.
     pub(crate) fn restart(&mut self) {
         for (id, _) in std::mem::take(&mut self.waiting) {

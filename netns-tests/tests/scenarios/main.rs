@@ -7,6 +7,7 @@
     reason = "tests fail by panicking, and print what they measured"
 )]
 
+mod cni;
 mod commands;
 mod demo;
 mod discovery;

@@ -92,7 +92,7 @@ async fn hand_over(client: &Client, out: &Output) -> Result<bool, CliError> {
         Ok(answer) if answer.status.as_u16() == 404 => Ok(true),
         Ok(answer) => {
             answer.ok()?;
-            out.line("gave the addresses of this host to another peer")?;
+            out.line("gave the addresses of this host to another peer, if there is one")?;
             tokio::time::sleep(HAND_OVER_TIME).await;
             Ok(true)
         }

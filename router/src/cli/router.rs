@@ -47,6 +47,11 @@ pub(crate) struct Router {
 }
 
 impl RouterArgs {
+    /// The address as it was given.
+    pub(crate) fn address(&self) -> &str {
+        &self.http_addr
+    }
+
     pub(crate) fn router(&self) -> Result<Router, CliError> {
         let time_max = config::duration(&self.timeout)
             .map_err(|error| CliError::usage(format!("--timeout: {error}")))?;

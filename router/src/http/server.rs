@@ -107,7 +107,7 @@ pub(super) type Answer = Result<Response, Refusal>;
 
 /// A refused request: the status, and a line that says why.
 #[derive(Debug)]
-pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 
 impl Refusal {
     /// The request is wrong.

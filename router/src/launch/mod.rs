@@ -29,6 +29,7 @@ use crate::control::{
     Addresses, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels, name_channels,
 };
 use crate::data::{DataConfig, DataPlane, Snapshot, default_queues};
+use crate::docker;
 use crate::http::server::{Listener, Scope};
 use crate::lock::RouterLock;
 use crate::net::arp::NeighbourTiming;
@@ -92,6 +93,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         records: &opened.records,
         import: import.as_ref(),
     };
+    let kept = Arc::clone(&store);
     let control = start(&config, name, store, &before, tap, sockets, listener)?;
     let targets = remembered_targets(&config, &before);
     control
@@ -123,6 +125,10 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
             }
         });
     }
+    let activated = crate::sys::activation::listeners();
+    let records = &opened.records;
+    docker::start(&config, &control.handle, &kept, records, activated).await;
+    drop(kept);
     tracing::info!(
         port = config.port,
         encryption = config.password.is_some(),

@@ -109,7 +109,7 @@ fn outside_peer(link: &Link) -> Option<(NamespaceNumber, crate::net::netlink::Li
     Some((peer.namespace?, peer.index))
 }
 
-fn owner_of(alias: &str) -> Option<String> {
+pub(super) fn owner_of(alias: &str) -> Option<String> {
     let rest = alias.strip_prefix(ALIAS)?;
     rest.strip_prefix(' ').map(str::to_owned)
 }

@@ -9,6 +9,7 @@
 //! The host end carries an alias that says for whom it was made ([`AttachRequest::owner`]), so a
 //! router that starts again knows whose addresses it finds.
 
+pub mod endpoint;
 mod listing;
 mod veth;
 
@@ -279,6 +280,34 @@ pub fn detach(request: &DetachRequest<'_>) -> Result<Detached, NetError> {
         Err(error) if !nft::is_unsupported(&error) => Err(error),
         _ => Ok(detached),
     }
+}
+
+/// What is attached to a namespace under one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundInterface {
+    /// The end of the pair on the bridge.
+    pub host_interface: String,
+    /// The MAC address of the interface in the namespace.
+    pub mac: Option<Mac>,
+    /// Whether both ends are switched on.
+    pub up: bool,
+    /// Its addresses.
+    pub addresses: Vec<Ipv4Net>,
+}
+
+/// Looks for the interface that [`detach`] would take away. One that leads elsewhere is an error.
+pub fn find(request: &DetachRequest<'_>) -> Result<Option<FoundInterface>, NetError> {
+    let host = Netlink::open()?;
+    let inside = request.target.netlink()?;
+    let Some(pair) = veth::find(&host, &inside, request)? else {
+        return Ok(None);
+    };
+    Ok(Some(FoundInterface {
+        host_interface: pair.host.name,
+        mac: pair.inside.mac,
+        up: pair.host.up && pair.inside.up,
+        addresses: ipv4_networks(&inside.addresses_of(pair.inside.index)?),
+    }))
 }
 
 /// Deleting the first address of a subnet deletes the others of that subnet too, unless this is
