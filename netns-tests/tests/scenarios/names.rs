@@ -675,6 +675,51 @@ fn with_the_port_taken() {
     assert!(!mesh.get(0, "/status").unwrap().contains("Warning"));
 }
 
+/// A host's own resolver on a loopback address, as most hosts have, is in nobody's way, and is
+/// asked for other names.
+#[test]
+fn beside_a_resolver_of_the_host() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft]);
+    let own = Ipv4Addr::new(127, 0, 0, 53);
+    names::serve(mesh.namespace(0), own, Manner::Talkative(190));
+    let file = mesh.folder(0).join("resolv.conf");
+    std::fs::write(&file, format!("nameserver {own}\n")).unwrap();
+    mesh.launch(
+        0,
+        &Launch::new()
+            .with("--resolv-conf")
+            .with(&file.display().to_string()),
+    );
+    mesh.weft(0, &["dns-add", "192.0.2.5", "-h", "ldap"]).ok();
+    wait_for_name(&mesh, &[0], "ldap", &[Ipv4Addr::new(192, 0, 2, 5)]);
+    let page = mesh.get(0, "/status").unwrap();
+    assert!(
+        page.contains("(UDP), only on 127.0.0.1:53: Address already in use"),
+        "{page}"
+    );
+    let host = mesh.namespace(0);
+    let reply = ask(host, "www.example.com", rtype::A, Way::Any).unwrap();
+    assert_eq!(reply.addresses.len(), 190);
+
+    // Addresses that come later are listened on as well.
+    mesh.weft(0, &["expose", "10.99.1.250/16"]).ok();
+    let at_bridge = |way| ask_at(host, (ip(0, 250), 53).into(), "ldap", rtype::A, way);
+    for way in [Way::PlainUdp, Way::Tcp] {
+        let reply = wait::until("it listens there", wait::SOON, || at_bridge(way).ok());
+        assert_eq!(reply.addresses, [IpAddr::from([192, 0, 2, 5])]);
+    }
+    let web = Process::start(&mesh, 0, "web");
+    let said = mesh.weft(0, &["attach", "10.99.1.1/16", &web.pid()]);
+    assert_eq!(said.stderr, "");
+    assert!(web.resolv_conf().contains("nameserver 10.99.1.250\n"));
+    assert!(web.look_up(&mesh, 0, "ldap").contains("192.0.2.5"));
+    mesh.weft(0, &["hide"]).ok();
+    wait::until_true("it is left", wait::SOON, || {
+        !mesh.get(0, "/status").unwrap().contains("10.99.1.250")
+    });
+}
+
 /// A router without names has none of it, and passes on what others say.
 #[test]
 fn turned_off() {
