@@ -20,11 +20,16 @@ pub(crate) struct Site {
 /// One scenario at a time: engines take much of a small machine.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Waits until no other scenario runs.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Site {
     /// So many hosts, their routers started with these flags.
     #[track_caller]
     pub(crate) fn new(count: usize, flags: &[&str]) -> Site {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turn();
         let mesh = Mesh::new(&vec![Kind::Weft; count]);
         let mut machines: Vec<Machine> = (0..count).map(|h| Machine::new(&mesh, h)).collect();
         for machine in &mut machines {
@@ -107,6 +112,17 @@ pub(crate) fn interfaces(namespace: &Namespace) -> Vec<Link> {
     let mut links = namespace.netlink().unwrap().links().unwrap();
     links.retain(|link| link.name.starts_with("ethwe"));
     links
+}
+
+/// The address of the interface that `weft attach` makes.
+pub(crate) fn attached(namespace: &Namespace) -> Option<Ipv4Addr> {
+    let netlink = namespace.netlink().unwrap();
+    let link = netlink.link("ethwe").unwrap()?;
+    let addresses = netlink.addresses_of(link.index).unwrap();
+    addresses.iter().find_map(|net| match net.addr() {
+        std::net::IpAddr::V4(address) => Some(address),
+        std::net::IpAddr::V6(_) => None,
+    })
 }
 
 /// How long calls of a plugin took, in microseconds, as the log of a router says.
