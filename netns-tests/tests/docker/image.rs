@@ -8,17 +8,9 @@ use netns_tests::{Kind, Machine, Mesh, needs_docker, nickname, peer_name, wait};
 
 use crate::support::{attached, must_reach};
 
-/// The static binary: what `WEFT_STATIC` names, or what was built by the script for it.
+/// The static binary, from the environment.
 fn static_weft() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("WEFT_STATIC") {
-        return Some(path.into());
-    }
-    let folder = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    let target = netns_tests::weft().parent()?.parent()?.join(folder);
-    let mut built = ["release", "debug"]
-        .map(|profile| target.join(profile).join("weft"))
-        .into_iter();
-    built.find(|path| path.exists())
+    std::env::var_os("WEFT_STATIC").map(PathBuf::from)
 }
 
 /// Makes an image of our program alone; one that is not static brings its libraries along.
@@ -29,10 +21,8 @@ fn import(machine: &Machine, folder: &Path) {
     if let Some(weft) = static_weft() {
         std::fs::copy(weft, root.join("weft")).unwrap();
     } else {
-        skips::skip(
-            "the image with the static binary",
-            "packaging/image.sh --dev --binary, built",
-        );
+        let needs = "WEFT_STATIC=/path/to/what/packaging/image.sh/--binary/builds";
+        skips::skip("the image of the static binary alone", needs);
         copy_program(&netns_tests::weft(), &root);
         std::fs::copy(netns_tests::weft(), root.join("weft")).unwrap();
     }

@@ -125,11 +125,15 @@ pub(crate) fn attached(namespace: &Namespace) -> Option<Ipv4Addr> {
     })
 }
 
-/// How long calls of a plugin took, in microseconds, as the log of a router says.
-pub(crate) fn plugin_times(log: &str, call: &str) -> Vec<u64> {
-    let wanted = format!("answered Docker call=\"{call}\" micros=");
-    let times = log.lines().filter_map(|line| line.split_once(&wanted));
-    times
-        .map(|(_, rest)| rest.trim().parse().unwrap())
+/// The numbers that follow a marker in a log.
+pub(crate) fn times(log: &str, marker: &str) -> Vec<u64> {
+    let after = log.lines().filter_map(|line| line.split_once(marker));
+    let digits = |text: &str| {
+        text.split(|c: char| !c.is_ascii_digit())
+            .next()
+            .map(str::to_owned)
+    };
+    after
+        .filter_map(|(_, rest)| digits(rest)?.parse().ok())
         .collect()
 }
