@@ -83,7 +83,7 @@ impl Launch {
         log: &File,
     ) -> Command {
         let mut command = match kind {
-            Kind::Weft => {
+            Kind::Weft | Kind::Sleeve => {
                 let mut command = weft_command();
                 command.arg("launch");
                 command.arg("--db-prefix").arg(folder.join(""));
@@ -91,6 +91,9 @@ impl Launch {
                 let mut given = self.arguments.iter();
                 if !given.any(|argument| argument.starts_with("--docker-api")) {
                     command.arg("--docker-api=");
+                }
+                if kind == Kind::Sleeve {
+                    command.args(["--overlays", "sleeve"]);
                 }
                 command
             }

@@ -10,6 +10,8 @@
 //! events, on the loop's own thread.
 
 mod addresses;
+mod facts;
+mod gateway;
 mod handle;
 mod links;
 mod names;
@@ -20,12 +22,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use proto::native::Report;
 use proto::node::{ConnSecret, Event, Level, Node, Output};
 use proto::sleeve::{LinkId, Special};
 use proto::types::{ConnId, Time};
 use tokio::sync::mpsc;
 
 pub use addresses::{Addresses, RECORD_PREFIX, Saved, channels as address_channels};
+pub use gateway::{stored_exposures, watch as watch_gateway};
 pub use handle::{Call, Handle, Stopped};
 pub use links::{FOREIGN_BURST_PACKETS, Links};
 pub use names::{NamesError, Naming, SavedName, channels as name_channels};
@@ -33,6 +37,7 @@ pub use targets::resolve;
 
 use crate::config::Config;
 use crate::data::{DataEvent, DataPlane, Events, SpecialError};
+use crate::net::expose::Gateway;
 use crate::store::{Change, Store};
 use crate::tcp::{self, Pump, TcpEvent, TcpEvents};
 use targets::Targets;
@@ -60,6 +65,9 @@ pub struct Control {
     epoch: Instant,
     targets: Targets,
     tap_name: String,
+    /// The host's own addresses and rules.
+    pub gateway: Arc<Gateway>,
+    exposures_saved: Option<u64>,
     swept: Instant,
     stopping: bool,
 }
@@ -98,6 +106,8 @@ pub struct Parts {
     pub epoch: Instant,
     /// The name of the TAP device.
     pub tap_name: String,
+    /// The host's own addresses and rules.
+    pub gateway: Arc<Gateway>,
 }
 
 impl Control {
@@ -116,6 +126,8 @@ impl Control {
             epoch: parts.epoch,
             targets: Targets::default(),
             tap_name: parts.tap_name,
+            gateway: parts.gateway,
+            exposures_saved: None,
             swept: parts.epoch,
             stopping: false,
         }
@@ -129,6 +141,7 @@ impl Control {
     /// Runs until somebody calls [`Control::stop`].
     pub async fn run(mut self, mut inputs: Inputs, handle: Handle) {
         self.targets.attach(handle);
+        self.follow_leases();
         while !self.stopping {
             self.act();
             let wake = self.next_wake();
@@ -236,6 +249,18 @@ impl Control {
             } => {
                 self.node.handle_special(now, link, from, special);
             }
+            DataEvent::Report {
+                link,
+                epoch,
+                report,
+                bytes,
+                at,
+            } => {
+                // Its time of arrival, so that what waited here does not count as round trip.
+                self.node
+                    .handle_report(at.min(now), link, epoch, report, bytes);
+            }
+            DataEvent::LinkMoved { link, from } => self.node.handle_moved(now, link, from),
             DataEvent::TooBig { link, path_mtu } => {
                 self.node.handle_too_big(now, link, path_mtu as usize);
             }
@@ -294,9 +319,19 @@ impl Control {
                 self.publish();
             }
             Output::LinkUpdated { link, path } => self.links.update(link, path),
+            Output::LinkKeys { link, keys } => {
+                self.links.set_keys(link, keys);
+                // What is sent next tells the peer that it may use them.
+                self.publish();
+            }
             Output::LinkRemoved { link } => self.links.remove(link),
             Output::LinkOrder { peer, links } => self.links.set_order(peer, links),
             Output::Special { link, special } => self.send_special(link, special),
+            Output::Report {
+                link,
+                report,
+                bytes,
+            } => self.send_report(link, &report, bytes),
             Output::Routes(routes) => {
                 let now = self.now();
                 for slot in self.links.set_routes(now, routes) {
@@ -361,6 +396,20 @@ impl Control {
         }
     }
 
+    fn send_report(&mut self, link: LinkId, report: &Report, bytes: usize) {
+        let Some(native) = self.links.native(link) else {
+            return;
+        };
+        match self.data.send_report(&native, report, bytes) {
+            Ok(()) | Err(SpecialError::NoAddress) => {}
+            Err(SpecialError::TooBig(path_mtu)) => {
+                let now = self.now();
+                self.node.handle_too_big(now, link, path_mtu as usize);
+            }
+            Err(error) => tracing::debug!(%link, bytes, %error, "a report was not sent"),
+        }
+    }
+
     fn save_targets(&mut self, texts: Vec<String>) {
         let value = serde_json::to_vec(&texts).unwrap_or_default();
         let change = Change {
@@ -377,14 +426,19 @@ impl Control {
 
 /// Fresh secrets for one connection; without randomness there can be none.
 fn secret() -> Option<ConnSecret> {
-    let mut bytes = [0; 40];
+    let mut bytes = [0; 72];
     if let Err(error) = getrandom::fill(&mut bytes) {
         tracing::error!(%error, "the system gives no random bytes, a connection was refused");
         return None;
     }
-    let (key, id) = bytes.split_first_chunk::<32>()?;
+    let (key, rest) = bytes.split_first_chunk::<32>()?;
+    let (native, id) = rest.split_first_chunk::<32>()?;
     let conn_id = u64::from_ne_bytes(*id.first_chunk()?);
-    Some(ConnSecret { key: *key, conn_id })
+    Some(ConnSecret {
+        key: *key,
+        native: *native,
+        conn_id,
+    })
 }
 
 fn log(event: &Event) {

@@ -56,6 +56,11 @@ pub enum NamesError {
     Refused(Vec<(String, AddError)>),
 }
 
+fn words(addresses: &[SocketAddr]) -> String {
+    let words = addresses.iter().map(SocketAddr::to_string);
+    words.collect::<Vec<_>>().join(", ")
+}
+
 fn list(refused: &[(String, AddError)]) -> String {
     let texts = refused.iter().map(|(name, why)| format!("{name}: {why}"));
     texts.collect::<Vec<_>>().join("; ")
@@ -214,13 +219,17 @@ impl Control {
         let status = status.borrow();
         let failed = [("UDP", &status.udp), ("TCP", &status.tcp)];
         let failed = failed.into_iter().filter_map(|(transport, listening)| {
-            let Listening::Failed(error) = listening else {
-                return None;
-            };
-            Some(format!(
-                "not listening on {address} ({transport}): {error}; trying again. \
-                 --dns-listen-address takes another address"
-            ))
+            const WAY: &str = "--dns-listen-address chooses an address";
+            match listening {
+                Listening::Failed(error) => Some(format!(
+                    "not listening on {address} ({transport}): {error}; trying again. {WAY}"
+                )),
+                Listening::OnSome(on, error) => Some(format!(
+                    "not listening on {address} ({transport}), only on {}: {error}. {WAY}",
+                    words(on)
+                )),
+                Listening::Starting | Listening::On(_) => None,
+            }
         });
         let clocks = naming
             .names
@@ -419,15 +428,17 @@ impl Handle {
     pub async fn dns_resolvers(&self) -> Result<Vec<Ipv4Addr>, NamesError> {
         let asked = self.call(|control| {
             let status = control.naming.as_ref()?.server.status();
-            let listening = matches!(status.borrow().udp, Listening::On(_));
-            let config = Arc::clone(&control.config);
-            Some((control.dns_address().filter(|_| listening), config))
+            let listening = status.borrow().udp.clone();
+            Some((listening, Arc::clone(&control.config)))
         });
-        let (listen, config) = asked.await?.ok_or(NamesError::Off)?;
-        let Some(listen) = listen else {
-            return Ok(Vec::new());
+        let (listening, config) = asked.await?.ok_or(NamesError::Off)?;
+        let on = match listening {
+            Listening::On(address) => vec![address],
+            // Those of the bridges, in their order.
+            Listening::OnSome(addresses, _) => addresses,
+            Listening::Starting | Listening::Failed(_) => return Ok(Vec::new()),
         };
-        blocking(move || resolver::addresses(listen, &config.bridge, &config.docker_bridge))
+        blocking(move || resolver::addresses(&on, &config.bridge, &config.docker_bridge))
             .await
             .map_err(NamesError::Unknown)
     }
@@ -442,4 +453,45 @@ pub fn channels() -> Vec<String> {
 fn wall() -> UnixSecs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     UnixSecs(since.map_or(0, |since| since.as_secs().cast_signed()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::names::BadEntry;
+
+    use super::*;
+
+    #[test]
+    fn saved_names_are_read_back() {
+        let name = SavedName {
+            container: "weave:extern".to_owned(),
+            address: Ipv4Addr::new(10, 7, 0, 5),
+            hostname: "db.weave.local.".to_owned(),
+        };
+        let kept = name.change(true);
+        let value = kept.value.clone().unwrap();
+        let records = [
+            (b"ipam/x".to_vec(), Vec::new()),
+            (kept.key.clone(), value),
+            (b"names/c\0nowhere\0x.".to_vec(), Vec::new()),
+            (b"names/c\x0010.7.0.5\0x.\0more".to_vec(), Vec::new()),
+            (b"names/\xff".to_vec(), Vec::new()),
+        ];
+        let mut read = SavedName::all(&records);
+        assert_eq!((read.next().as_ref(), read.next()), (Some(&name), None));
+        let gone = name.change(false);
+        assert_eq!((gone.key, gone.value), (kept.key, None));
+    }
+
+    #[test]
+    fn every_refused_name_is_told() {
+        let refused = [
+            ("x.example.com.".to_owned(), AddError::OutsideDomain),
+            ("a b".to_owned(), AddError::Bad(BadEntry::Hostname)),
+        ];
+        assert_eq!(
+            NamesError::Refused(refused.into()).to_string(),
+            "x.example.com.: name lies outside the domain; a b: invalid hostname"
+        );
+    }
 }

@@ -20,7 +20,7 @@ const POINTERS_MAX: usize = 64;
 /// How to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Over UDP with room for [`UDP_BYTES`], and over TCP if the answer is cut.
+    /// Over UDP with room for 1232 bytes, and over TCP if the answer is cut.
     Any,
     /// Over UDP alone, without EDNS.
     PlainUdp,
@@ -220,6 +220,25 @@ mod tests {
             b"\xc0",
         ] {
             assert_eq!(name_at(loops, 0), None, "{loops:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn answers_of_any_bytes_are_read_or_refused(
+            bytes in proptest::collection::vec(0u8.., 0..64),
+            counts in 0u8..4,
+        ) {
+            let mut response = vec![0, 7, 0x81, 0x80, 0, 1, 0, counts, 0, 0, 0, 0];
+            response.extend(b"\x01a\x00\x00\x01\x00\x01\xc0\x0c\x00\x01\x00\x01\0\0\0\x01\x00\x04\x0a\x07\0\x01");
+            let whole = read(&response[..12 + 7 + 16]);
+            if counts == 1 {
+                proptest::prop_assert_eq!(whole.unwrap().addresses, [IpAddr::from([10, 7, 0, 1])]);
+            }
+            response.extend(bytes);
+            if let Ok(reply) = read(&response) {
+                proptest::prop_assert!(reply.addresses.len() + reply.names.len() <= 3);
+            }
         }
     }
 

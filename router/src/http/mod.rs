@@ -1,6 +1,7 @@
 //! The HTTP interface: status pages, report, metrics and control.
 
 pub mod client;
+mod expose;
 pub(crate) mod ip;
 mod leases;
 pub mod metrics;

@@ -5,8 +5,11 @@
 //! containers on this host keep talking to each other and the next start finds them.
 
 mod addresses;
+mod departed;
+mod gateway;
 mod identity;
 mod names;
+mod notify;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -14,8 +17,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ipam::allocator::{Clock, Request};
 
+use proto::native::Ciphers;
 use proto::node::{Node, NodeConfig};
-use proto::overlay::Overlay;
 use proto::types::{PeerName, PeerUid};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,6 +26,7 @@ use tokio::sync::mpsc;
 
 pub use identity::{NameSource, PEER_NAME_KEY};
 pub(crate) use names::EXTERN_OWNER;
+use notify::Notifier;
 
 use crate::config::{Config, IpamConfig};
 use crate::control::{
@@ -34,6 +38,7 @@ use crate::http::server::{Listener, Scope};
 use crate::lock::RouterLock;
 use crate::net::arp::NeighbourTiming;
 use crate::net::bridge::{Bridge, BridgeConfig, Origin};
+use crate::net::expose::Gateway;
 use crate::net::netlink::Netlink;
 use crate::net::overlap::overlapping_routes;
 use crate::store::{Record, Store};
@@ -94,7 +99,10 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         import: import.as_ref(),
     };
     let kept = Arc::clone(&store);
-    let control = start(&config, name, store, &before, tap, sockets, listener)?;
+    let (gateway, exposures) = gateway::restore(&config, &opened.records)?;
+    let devices = (tap, Arc::clone(&gateway));
+    let control = start(&config, name, store, &before, devices, sockets, listener)?;
+    gateway::keep(&control.handle, &gateway, exposures).await?;
     let targets = remembered_targets(&config, &before);
     control
         .handle
@@ -109,6 +117,8 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
             .handle
             .call(move |c| drop(c.request_address(found, None)));
         told.await.map_err(LaunchError::new)?;
+        let (handle, bridge) = (control.handle.clone(), config.bridge.clone());
+        tokio::spawn(departed::watch(handle, bridge));
     }
     if config.dns.is_some() {
         names::restore(&config, &opened.records, &control.handle).await?;
@@ -138,7 +148,11 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         "the router runs"
     );
     stop_on_signal(control.handle.clone())?;
+    let notifier = Notifier::from_environment();
+    notifier.ready(&control.handle, &format!("{name}({})", config.nickname));
     control.task.await.map_err(LaunchError::new)?;
+    notifier.stopping();
+    gateway.close();
     tracing::info!("the router stopped; devices stay, so containers on this host keep talking");
     Ok(())
 }
@@ -299,7 +313,7 @@ fn start(
     name: PeerName,
     store: Arc<Store>,
     before: &Before<'_>,
-    tap: Tap,
+    (tap, gateway): (Tap, Arc<Gateway>),
     sockets: Sockets,
     listener: TcpListener,
 ) -> Result<Running, LaunchError> {
@@ -361,6 +375,7 @@ fn start(
         tcp: tcp_events,
         epoch,
         tap_name,
+        gateway,
     });
     let inputs = Inputs {
         calls,
@@ -384,7 +399,9 @@ fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConf
             .map(|net| (*net).into())
             .collect(),
         min_version: config.min_version,
-        overlays: vec![Overlay::Sleeve],
+        overlays: config.overlays.clone(),
+        ciphers: ciphers(),
+        require_encryption: config.require_encryption,
         channels: {
             let addresses = config.ipam.iter().flat_map(|_| address_channels());
             let names = config.dns.iter().flat_map(|_| name_channels());
@@ -392,6 +409,23 @@ fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConf
         },
         // Zero marks placeholders.
         ..NodeConfig::new(name, &config.nickname, PeerUid(uid.max(1)), seed)
+    }
+}
+
+/// The ciphers that this machine takes: AES only where the processor has instructions for it, as it
+/// is slow and hard to do safely otherwise.
+fn ciphers() -> Ciphers {
+    #[cfg(target_arch = "x86_64")]
+    let has_aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    let has_aes = std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let has_aes = false;
+    if has_aes {
+        Ciphers::ALL
+    } else {
+        Ciphers::PORTABLE
     }
 }
 
