@@ -7,7 +7,9 @@
     reason = "tests fail by panicking, and print what they measured"
 )]
 
+mod activation;
 mod basics;
+mod image;
 mod networks;
 mod protocol;
 mod sidecar;

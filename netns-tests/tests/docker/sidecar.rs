@@ -11,22 +11,10 @@ use std::time::{Duration, Instant};
 
 use netns_tests::machine::IMAGE;
 use netns_tests::{Kind, Launch, Mesh, needs_docker, needs_root, wait};
-use router::net::netns::Namespace;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{Site, must_reach};
-
-/// The address of the interface that `weft attach` makes.
-fn attached(namespace: &Namespace) -> Option<Ipv4Addr> {
-    let netlink = namespace.netlink().unwrap();
-    let link = netlink.link("ethwe").unwrap()?;
-    let addresses = netlink.addresses_of(link.index).unwrap();
-    addresses.iter().find_map(|net| match net.addr() {
-        std::net::IpAddr::V4(address) => Some(address),
-        std::net::IpAddr::V6(_) => None,
-    })
-}
+use crate::support::{Site, attached, must_reach};
 
 /// Containers with labels are attached when they start, again when they are started again, and
 /// also those that started while nobody looked.

@@ -20,11 +20,16 @@ pub(crate) struct Site {
 /// One scenario at a time: engines take much of a small machine.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Waits until no other scenario runs.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Site {
     /// So many hosts, their routers started with these flags.
     #[track_caller]
     pub(crate) fn new(count: usize, flags: &[&str]) -> Site {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turn();
         let mesh = Mesh::new(&vec![Kind::Weft; count]);
         let mut machines: Vec<Machine> = (0..count).map(|h| Machine::new(&mesh, h)).collect();
         for machine in &mut machines {
@@ -109,11 +114,26 @@ pub(crate) fn interfaces(namespace: &Namespace) -> Vec<Link> {
     links
 }
 
-/// How long calls of a plugin took, in microseconds, as the log of a router says.
-pub(crate) fn plugin_times(log: &str, call: &str) -> Vec<u64> {
-    let wanted = format!("answered Docker call=\"{call}\" micros=");
-    let times = log.lines().filter_map(|line| line.split_once(&wanted));
-    times
-        .map(|(_, rest)| rest.trim().parse().unwrap())
+/// The address of the interface that `weft attach` makes.
+pub(crate) fn attached(namespace: &Namespace) -> Option<Ipv4Addr> {
+    let netlink = namespace.netlink().unwrap();
+    let link = netlink.link("ethwe").unwrap()?;
+    let addresses = netlink.addresses_of(link.index).unwrap();
+    addresses.iter().find_map(|net| match net.addr() {
+        std::net::IpAddr::V4(address) => Some(address),
+        std::net::IpAddr::V6(_) => None,
+    })
+}
+
+/// The numbers that follow a marker in a log.
+pub(crate) fn times(log: &str, marker: &str) -> Vec<u64> {
+    let after = log.lines().filter_map(|line| line.split_once(marker));
+    let digits = |text: &str| {
+        text.split(|c: char| !c.is_ascii_digit())
+            .next()
+            .map(str::to_owned)
+    };
+    after
+        .filter_map(|(_, rest)| digits(rest)?.parse().ok())
         .collect()
 }
