@@ -29,6 +29,7 @@ mod users;
 mod weave;
 mod world;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use plan::Plan;
@@ -60,6 +61,7 @@ fn trace(plan: Plan) -> String {
 }
 
 fn run_seeds(count: u64, plan: fn(u64) -> Plan) {
+    let totals = Mutex::new([0; 5]);
     if let Some(seed) = number("WEFT_SIM_SEED") {
         println!("{}", trace(plan(seed)));
         return;
@@ -74,9 +76,19 @@ fn run_seeds(count: u64, plan: fn(u64) -> Plan) {
                 if seed >= first + count {
                     return None;
                 }
-                if let Err(error) = run(plan(seed)) {
-                    next.store(first + count, Ordering::Relaxed);
-                    return Some((seed, error));
+                match run(plan(seed)) {
+                    Ok(world) => {
+                        let watch = &world.watch;
+                        let counts = [watch.started, watch.kept, watch.moved];
+                        let counts = [counts.as_slice(), &[world.steps, world.messages]].concat();
+                        for (total, count) in totals.lock().unwrap().iter_mut().zip(counts) {
+                            *total += count;
+                        }
+                    }
+                    Err(error) => {
+                        next.store(first + count, Ordering::Relaxed);
+                        return Some((seed, error));
+                    }
                 }
             }
         };
@@ -90,6 +102,15 @@ fn run_seeds(count: u64, plan: fn(u64) -> Plan) {
     if let Some((seed, error)) = failed {
         panic!("{}\nseed {seed}: {error}", trace(plan(seed)));
     }
+    let [started, kept, moved, steps, messages] = *totals.lock().unwrap();
+    println!(
+        "{count} seeds: {started} containers started; identities kept their address {kept} times \
+         and lost it {moved} times, with an excuse; {steps} steps, {messages} messages"
+    );
+    assert!(
+        kept > 10 * moved,
+        "identities lose their addresses too often"
+    );
 }
 
 #[test]
