@@ -17,9 +17,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use router::data::Count;
-use router::data::trial::{BRIDGE, Options, Trial, TrialError, bridge_with_container, wait_until};
-use router::net::lab::Lab;
-use router::net::netlink::{LinkChange, NewVxlan};
+use router::data::trial::{Options, Trial, TrialError, wait_until};
 use router::net::netns::Namespace;
 use router::net::pinger::{PingOptions, Pinger};
 use router::net::throughput::{self, Packets, Transfer};
@@ -120,7 +118,7 @@ impl Setup {
     fn measure(&self, duration: Duration) -> Result<Sample, TrialError> {
         match &self.options {
             None => {
-                let (_lab, containers) = vxlan()?;
+                let (_lab, containers) = benches::vxlan::pair()?;
                 let [from, to] = &containers;
                 Sample::take(from, to, duration)
             }
@@ -141,33 +139,6 @@ impl Setup {
             }
         }
     }
-}
-
-/// Two containers that the kernel's VXLAN joins.
-fn vxlan() -> Result<(Lab, [Namespace; 2]), TrialError> {
-    let lab = Lab::with_hosts(2)?;
-    let join = |number: usize| -> Result<Namespace, TrialError> {
-        let container = bridge_with_container(&lab, number, Options::default().mtu)?;
-        let netlink = lab.hosts()[number].namespace.netlink()?;
-        netlink.create_vxlan(&NewVxlan {
-            name: "vxlan",
-            number: 7,
-            local: lab.hosts()[number].address,
-            remote: lab.hosts()[1 - number].address,
-            port: 4789,
-        })?;
-        let bridge = netlink.link_named(BRIDGE)?;
-        let change = LinkChange {
-            mtu: Some(Options::default().mtu),
-            master: Some(Some(bridge.index)),
-            up: Some(true),
-            ..LinkChange::default()
-        };
-        netlink.change_link(&netlink.link_named("vxlan")?, &change)?;
-        Ok(container)
-    };
-    let containers = [join(0)?, join(1)?];
-    Ok((lab, containers))
 }
 
 /// What one set-up reached in one round.
@@ -302,12 +273,5 @@ fn print(setups: &[Setup], results: &BTreeMap<usize, Vec<Sample>>) -> Result<(),
 
 /// The median of a figure, its lowest and its highest.
 fn median(samples: &[Sample], of: fn(&Sample) -> f64) -> (f64, f64, f64) {
-    let mut values: Vec<f64> = samples.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-    (
-        at(values.len() / 2),
-        at(0),
-        at(values.len().saturating_sub(1)),
-    )
+    benches::median(samples.iter().map(of))
 }

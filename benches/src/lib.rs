@@ -1,1 +1,15 @@
-//! benches
+//! What the measurements of the whole have in common.
+
+pub mod vxlan;
+
+/// The median of a figure, its lowest and its highest; NaN of nothing.
+pub fn median(values: impl IntoIterator<Item = f64>) -> (f64, f64, f64) {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+    (
+        at(values.len() / 2),
+        at(0),
+        at(values.len().saturating_sub(1)),
+    )
+}

@@ -124,7 +124,7 @@ impl Mesh {
     pub fn launch_unnamed(&mut self, host: usize) {
         let member = &self.members[host];
         let mut command = weft_command();
-        command.arg("launch");
+        command.args(["launch", "--docker-api="]);
         command.arg("--db-prefix").arg(member.folder.join(""));
         command.stdin(Stdio::null());
         command.stdout(member.log.try_clone().unwrap());
@@ -233,6 +233,18 @@ impl Mesh {
     pub fn call(&self, host: usize, method: &str, path: &str) -> Result<String, String> {
         let answer = ask(self.namespace(host), CONTROL, method, path, false, "").unwrap();
         answer.ok().map_err(|error| error.to_string())
+    }
+
+    /// Sends any request with a form to a router.
+    #[track_caller]
+    pub fn request(
+        &self,
+        host: usize,
+        method: &str,
+        path: &str,
+        form: &str,
+    ) -> router::http::client::Answer {
+        ask(self.namespace(host), CONTROL, method, path, false, form).unwrap()
     }
 
     /// The report of a router.

@@ -1,11 +1,13 @@
 //! The weft router: everything that touches sockets, devices, clocks and disks.
 
 pub mod cli;
+pub mod cni;
 pub mod config;
 pub mod control;
 pub mod data;
 pub mod demo;
 pub mod dns;
+pub mod docker;
 pub mod firewall;
 pub mod http;
 pub mod launch;

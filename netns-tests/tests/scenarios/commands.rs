@@ -179,7 +179,7 @@ fn control_on_a_socket_file() {
     needs_root!();
     let mut mesh = Mesh::new(&[Kind::Weft]);
     let path = mesh.folder(0).join("control.sock").display().to_string();
-    for _ in 0..2 {
+    for round in 1..3 {
         mesh.start(0, &Launch::new().with("--http-addr").with(&path));
         netns_tests::wait::until_true("it answers", netns_tests::wait::SOON, || {
             mesh.weft(0, &["status", "--http-addr", &path])
@@ -194,8 +194,10 @@ fn control_on_a_socket_file() {
         mesh.weft(0, &["status"]).failed(3);
         let container = mesh.lab.new_container().unwrap();
         let target = container.path().display().to_string();
-        let attach = ["attach", "--http-addr", &path, "10.99.1.1/16", &target];
-        assert_eq!(mesh.weft(0, &attach).ok(), "10.99.1.1\n");
+        let address = format!("10.99.1.{round}");
+        let cidr = format!("{address}/16");
+        let attach = ["attach", "--http-addr", &path, &cidr, &target];
+        assert_eq!(mesh.weft(0, &attach).ok().trim_end(), address);
         // The file of a router that was killed is in nobody's way.
         mesh.kill(0);
     }

@@ -8,6 +8,7 @@
 )]
 
 mod addresses;
+mod cni;
 mod commands;
 mod demo;
 mod discovery;
@@ -17,6 +18,7 @@ mod host;
 mod hostile;
 mod mixed_addresses;
 mod mtu;
+mod names;
 mod pages;
 mod pair;
 mod refusal;

@@ -73,48 +73,6 @@ pub(crate) fn no_lasting_loop(world: &mut World) {
         }
         world.run(Duration::from_millis(100));
     }
-    for host in world.up() {
-        print!("host {host} {}: ", world.hosts[host].name);
-        for other in 0..world.hosts.len() {
-            let name = world.hosts[other].name;
-            match world.node(host).topology().peer(name) {
-                Some(p) => print!(
-                    " {other}:v{}u{:x}[{}]",
-                    p.version,
-                    p.uid.0 & 0xfff,
-                    p.connections
-                        .iter()
-                        .map(|c| format!(
-                            "{}{}",
-                            world.hosts.iter().position(|h| h.name == c.remote).unwrap(),
-                            if c.established { "" } else { "?" }
-                        ))
-                        .collect::<Vec<_>>()
-                        .join(",")
-                ),
-                None => print!(" {other}:-"),
-            }
-        }
-        println!();
-        println!(
-            "   bcast {:?}",
-            circles
-                .iter()
-                .map(|s| (
-                    s,
-                    world.hosts[host]
-                        .routes
-                        .as_ref()
-                        .unwrap()
-                        .broadcast(world.hosts[*s].name)
-                        .iter()
-                        .map(|n| world.hosts.iter().position(|h| h.name == *n).unwrap())
-                        .collect::<Vec<_>>()
-                ))
-                .collect::<Vec<_>>()
-        );
-    }
-    println!("blocked {:?}", world.blocked);
     panic!("broadcasts of {circles:?} have gone round in circles for too long");
 }
 

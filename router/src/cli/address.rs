@@ -137,6 +137,10 @@ impl<'c> Allocator<'c> {
             ));
         }
         let text = answer.ok()?;
+        // A claim of an address that is outside of the range has no more to say.
+        if let (Wanted::Address(address), "") = (wanted, text.as_str()) {
+            return Ok((address, None));
+        }
         let value: Value = serde_json::from_str(&text).map_err(|_| match text.trim() {
             "cancelled" => CliError::failed("the request was cancelled: the router is leaving"),
             other => CliError::failed(format!("the router answered {other:?}")),

@@ -24,6 +24,8 @@ pub struct CliError {
 #[derive(Debug)]
 enum Message {
     Text(String),
+    /// The user knows already.
+    Told,
     /// Help, version and usage errors, which format themselves.
     Clap(Box<clap::Error>),
 }
@@ -53,6 +55,14 @@ impl CliError {
         }
     }
 
+    /// Something failed and has been told in another way.
+    pub fn told() -> CliError {
+        CliError {
+            status: Status::Failed,
+            message: Message::Told,
+        }
+    }
+
     /// Prints the message and gives the exit status.
     pub fn report(self) -> u8 {
         match self.message {
@@ -61,6 +71,7 @@ impl CliError {
                 let _ = error.print();
                 u8::try_from(error.exit_code()).unwrap_or(Status::Usage as u8)
             }
+            Message::Told => self.status as u8,
             Message::Text(text) => {
                 let mut lines = text.lines();
                 let first = lines.next().unwrap_or_default();
@@ -100,6 +111,7 @@ impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.message {
             Message::Text(text) => f.write_str(text),
+            Message::Told => f.write_str("failed"),
             Message::Clap(error) => write!(f, "{error}"),
         }
     }

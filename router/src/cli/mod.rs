@@ -5,12 +5,15 @@ pub mod flags;
 mod address;
 mod addresses;
 mod attach;
+mod cni;
 mod demo;
+mod dns;
 mod error;
 mod expose;
 mod launch;
 mod lease;
 mod mesh;
+mod naming;
 mod output;
 mod reset;
 mod router;
@@ -21,6 +24,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub use error::CliError;
 pub(crate) use output::Output;
 pub(crate) use router::{Router, RouterArgs};
+
+use crate::cni::Plugin;
 
 /// A router for container networks.
 ///
@@ -58,9 +63,16 @@ enum Command {
     Ps(attach::PsArgs),
     Expose(expose::ExposeArgs),
     Hide(expose::HideArgs),
+    DnsAdd(dns::DnsAddArgs),
+    DnsRemove(dns::DnsRemoveArgs),
+    DnsLookup(dns::DnsLookupArgs),
+    DnsArgs(dns::DnsArgsArgs),
     Prime(addresses::PrimeArgs),
     Rmpeer(addresses::RmpeerArgs),
     Lease(lease::LeaseArgs),
+    SetupCni(cni::SetupCniArgs),
+    #[command(hide = true)]
+    Cni(cni::CniArgs),
     Stop(mesh::StopArgs),
     Reset(reset::ResetArgs),
     Version(status::VersionArgs),
@@ -68,10 +80,15 @@ enum Command {
     Man(output::ManArgs),
 }
 
-/// Runs the command line `args`, the program's name first.
+/// Runs the command line `args`, the program's name first. Container runtimes call us by the
+/// names of plugins and without arguments.
 pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
-    let cli = Cli::try_parse_from(args.map(long_form))?;
+    let mut args = args.peekable();
     let out = Output::standard();
+    if let Some(plugin) = args.peek().and_then(|program| Plugin::of(program)) {
+        return cni::run_plugin(plugin, &out).await;
+    }
+    let cli = Cli::try_parse_from(args.map(long_form))?;
     match cli.command {
         Command::Demo(args) => args.run(&out).await,
         Command::Launch(flags) => launch::run(&flags, &out).await,
@@ -84,9 +101,15 @@ pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
         Command::Ps(args) => args.run(&out).await,
         Command::Expose(args) => args.run(&out).await,
         Command::Hide(args) => args.run(&out).await,
+        Command::DnsAdd(args) => args.run().await,
+        Command::DnsRemove(args) => args.run().await,
+        Command::DnsLookup(args) => args.run(&out).await,
+        Command::DnsArgs(args) => args.run(&out).await,
         Command::Prime(args) => args.run().await,
         Command::Rmpeer(args) => args.run(&out).await,
         Command::Lease(args) => args.run(&out).await,
+        Command::SetupCni(args) => args.run(&out).await,
+        Command::Cni(args) => args.run(&out).await,
         Command::Stop(args) => args.run(&out).await,
         Command::Reset(args) => args.run(&out).await,
         Command::Version(args) => args.run(&out).await,

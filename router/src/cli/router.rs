@@ -44,6 +44,11 @@ pub(crate) struct Router {
 }
 
 impl RouterArgs {
+    /// The address as it was given.
+    pub(crate) fn address(&self) -> &str {
+        &self.http_addr
+    }
+
     pub(crate) fn router(&self) -> Result<Router, CliError> {
         self.patient_router(TIME_MAX)
     }

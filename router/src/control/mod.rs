@@ -12,6 +12,7 @@
 mod addresses;
 mod handle;
 mod links;
+mod names;
 mod report;
 mod targets;
 
@@ -27,6 +28,7 @@ use tokio::sync::mpsc;
 pub use addresses::{Addresses, RECORD_PREFIX, Saved, channels as address_channels};
 pub use handle::{Call, Handle, Stopped};
 pub use links::{FOREIGN_BURST_PACKETS, Links};
+pub use names::{NamesError, Naming, SavedName, channels as name_channels};
 pub use targets::resolve;
 
 use crate::config::Config;
@@ -49,6 +51,7 @@ pub struct Control {
     /// Our peer.
     pub node: Node,
     addresses: Option<Addresses>,
+    naming: Option<Naming>,
     links: Links,
     data: DataPlane,
     store: Arc<Store>,
@@ -81,6 +84,8 @@ pub struct Parts {
     pub node: Node,
     /// Who gives out addresses, if anybody does.
     pub addresses: Option<Addresses>,
+    /// The names, unless they are off.
+    pub naming: Option<Naming>,
     /// Its links; none yet.
     pub links: Links,
     /// The running data plane.
@@ -102,6 +107,7 @@ impl Control {
             config: parts.config,
             node: parts.node,
             addresses: parts.addresses,
+            naming: parts.naming,
             links: parts.links,
             data: parts.data,
             store: parts.store,
@@ -123,6 +129,7 @@ impl Control {
     /// Runs until somebody calls [`Control::stop`].
     pub async fn run(mut self, mut inputs: Inputs, handle: Handle) {
         self.targets.attach(handle);
+        self.follow_leases();
         while !self.stopping {
             self.act();
             let wake = self.next_wake();
@@ -175,7 +182,9 @@ impl Control {
             .addresses
             .as_ref()
             .map(|a| self.instant(a.allocator.poll_timeout()));
-        [Some(sweep), node, targets, addresses]
+        let names = self.naming.as_ref().and_then(|n| n.names.poll_timeout());
+        let names = names.map(|at| self.instant(at));
+        [Some(sweep), node, targets, addresses, names]
             .into_iter()
             .flatten()
             .min()
@@ -188,6 +197,7 @@ impl Control {
             self.node.handle_timeout(now);
         }
         self.handle_address_time();
+        self.handle_names_time();
         self.targets.resolve_due();
         if self.swept.elapsed() >= SWEEP_INTERVAL {
             self.swept = Instant::now();
@@ -248,13 +258,18 @@ impl Control {
         }
     }
 
-    /// Does what the node wants, in order, and publishes what changed.
+    /// Does what the node, the allocator and the names want, in order, and publishes what changed.
     fn act(&mut self) {
         loop {
             while let Some(output) = self.node.poll_output() {
                 self.act_on(output);
             }
-            if !self.act_for_allocator() {
+            let allocated = self.act_for_allocator();
+            if allocated {
+                self.follow_leases();
+            }
+            let named = self.act_for_names();
+            if !allocated && !named {
                 break;
             }
         }
@@ -289,13 +304,17 @@ impl Control {
                     self.data.macs().forget_peer(slot);
                 }
                 self.tell_allocator_of_peers();
+                self.tell_names_of_peers();
             }
             Output::TargetsChanged(texts) => {
                 self.tell_allocator_of_targets();
                 self.save_targets(texts);
             }
             Output::Event(event) => log(&event),
-            Output::PeersGone(_) => self.tell_allocator_of_peers(),
+            Output::PeersGone(_) => {
+                self.tell_allocator_of_peers();
+                self.tell_names_of_peers();
+            }
             Output::Deliver {
                 channel,
                 neighbour,
@@ -303,7 +322,9 @@ impl Control {
                 payload,
                 ..
             } => {
-                self.deliver_to_allocator(&channel, neighbour, kind, &payload);
+                if !self.deliver_to_names(&channel, neighbour, kind, &payload) {
+                    self.deliver_to_allocator(&channel, neighbour, kind, &payload);
+                }
             }
             Output::NeedState {
                 channel,
@@ -311,7 +332,9 @@ impl Control {
                 neighbour,
                 first,
             } => {
-                if !self.allocator_state_wanted(&channel, conn, neighbour, first) {
+                if !self.names_state_wanted(&channel, conn)
+                    && !self.allocator_state_wanted(&channel, conn, neighbour, first)
+                {
                     let now = self.now();
                     self.node.handle_state(now, &channel, conn, None);
                 }

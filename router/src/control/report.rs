@@ -29,7 +29,7 @@ impl Control {
             version_check: VersionCheck::OFF,
             router: self.router_report(),
             ipam: self.ipam_report(),
-            dns: None,
+            dns: self.dns_report(),
             plugin: None,
         }
     }
@@ -189,7 +189,7 @@ impl Control {
         })
     }
 
-    fn nickname(&self, name: PeerName) -> String {
+    pub(super) fn nickname(&self, name: PeerName) -> String {
         let peer = self.node.topology().peer(name);
         peer.map(|peer| text(&peer.nickname)).unwrap_or_default()
     }
@@ -313,7 +313,7 @@ impl Control {
             "peers": report.router.peers,
             "connections": self.connection_facts(),
             "ipam": self.ipam_facts(),
-            "dns": report.dns,
+            "dns": self.dns_facts(),
             "data": {
                 "interface": self.tap_name,
                 "queues": data.queues,
@@ -439,6 +439,7 @@ impl Control {
             drops = drops.labelled([("reason", reason.as_str())], value);
         }
         metrics.extend([events, drops]);
+        metrics.extend(self.dns_metrics());
         metrics
     }
 }

@@ -307,6 +307,8 @@ impl<'p> Demo<'p> {
         let mut command = self.command(&log)?;
         command.args(["launch", "--name", &peer_name(number)]);
         command.args(["--nickname", &host.name]);
+        // The machine's own Docker is no part of this.
+        command.arg("--docker-api=");
         // With a slash at its end the prefix is a folder.
         command.arg("--db-prefix").arg(host.folder.join(""));
         command

@@ -52,7 +52,7 @@ impl Drop for CancelOnDrop {
 }
 
 /// Asks the allocator and waits. The outer error is for callers whom it does not concern why.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     handle: &Handle,
     wish: Wish,
     time_max: Option<Duration>,

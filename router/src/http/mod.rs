@@ -1,9 +1,10 @@
 //! The HTTP interface: status pages, report, metrics and control.
 
 pub mod client;
-mod ip;
+pub(crate) mod ip;
 mod leases;
 pub mod metrics;
+mod names;
 pub mod report;
 pub mod server;
 pub mod status;

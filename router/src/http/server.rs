@@ -92,6 +92,7 @@ fn router(scope: Scope, handle: Handle) -> Router {
         .route("/expose/{ip}", delete(hide))
         .route("/stop", post(stop))
         .merge(super::ip::routes())
+        .merge(super::names::routes())
         .merge(super::leases::routes());
     let router = match scope {
         Scope::Metrics => metrics,
@@ -106,7 +107,7 @@ pub(super) type Answer = Result<Response, Refusal>;
 
 /// A refused request: the status, and a line that says why.
 #[derive(Debug)]
-pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 
 impl Refusal {
     /// The request is wrong.
@@ -207,8 +208,12 @@ fn indented(value: &serde_json::Value) -> String {
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
     // Writing JSON to memory cannot fail.
     let _ = serde::Serialize::serialize(value, &mut serializer);
-    let text = String::from_utf8_lossy(&out);
-    text.replace('&', "\\u0026")
+    escape_html(&String::from_utf8_lossy(&out))
+}
+
+/// JSON as Go writes it: without characters that HTML would read as markup.
+pub(super) fn escape_html(json: &str) -> String {
+    json.replace('&', "\\u0026")
         .replace('<', "\\u003c")
         .replace('>', "\\u003e")
 }

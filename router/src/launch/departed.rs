@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipam::allocator::{Request, Response};
 
 use crate::control::Handle;
-use crate::net::attach::{self, NAMESPACE_OWNER};
+use crate::net::attach;
 
 /// Between looks at the bridge.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ pub(super) async fn watch(handle: Handle, bridge: String) {
             return;
         };
         let ids = owned.into_iter().map(|(id, _)| id);
-        let owners: BTreeSet<String> = ids.filter(|id| id.starts_with(NAMESPACE_OWNER)).collect();
+        let owners: BTreeSet<String> = ids.filter(|id| attach::is_namespace_owner(id)).collect();
         if owners.is_empty() {
             watch = Watch::default();
             continue;

@@ -7,6 +7,7 @@
 mod addresses;
 mod departed;
 mod identity;
+mod names;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -22,12 +23,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 pub use identity::{NameSource, PEER_NAME_KEY};
+pub(crate) use names::EXTERN_OWNER;
 
 use crate::config::{Config, IpamConfig};
 use crate::control::{
-    Addresses, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels,
+    Addresses, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels, name_channels,
 };
 use crate::data::{DataConfig, DataPlane, Snapshot, default_queues};
+use crate::docker;
 use crate::http::server::{Listener, Scope};
 use crate::lock::RouterLock;
 use crate::net::arp::NeighbourTiming;
@@ -91,6 +94,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         records: &opened.records,
         import: import.as_ref(),
     };
+    let kept = Arc::clone(&store);
     let control = start(&config, name, store, &before, tap, sockets, listener)?;
     let targets = remembered_targets(&config, &before);
     control
@@ -109,6 +113,13 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         let (handle, bridge) = (control.handle.clone(), config.bridge.clone());
         tokio::spawn(departed::watch(handle, bridge));
     }
+    if config.dns.is_some() {
+        names::restore(&config, &opened.records, &control.handle).await?;
+        tokio::spawn(names::follow_containers(
+            config.bridge.clone(),
+            control.handle.clone(),
+        ));
+    }
     for (listener, scope) in http {
         let handle = control.handle.clone();
         tokio::spawn(async move {
@@ -117,6 +128,10 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
             }
         });
     }
+    let activated = crate::sys::activation::listeners();
+    let records = &opened.records;
+    docker::start(&config, &control.handle, &kept, records, activated).await;
+    drop(kept);
     tracing::info!(
         port = config.port,
         encryption = config.password.is_some(),
@@ -323,6 +338,10 @@ fn start(
         let started = addresses::start(config, ipam, name, records, import, seeds, clock)?;
         allocator = Some(Addresses::new(started, saved));
     }
+    let naming = match &config.dns {
+        Some(dns) => Some(names::start(config, dns, name)?),
+        None => None,
+    };
     let tap_name = tap.name().to_owned();
     let data = DataConfig {
         epoch,
@@ -338,6 +357,7 @@ fn start(
         config: Arc::clone(config),
         node,
         addresses: allocator,
+        naming,
         links,
         data,
         store,
@@ -368,10 +388,10 @@ fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConf
             .collect(),
         min_version: config.min_version,
         overlays: vec![Overlay::Sleeve],
-        channels: if config.ipam.is_some() {
-            address_channels()
-        } else {
-            Vec::new()
+        channels: {
+            let addresses = config.ipam.iter().flat_map(|_| address_channels());
+            let names = config.dns.iter().flat_map(|_| name_channels());
+            addresses.chain(names).collect()
         },
         // Zero marks placeholders.
         ..NodeConfig::new(name, &config.nickname, PeerUid(uid.max(1)), seed)

@@ -16,7 +16,7 @@ pub(crate) fn is_root() -> bool {
     if !root {
         let thread = thread::current();
         let name = thread.name().unwrap_or("a test");
-        let _ = writeln!(std::io::stderr(), "SKIPPED {name}: needs root");
+        skips::skip(name, "root");
     }
     root
 }

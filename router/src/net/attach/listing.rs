@@ -64,18 +64,16 @@ pub fn attached(bridge: &str, proc: &Path) -> Result<Vec<AttachedInterface>, Net
     Ok(all)
 }
 
-/// For whom interfaces are attached to a bridge, by us. Unlike [`attached`], this looks at the
-/// host's ends alone, so it costs little.
+/// For whom the interfaces were attached that are on a bridge in the calling thread's namespace.
+/// Unlike [`attached`], this looks at the host's ends alone, so it costs little.
 pub fn owners(bridge: &str) -> Result<BTreeSet<String>, NetError> {
     let host = Netlink::open()?;
     let Some(bridge) = Bridge::find(&host, bridge)? else {
         return Ok(BTreeSet::new());
     };
     let ports = bridge.ports(&host)?;
-    Ok(ports
-        .iter()
-        .filter_map(|port| port.alias.as_deref().and_then(owner_of))
-        .collect())
+    let aliases = ports.iter().filter_map(|port| port.alias.as_deref());
+    Ok(aliases.filter_map(owner_of).collect())
 }
 
 /// The namespaces, as far as they can be found, that veth pairs among `links` lead to.
@@ -112,7 +110,7 @@ fn outside_peer(link: &Link) -> Option<(NamespaceNumber, crate::net::netlink::Li
     Some((peer.namespace?, peer.index))
 }
 
-fn owner_of(alias: &str) -> Option<String> {
+pub(super) fn owner_of(alias: &str) -> Option<String> {
     let rest = alias.strip_prefix(ALIAS)?;
     rest.strip_prefix(' ').map(str::to_owned)
 }

@@ -9,6 +9,7 @@
 //! The host end carries an alias that says for whom it was made ([`AttachRequest::owner`]), so a
 //! router that starts again knows whose addresses it finds.
 
+pub mod endpoint;
 mod listing;
 mod veth;
 
@@ -31,6 +32,17 @@ use crate::firewall::{multicast, nft};
 
 /// The name that Weave gives interfaces in containers.
 pub const INTERFACE: &str = "ethwe";
+
+/// The owner of what is attached for a namespace and nothing better: all names of one namespace
+/// lead to the same.
+pub fn namespace_owner(namespace: &Namespace) -> String {
+    format!("{NAMESPACE_OWNER}{}", namespace.id().inode())
+}
+
+/// Whether an owner is one of [`namespace_owner`].
+pub fn is_namespace_owner(owner: &str) -> bool {
+    owner.starts_with(NAMESPACE_OWNER)
+}
 
 /// What to attach, where, and how.
 #[derive(Clone, Debug)]
@@ -270,6 +282,34 @@ pub fn detach(request: &DetachRequest<'_>) -> Result<Detached, NetError> {
     }
 }
 
+/// What is attached to a namespace under one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundInterface {
+    /// The end of the pair on the bridge.
+    pub host_interface: String,
+    /// The MAC address of the interface in the namespace.
+    pub mac: Option<Mac>,
+    /// Whether both ends are switched on.
+    pub up: bool,
+    /// Its addresses.
+    pub addresses: Vec<Ipv4Net>,
+}
+
+/// Looks for the interface that [`detach`] would take away. One that leads elsewhere is an error.
+pub fn find(request: &DetachRequest<'_>) -> Result<Option<FoundInterface>, NetError> {
+    let host = Netlink::open()?;
+    let inside = request.target.netlink()?;
+    let Some(pair) = veth::find(&host, &inside, request)? else {
+        return Ok(None);
+    };
+    Ok(Some(FoundInterface {
+        host_interface: pair.host.name,
+        mac: pair.inside.mac,
+        up: pair.host.up && pair.inside.up,
+        addresses: ipv4_networks(&inside.addresses_of(pair.inside.index)?),
+    }))
+}
+
 /// Deleting the first address of a subnet deletes the others of that subnet too, unless this is
 /// set.
 pub(super) fn keep_secondaries(interface: &str) -> Result<(), NetError> {
@@ -302,10 +342,10 @@ fn ipv4_networks(networks: &[IpNet]) -> Vec<Ipv4Net> {
     networks.iter().filter_map(v4).collect()
 }
 
+/// What the owner of a namespace starts with; the number of the namespace follows.
+const NAMESPACE_OWNER: &str = "netns:";
 /// All of IPv4 multicast: 224.0.0.0/4.
 const MULTICAST: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(224, 0, 0, 0), 4);
-/// What the owners begin with that `weft attach` makes of namespaces.
-pub const NAMESPACE_OWNER: &str = "netns:";
 /// Bytes of an owner that are kept; a longer one is cut. The kernel takes 255 for an alias.
 pub const OWNER_BYTES_MAX: usize = 200;
 /// How long to wait for a port to forward. The kernel may take a second when interfaces change

@@ -1,0 +1,140 @@
+//! `weft cni` and `weft setup-cni`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{CliError, Output, RouterArgs};
+use crate::cni::setup::Setup;
+use crate::cni::{self, Plugin};
+use crate::http::client::ClientError;
+
+/// Between looks whether the router is ready.
+const READY_POLL: Duration = Duration::from_millis(100);
+
+/// Answers a container runtime, as the program weft-net does.
+///
+/// Runtimes call the plugin with its configuration on standard input and everything else in the
+/// environment; this is for trying it by hand.
+#[derive(Args, Debug)]
+pub(crate) struct CniArgs {
+    /// Be the plugin that gives out addresses alone (weft-ipam)
+    #[arg(long)]
+    ipam: bool,
+}
+
+impl CniArgs {
+    pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
+        let plugin = if self.ipam { Plugin::Ipam } else { Plugin::Net };
+        run_plugin(plugin, out).await
+    }
+}
+
+/// Does one call of a container runtime.
+pub(super) async fn run_plugin(plugin: Plugin, out: &Output) -> Result<(), CliError> {
+    let (text, success) = cni::run(plugin).await;
+    out.text(&text)?;
+    if success {
+        Ok(())
+    } else {
+        Err(CliError::told())
+    }
+}
+
+/// Installs the CNI plugin and a network for container runtimes of this host (Kubernetes,
+/// containerd, podman).
+///
+/// It waits until the router is ready, and then writes the plugin, its names and the network. The
+/// original's names of the plugin lead to ours as well; what was there is kept aside and comes
+/// back with --remove.
+#[derive(Args, Debug)]
+#[command(after_help = "EXAMPLES:
+  weft setup-cni
+  weft setup-cni --sticky        pods keep their addresses wherever they run next
+  weft setup-cni --remove")]
+pub(crate) struct SetupCniArgs {
+    /// Where the runtime looks for plugins
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "WEAVE_CNI_PLUGIN_DIR",
+        default_value = "/opt/cni/bin"
+    )]
+    bin_dir: PathBuf,
+    /// Where the runtime looks for networks
+    #[arg(long, value_name = "PATH", default_value = "/etc/cni/net.d")]
+    conf_dir: PathBuf,
+    /// Name of the network
+    #[arg(long, default_value = "weft")]
+    name: String,
+    /// Give pods the same address wherever they run next
+    #[arg(long)]
+    sticky: bool,
+    /// The bridge
+    #[arg(long, value_name = "NAME", default_value = "weave")]
+    weave_bridge: String,
+    /// Remove all this
+    #[arg(long)]
+    remove: bool,
+    #[command(flatten)]
+    router: RouterArgs,
+}
+
+impl SetupCniArgs {
+    pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
+        let odd = |c: char| !c.is_ascii_alphanumeric() && !"_.-".contains(c);
+        if self.name.is_empty() || self.name.starts_with(['.', '-', '_']) || self.name.contains(odd)
+        {
+            return Err(CliError::usage(format!(
+                "--name: {:?} is no name of a network: letters, digits, '_', '.' and '-'",
+                self.name
+            )));
+        }
+        let address = self.router.address();
+        let setup = Setup {
+            bin_dir: self.bin_dir,
+            conf_dir: self.conf_dir,
+            name: self.name,
+            sticky: self.sticky,
+            http_addr: (address != "127.0.0.1:6784").then(|| address.to_owned()),
+            bridge: (self.weave_bridge != "weave").then_some(self.weave_bridge),
+        };
+        if self.remove {
+            for path in setup.remove().map_err(CliError::failed)? {
+                out.line(&format!("removed {}", path.display()))?;
+            }
+            return Ok(());
+        }
+        wait_until_ready(&self.router).await?;
+        let written = setup.install().await.map_err(|error| {
+            CliError::failed(format!(
+                "cannot install to {} and {}: {error}",
+                setup.bin_dir.display(),
+                setup.conf_dir.display()
+            ))
+        })?;
+        for path in written {
+            out.line(&format!("wrote {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a router that can attach containers; without one, no runtime may find the network.
+async fn wait_until_ready(router: &RouterArgs) -> Result<(), CliError> {
+    let router = router.router()?;
+    let deadline = tokio::time::Instant::now() + router.time_max;
+    loop {
+        let error = match router.client.get("/status").await {
+            Ok(answer) if answer.status.is_success() => return Ok(()),
+            Ok(_) => CliError::failed("the router is not ready; nothing was installed"),
+            Err(error @ ClientError::NotRunning { .. }) => error.into(),
+            Err(error) => return Err(error.into()),
+        };
+        if tokio::time::Instant::now() >= deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(READY_POLL).await;
+    }
+}
