@@ -142,6 +142,7 @@ impl AttachArgs {
             .map(|name| format!("identity={}", encode(name)));
         let query = query.unwrap_or_default();
         let allocator = Allocator::new(&router, &target.owner, &query);
+        release_stale(&allocator, &target.owner, &self.host.weave_bridge).await?;
         let got = allocator.get(&wanted).await?;
         let addresses: Vec<Ipv4Net> = got.iter().map(|got| got.address).collect();
         let mac = self.mac.or(got.iter().find_map(|got| got.mac));
@@ -191,6 +192,25 @@ impl AttachArgs {
         }
         out.line(&list(&addresses))
     }
+}
+
+/// Releases what is filed under a namespace that is not on the bridge: it was that of an earlier
+/// one, as the kernel gives the number of a namespace that is gone to another one.
+async fn release_stale(
+    allocator: &Allocator<'_>,
+    owner: &str,
+    bridge: &str,
+) -> Result<(), CliError> {
+    let owned = allocator.owned().await?;
+    if owned.is_empty() {
+        return Ok(());
+    }
+    let bridge = bridge.to_owned();
+    let attached = blocking(move || attach::owners(&bridge)).await;
+    if !attached.map_err(CliError::failed)?.contains(owner) {
+        allocator.release(owned).await?;
+    }
+    Ok(())
 }
 
 /// Addresses without their prefixes, as the original prints them.
