@@ -248,7 +248,8 @@ pub(crate) fn started(world: &mut World, node: usize, id: &str, address: Address
 /// Whether nothing excuses that an identity gets another address.
 fn is_calm(world: &World) -> bool {
     let plan = &world.plan;
-    let no_loss = plan.loss == 0.0 && plan.slow == 0.0 && plan.crash == 0.0;
+    let no_crash = plan.crash == 0.0 && plan.crash_at.is_none();
+    let no_loss = plan.loss == 0.0 && plan.slow == 0.0 && no_crash;
     no_loss && !plan.partitions && !plan.full_disks && plan.deaths + plan.resets == 0
 }
 

@@ -140,3 +140,26 @@ fn small_meshes_keep_every_promise() {
 fn large_meshes_keep_every_promise() {
     run_seeds(20, Plan::large);
 }
+
+/// One process is killed, at each output in turn that is made while routers start, meet, elect
+/// and give out addresses.
+#[test]
+fn a_crash_at_any_output_breaks_no_promise() {
+    let plan = |at: u64| Plan {
+        seconds: 15,
+        pace: 150_000,
+        identities: 3,
+        crash_at: Some(at),
+        universe: "10.7.0.0/27".parse().unwrap(),
+        weave: usize::from(at.is_multiple_of(3)),
+        ..Plan::calm(at / 10, 3)
+    };
+    let mut crashed = 0;
+    for at in 1..=number("WEFT_SIM_OUTPUTS").unwrap_or(600) {
+        match run(plan(at)) {
+            Ok(world) => crashed += u64::from(world.outputs > at),
+            Err(error) => panic!("{}\noutput {at}: {error}", trace(plan(at))),
+        }
+    }
+    assert!(crashed > 400, "{crashed} crashes");
+}

@@ -366,3 +366,23 @@ fn an_identity_gets_the_address_that_it_is_given() {
         (Ipv4Addr::new(10, 7, 0, 53), mac)
     );
 }
+
+/// The address of an identity that is not up is another container's only by force.
+#[test]
+fn a_kept_address_is_taken_by_force() {
+    needs_root!();
+    let mesh = mesh(2);
+    assert_eq!(
+        mesh.weft(0, &["lease", "reserve", "db", "--address", "10.7.0.53"])
+            .ok(),
+        "10.7.0.53/16\n"
+    );
+    wait::until_true("the lease is known", wait::SOON, || {
+        leases(&mesh, 1).len() == 1
+    });
+    let error = Container::attach_by(&mesh, 1, &["10.7.0.53/16"]).unwrap_err();
+    assert!(error.contains("db"), "{error}");
+    let taken = Container::attach_by(&mesh, 1, &["--force", "10.7.0.53/16"]).unwrap();
+    assert_eq!(taken.address, Ipv4Addr::new(10, 7, 0, 53));
+    assert_ne!(Container::of(&mesh, 0, "db").address, taken.address);
+}
