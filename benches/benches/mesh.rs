@@ -151,7 +151,7 @@ const fn way(name: &'static str, kinds: [Kind; 2], password: Option<&'static str
     }
 }
 
-const WAYS: [Way; 7] = [
+const WAYS: [Way; 9] = [
     Way {
         name: "vxlan",
         kinds: None,
@@ -159,11 +159,13 @@ const WAYS: [Way; 7] = [
         arguments: &[],
     },
     way("real-encrypted", [Kind::Weaver, Kind::Weaver], PASSWORD),
-    way("sleeve-encrypted", [Kind::Weft, Kind::Weft], PASSWORD),
+    way("native", [Kind::Weft, Kind::Weft], PASSWORD),
+    way("sleeve-encrypted", [Kind::Sleeve, Kind::Sleeve], PASSWORD),
     way("from-real-encrypted", [Kind::Weaver, Kind::Weft], PASSWORD),
     way("to-real-encrypted", [Kind::Weft, Kind::Weaver], PASSWORD),
     way("real-plain", [Kind::Weaver, Kind::Weaver], None),
-    way("sleeve-plain", [Kind::Weft, Kind::Weft], None),
+    way("native-no-password", [Kind::Weft, Kind::Weft], None),
+    way("sleeve-plain", [Kind::Sleeve, Kind::Sleeve], None),
 ];
 
 impl Way {

@@ -83,12 +83,15 @@ impl Launch {
         log: &File,
     ) -> Command {
         let mut command = match kind {
-            Kind::Weft => {
+            Kind::Weft | Kind::Sleeve => {
                 let mut command = weft_command();
                 command.arg("launch");
                 command.arg("--db-prefix").arg(folder.join(""));
                 // The machine's own Docker is no part of any mesh here.
                 command.arg("--docker-api=");
+                if kind == Kind::Sleeve {
+                    command.args(["--overlays", "sleeve"]);
+                }
                 command
             }
             Kind::Weaver => {

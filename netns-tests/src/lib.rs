@@ -48,8 +48,35 @@ pub use stranger::Stranger;
 pub enum Kind {
     /// Ours.
     Weft,
+    /// Ours without its native overlay: to its own kind as it is to real routers.
+    Sleeve,
     /// A real Weave Net router.
     Weaver,
+}
+
+impl Kind {
+    /// Whether it is one of ours.
+    pub fn is_ours(self) -> bool {
+        self != Kind::Weaver
+    }
+}
+
+/// The overlay between routers of two kinds.
+pub fn overlay(kinds: [Kind; 2]) -> &'static str {
+    match kinds {
+        [Kind::Weft, Kind::Weft] => "weft",
+        _ => "sleeve",
+    }
+}
+
+/// The MTU of a link between routers of two kinds, over a path that takes packets of so many
+/// bytes.
+pub fn link_mtu(kinds: [Kind; 2], path: u64, encrypted: bool) -> u64 {
+    path - match (overlay(kinds), encrypted) {
+        ("weft", _) => 90,
+        (_, true) => 86,
+        (_, false) => 62,
+    }
 }
 
 static WEFT: OnceLock<PathBuf> = OnceLock::new();
@@ -121,7 +148,8 @@ macro_rules! needs_real {
 #[macro_export]
 macro_rules! members {
     ($scenario:ident, 2) => {
-        $crate::members!($scenario: ours [Weft Weft], real_first [Weaver Weft],
+        $crate::members!($scenario: ours [Weft Weft], sleeve [Sleeve Sleeve],
+            real_first [Weaver Weft],
             real_second [Weft Weaver]);
     };
     ($scenario:ident, 3) => {

@@ -76,6 +76,11 @@ impl Mesh {
         self.members[host].kind
     }
 
+    /// From now on the router of a host is ours, be it a real one before.
+    pub fn replace_by_ours(&mut self, host: usize) {
+        self.members[host].kind = Kind::Weft;
+    }
+
     /// The address of a host on the underlay.
     pub fn address(&self, host: usize) -> Ipv4Addr {
         self.lab.hosts()[host].address
@@ -186,7 +191,7 @@ impl Mesh {
         let member = &self.members[host];
         let id = member.process.as_ref().unwrap().id();
         match member.kind {
-            Kind::Weft => id,
+            Kind::Weft | Kind::Sleeve => id,
             // What was started only waits for its child, the router.
             Kind::Weaver => {
                 let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
@@ -233,6 +238,13 @@ impl Mesh {
         form: &str,
     ) -> router::http::client::Answer {
         ask(self.namespace(host), CONTROL, method, path, false, form).unwrap()
+    }
+
+    /// Sends a request to a router; what it answered, or the refusal.
+    #[track_caller]
+    pub fn call(&self, host: usize, method: &str, path: &str) -> Result<String, String> {
+        let answer = ask(self.namespace(host), CONTROL, method, path, false, "").unwrap();
+        answer.ok().map_err(|error| error.to_string())
     }
 
     /// The report of a router.

@@ -265,6 +265,18 @@ pub struct Layout {
     pub end: usize,
 }
 
+impl Layout {
+    /// The layout of nothing.
+    pub(crate) const EMPTY: Layout = Layout {
+        ip: Ip::V4,
+        protocol: Protocol::Tcp,
+        network: 0,
+        transport: 0,
+        payload: 0,
+        end: 0,
+    };
+}
+
 /// An IPv4 packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Ipv4<'a> {

@@ -190,6 +190,7 @@ impl NodeRig {
         let remote = std::net::SocketAddr::from(([10, 0, 0, number], 40_000));
         let secret = ConnSecret {
             key: [number; 32],
+            native: [number; 32],
             conn_id: u64::from(number),
         };
         let conn = self.node.handle_accepted(self.now, remote, secret);

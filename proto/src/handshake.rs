@@ -14,6 +14,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
+use sha2::{Digest, Sha256};
+
 use crate::crypto::{KEY_BYTES, PrivateKey, SessionKey};
 use crate::features::{self, Features, PUBLIC_KEY};
 use crate::framing::{Channel, Framing};
@@ -41,6 +43,9 @@ pub(crate) struct Handshake {
     version: u8,
     channel: Channel,
     session_key: Option<SessionKey>,
+    /// Of all bytes that were sent, and of all that were received.
+    sent: Sha256,
+    received: Sha256,
     #[cfg(test)]
     pub(crate) replay: Replay,
 }
@@ -82,8 +87,7 @@ impl Handshake {
         out: &mut VecDeque<Vec<u8>>,
     ) -> Handshake {
         let versions = [config.min_version, config.max_version];
-        out.push_back([&MAGIC[..], &versions].concat());
-        Handshake {
+        let mut handshake = Handshake {
             config,
             dialled,
             key,
@@ -91,9 +95,13 @@ impl Handshake {
             version: 0,
             channel: Channel::new(Framing::Length),
             session_key: None,
+            sent: Sha256::new(),
+            received: Sha256::new(),
             #[cfg(test)]
             replay: Replay::default(),
-        }
+        };
+        handshake.send([&MAGIC[..], &versions].concat(), out);
+        handshake
     }
 
     /// Whether the remote's header is still awaited.
@@ -107,21 +115,37 @@ impl Handshake {
         input: &[u8],
         out: &mut VecDeque<Vec<u8>>,
     ) -> Result<Step, WireError> {
-        match self.state {
+        let step = match self.state {
             State::Header => self.header(input, out),
             State::Flag => self.flag(input, out),
             State::Features => self.features(input),
+        };
+        if let Ok(Step::Used(used) | Step::Done(used, _)) = step {
+            self.received.update(&input[..used]);
         }
+        step
     }
 
     /// What the introduction led to; after [`Step::Done`].
     pub(crate) fn finish(self, remote: Features) -> (Introduced, Channel) {
+        let (sent, received) = (self.sent.finalize(), self.received.finalize());
+        let (dialler, acceptor) = match self.dialled {
+            true => (sent, received),
+            false => (received, sent),
+        };
+        let transcript = Sha256::new().chain_update(dialler).chain_update(acceptor);
         let introduced = Introduced {
             remote,
             version: self.version,
             session_key: self.session_key,
+            transcript: transcript.finalize().into(),
         };
         (introduced, self.channel)
+    }
+
+    fn send(&mut self, bytes: Vec<u8>, out: &mut VecDeque<Vec<u8>>) {
+        self.sent.update(&bytes);
+        out.push_back(bytes);
     }
 
     fn header(&mut self, input: &[u8], out: &mut VecDeque<Vec<u8>>) -> Result<Step, WireError> {
@@ -140,14 +164,15 @@ impl Handshake {
         match self.version {
             1 if agreed => {
                 self.channel = Channel::new(Framing::Gob(gob::Types::default()));
-                out.push_back(self.our_features());
+                self.send(self.our_features(), out);
                 self.state = State::Features;
             }
             2 if agreed => {
-                out.push_back(match self.config.password {
+                let flag = match self.config.password {
                     None => vec![FLAG_PLAIN],
                     Some(_) => [&[FLAG_ENCRYPTED][..], &self.key.public()].concat(),
-                });
+                };
+                self.send(flag, out);
                 self.state = State::Flag;
             }
             _ => {
@@ -179,7 +204,8 @@ impl Handshake {
             _ => return Err(WireError::Flag(flag)),
         };
         let features = self.our_features();
-        out.push_back(self.channel.seal(&features)?);
+        let sealed = self.channel.seal(&features)?;
+        self.send(sealed, out);
         self.state = State::Features;
         Ok(Step::Used(used))
     }

@@ -24,6 +24,7 @@ mod handshake;
 pub mod identity;
 pub mod message;
 pub mod names;
+pub mod native;
 pub mod node;
 pub mod offload;
 pub mod overlay;

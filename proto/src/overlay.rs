@@ -10,30 +10,49 @@
 //! ```
 //!
 //! Data goes to the first established forwarder; while none is, to the first that works. A
-//! forwarder on hold is passed over until it is well again; one that failed never comes back.
+//! forwarder on hold is passed over until it is well again; one that failed never comes back. A
+//! connection lives as long as one of its forwarders may still carry something.
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, SocketAddrV4};
 
+use self::slot::{Forwarder, Slot};
 use crate::crypto::SessionKey;
 use crate::message::{OVERLAYS_MAX, OverlayMode};
-use crate::sleeve::link::{Control, Link, LinkOutput, Path};
-use crate::sleeve::{LinkId, Special};
-use crate::types::{ConnUid, Time};
+use crate::native::link::SessionNumbers;
+use crate::native::{self, Ciphers, Keys, Report};
+use crate::sleeve::link::Path;
+use crate::sleeve::{self, LinkId, Special};
+use crate::types::{ConnUid, PeerName, Time};
+
+mod slot;
 
 /// An overlay that this build can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Overlay {
+    /// Our own UDP encapsulation, always sealed.
+    Weft,
     /// Weave's UDP encapsulation.
     Sleeve,
 }
 
 impl Overlay {
+    /// All of them, the best first.
+    pub const ALL: [Overlay; 2] = [Overlay::Weft, Overlay::Sleeve];
+
     /// The name under which it is offered.
     pub const fn name(self) -> &'static str {
         match self {
+            Overlay::Weft => "weft",
             Overlay::Sleeve => "sleeve",
         }
+    }
+
+    /// The overlay of this name.
+    pub fn from_name(name: &str) -> Option<Overlay> {
+        Overlay::ALL
+            .into_iter()
+            .find(|overlay| overlay.name() == name)
     }
 }
 
@@ -73,14 +92,37 @@ pub fn common<'a, S: AsRef<str>>(
 /// What a connection tells its overlays when it is introduced.
 #[derive(Clone, Debug)]
 pub struct Params {
+    /// Ourself.
+    pub us: PeerName,
+    /// The peer at the other end.
+    pub peer: PeerName,
     /// The number of the connection.
     pub uid: ConnUid,
     /// The other end's TCP address.
     pub remote: SocketAddr,
     /// Whether we made the connection, and so know where the other end listens.
     pub dialled: bool,
-    /// The key for packets; `None` without a password or on a trusted link.
-    pub key: Option<SessionKey>,
+    /// The key of the connection, if its messages are encrypted.
+    pub session_key: Option<SessionKey>,
+    /// Whether both ends trust the network between them, so that sleeve packets are not encrypted.
+    pub trusted: bool,
+    /// Whether an overlay whose frames would travel in the clear is refused.
+    pub sealed_only: bool,
+    /// The introduction ([`crate::wire::Introduced::transcript`]).
+    pub transcript: [u8; 32],
+    /// 32 random bytes for native keys, used for nothing else.
+    pub seed: [u8; 32],
+    /// The ciphers that we take.
+    pub ciphers: Ciphers,
+    /// Our numbers for native keys.
+    pub numbers: SessionNumbers,
+}
+
+impl Params {
+    /// The key for sleeve packets; `None` without a password or on a trusted link.
+    pub fn sleeve_key(&self) -> Option<&SessionKey> {
+        self.session_key.as_ref().filter(|_| !self.trusted)
+    }
 }
 
 /// How a forwarder is doing.
@@ -97,7 +139,7 @@ pub enum Health {
 }
 
 /// A forwarder as status pages show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ForwarderView {
     /// Its overlay.
     pub overlay: Overlay,
@@ -107,6 +149,10 @@ pub struct ForwarderView {
     pub health: Health,
     /// How its packets travel; `None` once it failed.
     pub path: Option<Path>,
+    /// Whether its packets are encrypted.
+    pub sealed: bool,
+    /// What is known of a native link beyond that.
+    pub native: Option<native::LinkView>,
 }
 
 /// What the overlays of a connection want done.
@@ -114,13 +160,24 @@ pub struct ForwarderView {
 pub enum SwitchOutput {
     /// Send this protocol message down the connection.
     Message(Vec<u8>),
-    /// Send a special frame over a link.
+    /// Send a special frame over a sleeve link.
     Special {
         /// The link.
         link: LinkId,
         /// The frame.
         special: Special,
     },
+    /// Seal a report in a datagram of a native link and send it.
+    Report {
+        /// The link.
+        link: LinkId,
+        /// The report.
+        report: Report,
+        /// Bytes of the datagram.
+        bytes: usize,
+    },
+    /// A native link has other keys. To be acted on before what follows.
+    Keys(LinkId, Keys),
     /// A link's path changed.
     PathChanged(LinkId, Path),
     /// The peer's end of a link moved.
@@ -136,6 +193,13 @@ pub enum SwitchOutput {
     Order(Vec<LinkId>),
     /// The first forwarder is established. Comes once.
     Established,
+    /// A forwarder that was established is left for a while, or used again.
+    Health {
+        /// Its overlay.
+        overlay: Overlay,
+        /// Why it is left; `None` if it is used again.
+        held: Option<String>,
+    },
     /// A forwarder is over; others go on.
     LinkFailed {
         /// The link.
@@ -155,9 +219,12 @@ pub enum ControlRejected {
     /// There is no forwarder in this place.
     #[error("no forwarder in place {0}")]
     NoSuchForwarder(usize),
-    /// The forwarder does not know it.
+    /// Sleeve does not know it.
     #[error(transparent)]
     Sleeve(#[from] crate::sleeve::link::ControlError),
+    /// The native overlay does not know it, or not now.
+    #[error(transparent)]
+    Native(#[from] crate::native::link::ControlError),
 }
 
 /// The forwarders of one connection.
@@ -170,20 +237,6 @@ pub struct OverlaySwitch {
     confirmed: bool,
     broken: bool,
     outputs: VecDeque<SwitchOutput>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    overlay: Overlay,
-    link: LinkId,
-    health: Health,
-    forwarder: Option<Forwarder>,
-}
-
-/// One way to the peer. A further overlay is a further variant.
-#[derive(Debug)]
-enum Forwarder {
-    Sleeve(Link),
 }
 
 impl OverlaySwitch {
@@ -230,6 +283,8 @@ impl OverlaySwitch {
             link: slot.link,
             health: slot.health.clone(),
             path: slot.path(),
+            sealed: slot.is_sealed(),
+            native: slot.native_view(),
         })
     }
 
@@ -256,20 +311,22 @@ impl OverlaySwitch {
 
     /// When `handle_timeout` is due. Any call that takes `now` may change it.
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.slots
-            .iter()
-            .filter_map(|slot| match &slot.forwarder {
-                Some(Forwarder::Sleeve(link)) => link.poll_timeout(),
-                None => None,
-            })
-            .min()
+        let slots = self.slots.iter();
+        let timeouts = slots.clone().filter_map(Slot::poll_timeout);
+        // As long as one forwarder can carry the connection, none needs to be given up.
+        let hopeless = match slots.clone().all(|slot| slot.hopeless_at().is_some()) {
+            true if !self.broken => slots.filter_map(Slot::hopeless_at).max(),
+            _ => None,
+        };
+        timeouts.chain(hopeless).min()
     }
 
     /// The connection is the one to be used with its peer: start to send.
     pub fn confirm(&mut self, now: Time) {
         self.confirmed = true;
-        self.each(|forwarder| match forwarder {
+        self.each(now, |forwarder| match forwarder {
             Forwarder::Sleeve(link) => link.confirm(now),
+            Forwarder::Native(link) => link.confirm(now),
         });
     }
 
@@ -285,11 +342,14 @@ impl OverlaySwitch {
         let slot = slot.ok_or(ControlRejected::NoSuchForwarder(place))?;
         match &mut slot.forwarder {
             Some(Forwarder::Sleeve(link)) => {
-                link.handle_control(now, Control::decode(tag, content)?);
+                link.handle_control(now, sleeve::link::Control::decode(tag, content)?);
+            }
+            Some(Forwarder::Native(link)) => {
+                link.handle_control(now, native::link::Control::decode(tag, content)?)?;
             }
             None => return Ok(()),
         }
-        self.collect();
+        self.collect(now);
         Ok(())
     }
 
@@ -301,43 +361,70 @@ impl OverlaySwitch {
         from: SocketAddrV4,
         special: Special,
     ) {
-        self.one(link, |forwarder| match forwarder {
+        self.one(now, link, |forwarder| match forwarder {
             Forwarder::Sleeve(link) => link.handle_special(now, from, special),
+            Forwarder::Native(_) => {}
+        });
+    }
+
+    /// A report arrived over a native link, in a datagram of `bytes` bytes that opened under the
+    /// key of `epoch`.
+    pub fn handle_report(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        epoch: u32,
+        report: Report,
+        bytes: usize,
+    ) {
+        self.one(now, link, |forwarder| match forwarder {
+            Forwarder::Native(link) => link.handle_report(now, epoch, report, bytes),
+            Forwarder::Sleeve(_) => {}
+        });
+    }
+
+    /// The newest datagram of a native link came from another address than the one in use.
+    pub fn handle_moved(&mut self, now: Time, link: LinkId, from: SocketAddrV4) {
+        self.one(now, link, |forwarder| match forwarder {
+            Forwarder::Native(link) => link.handle_moved(now, from),
+            Forwarder::Sleeve(_) => {}
         });
     }
 
     /// The kernel refused a packet of a link since its path takes `path_mtu` bytes.
     pub fn handle_too_big(&mut self, now: Time, link: LinkId, path_mtu: usize) {
-        self.one(link, |forwarder| match forwarder {
+        self.one(now, link, |forwarder| match forwarder {
             Forwarder::Sleeve(link) => link.handle_too_big(now, path_mtu),
+            Forwarder::Native(link) => link.handle_too_big(now, path_mtu),
         });
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Time) {
-        self.each(|forwarder| match forwarder {
+        self.each(now, |forwarder| match forwarder {
             Forwarder::Sleeve(link) => link.handle_timeout(now),
+            Forwarder::Native(link) => link.handle_timeout(now),
         });
     }
 
-    fn one(&mut self, link: LinkId, act: impl FnOnce(&mut Forwarder)) {
+    fn one(&mut self, now: Time, link: LinkId, act: impl FnOnce(&mut Forwarder)) {
         let slot = self.slots.iter_mut().find(|slot| slot.link == link);
         if let Some(forwarder) = slot.and_then(|slot| slot.forwarder.as_mut()) {
             act(forwarder);
         }
-        self.collect();
+        self.collect(now);
     }
 
-    fn each(&mut self, act: impl FnMut(&mut Forwarder)) {
+    fn each(&mut self, now: Time, act: impl FnMut(&mut Forwarder)) {
         self.slots
             .iter_mut()
             .filter_map(|slot| slot.forwarder.as_mut())
             .for_each(act);
-        self.collect();
+        self.collect(now);
     }
 
     /// Takes over what the forwarders want, and sees what that means for all of them.
-    fn collect(&mut self) {
+    fn collect(&mut self, now: Time) {
         let mut rising = false;
         for (place, slot) in self.slots.iter_mut().enumerate() {
             rising |= slot.collect(self.mode, place, &mut self.outputs);
@@ -351,11 +438,8 @@ impl OverlaySwitch {
             self.established = true;
             self.outputs.push_back(SwitchOutput::Established);
         }
-        let over = self
-            .slots
-            .iter()
-            .all(|slot| matches!(slot.health, Health::Failed(_)));
-        if over && !self.broken {
+        let is_over = |slot: &Slot| slot.hopeless_at().is_some_and(|at| at <= now);
+        if self.slots.iter().all(is_over) && !self.broken {
             self.broken = true;
             self.outputs.push_back(SwitchOutput::Broken(self.epitaph()));
         }
@@ -365,107 +449,34 @@ impl OverlaySwitch {
         let reasons: Vec<String> = self
             .slots
             .iter()
-            .filter_map(|slot| match &slot.health {
-                Health::Failed(reason) => Some(format!("{}: {reason}", slot.overlay.name())),
-                _ => None,
+            .map(|slot| {
+                let reason = match &slot.health {
+                    Health::Failed(reason) | Health::OnHold(reason) => reason,
+                    Health::Pending | Health::Established => "nothing came through over UDP",
+                };
+                format!("{}: {reason}", slot.overlay.name())
             })
             .collect();
         format!("no working forwarders to peer ({})", reasons.join("; "))
     }
 }
 
-/// The links to try for a frame: established ones before those that are not yet, each in the
-/// order of their indices.
+/// The links to try for a frame: established ones before those that are not yet and these before
+/// those on hold, each in the order of their indices.
 fn preference<'a>(slots: impl Iterator<Item = (LinkId, &'a Health)> + Clone) -> Vec<LinkId> {
-    let with = |wanted: Health| {
+    let rank = |health: &Health| match health {
+        Health::Established => Some(0),
+        Health::Pending => Some(1),
+        Health::OnHold(_) => Some(2),
+        Health::Failed(_) => None,
+    };
+    let with = |wanted| {
         slots
             .clone()
-            .filter(move |(_, health)| **health == wanted)
+            .filter(move |(_, health)| rank(health) == Some(wanted))
             .map(|(link, _)| link)
     };
-    with(Health::Established)
-        .chain(with(Health::Pending))
-        .collect()
-}
-
-impl Slot {
-    fn prepare(overlay: Overlay, params: &Params, link: LinkId) -> Slot {
-        let forwarder = match (overlay, params.remote) {
-            (Overlay::Sleeve, SocketAddr::V4(remote)) => Ok(Forwarder::Sleeve(Link::new(
-                params.uid,
-                params.key.is_some(),
-                params.dialled.then_some(remote),
-            ))),
-            (Overlay::Sleeve, SocketAddr::V6(_)) => Err("sleeve needs IPv4".to_owned()),
-        };
-        let (forwarder, health) = match forwarder {
-            Ok(forwarder) => (Some(forwarder), Health::Pending),
-            Err(reason) => (None, Health::Failed(reason)),
-        };
-        Slot {
-            overlay,
-            link,
-            health,
-            forwarder,
-        }
-    }
-
-    fn path(&self) -> Option<Path> {
-        self.forwarder.as_ref().map(|forwarder| match forwarder {
-            Forwarder::Sleeve(link) => link.path(),
-        })
-    }
-
-    /// Turns the forwarder's outputs into those of the switch. Tells whether it became
-    /// established.
-    fn collect(
-        &mut self,
-        mode: OverlayMode,
-        place: usize,
-        to: &mut VecDeque<SwitchOutput>,
-    ) -> bool {
-        let mut rising = false;
-        while let Some(Forwarder::Sleeve(forwarder)) = &mut self.forwarder {
-            let Some(output) = forwarder.poll_output() else {
-                break;
-            };
-            let link = self.link;
-            match output {
-                LinkOutput::Special(special) => {
-                    to.push_back(SwitchOutput::Special { link, special });
-                }
-                LinkOutput::Control(control) => {
-                    let content = control.content();
-                    if let Some(message) = mode.control(place, control.tag(), &content) {
-                        to.push_back(SwitchOutput::Message(message.encode()));
-                    }
-                }
-                LinkOutput::PathChanged => {
-                    to.push_back(SwitchOutput::PathChanged(link, forwarder.path()));
-                }
-                LinkOutput::Moved { from, to: there } => to.push_back(SwitchOutput::Moved {
-                    link,
-                    from,
-                    to: there,
-                }),
-                LinkOutput::Established => {
-                    self.health = Health::Established;
-                    rising = true;
-                }
-                LinkOutput::Failed(error) => {
-                    let (overlay, reason) = (self.overlay, error.to_string());
-                    self.health = Health::Failed(reason.clone());
-                    self.forwarder = None;
-                    to.push_back(SwitchOutput::LinkFailed {
-                        link,
-                        overlay,
-                        reason,
-                    });
-                }
-            }
-        }
-        rising
-    }
+    (0..3).flat_map(with).collect()
 }
 
 #[cfg(test)]

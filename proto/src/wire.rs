@@ -121,6 +121,9 @@ pub struct Introduced {
     pub version: u8,
     /// The key of the connection, if it is encrypted.
     pub session_key: Option<SessionKey>,
+    /// A digest of everything that both ends sent up to here, the same at both unless something
+    /// was changed on the way.
+    pub transcript: [u8; 32],
 }
 
 /// How far a connection has come.

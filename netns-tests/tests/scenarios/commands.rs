@@ -40,7 +40,7 @@ fn status() {
 
     let connections = mesh.weft(1, &["status", "connections"]).ok();
     let expected = format!(
-        "{:<24} established encrypted   sleeve {}({}) encrypted=truemtu=1414\n",
+        "{:<24} established encrypted   weft   {}({}) encrypted=truemtu=1410\n",
         format!("-> {}:6783", mesh.address(0)),
         peer_name(0),
         nickname(0)
@@ -64,7 +64,7 @@ fn status() {
         "Bridge: weave\n",
         "TapOffload: ",
         "UdpGso: ",
-        "overlay=sleeve",
+        "overlay=weft cipher=",
     ] {
         assert!(weft.contains(label), "{weft}");
     }
@@ -208,7 +208,7 @@ fn metrics() {
     needs_root!();
     let (mesh, _container) = pair();
     let text = mesh.get(0, "/metrics").unwrap();
-    let line = "weave_connections{encryption=\"yes\",state=\"established\",type=\"sleeve\"} 1";
+    let line = "weave_connections{encryption=\"yes\",state=\"established\",type=\"weft\"} 1";
     let labels = |line: &str| {
         let mut words: Vec<String> = line
             .split(['{', '}', ',', ' '])

@@ -9,7 +9,7 @@ fn offloads(kinds: &[Kind]) {
         let mut mesh = Mesh::new(kinds);
         let launch = Launch::new().password("a secret");
         let launch_of = |host: usize, mesh: &Mesh| match mesh.kind(host) {
-            Kind::Weft => launch.clone().with("--no-offload").with(off),
+            Kind::Weft | Kind::Sleeve => launch.clone().with("--no-offload").with(off),
             Kind::Weaver => launch.clone(),
         };
         mesh.launch(0, &launch_of(0, &mesh));
@@ -17,7 +17,7 @@ fn offloads(kinds: &[Kind]) {
         mesh.launch(1, &second);
         let containers = mesh.attach_all();
         mesh.wait_routed(&[0, 1]);
-        for host in (0..2).filter(|host| kinds[*host] == Kind::Weft) {
+        for host in (0..2).filter(|host| kinds[*host].is_ours()) {
             let status = mesh.get_json(host, "/status/weft").unwrap();
             for (name, key) in [
                 ("gso", "udp_gso"),

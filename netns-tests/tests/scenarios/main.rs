@@ -7,6 +7,7 @@
     reason = "tests fail by panicking, and print what they measured"
 )]
 
+mod addresses;
 mod cni;
 mod commands;
 mod containerd;
@@ -16,8 +17,10 @@ mod fallback;
 mod figures;
 mod host;
 mod hostile;
+mod mixed_addresses;
 mod mtu;
 mod names;
+mod native;
 mod pages;
 mod pair;
 mod refusal;

@@ -1,6 +1,6 @@
 //! Underlays that carry less than usual.
 
-use netns_tests::{Container, Kind, Launch, Mesh, members, wait};
+use netns_tests::{Container, Kind, Launch, Mesh, link_mtu, members, wait};
 use router::net::lab::{HostOptions, Place};
 
 fn traffic_of_all_sizes(a: &Container, b: &Container, mtu: usize) {
@@ -31,7 +31,8 @@ fn small_links(kinds: &[Kind]) {
         mtu: 1300,
         ..HostOptions::default()
     };
-    for (password, mtu) in [(None, 1238), (Some("a secret"), 1214)] {
+    for password in [None, Some("a secret")] {
+        let mtu = link_mtu([kinds[0], kinds[1]], 1300, password.is_some());
         let mut mesh = Mesh::with_hosts(&[(kinds[0], small), (kinds[1], small)]);
         mesh.launch_all(&[&[], &[0]], &Launch::new().maybe_password(password));
         let [a, b] = [mesh.attach(0), mesh.attach(1)];
@@ -53,8 +54,9 @@ fn small_link_on_the_way(kinds: &[Kind]) {
     mesh.launch_all(&[&[], &[0]], &Launch::new().password("a secret"));
     let [a, b] = [mesh.attach(0), mesh.attach(1)];
     mesh.wait_routed(&[0, 1]);
-    measured(&mesh, 1214);
-    traffic_of_all_sizes(&a, &b, 1214);
+    let mtu = link_mtu([kinds[0], kinds[1]], 1300, true);
+    measured(&mesh, mtu);
+    traffic_of_all_sizes(&a, &b, mtu as usize);
 }
 members!(small_link_on_the_way, 2);
 
@@ -65,12 +67,13 @@ fn black_hole(kinds: &[Kind]) {
     mesh.launch_all(&[&[], &[0]], &Launch::new().password("a secret"));
     let [a, b] = [mesh.attach(0), mesh.attach(1)];
     mesh.wait_routed(&[0, 1]);
+    let mtu = link_mtu([kinds[0], kinds[1]], 1300, true);
     wait::until_true("the path is measured", wait::LATER, || {
-        mesh.connection(0, 1).and_then(|c| c.mtu) == Some(1214)
+        mesh.connection(0, 1).and_then(|c| c.mtu) == Some(mtu)
     });
     a.must_reach(&b);
     a.send_tcp(&b, 1 << 20);
     b.send_tcp(&a, 1 << 20);
-    assert!(a.ping(&b, 1214, true));
+    assert!(a.ping(&b, mtu as usize, true));
 }
 members!(black_hole, 2);

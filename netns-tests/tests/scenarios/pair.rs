@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use netns_tests::{Container, Kind, Launch, Meddler, Mesh, frame, members, wait};
+use netns_tests::{
+    Container, Kind, Launch, Meddler, Mesh, frame, link_mtu, members, overlay, wait,
+};
 use router::net::lab::HostOptions;
 
 /// Two connected routers with a container each.
@@ -58,23 +60,29 @@ fn exchange_frames(from: &Container, to: &Container) {
     }
 }
 
+/// Waits until both ends use the best overlay in full, and looks whether it is encrypted.
+fn wait_measured(mesh: &Mesh, kinds: &[Kind], password: bool) {
+    let kinds = [kinds[0], kinds[1]];
+    for (from, to) in [(0, 1), (1, 0)] {
+        wait::until_true("the path is measured", wait::SOON, || {
+            let mtu = mesh.connection(from, to).and_then(|c| c.mtu);
+            mtu == Some(link_mtu(kinds, 1500, password))
+        });
+        let encrypted = password || overlay(kinds) == "weft";
+        assert_eq!(mesh.connection(from, to).unwrap().encrypted, encrypted);
+    }
+}
+
 fn plain(kinds: &[Kind]) {
     let (mesh, [a, b]) = pair(kinds, &Launch::new());
-    let connection = mesh.connection(0, 1).unwrap();
-    assert!(!connection.encrypted);
-    wait::until_true("the path is measured", wait::SOON, || {
-        mesh.connection(0, 1).and_then(|c| c.mtu) == Some(1438)
-    });
+    wait_measured(&mesh, kinds, false);
     exchange_everything(&a, &b);
 }
 members!(plain, 2);
 
 fn encrypted(kinds: &[Kind]) {
     let (mesh, [a, b]) = pair(kinds, &Launch::new().password("a secret"));
-    assert!(mesh.connection(0, 1).unwrap().encrypted);
-    wait::until_true("the path is measured", wait::SOON, || {
-        mesh.connection(1, 0).and_then(|c| c.mtu) == Some(1414)
-    });
+    wait_measured(&mesh, kinds, true);
     exchange_everything(&a, &b);
 }
 members!(encrypted, 2);
@@ -97,7 +105,7 @@ fn first_version(kinds: &[Kind]) {
         mesh.wait_connected(0, 1);
         let [a, b] = [mesh.attach(0), mesh.attach(1)];
         mesh.wait_routed(&[0, 1]);
-        for host in (0..2).filter(|host| mesh.kind(*host) == Kind::Weft) {
+        for host in (0..2).filter(|host| mesh.kind(*host).is_ours()) {
             let facts = mesh.get_json(host, "/status/weft").unwrap();
             assert_eq!(facts["connections"][0]["protocol"], 1);
             assert_eq!(facts["connections"][0]["encrypted"], password.is_some());

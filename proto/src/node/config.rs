@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::native::Ciphers;
 use crate::overlay::Overlay;
 use crate::types::{PeerName, PeerUid, ShortId};
 use crate::wire::{VERSION_MAX, VERSION_MIN};
@@ -64,6 +65,11 @@ pub struct NodeConfig {
     pub max_version: u8,
     /// The overlays to offer, in order of preference.
     pub overlays: Vec<Overlay>,
+    /// The ciphers that we take for native datagrams.
+    pub ciphers: Ciphers,
+    /// Whether no frame may travel in the clear: no subnet is trusted, and overlays that do not
+    /// encrypt are not used.
+    pub require_encryption: bool,
     /// The gossip channels that the driver handles.
     pub channels: Vec<String>,
     /// The seed of everything that is left to chance.
@@ -85,7 +91,9 @@ impl NodeConfig {
             trusted_subnets: Vec::new(),
             min_version: VERSION_MIN,
             max_version: VERSION_MAX,
-            overlays: vec![Overlay::Sleeve],
+            overlays: Overlay::ALL.to_vec(),
+            ciphers: Ciphers::PORTABLE,
+            require_encryption: false,
             channels: Vec::new(),
             seed,
         }
@@ -97,6 +105,8 @@ impl NodeConfig {
 pub struct ConnSecret {
     /// The private key.
     pub key: [u8; 32],
+    /// Where the keys of native datagrams come from.
+    pub native: [u8; 32],
     /// Our half of the connection's number.
     pub conn_id: u64,
 }

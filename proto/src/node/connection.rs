@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::config::{
-    CONTROL_BYTES_MAX, HEARTBEAT_INTERVAL, INTRODUCTION_TIME_MAX, READ_TIME_MAX, WRITE_TIME_MAX,
+    CONTROL_BYTES_MAX, ConnSecret, HEARTBEAT_INTERVAL, INTRODUCTION_TIME_MAX, READ_TIME_MAX,
+    WRITE_TIME_MAX,
 };
 use super::event::{CloseReason, PeerLabel};
 use crate::connector::Dial;
@@ -27,6 +28,8 @@ pub(super) struct Connection {
     pub(super) trusting: bool,
     /// Our half of its number.
     pub(super) conn_id: u64,
+    /// Where native keys come from.
+    pub(super) native_seed: [u8; 32],
     pub(super) wire: Wire,
     pub(super) outbox: Outbox,
     pub(super) member: Option<Box<Member>>,
@@ -47,7 +50,7 @@ pub(super) struct Member {
     pub(super) version: u8,
     /// Whether messages are encrypted.
     pub(super) encrypted: bool,
-    /// The key of packets.
+    /// The key of sleeve packets.
     pub(super) key: Option<SessionKey>,
     /// Whether both ends trust the network between them.
     pub(super) trusted: bool,
@@ -74,14 +77,15 @@ impl Connection {
         remote: SocketAddr,
         dial: Option<Dial>,
         trusting: bool,
-        conn_id: u64,
+        secret: &ConnSecret,
         wire: Wire,
     ) -> Connection {
         Connection {
             remote,
             dial,
             trusting,
-            conn_id,
+            conn_id: secret.conn_id,
+            native_seed: secret.native,
             wire,
             outbox: Outbox::default(),
             member: None,

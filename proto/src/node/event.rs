@@ -211,6 +211,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// An overlay that carried frames is left for a while, or used again.
+    OverlayHealth {
+        /// The peer at the other end.
+        peer: PeerLabel,
+        /// The overlay.
+        overlay: &'static str,
+        /// Why it is left; `None` if it is used again.
+        held: Option<String>,
+    },
     /// A peer sends messages that make no sense here. Told once for each connection.
     Ignored {
         /// The peer.
@@ -244,6 +253,7 @@ impl Event {
         match self {
             Event::Added { .. } | Event::Established { .. } | Event::PeersGone(_) => Level::Info,
             Event::Moved { .. } => Level::Info,
+            Event::OverlayHealth { held: None, .. } => Level::Info,
             Event::Closed {
                 peer,
                 outbound,
@@ -260,6 +270,7 @@ impl Event {
             },
             Event::DialFailed { .. } | Event::Mtu { .. } => Level::Debug,
             Event::OverlayFailed { .. }
+            | Event::OverlayHealth { .. }
             | Event::Ignored { .. }
             | Event::GossipDropped { .. }
             | Event::TopologyIgnored { .. } => Level::Warn,
@@ -326,6 +337,18 @@ impl fmt::Display for Event {
                 overlay,
                 reason,
             } => write!(f, "overlay {overlay} to {peer} failed: {reason}"),
+            Event::OverlayHealth {
+                peer,
+                overlay,
+                held: Some(reason),
+            } => write!(
+                f,
+                "overlay {overlay} to {peer} is on hold: {reason}; frames take another way until \
+                 it works again"
+            ),
+            Event::OverlayHealth { peer, overlay, .. } => {
+                write!(f, "overlay {overlay} to {peer} works again")
+            }
             Event::Ignored { peer, what } => write!(f, "ignored from {peer}: {what}"),
             Event::GossipDropped {
                 peer: Some(peer),

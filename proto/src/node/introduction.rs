@@ -87,7 +87,8 @@ impl Node {
     ) {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         let subnets = &self.config.trusted_subnets;
-        let trusting = subnets.iter().any(|subnet| subnet.contains(&remote.ip()));
+        let trusting = !self.config.require_encryption
+            && subnets.iter().any(|subnet| subnet.contains(&remote.ip()));
         let ourself = self.topology.peer(self.us);
         let overlays = self.config.overlays.iter();
         let features = Features {
@@ -106,7 +107,7 @@ impl Node {
             ..WireConfig::new(features, self.config.password.clone())
         };
         let wire = Wire::new(wire, dial.is_some(), PrivateKey::from_bytes(secret.key));
-        let connection = Connection::new(now, remote, dial, trusting, secret.conn_id, wire);
+        let connection = Connection::new(now, remote, dial, trusting, &secret, wire);
         self.conns.insert(conn, connection);
         self.touched.insert(conn);
         self.settle(now);
@@ -157,10 +158,18 @@ impl Node {
         let trusted = connection.trusting && remote.trusted;
         let uid = ConnUid(connection.conn_id ^ remote.conn_id);
         let params = Params {
+            us: self.us,
+            peer: remote.name,
             uid,
             remote: connection.remote,
             dialled: connection.dial.is_some(),
-            key: introduced.session_key.clone().filter(|_| !trusted),
+            session_key: introduced.session_key.clone(),
+            trusted,
+            sealed_only: self.config.require_encryption,
+            transcript: introduced.transcript,
+            seed: connection.native_seed,
+            ciphers: self.config.ciphers,
+            numbers: self.numbers,
         };
         let last_link = &mut self.last_link;
         let overlay = OverlaySwitch::prepare(
@@ -184,7 +193,7 @@ impl Node {
             uid,
             version: introduced.version,
             encrypted: introduced.session_key.is_some(),
-            key: params.key,
+            key: params.sleeve_key().cloned(),
             trusted,
             remote_overlays: remote.overlays.clone().unwrap_or_default().into(),
             overlay,

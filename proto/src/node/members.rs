@@ -6,6 +6,7 @@ use super::connection::Member;
 use super::event::{CloseReason, Event, PeerLabel};
 use super::{Node, Output};
 use crate::message::{Message, MessageError};
+use crate::native::Report;
 use crate::overlay::{ControlRejected, SwitchOutput};
 use crate::sleeve::{LinkId, Special};
 use crate::types::{ConnId, Time};
@@ -53,6 +54,42 @@ impl Node {
         };
         if let Some(member) = self.member_mut(conn) {
             member.overlay.handle_special(now, link, from, special);
+        }
+        self.handle_overlay(now, conn);
+        self.settle(now);
+    }
+
+    /// A report arrived over a native link, in a datagram of `bytes` bytes that opened under the
+    /// key of `epoch`.
+    pub fn handle_report(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        epoch: u32,
+        report: Report,
+        bytes: usize,
+    ) {
+        let Some(&conn) = self.links.get(&link) else {
+            return;
+        };
+        if let Some(member) = self.member_mut(conn) {
+            member
+                .overlay
+                .handle_report(now, link, epoch, report, bytes);
+        }
+        self.handle_overlay(now, conn);
+        self.settle(now);
+    }
+
+    /// A datagram of a native link that is newer than all before came from this address.
+    pub fn handle_moved(&mut self, now: Time, link: LinkId, from: SocketAddrV4) {
+        let Some(&conn) = self.links.get(&link) else {
+            return;
+        };
+        if is_source(from)
+            && let Some(member) = self.member_mut(conn)
+        {
+            member.overlay.handle_moved(now, link, from);
         }
         self.handle_overlay(now, conn);
         self.settle(now);
@@ -147,6 +184,28 @@ impl Node {
                 SwitchOutput::Special { link, special } => {
                     self.outputs.push_back(Output::Special { link, special });
                 }
+                SwitchOutput::Report {
+                    link,
+                    report,
+                    bytes,
+                } => {
+                    self.outputs.push_back(Output::Report {
+                        link,
+                        report,
+                        bytes,
+                    });
+                }
+                SwitchOutput::Keys(link, keys) => {
+                    self.outputs.push_back(Output::LinkKeys { link, keys });
+                }
+                SwitchOutput::Health { overlay, held } => {
+                    self.counters.overlay_holds += u64::from(held.is_some());
+                    self.event(Event::OverlayHealth {
+                        peer: label,
+                        overlay: overlay.name(),
+                        held,
+                    });
+                }
                 SwitchOutput::PathChanged(link, path) => {
                     let mtu = path.mtu;
                     let told = &mut member.told.mtu;
@@ -177,6 +236,7 @@ impl Node {
                     overlay,
                     reason,
                 } => {
+                    self.counters.overlay_failures += 1;
                     self.links.remove(&link);
                     self.outputs.push_back(Output::LinkRemoved { link });
                     self.event(Event::OverlayFailed {

@@ -45,6 +45,8 @@ pub use view::{ConnectionView, Counters};
 use crate::connector::{Connector, ConnectorConfig, Dial, Ended, Target, TooManyTargets};
 use crate::crypto::SessionKey;
 use crate::gossip::{News, Relays, Route};
+use crate::native::link::SessionNumbers;
+use crate::native::{Keys, Report};
 use crate::overlay::Overlay;
 use crate::routes::Routes;
 use crate::sleeve::link::Path;
@@ -112,6 +114,14 @@ pub enum Output {
         /// The way.
         path: Path,
     },
+    /// A native link has other keys. Datagrams that need them may come at once, and what follows
+    /// may be sent with them.
+    LinkKeys {
+        /// The link.
+        link: LinkId,
+        /// The keys.
+        keys: Keys,
+    },
     /// A link is over.
     LinkRemoved {
         /// The link.
@@ -131,6 +141,15 @@ pub enum Output {
         link: LinkId,
         /// The frame, which says on which channel it goes.
         special: Special,
+    },
+    /// Seal a report with the key of a native link and send it at once.
+    Report {
+        /// The link.
+        link: LinkId,
+        /// The report.
+        report: Report,
+        /// Bytes of the datagram.
+        bytes: usize,
     },
     /// New routes; to be used from here on.
     Routes(Arc<Routes>),
@@ -175,12 +194,24 @@ pub struct LinkInfo {
     pub remote_overlays: Arc<[String]>,
     /// The number of the connection, which is in heartbeats.
     pub uid: ConnUid,
-    /// The key of packets; none for packets in the clear.
+    /// The key of sleeve packets; none for packets in the clear.
     pub key: Option<SessionKey>,
     /// Whether we dialled, which tells the nonces of both directions apart.
     pub dialled: bool,
     /// How packets travel at first.
     pub path: Path,
+}
+
+impl LinkInfo {
+    /// Whether the router at the other end is one of ours.
+    pub fn is_weft(&self) -> bool {
+        offers_weft(&self.remote_overlays)
+    }
+}
+
+/// Whether a router that offers these overlays is one of ours.
+fn offers_weft(overlays: &[String]) -> bool {
+    overlays.iter().any(|name| name == Overlay::Weft.name())
 }
 
 /// Our peer.
@@ -214,6 +245,7 @@ pub struct Node {
     counters: Counters,
     last_conn: u64,
     last_link: u64,
+    numbers: SessionNumbers,
     outputs: VecDeque<Output>,
 }
 
@@ -242,8 +274,10 @@ impl Node {
         let routes = Arc::new(Routes::calculate(&topology));
         // Peers that start together do not gossip together.
         let first_gossip = GOSSIP_INTERVAL.mul_f64(0.5 + rng.f64() / 2.0);
+        let numbers = SessionNumbers::new(rng.u64(..));
         let mut node = Node {
             us: config.name,
+            numbers,
             topology,
             connector: Connector::new(connector, rng.fork()),
             rng,

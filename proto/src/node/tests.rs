@@ -106,6 +106,7 @@ impl Rig {
         self.secrets += 1;
         ConnSecret {
             key: [self.secrets as u8; 32],
+            native: [self.secrets as u8; 32],
             conn_id: self.secrets << 32,
         }
     }

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::Node;
 use super::event::PeerLabel;
+use super::{Node, offers_weft};
 use crate::connector::{Target, TargetView};
 use crate::overlay::ForwarderView;
 use crate::routes::Routes;
@@ -44,6 +44,13 @@ pub struct ConnectionView {
     pub bytes_waiting: usize,
 }
 
+impl ConnectionView {
+    /// Whether the router at the other end is one of ours.
+    pub fn is_weft(&self) -> bool {
+        offers_weft(&self.remote_overlays)
+    }
+}
+
 /// What happened so far, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -51,6 +58,10 @@ pub struct Counters {
     pub terminations: u64,
     /// Accepted connections that were closed to make room for others.
     pub strangers_dropped: u64,
+    /// How often an overlay was left since nothing came through.
+    pub overlay_holds: u64,
+    /// How often an overlay was over while its connection went on.
+    pub overlay_failures: u64,
     /// Gossip messages sent, relayed unicasts aside.
     pub gossip_sent: u64,
     /// Bytes of their payloads.

@@ -19,10 +19,11 @@
 
 use std::ops::Range;
 
-use self::flow::{Flow, Part, Segment, flow_key};
+use self::flow::{Flow, Segment, flow_key};
 use super::vnet::VnetHeader;
 use crate::ethernet::{self, Frame, Ip, Layout, Protocol};
 
+pub(crate) use self::flow::Part;
 pub use self::flow::write_super_headers;
 
 mod flow;
@@ -230,9 +231,24 @@ pub struct Joined<'a> {
     pub header: VnetHeader,
     slab: &'a [u8],
     parts: &'a [Part],
+    segments: usize,
 }
 
 impl<'a> Joined<'a> {
+    pub(crate) const fn new(
+        header: VnetHeader,
+        slab: &'a [u8],
+        parts: &'a [Part],
+        segments: usize,
+    ) -> Joined<'a> {
+        Joined {
+            header,
+            slab,
+            parts,
+            segments,
+        }
+    }
+
     /// The parts of the frame in order: the first segment with all headers, then the payload of
     /// each further one. At least one, at most [`TCP_SEGMENTS_MAX`].
     #[inline]
@@ -243,6 +259,11 @@ impl<'a> Joined<'a> {
 
     /// How many segments the frame stands for.
     pub const fn segments(&self) -> usize {
+        self.segments
+    }
+
+    /// How many parts there are.
+    pub const fn parts_len(&self) -> usize {
         self.parts.len()
     }
 
@@ -271,6 +292,7 @@ fn pass(slab: &[u8], whole: Part, sink: &mut impl FnMut(&Joined<'_>)) {
         header: VnetHeader::PLAIN,
         slab,
         parts: &[whole],
+        segments: 1,
     });
 }
 
@@ -284,6 +306,7 @@ fn complete(slab: &mut [u8], whole: Part, layout: &Layout, sink: &mut impl FnMut
             header,
             slab,
             parts: &[whole],
+            segments: 1,
         });
     }
 }

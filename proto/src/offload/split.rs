@@ -23,11 +23,11 @@ use crate::ethernet::{Frame, Ip, Layout, Protocol};
 pub const SPLIT_SEGMENTS_MAX: usize = 2048;
 
 /// TCP flag: no more data follows.
-pub(super) const TCP_FIN: u8 = 0x01;
+pub(crate) const TCP_FIN: u8 = 0x01;
 /// TCP flag: hand over what has arrived.
-pub(super) const TCP_PSH: u8 = 0x08;
+pub(crate) const TCP_PSH: u8 = 0x08;
 /// TCP flag: congestion window reduced.
-pub(super) const TCP_CWR: u8 = 0x80;
+pub(crate) const TCP_CWR: u8 = 0x80;
 
 /// Why a frame is not the super-frame that its vnet header announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -16,6 +16,7 @@
 
 use super::checksum;
 use super::split::{Split, SplitError};
+use crate::ethernet::Frame;
 
 /// Bytes of the header.
 pub const VNET_BYTES: usize = 10;
@@ -106,8 +107,45 @@ impl VnetHeader {
 pub enum Captured<'a> {
     /// A complete frame.
     Whole(&'a [u8]),
+    /// A frame that is complete but for the checksum of its TCP segment or UDP datagram.
+    Open(OpenFrame<'a>),
     /// Many segments in one frame.
     Super(Split<'a>),
+}
+
+/// A frame that is complete but for the checksum of its TCP segment or UDP datagram, in whose
+/// field is the sum of the pseudo header.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenFrame<'a> {
+    frame: &'a [u8],
+    start: usize,
+    offset: usize,
+}
+
+impl<'a> OpenFrame<'a> {
+    /// A frame with an open checksum. None if it has no whole TCP segment or UDP datagram.
+    #[inline]
+    pub fn new(frame: &'a [u8]) -> Option<OpenFrame<'a>> {
+        let layout = Frame::parse(frame).ok()?.layout()?;
+        Some(OpenFrame {
+            frame,
+            start: layout.transport,
+            offset: layout.protocol.checksum_offset(),
+        })
+    }
+
+    /// The bytes of the frame, its checksum open.
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.frame
+    }
+
+    /// Copies the frame to `out`, which has its length, and completes the copy.
+    #[inline]
+    pub fn write_complete(&self, out: &mut [u8]) {
+        out.copy_from_slice(self.frame);
+        // The checksum lies inside, as the layout said.
+        let _ = checksum::complete(out, self.start, self.offset);
+    }
 }
 
 /// A frame whose vnet header does not fit it. Such frames are dropped.
@@ -133,10 +171,35 @@ impl<'a> Captured<'a> {
     /// checks a super-frame. A super-frame that holds a single segment is one all the same.
     #[inline]
     pub fn new(header: VnetHeader, frame: &'a mut [u8]) -> Result<Captured<'a>, VnetError> {
+        Captured::with(header, frame, false)
+    }
+
+    /// The same, but leaves the checksum of a TCP segment or UDP datagram open.
+    #[inline]
+    pub fn new_open(header: VnetHeader, frame: &'a mut [u8]) -> Result<Captured<'a>, VnetError> {
+        Captured::with(header, frame, true)
+    }
+
+    #[inline]
+    fn with(
+        header: VnetHeader,
+        frame: &'a mut [u8],
+        open: bool,
+    ) -> Result<Captured<'a>, VnetError> {
         if header.is_super() {
             return Ok(Captured::Super(Split::new(header, frame)?));
         }
         if header.needs_csum() {
+            let place = (header.csum_start.into(), header.csum_offset.into());
+            let is_usual = |open: &OpenFrame<'_>| (open.start, open.offset) == place;
+            if open && OpenFrame::new(frame).is_some_and(|open| is_usual(&open)) {
+                let (start, offset) = place;
+                return Ok(Captured::Open(OpenFrame {
+                    frame,
+                    start,
+                    offset,
+                }));
+            }
             let (start, offset) = (header.csum_start, header.csum_offset);
             checksum::complete(frame, start.into(), offset.into()).ok_or(VnetError::Checksum {
                 start,
@@ -200,7 +263,7 @@ mod tests {
             }
             let folded = ((sum >> 16) + (sum & 0xffff)) as u16;
             frame[34 + csum_offset..36 + csum_offset].copy_from_slice(&folded.to_be_bytes());
-            let header = VnetHeader {
+            let mut header = VnetHeader {
                 flags: FLAG_NEEDS_CSUM,
                 csum_start: 34,
                 csum_offset: csum_offset as u16,
@@ -213,6 +276,20 @@ mod tests {
                 }
                 other => panic!("{other:?}"),
             }
+            frame[34 + csum_offset..36 + csum_offset].copy_from_slice(&folded.to_be_bytes());
+            let mut out = vec![0; frame.len()];
+            match Captured::new_open(header, &mut frame.clone()) {
+                Ok(Captured::Open(open)) => {
+                    assert_eq!(open.bytes(), frame);
+                    open.write_complete(&mut out);
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(out, whole);
+            // Where no TCP or UDP has its checksum, nothing stays open.
+            header.csum_offset += 2;
+            let captured = Captured::new_open(header, &mut frame);
+            assert!(matches!(captured, Ok(Captured::Whole(_))));
         }
     }
 

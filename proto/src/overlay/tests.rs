@@ -3,10 +3,18 @@ use std::time::Duration;
 
 fn params(dialled: bool) -> Params {
     Params {
+        us: PeerName::from_bytes([if dialled { 1 } else { 2 }; 6]),
+        peer: PeerName::from_bytes([if dialled { 2 } else { 1 }; 6]),
         uid: ConnUid(7),
         remote: "10.0.0.2:6783".parse().unwrap(),
         dialled,
-        key: None,
+        session_key: None,
+        trusted: false,
+        sealed_only: false,
+        transcript: [3; 32],
+        seed: [u8::from(dialled); 32],
+        ciphers: Ciphers::ALL,
+        numbers: SessionNumbers::new(5),
     }
 }
 
@@ -181,7 +189,9 @@ fn data_prefers_the_first_established_link() {
     assert_eq!(links(&[Pending, Pending]), [0, 1]);
     assert_eq!(links(&[Pending, Established]), [1, 0]);
     assert_eq!(links(&[Established, Established]), [0, 1]);
-    assert_eq!(links(&[hold.clone(), Established]), [1]);
+    assert_eq!(links(&[hold.clone(), Established]), [1, 0]);
     assert_eq!(links(&[failed.clone(), Pending]), [1]);
-    assert_eq!(links(&[hold, failed]), Vec::<u64>::new());
+    assert_eq!(links(&[hold.clone(), Pending]), [1, 0]);
+    assert_eq!(links(&[hold, failed.clone()]), [0]);
+    assert_eq!(links(&[failed.clone(), failed]), Vec::<u64>::new());
 }

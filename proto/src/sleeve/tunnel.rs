@@ -46,8 +46,7 @@ pub struct TunnelConfig {
 /// judged by a new MTU and sent to an old address is as good as one sent a moment earlier.
 pub struct Tunnel {
     config: TunnelConfig,
-    /// Address (32 bits) and port (16 bits); 0 for none.
-    remote: AtomicU64,
+    remote: AtomicRemote,
     mtu: AtomicU32,
     max_payload: AtomicU32,
     fragments_proven: AtomicBool,
@@ -58,10 +57,10 @@ pub struct Tunnel {
 impl Tunnel {
     /// A link whose path is unknown: MTU and packet size are the largest there are.
     pub fn new(config: TunnelConfig) -> Tunnel {
-        let remote = pack(config.remote);
+        let remote = AtomicRemote::new(config.remote);
         Tunnel {
             config,
-            remote: AtomicU64::new(remote),
+            remote,
             mtu: AtomicU32::new(MTU_UNKNOWN as u32),
             max_payload: AtomicU32::new(PACKET_BYTES_MAX as u32),
             fragments_proven: AtomicBool::new(false),
@@ -97,12 +96,12 @@ impl Tunnel {
     /// Where packets go; None until the neighbour was heard.
     #[inline]
     pub fn remote(&self) -> Option<SocketAddrV4> {
-        unpack(self.remote.load(Ordering::Relaxed))
+        self.remote.get()
     }
 
     /// Sends packets to `remote` from now on.
     pub fn set_remote(&self, remote: Option<SocketAddrV4>) {
-        self.remote.store(pack(remote), Ordering::Relaxed);
+        self.remote.set(remote);
     }
 
     /// The largest frame that fits, without its Ethernet header of 14 bytes.
@@ -185,6 +184,24 @@ impl fmt::Debug for Tunnel {
             .field("remote", &self.remote())
             .field("mtu", &self.mtu())
             .finish_non_exhaustive()
+    }
+}
+
+/// An address, or none, that threads share. Address (32 bits) and port (16 bits); 0 for none.
+pub(crate) struct AtomicRemote(AtomicU64);
+
+impl AtomicRemote {
+    pub(crate) fn new(remote: Option<SocketAddrV4>) -> AtomicRemote {
+        AtomicRemote(AtomicU64::new(pack(remote)))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Option<SocketAddrV4> {
+        unpack(self.0.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set(&self, remote: Option<SocketAddrV4>) {
+        self.0.store(pack(remote), Ordering::Relaxed);
     }
 }
 

@@ -106,9 +106,9 @@ fn known_routes_survive_faults_elsewhere() {
 }
 
 /// Runs seeds; one that fails is run again with its trace printed.
-fn seeds(range: std::ops::Range<u64>) {
+fn seeds(range: std::ops::Range<u64>, draw: fn(u64) -> Plan) {
     for seed in range {
-        let plan = Plan::draw(seed);
+        let plan = draw(seed);
         if std::panic::catch_unwind(|| plan.run(false)).is_err() {
             println!("seed {seed} fails; its trace:");
             let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -122,12 +122,17 @@ fn seeds(range: std::ops::Range<u64>) {
 
 #[test]
 fn small_meshes_agree_after_faults_1() {
-    seeds(0..150);
+    seeds(0..150, Plan::draw);
 }
 
 #[test]
 fn small_meshes_agree_after_faults_2() {
-    seeds(150..300);
+    seeds(150..300, Plan::draw);
+}
+
+#[test]
+fn small_meshes_with_native_links_agree_after_faults() {
+    seeds(300..400, Plan::draw_native);
 }
 
 #[test]

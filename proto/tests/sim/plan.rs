@@ -3,6 +3,8 @@
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
+use proto::overlay::{Health, Overlay};
+
 use super::check;
 use super::world::{Network, World};
 
@@ -17,6 +19,8 @@ pub(crate) struct Plan {
     trusted: bool,
     discovery: bool,
     old_protocol: Vec<bool>,
+    /// Who offers the native overlay.
+    native: Vec<bool>,
     nat: Vec<bool>,
     network: Network,
     faults: usize,
@@ -57,6 +61,7 @@ impl Plan {
             trusted: rng.u32(..6) == 0,
             discovery: rng.bool(),
             old_protocol: (0..hosts).map(|_| rng.u32(..6) == 0).collect(),
+            native: vec![false; hosts],
             nat,
             network: Network {
                 latency_us: latency / 2..latency * 2,
@@ -69,6 +74,16 @@ impl Plan {
         }
     }
 
+    /// The same with two hosts of three that offer the native overlay.
+    pub(crate) fn draw_native(seed: u64) -> Plan {
+        let plan = Plan::draw(seed);
+        let native = |host: usize| !(seed + host as u64).is_multiple_of(3);
+        Plan {
+            native: (0..plan.hosts).map(native).collect(),
+            ..plan
+        }
+    }
+
     /// The mesh, all hosts down.
     pub(crate) fn build(&self) -> World {
         let mut world = World::new(self.seed);
@@ -78,6 +93,9 @@ impl Plan {
                 config.password = self.encrypted.then(|| b"secret".as_slice().into());
                 config.discovery = self.discovery;
                 config.max_version = if self.old_protocol[host] { 1 } else { 2 };
+                if !self.native[host] {
+                    config.overlays = vec![Overlay::Sleeve];
+                }
                 if self.trusted {
                     config.trusted_subnets.push("10.0.0.0/8".parse().unwrap());
                 }
@@ -121,11 +139,18 @@ impl Plan {
             let pause = world.rng.u64(..8_000_000);
             world.run(Duration::from_micros(pause));
             self.fault(world);
-            check::no_lasting_loop(world);
+            if !self.is_native() {
+                check::no_lasting_loop(world);
+            }
         }
         self.heal(world);
-        let connected = |world: &World| self.all_connected(world);
+        let connected = |world: &World| self.all_connected(world) && self.all_native(world);
         check::converge(world, Duration::from_secs(1200), connected);
+        if self.is_native() {
+            // A connection that was made at the last moment may still change routes.
+            world.run(Duration::from_secs(60));
+            check::converge(world, Duration::from_secs(1200), connected);
+        }
         check::quiet(world);
     }
 
@@ -199,5 +224,22 @@ impl Plan {
         } else {
             self.edges.iter().all(|(a, b)| connected(*a, *b))
         }
+    }
+
+    fn is_native(&self) -> bool {
+        self.native.contains(&true)
+    }
+
+    /// Whether all connections between hosts that can are native, and work.
+    fn all_native(&self, world: &World) -> bool {
+        (0..self.hosts).filter(|a| self.native[*a]).all(|a| {
+            world.node(a).connections().all(|connection| {
+                let active = connection.active.as_ref();
+                let is_native = active.is_some_and(|view| {
+                    view.overlay == Overlay::Weft && view.health == Health::Established
+                });
+                is_native || !connection.is_weft()
+            })
+        })
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::connector::Target;
+use proto::native::Keys;
 use proto::node::{ConnSecret, Content, DeliveryKind, LinkInfo, Node, NodeConfig, Output};
 use proto::routes::Routes;
 use proto::sleeve::link::Path;
@@ -55,6 +56,8 @@ pub(crate) struct Host {
     pub(crate) starts: u32,
     pub(crate) conns: BTreeMap<ConnId, (usize, usize)>,
     pub(crate) links: BTreeMap<LinkId, (LinkInfo, Path)>,
+    /// The keys of native links.
+    pub(crate) keys: BTreeMap<LinkId, Keys>,
     pub(crate) order: BTreeMap<PeerName, Vec<LinkId>>,
     pub(crate) routes: Option<Arc<Routes>>,
     pub(crate) stores: [Store; 2],
@@ -91,6 +94,11 @@ pub(crate) enum What {
         info: Box<LinkInfo>,
         to: SocketAddrV4,
         special: Special,
+    },
+    Datagram {
+        from: SocketAddrV4,
+        to: SocketAddrV4,
+        bytes: Vec<u8>,
     },
 }
 
@@ -186,6 +194,7 @@ impl World {
             starts: 0,
             conns: BTreeMap::new(),
             links: BTreeMap::new(),
+            keys: BTreeMap::new(),
             order: BTreeMap::new(),
             routes: None,
             stores: Default::default(),
@@ -229,6 +238,7 @@ impl World {
         let h = &mut self.hosts[host];
         h.node = None;
         h.links.clear();
+        h.keys.clear();
         h.order.clear();
         h.routes = None;
         h.stores = Default::default();
@@ -350,10 +360,12 @@ impl World {
     }
 
     pub(crate) fn secret(&mut self) -> ConnSecret {
-        let mut key = [0; 32];
+        let (mut key, mut native) = ([0; 32], [0; 32]);
         self.rng.fill(&mut key);
+        self.rng.fill(&mut native);
         ConnSecret {
             key,
+            native,
             conn_id: self.rng.u64(..),
         }
     }
@@ -391,8 +403,14 @@ impl World {
             Output::LinkUpdated { link, path } => {
                 self.hosts[host].links.get_mut(&link).unwrap().1 = path;
             }
+            Output::LinkKeys { link, keys } => {
+                let h = &mut self.hosts[host];
+                assert!(h.links.contains_key(&link));
+                h.keys.insert(link, keys);
+            }
             Output::LinkRemoved { link } => {
                 self.hosts[host].links.remove(&link).unwrap();
+                self.hosts[host].keys.remove(&link);
             }
             Output::LinkOrder { peer, links } => {
                 let h = &mut self.hosts[host];
@@ -401,6 +419,11 @@ impl World {
                 h.order.retain(|_, links| !links.is_empty());
             }
             Output::Special { link, special } => self.send_special(host, link, special),
+            Output::Report {
+                link,
+                report,
+                bytes,
+            } => self.send_report(host, link, report, bytes),
             Output::Routes(routes) => self.take_routes(host, routes),
             Output::Event(event) => self.hosts[host].events.push(event.to_string()),
             Output::PeersGone(_) | Output::TargetsChanged(_) => {}
@@ -486,6 +509,7 @@ impl World {
             } => {
                 self.special_arrives(from, &info, to, special);
             }
+            What::Datagram { from, to, bytes } => self.datagram_arrives(from, to, bytes),
         }
     }
 }

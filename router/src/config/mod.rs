@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use proto::overlay::Overlay;
 use proto::types::PeerName;
 
 use crate::cli::flags::LaunchFlags;
@@ -49,7 +50,7 @@ pub struct Config {
     /// Whether the peers of the last run replace those given.
     pub resume: bool,
     /// Overlays to offer, best first.
-    pub overlays: Vec<String>,
+    pub overlays: Vec<Overlay>,
 
     /// Address allocation, unless it is off.
     pub ipam: Option<IpamConfig>,
@@ -279,6 +280,7 @@ impl Config {
         } else {
             flags.mtu
         };
+        let overlays = overlays(&flags.overlays, &mut bad);
         cross_checks(flags, mtu, password.is_some(), &mut bad);
         let (Some(host), Some(trusted_subnets), Some(offload_off), Some(attach), [], Some(dns)) =
             (host, trusted, offload_off, attach, bad.0.as_slice(), dns)
@@ -301,7 +303,7 @@ impl Config {
             trusted_subnets,
             peers: flags.peers.clone(),
             resume: flags.resume,
-            overlays: flags.overlays.clone(),
+            overlays,
             ipam,
             dns,
             bridge: flags.weave_bridge.clone(),
@@ -368,9 +370,12 @@ fn cross_checks(flags: &LaunchFlags, mtu: u32, has_password: bool, bad: &mut Pro
         bad.0
             .push("--weave-bridge: must be a device name of 1 to 10 characters".into());
     }
-    if flags.require_encryption && !has_password {
-        bad.0
-            .push("--require-encryption: needs --password or --password-file".into());
+    // The native overlay encrypts with and without a password, sleeve only with one.
+    let offers_weft = flags.overlays.is_empty() || flags.overlays.iter().any(|name| name == "weft");
+    if flags.require_encryption && !has_password && !offers_weft {
+        bad.0.push(
+            "--require-encryption: without weft among the overlays it needs a password".into(),
+        );
     }
     if flags.nickname.as_ref().is_some_and(|name| name.len() > 255) {
         bad.0
@@ -381,6 +386,21 @@ fn cross_checks(flags: &LaunchFlags, mtu: u32, has_password: bool, bad: &mut Pro
             bad.0.push(problem);
         }
     }
+}
+
+/// The overlays that these names choose; all without any. Their order is always the same, since
+/// both ends of a connection number them by it.
+fn overlays(names: &[String], bad: &mut Problems) -> Vec<Overlay> {
+    for name in names {
+        if Overlay::from_name(name).is_none() {
+            bad.0.push(format!(
+                "--overlays: there is no overlay {name:?}, only weft and sleeve"
+            ));
+        }
+    }
+    let is_chosen =
+        |overlay: &Overlay| names.is_empty() || names.iter().any(|name| name == overlay.name());
+    Overlay::ALL.into_iter().filter(is_chosen).collect()
 }
 
 /// Checks the form `HOST[:PORT]` of a peer, in the original's words.

@@ -114,7 +114,11 @@ fn mistakes_are_listed_together() {
     refuse(&["--http-addr=6784"], "neither an address");
     refuse(&["--min-protocol-version=3"], "must be 1 or 2");
     refuse(&["--weave-bridge=much-too-long"], "1 to 10 characters");
-    refuse(&["--require-encryption"], "needs --password");
+    refuse(
+        &["--require-encryption", "--overlays=sleeve"],
+        "needs a password",
+    );
+    refuse(&["--overlays=fastdp"], "only weft and sleeve");
     refuse(&["--password-file=/nonexistent"], "No such file");
     refuse(&["--no-offload=everything"], "none of gso, gro, tap");
     refuse(&["--attach=some"], "none of labels, all, none");
@@ -122,6 +126,16 @@ fn mistakes_are_listed_together() {
     refuse(&["a:b:c"], "too many colons in address");
     refuse(&["a:99999"], "invalid port");
     refuse(&["--no-such-flag"], "unexpected argument");
+}
+
+#[test]
+fn native_links_are_encrypted_without_a_password() {
+    let config = resolve(&["--require-encryption"]).unwrap();
+    assert!(config.require_encryption && config.password.is_none());
+    assert_eq!(config.overlays, Overlay::ALL);
+    let one = |list: &str| resolve(&[list]).unwrap().overlays;
+    assert_eq!(one("--overlays=sleeve"), [Overlay::Sleeve]);
+    assert_eq!(one("--overlays=sleeve,weft"), Overlay::ALL);
 }
 
 #[test]

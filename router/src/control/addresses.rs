@@ -169,7 +169,10 @@ impl Control {
             // The batches behind the first failed one fail with it.
             Err(_) if id <= addresses.failed => {}
             Err(error) => {
-                tracing::error!(%error, "addresses were not saved");
+                // Whoever waits for an address is told each time, the log once.
+                if addresses.allocator.status().store_error.is_none() {
+                    tracing::error!(%error, "addresses were not saved");
+                }
                 addresses.failed = addresses.handed;
                 addresses
                     .allocator

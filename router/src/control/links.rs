@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use proto::native;
 use proto::node::LinkInfo;
 use proto::overlay::Overlay;
 use proto::routes::Routes;
@@ -11,7 +12,7 @@ use proto::sleeve::{LinkId, Tunnel, TunnelConfig};
 use proto::switch::{Forwarding, PeerSlot, PeerSlots};
 use proto::types::{PeerName, Time};
 
-use crate::data::{Encap, Link, Snapshot};
+use crate::data::{Encap, Link, NativeLink, Session, Snapshot};
 
 /// Packets sent back to back to a router that is not weft. Its receive buffer of 212,992 bytes takes
 /// some 90 of full size, each costing it 2,304 with the kernel's own bookkeeping, and it has not
@@ -21,12 +22,24 @@ pub const FOREIGN_BURST_PACKETS: u16 = 32;
 /// Everything that snapshots are made of.
 pub struct Links {
     us: PeerName,
-    tunnels: BTreeMap<LinkId, Arc<Tunnel>>,
+    entries: BTreeMap<LinkId, Entry>,
     /// Links to each neighbour, in the order in which they are to be tried.
     order: BTreeMap<PeerName, Vec<LinkId>>,
     slots: PeerSlots,
     routes: Arc<Routes>,
     changed: bool,
+}
+
+/// A link with what data threads need to know of it.
+enum Entry {
+    Sleeve {
+        tunnel: Arc<Tunnel>,
+        burst_packets: u16,
+    },
+    Native {
+        tunnel: Arc<native::Tunnel>,
+        keys: native::Keys,
+    },
 }
 
 impl Links {
@@ -35,7 +48,7 @@ impl Links {
         let slots = PeerSlots::new(us);
         Links {
             us,
-            tunnels: BTreeMap::new(),
+            entries: BTreeMap::new(),
             order: BTreeMap::new(),
             slots,
             routes,
@@ -45,33 +58,58 @@ impl Links {
 
     /// There is a new link.
     pub fn add(&mut self, info: LinkInfo) {
-        match info.overlay {
+        let is_weft = info.is_weft();
+        let LinkInfo {
+            link: id,
+            peer,
+            path,
+            ..
+        } = info;
+        let entry = match info.overlay {
             Overlay::Sleeve => {
                 let tunnel = Tunnel::new(TunnelConfig {
-                    id: info.link,
+                    id,
                     us: self.us,
-                    peer: info.peer,
+                    peer,
                     key: info.key,
                     dialled: info.dialled,
-                    remote: info.path.remote,
+                    remote: path.remote,
                 });
-                set_path(&tunnel, info.path);
-                self.tunnels.insert(info.link, Arc::new(tunnel));
+                Entry::Sleeve {
+                    tunnel: Arc::new(tunnel),
+                    burst_packets: if is_weft { 0 } else { FOREIGN_BURST_PACKETS },
+                }
             }
-        }
+            Overlay::Weft => Entry::Native {
+                tunnel: Arc::new(native::Tunnel::new(id, self.us, peer, path.remote)),
+                keys: native::Keys::default(),
+            },
+        };
+        entry.set_path(path);
+        self.entries.insert(id, entry);
         self.changed = true;
     }
 
     /// Packets of a link travel in another way. Takes effect at once, without a new snapshot.
-    pub fn update(&self, link: LinkId, path: Path) {
-        if let Some(tunnel) = self.tunnels.get(&link) {
-            set_path(tunnel, path);
+    pub fn update(&mut self, link: LinkId, path: Path) {
+        if let Some(entry) = self.entries.get(&link) {
+            let was_usable = entry.is_usable();
+            entry.set_path(path);
+            self.changed |= was_usable != entry.is_usable();
+        }
+    }
+
+    /// A native link has other keys.
+    pub fn set_keys(&mut self, link: LinkId, new: native::Keys) {
+        if let Some(Entry::Native { keys, .. }) = self.entries.get_mut(&link) {
+            *keys = new;
+            self.changed = true;
         }
     }
 
     /// A link is over.
     pub fn remove(&mut self, link: LinkId) {
-        self.tunnels.remove(&link);
+        self.entries.remove(&link);
         self.changed = true;
     }
 
@@ -94,9 +132,23 @@ impl Links {
         gone
     }
 
-    /// The tunnel of a link.
+    /// The tunnel of a sleeve link.
     pub fn tunnel(&self, link: LinkId) -> Option<&Arc<Tunnel>> {
-        self.tunnels.get(&link)
+        match self.entries.get(&link)? {
+            Entry::Sleeve { tunnel, .. } => Some(tunnel),
+            Entry::Native { .. } => None,
+        }
+    }
+
+    /// A native link that has a key to send with.
+    pub fn native(&self, link: LinkId) -> Option<NativeLink> {
+        match self.entries.get(&link)? {
+            Entry::Native { tunnel, keys } => Some(NativeLink {
+                tunnel: Arc::clone(tunnel),
+                key: keys.send.clone()?,
+            }),
+            Entry::Sleeve { .. } => None,
+        }
     }
 
     /// The peers by their slots.
@@ -116,26 +168,73 @@ impl Links {
             .order
             .iter()
             .filter_map(|(peer, order)| {
-                let tunnel = order.iter().find_map(|link| self.tunnels.get(link))?;
-                Some(Link {
-                    peer: *peer,
-                    encap: Encap::Sleeve(Arc::clone(tunnel)),
-                    burst_packets: FOREIGN_BURST_PACKETS,
-                })
+                let entries = order.iter().filter_map(|link| self.entries.get(link));
+                let mut usable = entries.filter(|entry| entry.is_usable());
+                usable.find_map(|entry| entry.link(*peer))
             })
             .collect();
         let neighbours: Vec<PeerName> = links.iter().map(|link| link.peer).collect();
         let forwarding = Forwarding::new(Arc::clone(&self.routes), &self.slots, &neighbours);
-        Some(Snapshot::new(
-            forwarding,
-            links,
-            self.tunnels.values().cloned().collect(),
-        ))
+        let mut tunnels = Vec::new();
+        let mut sessions = Vec::new();
+        for entry in self.entries.values() {
+            match entry {
+                Entry::Sleeve { tunnel, .. } => tunnels.push(Arc::clone(tunnel)),
+                Entry::Native { tunnel, keys } => {
+                    sessions.extend(keys.receive.iter().map(|key| Session {
+                        key: Arc::clone(key),
+                        tunnel: Arc::clone(tunnel),
+                    }));
+                }
+            }
+        }
+        Some(Snapshot::new(forwarding, links, tunnels).with_sessions(sessions))
     }
 }
 
-fn set_path(tunnel: &Tunnel, path: Path) {
-    tunnel.set_remote(path.remote);
-    tunnel.set_limits(path.mtu, path.max_payload);
-    tunnel.set_fragments_proven(path.fragments);
+impl Entry {
+    fn set_path(&self, path: Path) {
+        match self {
+            Entry::Sleeve { tunnel, .. } => {
+                tunnel.set_remote(path.remote);
+                tunnel.set_limits(path.mtu, path.max_payload);
+                tunnel.set_fragments_proven(path.fragments);
+            }
+            Entry::Native { tunnel, .. } => {
+                tunnel.set_remote(path.remote);
+                tunnel.set_max_payload(path.max_payload);
+            }
+        }
+    }
+
+    /// Whether frames can be sent over it.
+    fn is_usable(&self) -> bool {
+        match self {
+            Entry::Sleeve { .. } => true,
+            Entry::Native { tunnel, keys } => {
+                keys.send.is_some() && tunnel.remote().is_some() && tunnel.max_payload() > 0
+            }
+        }
+    }
+
+    fn link(&self, peer: PeerName) -> Option<Link> {
+        let (encap, burst_packets) = match self {
+            Entry::Sleeve {
+                tunnel,
+                burst_packets,
+            } => (Encap::Sleeve(Arc::clone(tunnel)), *burst_packets),
+            Entry::Native { tunnel, keys } => {
+                let native = NativeLink {
+                    tunnel: Arc::clone(tunnel),
+                    key: keys.send.clone()?,
+                };
+                (Encap::Native(native), 0)
+            }
+        };
+        Some(Link {
+            peer,
+            encap,
+            burst_packets,
+        })
+    }
 }

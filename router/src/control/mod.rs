@@ -10,6 +10,7 @@
 //! events, on the loop's own thread.
 
 mod addresses;
+mod facts;
 mod gateway;
 mod handle;
 mod links;
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use proto::native::Report;
 use proto::node::{ConnSecret, Event, Level, Node, Output};
 use proto::sleeve::{LinkId, Special};
 use proto::types::{ConnId, Time};
@@ -247,6 +249,18 @@ impl Control {
             } => {
                 self.node.handle_special(now, link, from, special);
             }
+            DataEvent::Report {
+                link,
+                epoch,
+                report,
+                bytes,
+                at,
+            } => {
+                // Its time of arrival, so that what waited here does not count as round trip.
+                self.node
+                    .handle_report(at.min(now), link, epoch, report, bytes);
+            }
+            DataEvent::LinkMoved { link, from } => self.node.handle_moved(now, link, from),
             DataEvent::TooBig { link, path_mtu } => {
                 self.node.handle_too_big(now, link, path_mtu as usize);
             }
@@ -305,9 +319,19 @@ impl Control {
                 self.publish();
             }
             Output::LinkUpdated { link, path } => self.links.update(link, path),
+            Output::LinkKeys { link, keys } => {
+                self.links.set_keys(link, keys);
+                // What is sent next tells the peer that it may use them.
+                self.publish();
+            }
             Output::LinkRemoved { link } => self.links.remove(link),
             Output::LinkOrder { peer, links } => self.links.set_order(peer, links),
             Output::Special { link, special } => self.send_special(link, special),
+            Output::Report {
+                link,
+                report,
+                bytes,
+            } => self.send_report(link, &report, bytes),
             Output::Routes(routes) => {
                 let now = self.now();
                 for slot in self.links.set_routes(now, routes) {
@@ -372,6 +396,20 @@ impl Control {
         }
     }
 
+    fn send_report(&mut self, link: LinkId, report: &Report, bytes: usize) {
+        let Some(native) = self.links.native(link) else {
+            return;
+        };
+        match self.data.send_report(&native, report, bytes) {
+            Ok(()) | Err(SpecialError::NoAddress) => {}
+            Err(SpecialError::TooBig(path_mtu)) => {
+                let now = self.now();
+                self.node.handle_too_big(now, link, path_mtu as usize);
+            }
+            Err(error) => tracing::debug!(%link, bytes, %error, "a report was not sent"),
+        }
+    }
+
     fn save_targets(&mut self, texts: Vec<String>) {
         let value = serde_json::to_vec(&texts).unwrap_or_default();
         let change = Change {
@@ -388,14 +426,19 @@ impl Control {
 
 /// Fresh secrets for one connection; without randomness there can be none.
 fn secret() -> Option<ConnSecret> {
-    let mut bytes = [0; 40];
+    let mut bytes = [0; 72];
     if let Err(error) = getrandom::fill(&mut bytes) {
         tracing::error!(%error, "the system gives no random bytes, a connection was refused");
         return None;
     }
-    let (key, id) = bytes.split_first_chunk::<32>()?;
+    let (key, rest) = bytes.split_first_chunk::<32>()?;
+    let (native, id) = rest.split_first_chunk::<32>()?;
     let conn_id = u64::from_ne_bytes(*id.first_chunk()?);
-    Some(ConnSecret { key: *key, conn_id })
+    Some(ConnSecret {
+        key: *key,
+        native: *native,
+        conn_id,
+    })
 }
 
 fn log(event: &Event) {

@@ -5,12 +5,12 @@ use std::time::SystemTime;
 
 use proto::connector::{TargetState, TargetView};
 use proto::node::{ConnectionView, PeerLabel};
-use proto::overlay::Health;
 use proto::topology::{Connection, Peer};
 use proto::types::{PeerName, Time};
 use serde_json::{Value, json};
 
 use super::Control;
+use super::facts::frames_are_encrypted;
 use crate::data::{Count, DropReason};
 use crate::http::metrics::{Kind, Metric};
 use crate::http::report::{
@@ -180,6 +180,7 @@ impl Control {
             "pending_allocates": waiting(&status.pending_allocates),
             "takeovers": status.takeovers.iter().map(|t| json!({
                 "peer": t.peer.to_string(),
+                "nickname": t.nickname,
                 "addresses": t.addresses,
                 "waiting": t.waiting.iter().map(ToString::to_string).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
@@ -225,7 +226,7 @@ impl Control {
         connections.chain(targets).collect()
     }
 
-    fn target_report(&self, target: &TargetView<'_>) -> Option<ConnectionReport> {
+    pub(super) fn target_report(&self, target: &TargetView<'_>) -> Option<ConnectionReport> {
         let until = || {
             target
                 .next_try
@@ -268,7 +269,7 @@ impl Control {
     }
 
     /// What the wall clock showed, or will show, at a time of the core.
-    fn wall(&self, at: Time) -> SystemTime {
+    pub(super) fn wall(&self, at: Time) -> SystemTime {
         let (now, wall) = (self.now(), SystemTime::now());
         if at <= now {
             wall - now.since(at)
@@ -334,66 +335,13 @@ impl Control {
                 "dropped": node.gossip_dropped,
                 "route_calculations": node.route_calculations,
             },
+            "downgrades": {
+                "unanswered": node.overlay_holds,
+                "failed": node.overlay_failures,
+            },
             "introductions": self.node.introductions(),
             "introductions_dropped": node.strangers_dropped,
         })
-    }
-
-    fn connection_facts(&self) -> Vec<Value> {
-        let mut facts: Vec<Value> = self
-            .node
-            .connections()
-            .map(|c| {
-                let overlays: Vec<Value> = c
-                    .forwarders
-                    .iter()
-                    .map(|forwarder| {
-                        let (health, why) = match &forwarder.health {
-                            Health::Pending => ("pending", None),
-                            Health::Established => ("established", None),
-                            Health::OnHold(why) => ("on hold", Some(why)),
-                            Health::Failed(why) => ("failed", Some(why)),
-                        };
-                        let path = forwarder.path;
-                        json!({
-                            "overlay": forwarder.overlay.name(),
-                            "health": health,
-                            "reason": why,
-                            "remote": path.and_then(|p| p.remote).map(|r| r.to_string()),
-                            "mtu": path.map(|p| p.mtu),
-                            "mtu_verified": path.map(|p| p.mtu_verified),
-                            "fragments": path.map(|p| p.fragments),
-                        })
-                    })
-                    .collect();
-                json!({
-                    "peer": c.peer.name.to_string(),
-                    "nickname": c.peer.nickname.as_ref(),
-                    "address": c.address.to_string(),
-                    "outbound": c.outbound,
-                    "state": if c.established { "established" } else { "pending" },
-                    "protocol": c.version,
-                    "overlay": c.active.as_ref().map(|active| active.overlay.name()),
-                    "mtu": c.active.as_ref().and_then(|active| active.path).map(|path| path.mtu),
-                    "encrypted": c.encrypted,
-                    "frames_encrypted": c.encrypted && !c.trusted,
-                    "overlays": overlays,
-                    "queued_bytes": c.bytes_in_flight + c.bytes_waiting,
-                })
-            })
-            .collect();
-        facts.extend(self.node.targets().filter_map(|target| {
-            let report = self.target_report(&target)?;
-            Some(json!({
-                "address": report.address,
-                "outbound": true,
-                "state": report.state,
-                "error": target.error,
-                "next_try": target.next_try.map(|at| rfc3339(self.wall(at))),
-                "direct": target.direct,
-            }))
-        }));
-        facts
     }
 
     /// Metrics of our own.
@@ -437,7 +385,17 @@ impl Control {
             let value = totals.dropped(*reason) as f64;
             drops = drops.labelled([("reason", reason.as_str())], value);
         }
-        metrics.extend([events, drops]);
+        let mut downgrades = counter(
+            "weft_overlay_downgrades_total",
+            "How often an overlay of a connection was left for another one, by reason.",
+        );
+        for (reason, count) in [
+            ("unanswered", node.overlay_holds),
+            ("failed", node.overlay_failures),
+        ] {
+            downgrades = downgrades.labelled([("reason", reason)], count as f64);
+        }
+        metrics.extend([events, drops, downgrades]);
         metrics.extend(self.dns_metrics());
         metrics
     }
@@ -458,17 +416,17 @@ fn connection_report(c: &ConnectionView, password: bool) -> ConnectionReport {
         let mtu = active.path.map_or(0, |path| path.mtu);
         BTreeMap::from([("name", Value::from(overlay)), ("mtu", Value::from(mtu))])
     });
+    let encrypted = frames_are_encrypted(c);
     if password {
-        let encrypted = c.encrypted && !c.trusted;
         let word = if encrypted {
             "encrypted"
         } else {
             "unencrypted"
         };
         info = format!("{word:<11} {info}");
-        if let Some(attrs) = attrs.as_mut().filter(|_| encrypted) {
-            attrs.insert("encrypted", Value::from(true));
-        }
+    }
+    if let Some(attrs) = attrs.as_mut().filter(|_| encrypted) {
+        attrs.insert("encrypted", Value::from(true));
     }
     ConnectionReport {
         address: c.address.to_string(),

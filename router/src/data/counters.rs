@@ -13,6 +13,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use proto::native;
 use proto::sleeve::{self, OpenError};
 use proto::switch::SwitchDrop;
 
@@ -39,6 +40,8 @@ pub enum Count {
     Made,
     /// Frames between routers that were handed to control.
     Specials,
+    /// Reports of native links that were handed to control. They are no frames.
+    Reports,
     /// Packets that came from neighbours and were opened.
     PacketsReceived,
     /// Packets that went to neighbours.
@@ -78,6 +81,7 @@ impl Count {
         (Count::SentBytes, "sent_bytes"),
         (Count::Made, "made"),
         (Count::Specials, "specials"),
+        (Count::Reports, "reports"),
         (Count::PacketsReceived, "packets_received"),
         (Count::PacketsSent, "packets_sent"),
         (Count::PacketsFragmented, "packets_fragmented"),
@@ -155,9 +159,13 @@ drop_reasons! {
     Forged = "forged",
     /// A packet that was seen before.
     Replayed = "replayed",
+    /// A native datagram under a number that no key has (any more).
+    UnknownSession = "unknown_session",
+    /// The key of a native link has no numbers left for datagrams.
+    KeyWorn = "key_worn",
 }
 
-const DROPS: usize = DropReason::Replayed as usize + 1;
+const DROPS: usize = DropReason::KeyWorn as usize + 1;
 
 impl DropReason {
     /// Whether it is packets that are counted, which may hold any number of frames: such drops are
@@ -170,6 +178,7 @@ impl DropReason {
                 | DropReason::UnknownSender
                 | DropReason::Forged
                 | DropReason::Replayed
+                | DropReason::UnknownSession
         )
     }
 }
@@ -209,6 +218,15 @@ impl From<OpenError> for DropReason {
             OpenError::OtherSender => DropReason::UnknownSender,
             OpenError::Forged => DropReason::Forged,
             OpenError::Replayed => DropReason::Replayed,
+        }
+    }
+}
+
+impl From<native::OpenError> for DropReason {
+    fn from(error: native::OpenError) -> DropReason {
+        match error {
+            native::OpenError::Forged => DropReason::Forged,
+            native::OpenError::Replayed => DropReason::Replayed,
         }
     }
 }

@@ -1,11 +1,12 @@
 //! What the data threads tell control. They never wait for it: what it has no room for is counted
-//! and lost, and each of these can be lost, since the sender of a special frame repeats it, a
+//! and lost, and each of these can be lost, since the sender of a special frame or a report repeats it, a
 //! packet that is too large is followed by others, and moves are news only.
 
 use std::net::SocketAddrV4;
 
+use proto::native::Report;
 use proto::sleeve::{LinkId, Special};
-use proto::types::{Mac, PeerName};
+use proto::types::{Mac, PeerName, Time};
 use tokio::sync::mpsc;
 
 /// How many events wait for control. Further ones are lost ([`Count::EventsLost`]).
@@ -24,6 +25,26 @@ pub enum DataEvent {
         from: SocketAddrV4,
         /// What it says.
         special: Special,
+    },
+    /// A report came over a native link.
+    Report {
+        /// The link.
+        link: LinkId,
+        /// Which of its keys the report opened with.
+        epoch: u32,
+        /// The report.
+        report: Report,
+        /// Bytes of its datagram.
+        bytes: usize,
+        /// When it came.
+        at: Time,
+    },
+    /// A datagram of a native link that is newer than all before came from another address.
+    LinkMoved {
+        /// The link.
+        link: LinkId,
+        /// The address.
+        from: SocketAddrV4,
     },
     /// The kernel refused a packet because it exceeds the path MTU.
     TooBig {

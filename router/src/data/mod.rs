@@ -29,6 +29,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use proto::native::Report;
+use proto::native::tunnel::STREAM_REPORTS;
+use proto::native::wire::{HEADER_BYTES, Kind, TAG_BYTES};
 use proto::offload::join::JoinKinds;
 use proto::sleeve::{Channel, PacketBuilder, Special, Tunnel};
 use proto::switch::{Learned, MacTable, PeerSlot};
@@ -37,10 +40,10 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 pub use counters::{Count, DropReason, Totals};
 pub use event::{DataEvent, EVENTS_MAX, Events};
-pub use snapshot::{Encap, Link, Snapshot};
+pub use snapshot::{Encap, Link, NativeLink, Session, Snapshot};
 
 use crate::tap::{Tap, TapStatus};
-use crate::udp::{FeatureState, Sockets, UdpStatus};
+use crate::udp::{DATAGRAM_BYTES_MAX, FeatureState, Sockets, UdpStatus, Way};
 use counters::Counters;
 use event::EventSender;
 
@@ -176,6 +179,34 @@ impl DataPlane {
             Err(error)
                 if error.raw_os_error() == Some(libc::EMSGSIZE) && channel == Channel::Df =>
             {
+                Err(SpecialError::TooBig(sockets.path_mtu(to)?))
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// Seals a report in a datagram of `bytes` bytes and sends it at once, from the calling thread.
+    pub fn send_report(
+        &self,
+        link: &NativeLink,
+        report: &Report,
+        bytes: usize,
+    ) -> Result<(), SpecialError> {
+        let NativeLink { tunnel, key } = link;
+        let to = tunnel.remote().ok_or(SpecialError::NoAddress)?;
+        let mut datagram = vec![0; bytes.min(DATAGRAM_BYTES_MAX)];
+        let body = datagram.get_mut(HEADER_BYTES..bytes.saturating_sub(TAG_BYTES));
+        let written = body.is_some_and(|body| report.write(body));
+        let counter = key.draw(STREAM_REPORTS, 1);
+        let (true, Some(counter)) = (written, counter) else {
+            return Err(SpecialError::DoesNotFit);
+        };
+        if !key.seal(Kind::Report, STREAM_REPORTS, counter, &mut datagram) {
+            return Err(SpecialError::DoesNotFit);
+        }
+        let sockets = &self.shared.sockets;
+        match sockets.send_one(Way::Native, to, &datagram) {
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
                 Err(SpecialError::TooBig(sockets.path_mtu(to)?))
             }
             result => Ok(result?),

@@ -15,6 +15,7 @@
 use std::net::SocketAddrV4;
 
 use proto::offload::split::Split;
+use proto::offload::vnet::OpenFrame;
 use proto::sleeve::fragment::Fragments;
 use proto::sleeve::{self, Channel, Choice, LinkId, PacketBuilder, Tunnel};
 use proto::switch::{Flood, LinkIndex};
@@ -25,7 +26,10 @@ use super::counters::{Count, DropReason};
 use super::event::DataEvent;
 use super::pace::Pace;
 use super::snapshot::{Encap, Link};
-use crate::udp::{DATAGRAM_BYTES_MAX, Failure, Sender};
+use crate::udp::{DATAGRAM_BYTES_MAX, Failure, Sender, Way};
+use native::OpenNative;
+
+mod native;
 
 /// Bytes of the buffer. A packet for which there is no room makes everything before it leave.
 const ARENA_BYTES: usize = 256 << 10;
@@ -45,6 +49,8 @@ const _: () = assert!(ARENA_BYTES >= 2 * DATAGRAM_BYTES_MAX);
 pub(super) enum Frames<'a> {
     /// One frame.
     Whole(&'a [u8]),
+    /// One frame whose checksum is still to be completed.
+    Open(OpenFrame<'a>),
     /// A super-frame, which leaves as its segments.
     Super(&'a Split<'a>),
 }
@@ -53,15 +59,36 @@ impl<'a> Frames<'a> {
     /// How many frames these are on the wire.
     pub(super) const fn count(&self) -> usize {
         match self {
-            Frames::Whole(_) => 1,
+            Frames::Whole(_) | Frames::Open(_) => 1,
             Frames::Super(split) => split.segments(),
         }
+    }
+
+    /// Frame `index` with its checksums, in `scratch` unless it has them.
+    fn complete<'b>(&self, index: usize, scratch: &'b mut [u8]) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        let len = match self {
+            Frames::Whole(frame) => return frame,
+            Frames::Open(frame) => {
+                let len = frame.bytes().len();
+                match scratch.get_mut(..len) {
+                    Some(out) => frame.write_complete(out),
+                    None => return &[],
+                }
+                len
+            }
+            Frames::Super(split) => split.write_segment(index, scratch),
+        };
+        scratch.get(..len).unwrap_or_default()
     }
 
     /// The first frame, as far as its headers and its length go.
     pub(super) fn first(&self) -> &'a [u8] {
         match self {
             Frames::Whole(frame) => frame,
+            Frames::Open(frame) => frame.bytes(),
             Frames::Super(split) => {
                 let frame = split.frame();
                 frame.get(..split.segment_len(0)).unwrap_or(frame)
@@ -104,13 +131,17 @@ pub(super) struct Output {
     sender: Sender,
     sent: Vec<Sent>,
     scratch: Box<[u8]>,
+    /// The stream of this thread on native links.
+    stream: u8,
 }
 
-/// The packets of one link that are being filled, by channel.
+/// The packets of one link that are being filled: of a sleeve link by channel, or the one of a
+/// native link.
 #[derive(Default)]
 struct Lane {
     link: Option<LinkId>,
     open: [Option<Open>; 2],
+    native: Option<OpenNative>,
     is_busy: bool,
     /// Holds packets back, for neighbours that need it.
     pace: Option<Box<Pace>>,
@@ -123,12 +154,15 @@ struct Open {
     room: usize,
 }
 
-/// A sealed packet in the arena.
+/// A packet that is sealed.
+#[derive(Clone, Copy)]
 struct Packet {
+    link: LinkIndex,
     start: usize,
     len: usize,
     frames: usize,
-    channel: Channel,
+    /// Whether it may share a send with others.
+    segmentable: bool,
 }
 
 /// What is remembered of a sealed packet until it has left.
@@ -140,7 +174,7 @@ struct Sent {
 }
 
 impl Output {
-    pub(super) fn new() -> Output {
+    pub(super) fn new(stream: u8) -> Output {
         Output {
             arena: vec![0; ARENA_BYTES].into(),
             top: 0,
@@ -149,6 +183,7 @@ impl Output {
             sender: Sender::new(),
             sent: Vec::with_capacity(PACKETS_MAX),
             scratch: vec![0; 1 << 16].into(),
+            stream,
         }
     }
 
@@ -190,16 +225,19 @@ impl Output {
                 && let Some(pace) = &mut lane.pace
                 && let Some((waiting, bytes)) = pace.release(cx.now, self.arena.len() - self.top)
             {
+                let Encap::Sleeve(tunnel) = &link.encap else {
+                    break;
+                };
                 let packet = Packet {
+                    link: index,
                     start: self.top,
                     len: bytes.len(),
                     frames: waiting.frames,
-                    channel: waiting.channel,
+                    segmentable: bytes.len() <= tunnel.max_payload(),
                 };
                 self.arena[packet.start..packet.start + packet.len].copy_from_slice(bytes);
                 self.top += packet.len;
-                let Encap::Sleeve(tunnel) = &link.encap;
-                self.commit(cx, index, tunnel, packet);
+                self.commit(cx, tunnel, waiting.channel, packet);
             }
         }
         self.flush(cx);
@@ -219,6 +257,7 @@ impl Output {
         };
         match &link.encap {
             Encap::Sleeve(tunnel) => self.send_sleeve(cx, to, tunnel, frames),
+            Encap::Native(native) => self.send_native(cx, to, native, frames),
         }
     }
 
@@ -262,6 +301,12 @@ impl Output {
                         space.copy_from_slice(frame);
                     }
                 }
+                Frames::Open(frame) => {
+                    let len = frame.bytes().len();
+                    if let Some(space) = self.space(cx, to, tunnel, channel, len) {
+                        frame.write_complete(space);
+                    }
+                }
                 Frames::Super(split) => {
                     for index in 0..split.segments() {
                         let len = split.segment_len(index);
@@ -285,13 +330,7 @@ impl Output {
     fn fragment(&mut self, cx: &Context<'_>, to: Heading, tunnel: &Tunnel, frames: Frames<'_>) {
         let mut scratch = std::mem::take(&mut self.scratch);
         for index in 0..frames.count() {
-            let frame = match frames {
-                Frames::Whole(frame) => frame,
-                Frames::Super(split) => {
-                    let len = split.write_segment(index, &mut scratch);
-                    &scratch[..len]
-                }
-            };
+            let frame = frames.complete(index, &mut scratch);
             match Fragments::new(frame, tunnel.mtu()) {
                 Err(_) => cx.counters.drop(DropReason::Oversized, 1),
                 Ok(fragments) => {
@@ -350,21 +389,78 @@ impl Output {
         let builder = PacketBuilder::new(tunnel, channel);
         let needed = builder.len() + sleeve::wire::FRAME_HEADER_BYTES + len;
         let room = needed.max(tunnel.max_payload().min(PACKED_BYTES_MAX));
-        if self.top + room > self.arena.len() {
-            self.flush(cx);
-        }
-        let start = self.top;
-        self.top += room;
-        if let Some(lane) = self.lanes.get_mut(link.get()) {
+        let start = self.reserve(cx, room);
+        if let Some(lane) = self.busy_lane(link) {
             lane.open[channel.index()] = Some(Open {
                 builder,
                 start,
                 room,
             });
-            if !std::mem::replace(&mut lane.is_busy, true) {
-                self.busy.push(link);
-            }
         }
+    }
+
+    /// Sets space aside for `len` bytes, if need be after everything before was sent.
+    fn reserve(&mut self, cx: &Context<'_>, len: usize) -> usize {
+        if self.top + len > self.arena.len() {
+            self.flush(cx);
+        }
+        let start = self.top;
+        self.top += len;
+        start
+    }
+
+    /// Space that was set aside.
+    #[inline]
+    fn reserved(&mut self, start: usize, len: usize) -> &mut [u8] {
+        self.arena.get_mut(start..start + len).unwrap_or_default()
+    }
+
+    /// Gives back what of the space set aside last is not needed: the next packet follows without
+    /// a gap, so that both can share a run.
+    fn give_back(&mut self, reserved_end: usize, used_end: usize) {
+        if self.top == reserved_end {
+            self.top = used_end;
+        }
+    }
+
+    /// The lane of a link.
+    #[inline]
+    fn lane(&mut self, link: LinkIndex) -> Option<&mut Lane> {
+        self.lanes.get_mut(link.get())
+    }
+
+    /// The lane of a link, which the flush is to look after.
+    fn busy_lane(&mut self, link: LinkIndex) -> Option<&mut Lane> {
+        let lane = self.lanes.get_mut(link.get())?;
+        if !std::mem::replace(&mut lane.is_busy, true) {
+            self.busy.push(link);
+        }
+        Some(lane)
+    }
+
+    /// Hands a sealed packet to the sender.
+    #[inline]
+    fn stage(&mut self, cx: &Context<'_>, way: Way, to: SocketAddrV4, packet: Packet) {
+        let Packet {
+            link,
+            start,
+            len,
+            frames,
+            segmentable,
+        } = packet;
+        if self.sent.len() == PACKETS_MAX || self.sender.is_full() {
+            self.send_closed(cx);
+        }
+        let segmentable = segmentable && cx.shared.sockets.gso.is_on();
+        self.sender.push(way, to, (start, len), segmentable);
+        self.sent.push(Sent {
+            start,
+            link,
+            frames,
+        });
+        cx.counters.add(Count::PacketsSent, 1);
+        cx.counters.add(Count::Sent, frames);
+        cx.counters.add(Count::SentBytes, len);
     }
 
     /// Seals the packet that is being filled, if there is one, and hands it to the sender.
@@ -378,19 +474,9 @@ impl Output {
             start,
             room,
         } = open;
-        let is_last = start + room == self.top;
         let frames = builder.frames();
         let len = builder.finish(tunnel, &mut self.arena[start..start + room]);
-        if is_last {
-            // The next packet follows without a gap, so that both can share a run.
-            self.top = start + len;
-        }
-        let packet = Packet {
-            start,
-            len,
-            frames,
-            channel,
-        };
+        self.give_back(start + room, start + len);
         let pace = self.lanes.get_mut(link.get());
         if let Some(pace) = pace.and_then(|lane| lane.pace.as_mut())
             && !pace.admit(cx.now)
@@ -401,33 +487,22 @@ impl Output {
             }
             return;
         }
-        self.commit(cx, link, tunnel, packet);
-    }
-
-    /// Hands a sealed packet to the sender.
-    fn commit(&mut self, cx: &Context<'_>, link: LinkIndex, tunnel: &Tunnel, packet: Packet) {
-        let Some(to) = tunnel.remote() else {
-            return cx.counters.drop(DropReason::NoAddress, packet.frames);
-        };
-        let Packet {
+        let packet = Packet {
+            link,
             start,
             len,
             frames,
-            channel,
-        } = packet;
-        let segmentable = cx.shared.sockets.gso.is_on() && len <= tunnel.max_payload();
-        if self.sent.len() == PACKETS_MAX || self.sender.is_full() {
-            self.send_closed(cx);
+            segmentable: len <= tunnel.max_payload(),
+        };
+        self.commit(cx, tunnel, channel, packet);
+    }
+
+    /// Hands a packet of a sleeve link to the sender.
+    fn commit(&mut self, cx: &Context<'_>, tunnel: &Tunnel, channel: Channel, packet: Packet) {
+        match tunnel.remote() {
+            Some(to) => self.stage(cx, channel.into(), to, packet),
+            None => cx.counters.drop(DropReason::NoAddress, packet.frames),
         }
-        self.sender.push(channel, to, (start, len), segmentable);
-        self.sent.push(Sent {
-            start,
-            link,
-            frames,
-        });
-        cx.counters.add(Count::PacketsSent, 1);
-        cx.counters.add(Count::Sent, frames);
-        cx.counters.add(Count::SentBytes, len);
     }
 
     /// Sends everything that is staged.
@@ -442,9 +517,13 @@ impl Output {
             let Some(link) = cx.snapshot.link(index) else {
                 continue;
             };
-            let Encap::Sleeve(tunnel) = &link.encap;
-            for channel in [Channel::Df, Channel::NonDf] {
-                self.close(cx, index, tunnel, channel);
+            match &link.encap {
+                Encap::Sleeve(tunnel) => {
+                    for channel in [Channel::Df, Channel::NonDf] {
+                        self.close(cx, index, tunnel, channel);
+                    }
+                }
+                Encap::Native(native) => self.close_native(cx, index, native),
             }
         }
         self.send_closed(cx);
@@ -490,7 +569,7 @@ fn handle_failure(
     } else {
         DropReason::SendFailed
     };
-    if too_big && failure.channel == Channel::Df {
+    if too_big && failure.way != Way::NonDf {
         if *told != Some(failure.to)
             && let Ok(path_mtu) = cx.shared.sockets.path_mtu(failure.to)
         {
@@ -503,7 +582,7 @@ fn handle_failure(
         let bytes = arena.get(failure.start..failure.start + failure.len);
         let again = bytes.map(|bytes| {
             let sockets = &cx.shared.sockets;
-            sockets.send_one(Channel::NonDf, failure.to, bytes)
+            sockets.send_one(Way::NonDf, failure.to, bytes)
         });
         if let Some(Ok(())) = again {
             cx.counters.add(Count::PacketsFragmented, 1);

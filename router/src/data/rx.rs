@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use arc_swap::Cache;
 use proto::ethernet::{self, Frame};
+use proto::native;
+use proto::native::join::ChunkJoiner;
+use proto::native::tunnel::stream_of_relayed;
 use proto::offload::join::{Checksums, Joined, Joiner, TCP_SEGMENTS_MAX};
 use proto::offload::split::Split;
+use proto::offload::vnet::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, OpenFrame, VnetHeader};
 use proto::sleeve::wire;
 use proto::sleeve::{self, Enclosed, LinkId, Replay, Special, Tunnel, icmp};
-use proto::switch::{PeerSlot, Received};
-use proto::types::PeerName;
+use proto::switch::{Learned, LinkIndex, PeerSlot, Received};
+use proto::types::{Mac, PeerName};
 
 use super::counters::{Count, DropReason};
 use super::event::DataEvent;
@@ -20,6 +24,8 @@ use super::output::{Frames, Heading, Outcome, Output};
 use super::{Context, Shared};
 use crate::tap::TapQueue;
 use crate::udp::{FeatureState, Incoming, ReceiveBatch};
+
+mod native_link;
 
 /// How many messages one call receives where the kernel puts datagrams together.
 const MESSAGES_JOINED: usize = 16;
@@ -37,6 +43,7 @@ pub(super) struct Receive {
     /// What was seen on each tunnel of the snapshot, in the same order.
     seen: Vec<Seen>,
     joiner: Joiner,
+    chunks: ChunkJoiner,
     output: Output,
     scratch: Box<[u8]>,
 }
@@ -61,7 +68,8 @@ impl Receive {
             batch: ReceiveBatch::new(messages, MESSAGE_BYTES),
             seen: Vec::new(),
             joiner,
-            output: Output::new(),
+            chunks: ChunkJoiner::new(),
+            output: Output::new(stream_of_relayed(queue)),
             scratch: vec![0; 1 << 17].into(),
         }
     }
@@ -138,18 +146,24 @@ impl Receive {
                 self.output.flush(cx);
             }
         }
-        let sink = &mut Sink {
-            cx,
-            tap: &self.tap,
-            scratch: &mut self.scratch,
-        };
-        self.joiner
-            .flush(self.batch.slab_mut(), &mut |frame| sink.inject(frame));
+        self.flush_chunks(cx);
+        self.flush_joined(cx);
         self.output.flush(cx);
     }
 
     /// Opens one packet and carries its frames.
     fn packet(&mut self, cx: &Context<'_>, message: &Incoming, range: Range<usize>) {
+        let slab = self.batch.slab_mut();
+        let Some(packet) = slab.get_mut(range.clone()) else {
+            return;
+        };
+        if native::wire::is_native(packet) {
+            return self.native(cx, message.from, range);
+        }
+        // Frames go to the device in the order in which they came.
+        if !self.chunks.is_empty() {
+            self.flush_chunks(cx);
+        }
         let slab = self.batch.slab_mut();
         let Some(packet) = slab.get_mut(range.clone()) else {
             return;
@@ -193,7 +207,7 @@ impl Receive {
         }
     }
 
-    /// Decides on one frame of the packet that starts at `packet`.
+    /// Carries one frame of the sleeve packet that starts at `packet`.
     #[inline]
     fn frame(
         &mut self,
@@ -204,45 +218,46 @@ impl Receive {
         frame: Enclosed,
     ) {
         let range = packet + frame.range.start..packet + frame.range.end;
+        let bytes = self.batch.slab_mut().get(range.clone()).unwrap_or_default();
+        if ethernet::is_special(bytes) {
+            return special(cx, tunnel, from, &frame, bytes);
+        }
+        let names = (frame.source, frame.destination);
+        self.deliver(cx, names, range, Checksums::Present);
+    }
+
+    /// Decides on one frame that lies at `range` of the slab and carries it. If its checksums are
+    /// absent, it is a whole TCP segment or UDP datagram.
+    #[inline]
+    fn deliver(
+        &mut self,
+        cx: &Context<'_>,
+        (source, dest): (PeerName, PeerName),
+        range: Range<usize>,
+        checksums: Checksums,
+    ) {
         let slab = self.batch.slab_mut();
         let bytes = slab.get(range.clone()).unwrap_or_default();
         let Ok(view) = Frame::parse(bytes) else {
             return cx.counters.drop(DropReason::Short, 1);
         };
-        if ethernet::is_special(bytes) {
-            return special(cx, tunnel, from, &frame, bytes);
-        }
-        let (source, dest) = (frame.source, frame.destination);
-        let (dst, src) = (view.destination(), view.source());
-        let forwarding = cx.snapshot.forwarding();
-        if source == forwarding.us() {
-            cx.counters.add(Count::OwnSource, 1);
-        }
-        let macs = &cx.shared.macs;
-        let (decision, learned) = forwarding.received(cx.now, macs, (source, dest), (dst, src));
-        if learned != proto::switch::Learned::Known {
-            let at = macs.lookup(src).unwrap_or(PeerSlot::US);
-            cx.note(learned, src, at);
-        }
-        match decision {
+        let frames = match checksums {
+            Checksums::Present => Frames::Whole(bytes),
+            Checksums::Absent => match OpenFrame::new(bytes) {
+                Some(open) => Frames::Open(open),
+                None => return cx.counters.drop(DropReason::BadOffload, 1),
+            },
+        };
+        let macs = (view.destination(), view.source());
+        match decide(cx, (source, dest), macs) {
             Received::Drop(reason) => return cx.counters.drop(reason.into(), 1),
             Received::Relay(link) => {
-                let heading = Heading {
-                    link,
-                    source,
-                    dest,
-                    broadcast: false,
-                };
-                let outcome = self.output.send(cx, heading, Frames::Whole(bytes));
-                if let Outcome::TooBig(mtu) = outcome {
-                    answer(cx, &mut self.output, (source, dest), bytes, mtu);
-                }
-                return;
+                return relay(cx, &mut self.output, link, (source, dest), frames);
             }
             Received::Inject => {}
             Received::InjectAndFlood(flood) => {
                 cx.counters.add(Count::Made, flood.len());
-                self.output.flood(cx, source, flood, Frames::Whole(bytes));
+                self.output.flood(cx, source, flood, frames);
             }
         }
         let sink = &mut Sink {
@@ -251,9 +266,58 @@ impl Receive {
             scratch: &mut self.scratch,
         };
         self.joiner
-            .push(slab, range, Checksums::Present, &mut |frame| {
-                sink.inject(frame)
-            });
+            .push(slab, range, checksums, &mut |frame| sink.inject(frame));
+    }
+
+    /// Writes what was kept back to the device.
+    fn flush_joined(&mut self, cx: &Context<'_>) {
+        let sink = &mut Sink {
+            cx,
+            tap: &self.tap,
+            scratch: &mut self.scratch,
+        };
+        self.joiner
+            .flush(self.batch.slab_mut(), &mut |frame| sink.inject(frame));
+    }
+}
+
+/// What becomes of a frame with these addresses that came from `source` and is meant for `dest`.
+/// Learns where its source address is.
+#[inline]
+fn decide<'a>(
+    cx: &Context<'a>,
+    (source, dest): (PeerName, PeerName),
+    (dst, src): (Mac, Mac),
+) -> Received<'a> {
+    let forwarding = cx.snapshot.forwarding();
+    if source == forwarding.us() {
+        cx.counters.add(Count::OwnSource, 1);
+    }
+    let macs = &cx.shared.macs;
+    let (decision, learned) = forwarding.received(cx.now, macs, (source, dest), (dst, src));
+    if learned != Learned::Known {
+        let at = macs.lookup(src).unwrap_or(PeerSlot::US);
+        cx.note(learned, src, at);
+    }
+    decision
+}
+
+/// Passes frames on to the next hop.
+fn relay(
+    cx: &Context<'_>,
+    output: &mut Output,
+    link: LinkIndex,
+    (source, dest): (PeerName, PeerName),
+    frames: Frames<'_>,
+) {
+    let heading = Heading {
+        link,
+        source,
+        dest,
+        broadcast: false,
+    };
+    if let Outcome::TooBig(mtu) = output.send(cx, heading, frames) {
+        answer(cx, output, (source, dest), frames.first(), mtu);
     }
 }
 
@@ -312,17 +376,19 @@ impl Sink<'_> {
     /// Writes one frame or super-frame to the device.
     fn inject(&mut self, frame: &Joined<'_>) {
         let header = frame.header.encode();
-        let written = if frame.segments() == 1 {
+        let written = if frame.parts_len() == 1 && !frame.header.is_super() {
             let mut parts = frame.parts();
             let only = parts.next().unwrap_or_default();
             self.tap.write(&[IoSlice::new(&header), IoSlice::new(only)])
+        } else if frame.header.is_super() && !self.takes(&frame.header) {
+            return self.inject_segments(frame);
         } else {
             let mut pieces = [IoSlice::new(&[]); TCP_SEGMENTS_MAX + 1];
             pieces[0] = IoSlice::new(&header);
             for (piece, part) in pieces[1..].iter_mut().zip(frame.parts()) {
                 *piece = IoSlice::new(part);
             }
-            self.tap.write(&pieces[..=frame.segments()])
+            self.tap.write(&pieces[..=frame.parts_len()])
         };
         match written {
             Ok(()) => count(self.cx, frame.segments(), frame.frame_len()),
@@ -331,6 +397,17 @@ impl Sink<'_> {
                 self.inject_segments(frame);
             }
             Err(_) => fail(self.cx, frame.segments()),
+        }
+    }
+
+    /// Whether the device takes such super-frames.
+    fn takes(&self, header: &VnetHeader) -> bool {
+        let kinds = self.cx.shared.join_kinds();
+        match header.gso_type & !GSO_ECN {
+            GSO_TCPV4 => kinds.tcp4,
+            GSO_TCPV6 => kinds.tcp6,
+            GSO_UDP_L4 => kinds.udp,
+            _ => true,
         }
     }
 

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
 
+use proto::native;
 use proto::sleeve::{LinkId, Tunnel};
 use proto::switch::{Forwarding, LinkIndex};
 use proto::types::PeerName;
@@ -13,6 +14,26 @@ use proto::types::PeerName;
 pub enum Encap {
     /// Weave's own format.
     Sleeve(Arc<Tunnel>),
+    /// Our own.
+    Native(NativeLink),
+}
+
+/// What it takes to send over a native link.
+#[derive(Clone, Debug)]
+pub struct NativeLink {
+    /// Where to, and how much at once.
+    pub tunnel: Arc<native::Tunnel>,
+    /// The key.
+    pub key: Arc<native::Sending>,
+}
+
+/// A key under which native datagrams may come.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// The key.
+    pub key: Arc<native::Receiving>,
+    /// The link that it belongs to.
+    pub tunnel: Arc<native::Tunnel>,
 }
 
 /// A neighbour to which frames can be sent.
@@ -32,6 +53,7 @@ impl Link {
     pub fn id(&self) -> LinkId {
         match &self.encap {
             Encap::Sleeve(tunnel) => tunnel.id(),
+            Encap::Native(link) => link.tunnel.id(),
         }
     }
 }
@@ -42,6 +64,8 @@ pub struct Snapshot {
     forwarding: Forwarding,
     links: Box<[Link]>,
     tunnels: Box<[Arc<Tunnel>]>,
+    /// Sorted by number.
+    sessions: Box<[Session]>,
 }
 
 impl Snapshot {
@@ -64,6 +88,17 @@ impl Snapshot {
             forwarding,
             links: links.into(),
             tunnels: tunnels.into(),
+            sessions: Box::default(),
+        }
+    }
+
+    /// Takes native datagrams under these keys, whose numbers are all different.
+    #[must_use]
+    pub fn with_sessions(self, mut sessions: Vec<Session>) -> Snapshot {
+        sessions.sort_by_key(|session| session.key.session());
+        Snapshot {
+            sessions: sessions.into(),
+            ..self
         }
     }
 
@@ -85,6 +120,14 @@ impl Snapshot {
     /// The sleeve tunnels from which packets are taken, sorted by neighbour.
     pub fn tunnels(&self) -> &[Arc<Tunnel>] {
         &self.tunnels
+    }
+
+    /// The key with this number.
+    #[inline]
+    pub fn session(&self, number: u32) -> Option<&Session> {
+        let sessions = &self.sessions;
+        let place = sessions.binary_search_by_key(&number, |session| session.key.session());
+        sessions.get(place.ok()?)
     }
 
     /// The places of the tunnels of a neighbour, the newest first.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::Cache;
 use proto::ethernet::Frame;
+use proto::native::tunnel::stream_of_captured;
 use proto::offload::vnet::{self, VNET_BYTES, VnetHeader};
 use proto::sleeve::icmp;
 use proto::switch::{Captured, PeerSlot};
@@ -40,7 +41,7 @@ impl Transmit {
             tap,
             queue,
             buffer: vec![0; READ_BYTES].into(),
-            output: Output::new(),
+            output: Output::new(stream_of_captured(queue)),
         }
     }
 
@@ -121,18 +122,18 @@ impl Transmit {
             return;
         };
         let (dst, src) = (view.destination(), view.source());
-        let split = match vnet::Captured::new(VnetHeader::decode(header), frame) {
-            Ok(vnet::Captured::Whole(frame)) => Ok(frame),
-            Ok(vnet::Captured::Super(split)) => Err(split),
+        let captured = match vnet::Captured::new_open(VnetHeader::decode(header), frame) {
+            Ok(captured) => captured,
             Err(_) => {
                 cx.counters.add(Count::Captured, 1);
                 cx.counters.drop(DropReason::BadOffload, 1);
                 return;
             }
         };
-        let frames = match &split {
-            Ok(whole) => Frames::Whole(whole),
-            Err(split) => Frames::Super(split),
+        let frames = match &captured {
+            vnet::Captured::Whole(frame) => Frames::Whole(frame),
+            vnet::Captured::Open(frame) => Frames::Open(*frame),
+            vnet::Captured::Super(split) => Frames::Super(split),
         };
         cx.counters.add(Count::Captured, frames.count());
         cx.counters.add(Count::CapturedBytes, bytes);

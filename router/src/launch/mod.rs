@@ -5,6 +5,7 @@
 //! containers on this host keep talking to each other and the next start finds them.
 
 mod addresses;
+mod departed;
 mod gateway;
 mod identity;
 mod names;
@@ -16,8 +17,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ipam::allocator::{Clock, Request};
 
+use proto::native::Ciphers;
 use proto::node::{Node, NodeConfig};
-use proto::overlay::Overlay;
 use proto::types::{PeerName, PeerUid};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -116,6 +117,8 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
             .handle
             .call(move |c| drop(c.request_address(found, None)));
         told.await.map_err(LaunchError::new)?;
+        let (handle, bridge) = (control.handle.clone(), config.bridge.clone());
+        tokio::spawn(departed::watch(handle, bridge));
     }
     if config.dns.is_some() {
         names::restore(&config, &opened.records, &control.handle).await?;
@@ -396,7 +399,9 @@ fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConf
             .map(|net| (*net).into())
             .collect(),
         min_version: config.min_version,
-        overlays: vec![Overlay::Sleeve],
+        overlays: config.overlays.clone(),
+        ciphers: ciphers(),
+        require_encryption: config.require_encryption,
         channels: {
             let addresses = config.ipam.iter().flat_map(|_| address_channels());
             let names = config.dns.iter().flat_map(|_| name_channels());
@@ -404,6 +409,23 @@ fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConf
         },
         // Zero marks placeholders.
         ..NodeConfig::new(name, &config.nickname, PeerUid(uid.max(1)), seed)
+    }
+}
+
+/// The ciphers that this machine takes: AES only where the processor has instructions for it, as it
+/// is slow and hard to do safely otherwise.
+fn ciphers() -> Ciphers {
+    #[cfg(target_arch = "x86_64")]
+    let has_aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    let has_aes = std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let has_aes = false;
+    if has_aes {
+        Ciphers::ALL
+    } else {
+        Ciphers::PORTABLE
     }
 }
 

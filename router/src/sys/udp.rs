@@ -299,6 +299,9 @@ pub enum MtuDiscover {
     Dont,
     /// Set "don't fragment" and refuse (`EMSGSIZE`) what exceeds the known path MTU.
     Do,
+    /// Set "don't fragment", refuse what exceeds the MTU of the device, and do not heed what is
+    /// known of the path beyond it.
+    Probe,
 }
 
 /// Sets `IP_MTU_DISCOVER`.
@@ -306,6 +309,7 @@ pub fn set_mtu_discover(fd: impl AsFd, mode: MtuDiscover) -> io::Result<()> {
     let value = match mode {
         MtuDiscover::Dont => libc::IP_PMTUDISC_DONT,
         MtuDiscover::Do => libc::IP_PMTUDISC_DO,
+        MtuDiscover::Probe => libc::IP_PMTUDISC_PROBE,
     };
     sockopt::set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
 }

@@ -1,10 +1,10 @@
 //! The UDP sockets of the overlays, all on the one port of the mesh.
 //!
-//! Whether a datagram may be fragmented is a property of the socket that sends it, so there are two
-//! kinds: sockets that set "don't fragment", one per data thread pair, which also receive; and one
-//! that does not set it, which only sends. The kernel spreads what arrives over all sockets of a
-//! port, so a small program steers it: to the receiving sockets only, and all packets of one sender
-//! to the same one, since that thread alone knows which of them were seen before.
+//! Whether a datagram may be fragmented is a property of the socket that sends it, so there are three
+//! kinds ([`Way`]). The kernel spreads what arrives over all sockets of a port, so a small program
+//! steers it to the receiving ones only: all sleeve packets of one sender to the same one, since
+//! that thread alone knows which of them were seen before, and native datagrams by their streams,
+//! so that their order is kept.
 
 mod feature;
 mod sender;
@@ -31,6 +31,32 @@ pub use sender::{DATAGRAM_BYTES_MAX, Failure, Sender};
 pub const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
 /// The send buffer that is asked for, in bytes.
 pub const SEND_BUFFER_BYTES: usize = 4 << 20;
+
+/// How a datagram leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// Not to be fragmented; refused if it exceeds what the kernel knows of the path.
+    Df,
+    /// To be fragmented if need be.
+    NonDf,
+    /// Not to be fragmented; refused only if it exceeds what the device takes. For the native
+    /// overlay, which finds out for itself what a path takes.
+    Native,
+}
+
+impl Way {
+    /// All of them.
+    pub const ALL: [Way; 3] = [Way::Df, Way::NonDf, Way::Native];
+}
+
+impl From<Channel> for Way {
+    fn from(channel: Channel) -> Way {
+        match channel {
+            Channel::Df => Way::Df,
+            Channel::NonDf => Way::NonDf,
+        }
+    }
+}
 
 /// How the sockets are to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +97,8 @@ pub enum UdpError {
 pub struct Sockets {
     receiving: Vec<OwnedFd>,
     non_df: OwnedFd,
+    /// One for each data thread pair; these only send.
+    native: Vec<OwnedFd>,
     /// Connected to one destination after the other, to ask for their path MTU. In the same
     /// network namespace as the others, whichever thread asks.
     prober: Mutex<OwnedFd>,
@@ -114,6 +142,13 @@ impl Sockets {
             receiving.push(open_sharing(local).map_err(refused("open"))?);
         }
         let non_df = open_sharing(local).map_err(refused("open"))?;
+        let native = receiving.iter().map(|_| {
+            let socket = open_sharing(local)?;
+            sys::set_mtu_discover(&socket, sys::MtuDiscover::Probe)?;
+            set_buffers(&socket);
+            Ok(socket)
+        });
+        let native = native.collect::<io::Result<_>>().map_err(refused("open"))?;
         for socket in &receiving {
             sys::set_mtu_discover(socket, sys::MtuDiscover::Do).map_err(refused("set up"))?;
         }
@@ -141,6 +176,7 @@ impl Sockets {
         Ok(Sockets {
             receiving,
             non_df,
+            native,
             prober: Mutex::new(open_socket().map_err(refused("open"))?),
             local,
             gso,
@@ -164,19 +200,30 @@ impl Sockets {
         self.non_df.as_fd()
     }
 
+    /// The socket of a data thread pair for datagrams of the native overlay.
+    pub fn native(&self, queue: usize) -> BorrowedFd<'_> {
+        self.native[queue % self.native.len()].as_fd()
+    }
+
+    /// The socket for datagrams that leave this way from a data thread pair.
+    pub fn sending(&self, way: Way, queue: usize) -> BorrowedFd<'_> {
+        match way {
+            Way::Df => self.df(queue),
+            Way::NonDf => self.non_df(),
+            Way::Native => self.native(queue),
+        }
+    }
+
     /// How many sockets receive.
     pub fn queues(&self) -> usize {
         self.receiving.len()
     }
 
     /// Sends one datagram at once, without waiting for room in the send buffer. `Refused` errors
-    /// are the kernel's; `EMSGSIZE` on [`Channel::Df`] means that it exceeds the known path MTU.
-    pub fn send_one(&self, channel: Channel, to: SocketAddrV4, bytes: &[u8]) -> io::Result<()> {
+    /// are the kernel's; `EMSGSIZE` means that it exceeds the known path MTU.
+    pub fn send_one(&self, way: impl Into<Way>, to: SocketAddrV4, bytes: &[u8]) -> io::Result<()> {
         use rustix::net::{SendFlags, sendto};
-        let socket = match channel {
-            Channel::Df => self.df(0),
-            Channel::NonDf => self.non_df(),
-        };
+        let socket = self.sending(way.into(), 0);
         sendto(socket, bytes, SendFlags::DONTWAIT, &to)?;
         Ok(())
     }

@@ -4,9 +4,7 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::BorrowedFd;
 
-use proto::sleeve::Channel;
-
-use super::Sockets;
+use super::{Sockets, Way};
 use crate::sys::udp::{Outgoing, SEGMENTS_MAX, SendBatch};
 
 /// The largest UDP payload over IPv4, in bytes; also the limit of what is cut in one send.
@@ -19,14 +17,14 @@ const BATCH: usize = 128;
 #[derive(Debug)]
 pub struct Failure {
     /// The way it was to go.
-    pub channel: Channel,
+    pub way: Way,
     /// Where it was to go.
     pub to: SocketAddrV4,
     /// Its first byte in the buffer.
     pub start: usize,
     /// How many bytes it has.
     pub len: usize,
-    /// What the kernel said. `EMSGSIZE` on [`Channel::Df`] means that it exceeds the known path
+    /// What the kernel said. `EMSGSIZE` on [`Way::Df`] means that it exceeds the known path
     /// MTU.
     pub error: io::Error,
 }
@@ -34,7 +32,7 @@ pub struct Failure {
 /// Collects the datagrams of one data thread and sends them. The buffer that they lie in belongs to
 /// the caller and is the same from the first [`push`](Sender::push) to [`flush`](Sender::flush).
 pub struct Sender {
-    pub(super) batches: [SendBatch; 2],
+    pub(super) batches: [SendBatch; Way::ALL.len()],
     singles: SendBatch,
 }
 
@@ -48,7 +46,7 @@ impl Sender {
     /// A sender with nothing to send.
     pub fn new() -> Sender {
         Sender {
-            batches: [SendBatch::new(BATCH), SendBatch::new(BATCH)],
+            batches: Way::ALL.map(|_| SendBatch::new(BATCH)),
             singles: SendBatch::new(SEGMENTS_MAX),
         }
     }
@@ -69,12 +67,12 @@ impl Sender {
     #[inline]
     pub fn push(
         &mut self,
-        channel: Channel,
+        way: impl Into<Way>,
         to: SocketAddrV4,
         (start, len): (usize, usize),
         segmentable: bool,
     ) -> bool {
-        let batch = &mut self.batches[channel.index()];
+        let batch = &mut self.batches[way.into() as usize];
         if segmentable
             && let Some(last) = batch.last_mut()
             && extend(last, to, start, len)
@@ -90,7 +88,7 @@ impl Sender {
         })
     }
 
-    /// Sends everything, on the "don't fragment" socket of `queue` and on the other. What the
+    /// Sends everything, on the sockets of `queue`. What the
     /// kernel does not take is reported, one datagram at a time, and not sent again.
     pub fn flush(
         &mut self,
@@ -99,12 +97,8 @@ impl Sender {
         buffer: &[u8],
         mut report: impl FnMut(Failure),
     ) {
-        for channel in [Channel::Df, Channel::NonDf] {
-            let socket = match channel {
-                Channel::Df => sockets.df(queue),
-                Channel::NonDf => sockets.non_df(),
-            };
-            let batch = &mut self.batches[channel.index()];
+        for (way, batch) in Way::ALL.into_iter().zip(&mut self.batches) {
+            let socket = sockets.sending(way, queue);
             let mut from = 0;
             while let Some(&message) = batch.messages().get(from) {
                 let error = match batch.send(socket, buffer, from) {
@@ -119,12 +113,12 @@ impl Sender {
                 }
                 from += 1;
                 if message.segment == 0 {
-                    report(failure(channel, message, error));
+                    report(failure(way, message, error));
                 } else {
                     // Whatever the kernel has against the run as a whole, its datagrams get their
                     // chance one by one.
                     let run = Run {
-                        channel,
+                        way,
                         message,
                         error,
                     };
@@ -162,7 +156,7 @@ fn extend(last: &mut Outgoing, to: SocketAddrV4, start: usize, len: usize) -> bo
 
 /// A run of datagrams that the kernel refused to cut.
 struct Run {
-    channel: Channel,
+    way: Way,
     message: Outgoing,
     error: io::Error,
 }
@@ -176,7 +170,7 @@ fn send_run(
     report: &mut impl FnMut(Failure),
 ) {
     let Run {
-        channel,
+        way,
         message,
         error,
     } = run;
@@ -199,7 +193,7 @@ fn send_run(
             Err(error) => {
                 from += 1;
                 all_taken = false;
-                report(failure(channel, single, error));
+                report(failure(way, single, error));
             }
         }
     }
@@ -214,9 +208,9 @@ fn send_run(
     }
 }
 
-fn failure(channel: Channel, message: Outgoing, error: io::Error) -> Failure {
+fn failure(way: Way, message: Outgoing, error: io::Error) -> Failure {
     Failure {
-        channel,
+        way,
         to: message.to,
         start: message.start,
         len: message.len,

@@ -72,9 +72,9 @@ fn packets_of_a_peer_go_to_one_queue_wherever_they_come_from() {
     let mut expected = vec![0; 3];
     for n in 0..50 {
         let name = PeerName::from_u64(0x7a00_0000_0000 + n * 0x0101).unwrap();
-        expected[steering::queue_of(name, 3)] += senders.len();
+        let packet = [name.as_bytes(), &b"the rest"[..]].concat();
+        expected[steering::queue_of(&packet, 3)] += senders.len();
         for sender in &senders {
-            let packet = [name.as_bytes(), &b"rest"[..]].concat();
             sender.send_one(Channel::Df, to.local(), &packet).unwrap();
         }
     }
@@ -85,6 +85,28 @@ fn packets_of_a_peer_go_to_one_queue_wherever_they_come_from() {
     let got: Vec<usize> = (0..3).map(|queue| drain(&to, queue).len()).collect();
     assert_eq!(got, expected);
     assert!(expected.iter().all(|&count| count > 0));
+}
+
+#[test]
+fn native_datagrams_go_by_stream_and_session() {
+    use proto::native::wire::{Header, Kind};
+    let to = open(3, false, false);
+    let from = open(1, false, false);
+    let mut expected = vec![0; 3];
+    for n in 0..60 {
+        let header = Header {
+            kind: Kind::Frames,
+            stream: n % 7,
+            session: 0x1234_5600 + u32::from(n / 7),
+            counter: n.into(),
+        };
+        let datagram = [&header.encode()[..], &[0; 20]].concat();
+        expected[steering::queue_of(&datagram, 3)] += 1;
+        from.send_one(Way::Native, to.local(), &datagram).unwrap();
+    }
+    let got: Vec<usize> = (0..3).map(|queue| drain(&to, queue).len()).collect();
+    assert_eq!(got, expected);
+    assert!(expected.iter().all(|&count| count > 5));
 }
 
 /// Datagrams of all kinds of sizes, in order, whatever the kernel may do to them.

@@ -109,13 +109,13 @@ pub(super) fn ports(frame: &[u8], layout: &Layout) -> [u8; 4] {
 
 /// Where a piece of a frame lies in the slab.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Part {
+pub(crate) struct Part {
     pub(super) start: u32,
     pub(super) len: u32,
 }
 
 impl Part {
-    pub(super) fn new(range: &Range<usize>) -> Option<Part> {
+    pub(crate) fn new(range: &Range<usize>) -> Option<Part> {
         Some(Part {
             start: u32::try_from(range.start).ok()?,
             len: u32::try_from(range.len()).ok()?,
@@ -208,14 +208,7 @@ impl Flow {
     pub(super) const EMPTY: Flow = Flow {
         opened: 0,
         whole: Part { start: 0, len: 0 },
-        layout: Layout {
-            ip: Ip::V4,
-            protocol: Protocol::Tcp,
-            network: 0,
-            transport: 0,
-            payload: 0,
-            end: 0,
-        },
+        layout: Layout::EMPTY,
         first: Segment {
             payload: 0,
             sequence: 0,
@@ -342,6 +335,7 @@ impl Flow {
             header,
             slab,
             parts: self.parts.get(..self.count).unwrap_or_default(),
+            segments: self.count,
         });
     }
 }

@@ -1,0 +1,287 @@
+//! The keys of one link, from one epoch to the next, so that no frame is lost in between.
+//!
+//! ```text
+//! dialler   hello n -->                     <-- hello n     sends and receives under n
+//! acceptor           makes keys, receives under n -->       sends under n once n was used
+//! ```
+//!
+//! The first epoch is begun by both ends at once, later ones by the dialler, so that hellos never
+//! cross. Who answers can receive under the new key before its hello leaves; the dialler can when
+//! the hello arrives. The key before is kept for a while, since datagrams may be on their way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use x25519_dalek::{PublicKey, StaticSecret};
+
+use super::keys::{Binding, Chain, Exchange, Hello, KeysError, Secrets, VERSION};
+use super::link::{ControlError, Keys, LinkConfig, SessionNumbers};
+use super::seal::Ciphers;
+use super::tunnel::{Receiving, Sending};
+use crate::sleeve::LinkId;
+use crate::types::{PeerName, Time};
+
+/// Keys are replaced when they are so old.
+pub const KEY_TIME_MAX: Duration = Duration::from_secs(3600);
+/// How long the key before is kept once the other end uses the next one. Also between epochs, at
+/// least.
+pub const KEY_LINGER: Duration = Duration::from_secs(10);
+
+/// See the module.
+pub(super) struct Keyring {
+    id: LinkId,
+    peer: PeerName,
+    dialled: bool,
+    binding: Binding,
+    ciphers: Ciphers,
+    numbers: SessionNumbers,
+    secrets: Secrets,
+    chain: Chain,
+    /// The epoch whose hellos are exchanged next.
+    next_epoch: u32,
+    /// Our part of it, once it was sent.
+    offer: Option<Offer>,
+    send: Option<Arc<Sending>>,
+    /// A key that the peer has not used yet, so that it may not be able to receive under it.
+    send_next: Option<Arc<Sending>>,
+    receive: Vec<Kept>,
+    keyed_at: Time,
+    asked_at: Option<Time>,
+    /// Datagrams sent and received under keys that are gone.
+    sent_before: u64,
+    received_before: u64,
+}
+
+struct Offer {
+    hello: Hello,
+    bytes: Vec<u8>,
+    private: StaticSecret,
+}
+
+/// A key to receive under, and when to forget it.
+struct Kept {
+    key: Arc<Receiving>,
+    until: Option<Time>,
+}
+
+/// What to do about keys that are worn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rekey {
+    /// Begin the next epoch.
+    Begin,
+    /// Ask the other end to.
+    Ask,
+}
+
+impl Keyring {
+    pub(super) fn new(config: LinkConfig) -> Keyring {
+        Keyring {
+            id: config.id,
+            peer: config.peer,
+            dialled: config.dialled,
+            binding: config.binding,
+            ciphers: config.ciphers,
+            numbers: config.numbers,
+            secrets: Secrets::new(config.seed),
+            chain: Chain::new(config.session_key.as_ref()),
+            next_epoch: 0,
+            offer: None,
+            send: None,
+            send_next: None,
+            receive: Vec::new(),
+            keyed_at: Time::ZERO,
+            asked_at: None,
+            sent_before: 0,
+            received_before: 0,
+        }
+    }
+
+    /// The keys in use.
+    pub(super) fn keys(&self) -> Keys {
+        Keys {
+            send: self.send.clone(),
+            receive: self.receive.iter().map(|kept| kept.key.clone()).collect(),
+        }
+    }
+
+    /// The key under which to send.
+    pub(super) fn send(&self) -> Option<&Sending> {
+        self.send.as_deref()
+    }
+
+    /// The epoch of the newest keys; 0 without any.
+    pub(super) fn epoch(&self) -> u32 {
+        self.next_epoch.saturating_sub(1)
+    }
+
+    /// Datagrams sent so far.
+    pub(super) fn sent(&self) -> u64 {
+        let current = self.send.as_ref().map_or(0, |key| key.datagrams());
+        self.sent_before + current
+    }
+
+    /// Datagrams received so far.
+    pub(super) fn received(&self) -> u64 {
+        let current = self.receive.iter().map(|kept| kept.key.datagrams());
+        self.received_before + current.sum::<u64>()
+    }
+
+    /// When `forget` is due.
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        self.receive.iter().filter_map(|kept| kept.until).min()
+    }
+
+    /// Whether it is the turn of this hello.
+    pub(super) fn expect(&self, hello: &Hello) -> Result<(), ControlError> {
+        let unasked = self.next_epoch > 0 && self.dialled && self.offer.is_none();
+        if hello.epoch == self.next_epoch && !unasked {
+            return Ok(());
+        }
+        Err(ControlError::Epoch {
+            got: hello.epoch,
+            wanted: self.next_epoch,
+        })
+    }
+
+    /// Begins the next epoch; returns the hello to be sent.
+    pub(super) fn begin(&mut self) -> Result<Vec<u8>, KeysError> {
+        let offer = self.make_offer()?;
+        let bytes = offer.bytes.clone();
+        self.offer = Some(offer);
+        Ok(bytes)
+    }
+
+    /// Takes the peer's part of the next epoch. Keys changed then; if this end has not sent its
+    /// hello before, it is returned and to be sent once the keys are in place.
+    pub(super) fn take(
+        &mut self,
+        now: Time,
+        bytes: &[u8],
+        theirs: &Hello,
+    ) -> Result<Option<Vec<u8>>, KeysError> {
+        let (offer, is_answer) = match self.offer.take() {
+            Some(offer) => (offer, false),
+            None => (self.make_offer()?, true),
+        };
+        let exchange = Exchange {
+            binding: &self.binding,
+            dialled: self.dialled,
+            private: &offer.private,
+            our_hello: &offer.bytes,
+            their_hello: bytes,
+        };
+        let keys = exchange.keys(&offer.hello, theirs, &self.chain)?;
+        let epoch = self.next_epoch;
+        self.next_epoch = epoch + 1;
+        self.chain = keys.chain;
+        self.keyed_at = now;
+        self.asked_at = None;
+        self.drop_keys(|kept| kept.key.epoch() + 1 < epoch);
+        let session = offer.hello.session;
+        let receiving = Receiving::new((self.id, self.peer), epoch, session, keys.receive);
+        self.receive.push(Kept {
+            key: Arc::new(receiving),
+            until: None,
+        });
+        let sending = Arc::new(Sending::new(epoch, theirs.session, keys.send));
+        if is_answer {
+            self.send_next = Some(sending);
+            return Ok(Some(offer.bytes));
+        }
+        self.replace_send(sending);
+        Ok(None)
+    }
+
+    /// A datagram opened under the key of `epoch`: the peer uses it. Returns whether keys changed.
+    pub(super) fn note_used(&mut self, now: Time, epoch: u32) -> bool {
+        for kept in &mut self.receive {
+            if kept.key.epoch() < epoch {
+                kept.until.get_or_insert(now + KEY_LINGER);
+            }
+        }
+        let next = self.send_next.take_if(|next| next.epoch() == epoch);
+        let is_changed = next.is_some();
+        next.into_iter().for_each(|next| self.replace_send(next));
+        is_changed
+    }
+
+    /// Forgets keys that are due. Returns whether keys changed.
+    pub(super) fn forget(&mut self, now: Time) -> bool {
+        self.drop_keys(|kept| kept.until.is_some_and(|until| until <= now))
+    }
+
+    /// What to do about the keys, if they are worn.
+    pub(super) fn consider(&mut self, now: Time) -> Option<Rekey> {
+        let send = self.send.as_ref()?;
+        let is_worn = send.is_worn() || self.keyed_at + KEY_TIME_MAX <= now;
+        if !is_worn || self.offer.is_some() || self.send_next.is_some() {
+            return None;
+        }
+        if self.dialled {
+            return Some(Rekey::Begin);
+        }
+        if self.asked_at.is_some_and(|at| now < at + KEY_LINGER) {
+            return None;
+        }
+        self.asked_at = Some(now);
+        Some(Rekey::Ask)
+    }
+
+    /// Whether the peer may make us begin the next epoch.
+    pub(super) fn may_begin(&self, now: Time) -> bool {
+        let is_rested = self.keyed_at + KEY_LINGER <= now;
+        self.dialled && self.offer.is_none() && self.send.is_some() && is_rested
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.offer = None;
+        self.send = None;
+        self.send_next = None;
+        self.receive.clear();
+    }
+
+    fn make_offer(&mut self) -> Result<Offer, KeysError> {
+        let private = self.secrets.next()?;
+        let hello = Hello {
+            version: VERSION,
+            ciphers: self.ciphers,
+            epoch: self.next_epoch,
+            session: self.numbers.number(self.id, self.next_epoch),
+            public: PublicKey::from(&private).to_bytes(),
+        };
+        let bytes = hello.encode();
+        Ok(Offer {
+            hello,
+            bytes,
+            private,
+        })
+    }
+
+    fn replace_send(&mut self, key: Arc<Sending>) {
+        if let Some(old) = self.send.replace(key) {
+            self.sent_before += old.datagrams();
+        }
+        self.send_next = None;
+    }
+
+    fn drop_keys(&mut self, is_old: impl Fn(&Kept) -> bool) -> bool {
+        let before = self.receive.len();
+        let gone = self.receive.iter().filter(|kept| is_old(kept));
+        self.received_before += gone.map(|kept| kept.key.datagrams()).sum::<u64>();
+        self.receive.retain(|kept| !is_old(kept));
+        self.receive.len() != before
+    }
+
+    #[cfg(test)]
+    pub(super) fn keyed_at(&self) -> Time {
+        self.keyed_at
+    }
+
+    #[cfg(test)]
+    pub(super) fn wear_out(&self) {
+        if let Some(send) = &self.send {
+            send.set_counter(0, super::tunnel::REKEY_DATAGRAMS);
+        }
+    }
+}

@@ -1,0 +1,653 @@
+//! One native link, as the control plane sees it: which keys are in use, does anything get
+//! through, at which address is the peer, how large may a datagram be?
+//!
+//! ```text
+//!           confirm            both hellos            a report was answered, a size was found
+//!  Passive ---------> Keying --------------> Trying ---------------------------> Established
+//!                                                                                  |     ^
+//!                                               no answer for HOLD_AFTER           v     |
+//!                                                                                On hold +
+//! ```
+//!
+//! Reports go over UDP, hellos over the mesh connection. A report that was answered shows that
+//! both directions work; a link is used while there are such answers, left when they stay away,
+//! and tried again for as long as the connection lives.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddrV4;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::keyring::{Keyring, Rekey};
+use super::keys::{Binding, Hello, VERSION};
+use super::mtu::MtuSearch;
+use super::report::{Answer, REPORT_DATAGRAM_BYTES, Report};
+use super::seal::{Cipher, Ciphers};
+use super::traffic::{Sample, Traffic};
+use super::tunnel::{Receiving, Sending, mtu};
+use crate::crypto::SessionKey;
+use crate::sleeve::LinkId;
+use crate::sleeve::link::Path;
+use crate::sleeve::wire::UDP_IP_BYTES;
+use crate::types::{PeerName, Time};
+
+pub use super::keyring::{KEY_LINGER, KEY_TIME_MAX};
+pub use control::{Control, ControlError};
+
+mod control;
+
+/// The link is left when a report stays unanswered for that long, and all that follow it too.
+pub const HOLD_AFTER: Duration = Duration::from_millis(2500);
+/// Between reports while frames travel, and while none do.
+pub const REPORT_BUSY: Duration = Duration::from_millis(250);
+/// See [`REPORT_BUSY`].
+pub const REPORT_IDLE: Duration = Duration::from_secs(2);
+/// Between reports while one is not answered.
+pub const REPORT_RETRY: Duration = Duration::from_millis(200);
+/// Between reports on a link that carries nothing since nothing gets through.
+pub const REPORT_HOPE: Duration = Duration::from_secs(1);
+/// A link over which nothing came for that long keeps no connection alive.
+pub const HOPE_TIME_MAX: Duration = Duration::from_secs(60);
+/// The first waits between reports. A datagram that overtakes the hello on TCP is lost.
+const REPORT_FIRST_MS: [u64; 5] = [10, 20, 40, 80, 160];
+/// Between checks of the size because of losses.
+const SUSPECT_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long reports must be answered again before a link that was left is used again: twice
+/// this, doubled with each time it was left.
+const RECOVERY_MIN: Duration = Duration::from_millis(500);
+const RECOVERY_MAX: Duration = Duration::from_secs(64);
+/// A link that was good for so long is forgiven.
+const FORGIVE_AFTER: Duration = Duration::from_secs(300);
+/// Outputs waiting to be polled; a peer's reports beyond that are not answered.
+const OUTPUTS_MAX: usize = 256;
+/// Fewer datagrams between two reports are no traffic.
+const TRAFFIC_MIN: u64 = 4;
+/// Of so many datagrams one must be lost for the size to be suspected.
+const SUSPECT_PART: u64 = 8;
+const HOLD_REASON: &str = "reports over UDP are not answered";
+
+/// What a link is told when it is made.
+pub struct LinkConfig {
+    /// Its handle.
+    pub id: LinkId,
+    /// The peer at the other end.
+    pub peer: PeerName,
+    /// Whether we made the connection.
+    pub dialled: bool,
+    /// What keys depend on.
+    pub binding: Binding,
+    /// The key of the mesh connection, if it is encrypted.
+    pub session_key: Option<SessionKey>,
+    /// 32 random bytes, used for nothing else.
+    pub seed: [u8; 32],
+    /// The ciphers that we take.
+    pub ciphers: Ciphers,
+    /// Our numbers for keys.
+    pub numbers: SessionNumbers,
+    /// Where the peer is; known to the side that dialled.
+    pub remote: Option<SocketAddrV4>,
+}
+
+/// The numbers under which a peer receives, all different, and hard to guess.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionNumbers {
+    key: u64,
+}
+
+impl SessionNumbers {
+    /// Numbers that depend on a random key.
+    pub const fn new(key: u64) -> SessionNumbers {
+        SessionNumbers { key }
+    }
+
+    /// The number of a link's key. Two that are in use at the same time differ, unless there were
+    /// a billion links in between.
+    pub const fn number(self, link: LinkId, epoch: u32) -> u32 {
+        let [a, b] = [self.key as u32, (self.key >> 32) as u32];
+        // Every step can be undone, so different numbers stay different.
+        let mut x = (link.0 as u32) << 2 | (epoch & 3);
+        x = (x ^ a).wrapping_mul(0x9e37_79b1);
+        x = (x ^ x >> 15 ^ b).wrapping_mul(0x85eb_ca6b);
+        x = (x ^ x >> 13 ^ a.rotate_left(16)).wrapping_mul(0xc2b2_ae35);
+        x ^ x >> 16
+    }
+}
+
+/// The keys of a link that are in use.
+#[derive(Clone, Debug, Default)]
+pub struct Keys {
+    /// The key under which to send.
+    pub send: Option<Arc<Sending>>,
+    /// The keys under which datagrams may come.
+    pub receive: Vec<Arc<Receiving>>,
+}
+
+impl PartialEq for Keys {
+    fn eq(&self, other: &Keys) -> bool {
+        let same = |a: &Arc<Receiving>, b: &Arc<Receiving>| Arc::ptr_eq(a, b);
+        self.send.as_ref().map(Arc::as_ptr) == other.send.as_ref().map(Arc::as_ptr)
+            && self.receive.len() == other.receive.len()
+            && self
+                .receive
+                .iter()
+                .zip(&other.receive)
+                .all(|(a, b)| same(a, b))
+    }
+}
+
+impl Eq for Keys {}
+
+/// What a link wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkOutput {
+    /// Send a control message to the peer's end.
+    Control(Control),
+    /// [`Link::keys`] changed. To be acted on before what follows.
+    KeysChanged,
+    /// Seal a report in a datagram of this size and send it.
+    Report {
+        /// The report.
+        report: Report,
+        /// Bytes of UDP payload.
+        bytes: usize,
+    },
+    /// [`Link::path`] changed.
+    PathChanged,
+    /// The peer moved to another address.
+    Moved {
+        /// Where it was.
+        from: SocketAddrV4,
+        /// Where it is.
+        to: SocketAddrV4,
+    },
+    /// Frames get through.
+    Established,
+    /// Frames get through no longer.
+    Held(&'static str),
+    /// The link is over. Comes once, and nothing comes after it.
+    Failed(String),
+}
+
+/// What status pages show of a native link.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkView {
+    /// The cipher, once it was agreed on.
+    pub cipher: Option<Cipher>,
+    /// How many keys were in use before this one.
+    pub epoch: u32,
+    /// The round trip time.
+    pub rtt: Option<Duration>,
+    /// The part of our datagrams that is lost, 0 to 1.
+    pub loss_out: Option<f64>,
+    /// The part of the peer's datagrams that is lost.
+    pub loss_in: Option<f64>,
+    /// How often the link was left since nothing came through.
+    pub holds: u64,
+}
+
+/// One end of a native link.
+pub struct Link {
+    ring: Keyring,
+    /// The peer's first hello, if it came before we were to start.
+    early: Option<(Vec<u8>, Hello)>,
+    remote: Option<SocketAddrV4>,
+    search: MtuSearch,
+    traffic: Traffic,
+    state: State,
+    reports: Reports,
+    holds: u64,
+    /// Holds that are not forgiven yet.
+    strikes: u32,
+    reported: Option<Path>,
+    outputs: VecDeque<LinkOutput>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Passive,
+    Keying,
+    Trying,
+    Established { since: Time },
+    OnHold { answered_since: Option<Time> },
+    Failed,
+}
+
+/// What was said and heard in reports.
+#[derive(Debug, Default)]
+struct Reports {
+    due: Option<Time>,
+    count: usize,
+    /// The oldest report of ours that was sent after the latest that was answered.
+    waiting_since: Option<Time>,
+    /// When a report was last answered, or when we started.
+    answered_at: Time,
+    /// The newest report of the peer that was not answered.
+    unanswered: Option<Unanswered>,
+    /// When the newest report of the peer was sent, by its clock.
+    newest: Option<Time>,
+    /// Datagrams sent and received when our last report left.
+    traffic_before: u64,
+    suspect_at: Time,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Unanswered {
+    sent_at: Time,
+    arrived_at: Time,
+    bytes: u32,
+}
+
+impl Link {
+    /// An end that waits for [`Link::confirm`].
+    pub fn new(config: LinkConfig) -> Link {
+        Link {
+            remote: config.remote,
+            ring: Keyring::new(config),
+            early: None,
+            search: MtuSearch::new(),
+            traffic: Traffic::default(),
+            state: State::Passive,
+            reports: Reports::default(),
+            holds: 0,
+            strikes: 0,
+            reported: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// How datagrams travel at the moment.
+    pub fn path(&self) -> Path {
+        let max_payload = self.search.size().unwrap_or_default();
+        let max_payload = max_payload.saturating_sub(UDP_IP_BYTES);
+        Path {
+            remote: self.remote,
+            mtu: mtu(max_payload),
+            mtu_verified: self.search.size().is_some(),
+            max_payload,
+            fragments: false,
+        }
+    }
+
+    /// The keys in use.
+    pub fn keys(&self) -> Keys {
+        self.ring.keys()
+    }
+
+    /// What status pages show.
+    pub fn view(&self) -> LinkView {
+        let (loss_out, loss_in) = self.traffic.loss();
+        LinkView {
+            cipher: self.ring.send().map(|key| key.cipher()),
+            epoch: self.ring.epoch(),
+            rtt: self.traffic.rtt(),
+            loss_out,
+            loss_in,
+            holds: self.holds,
+        }
+    }
+
+    /// What to do next, in order, until `None`. Any `handle_` call and `confirm` may add to it.
+    pub fn poll_output(&mut self) -> Option<LinkOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// When `handle_timeout` is due. Any other call may change it.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let is_used = matches!(self.state, State::Established { .. });
+        [
+            self.reports.due,
+            self.ring.poll_timeout(),
+            self.hold_at().filter(|_| is_used),
+            self.search.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The connection is the one to be used with its peer: start to send.
+    pub fn confirm(&mut self, now: Time) {
+        if self.state != State::Passive {
+            return;
+        }
+        self.state = State::Keying;
+        self.reports.answered_at = now;
+        self.begin_epoch();
+        if let Some((bytes, hello)) = self.early.take() {
+            self.take_hello(now, &bytes, &hello);
+        }
+    }
+
+    /// A control message arrived from the peer.
+    pub fn handle_control(&mut self, now: Time, control: Control) -> Result<(), ControlError> {
+        match (control, self.state) {
+            (_, State::Failed) => {}
+            (Control::Hello(bytes), _) => {
+                let hello = Hello::parse(&bytes);
+                let hello = hello.ok_or(ControlError::Malformed(bytes.len()))?;
+                self.ring.expect(&hello)?;
+                match self.state {
+                    State::Passive => self.early = Some((bytes, hello)),
+                    _ => self.take_hello(now, &bytes, &hello),
+                }
+            }
+            (Control::RekeyPlease, _) => {
+                if self.ring.may_begin(now) {
+                    self.begin_epoch();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A report arrived in a datagram of `bytes` bytes that opened under the key of `epoch`.
+    pub fn handle_report(&mut self, now: Time, epoch: u32, report: Report, bytes: usize) {
+        if matches!(self.state, State::Passive | State::Keying | State::Failed) {
+            return;
+        }
+        if self.ring.note_used(now, epoch) {
+            self.push(LinkOutput::KeysChanged);
+        }
+        if self.reports.newest.is_none_or(|at| at < report.sent_at) {
+            self.reports.newest = Some(report.sent_at);
+            self.traffic.note_sent(report.sent, self.ring.received());
+        }
+        self.reports.unanswered = Some(Unanswered {
+            sent_at: report.sent_at,
+            arrived_at: now,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+        });
+        if let Some(answer) = report.answer {
+            self.handle_answer(now, answer, report.received);
+        }
+        if report.wants_answer && self.can_send() && self.outputs.len() < OUTPUTS_MAX {
+            self.send_report(now, REPORT_DATAGRAM_BYTES, false);
+        }
+    }
+
+    /// A datagram that is newer than all before came from another address than the one in use.
+    pub fn handle_moved(&mut self, now: Time, from: SocketAddrV4) {
+        if matches!(self.state, State::Passive | State::Failed) || self.remote == Some(from) {
+            return;
+        }
+        let before = self.remote.replace(from);
+        self.report_path();
+        match before {
+            None => {}
+            Some(before) => {
+                self.push(LinkOutput::Moved {
+                    from: before,
+                    to: from,
+                });
+                // Another address may be another path.
+                let sizes = self.search.start(now, self.rtt());
+                self.send_sizes(now, sizes);
+            }
+        }
+        self.report(now);
+    }
+
+    /// A device of ours refused a datagram since it takes IP packets of `size` bytes only.
+    pub fn handle_too_big(&mut self, now: Time, size: usize) {
+        if self.ring.send().is_some() {
+            let sizes = self.search.handle_too_big(now, self.rtt(), size);
+            self.send_sizes(now, sizes);
+            self.review(now);
+        }
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
+        let sizes = self.search.handle_timeout(now, self.rtt());
+        self.send_sizes(now, sizes);
+        if self.ring.forget(now) {
+            self.push(LinkOutput::KeysChanged);
+        }
+        if let State::Established { since } = self.state {
+            if due(self.hold_at()) {
+                self.hold();
+            } else if since + FORGIVE_AFTER <= now {
+                self.strikes = 0;
+            }
+        }
+        if due(self.reports.due) {
+            self.report(now);
+        }
+        match self.ring.consider(now) {
+            Some(Rekey::Begin) => self.begin_epoch(),
+            Some(Rekey::Ask) => self.push(LinkOutput::Control(Control::RekeyPlease)),
+            None => {}
+        }
+        self.review(now);
+    }
+
+    /// Whether nothing came through for so long that the link keeps no connection alive.
+    pub fn is_hopeless(&self, now: Time) -> bool {
+        self.hopeless_at().is_some_and(|at| at <= now)
+    }
+
+    /// When it will be hopeless unless something comes through.
+    pub fn hopeless_at(&self) -> Option<Time> {
+        match self.state {
+            State::Passive | State::Established { .. } | State::Failed => None,
+            State::Keying | State::Trying | State::OnHold { .. } => {
+                Some(self.reports.answered_at + HOPE_TIME_MAX)
+            }
+        }
+    }
+
+    fn hold_at(&self) -> Option<Time> {
+        self.reports.waiting_since.map(|at| at + HOLD_AFTER)
+    }
+
+    fn rtt(&self) -> Duration {
+        self.traffic.rtt().unwrap_or_default()
+    }
+
+    fn handle_answer(&mut self, now: Time, answer: Answer, received: u64) {
+        if answer.sent_at > now {
+            return;
+        }
+        let rtt = self.rtt();
+        self.reports.answered_at = now;
+        let mut sizes = Vec::new();
+        if self.state == State::Trying && self.search.is_off() {
+            sizes = self.search.start(now, rtt);
+        }
+        if self
+            .reports
+            .waiting_since
+            .is_some_and(|waiting| answer.sent_at >= waiting)
+        {
+            self.reports.waiting_since = None;
+            self.reports.due = Some(now + self.interval());
+        }
+        if let State::OnHold { answered_since } = &mut self.state {
+            answered_since.get_or_insert(now);
+        }
+        let sample = self
+            .traffic
+            .note_answer(now, answer.sent_at, answer.waited, received);
+        let size = answer.bytes as usize + UDP_IP_BYTES;
+        sizes.extend(self.search.handle_arrived(now, rtt, answer.sent_at, size));
+        if sample.is_some_and(is_suspicious) && self.reports.suspect_at <= now {
+            self.reports.suspect_at = now + SUSPECT_INTERVAL;
+            sizes.extend(self.search.suspect(now, rtt));
+        }
+        self.send_sizes(now, sizes);
+        self.review(now);
+    }
+
+    /// Sees whether frames are to be sent over the link from here on.
+    fn review(&mut self, now: Time) {
+        let is_sized = self.search.size().is_some() && !self.search.is_looking();
+        match self.state {
+            State::Trying if is_sized => self.establish(now),
+            State::OnHold {
+                answered_since: Some(since),
+            } => {
+                if self.hold_at().is_some_and(|at| at <= now) {
+                    let answered_since = None;
+                    self.state = State::OnHold { answered_since };
+                } else if is_sized && since + self.recovery() <= now {
+                    self.establish(now);
+                    let sizes = self.search.suspect(now, self.rtt());
+                    self.send_sizes(now, sizes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn establish(&mut self, now: Time) {
+        self.state = State::Established { since: now };
+        self.report_path();
+        self.push(LinkOutput::Established);
+    }
+
+    fn hold(&mut self) {
+        self.holds += 1;
+        self.strikes += 1;
+        let answered_since = None;
+        self.state = State::OnHold { answered_since };
+        self.push(LinkOutput::Held(HOLD_REASON));
+    }
+
+    /// For how long reports must be answered before the link is used again.
+    fn recovery(&self) -> Duration {
+        let doubled = RECOVERY_MIN * 2_u32.saturating_pow(self.strikes.min(16));
+        doubled.min(RECOVERY_MAX)
+    }
+
+    /// Until the next report, if the last one was answered.
+    fn interval(&self) -> Duration {
+        let traffic = self.ring.sent() + self.ring.received() - self.reports.traffic_before;
+        match self.state {
+            State::Established { .. } if traffic < TRAFFIC_MIN => REPORT_IDLE,
+            _ => REPORT_BUSY,
+        }
+    }
+
+    /// Sends a report that is to be answered, and sees to the next one.
+    fn report(&mut self, now: Time) {
+        if !self.can_send() {
+            self.reports.due = None;
+            return;
+        }
+        self.reports.waiting_since.get_or_insert(now);
+        self.send_report(now, REPORT_DATAGRAM_BYTES, true);
+        self.reports.traffic_before = self.ring.sent() + self.ring.received();
+        let first = REPORT_FIRST_MS.get(self.reports.count);
+        self.reports.count = self.reports.count.saturating_add(1);
+        let wait = match (self.state, first) {
+            (State::Trying, Some(ms)) => Duration::from_millis(*ms),
+            (State::Established { .. }, _) => REPORT_RETRY.max(self.rtt() * 2),
+            _ if self.reports.answered_at + HOLD_AFTER > now => REPORT_RETRY.max(self.rtt() * 2),
+            _ => REPORT_HOPE,
+        };
+        self.reports.due = Some(now + wait);
+    }
+
+    fn send_sizes(&mut self, now: Time, sizes: Vec<usize>) {
+        self.report_path();
+        if self.can_send() {
+            for size in sizes {
+                let bytes = size.saturating_sub(UDP_IP_BYTES);
+                self.send_report(now, bytes.max(REPORT_DATAGRAM_BYTES), true);
+            }
+        }
+    }
+
+    fn can_send(&self) -> bool {
+        self.ring.send().is_some() && self.remote.is_some()
+    }
+
+    fn send_report(&mut self, now: Time, bytes: usize, wants_answer: bool) {
+        let answer = self.reports.unanswered.take().map(|unanswered| Answer {
+            sent_at: unanswered.sent_at,
+            waited: now.since(unanswered.arrived_at),
+            bytes: unanswered.bytes,
+        });
+        let report = Report {
+            sent_at: now,
+            answer,
+            sent: self.ring.sent(),
+            received: self.ring.received(),
+            wants_answer,
+        };
+        if wants_answer {
+            self.traffic.note_report(now, report.sent);
+        }
+        self.push(LinkOutput::Report { report, bytes });
+    }
+
+    fn begin_epoch(&mut self) {
+        match self.ring.begin() {
+            Ok(hello) => self.push(LinkOutput::Control(Control::Hello(hello))),
+            Err(error) => self.fail(error.to_string()),
+        }
+    }
+
+    fn take_hello(&mut self, now: Time, bytes: &[u8], hello: &Hello) {
+        if hello.version != VERSION {
+            let version = hello.version;
+            return self.fail(format!(
+                "peer speaks version {version} of the native overlay, we speak {VERSION}"
+            ));
+        }
+        match self.ring.take(now, bytes, hello) {
+            Err(error) => return self.fail(error.to_string()),
+            Ok(None) => self.push(LinkOutput::KeysChanged),
+            Ok(Some(answer)) => {
+                self.push(LinkOutput::KeysChanged);
+                self.push(LinkOutput::Control(Control::Hello(answer)));
+                return;
+            }
+        }
+        if self.state == State::Keying {
+            self.state = State::Trying;
+            self.report_path();
+        }
+        self.report(now);
+    }
+
+    fn report_path(&mut self) {
+        let path = self.path();
+        if self.reported != Some(path) {
+            self.reported = Some(path);
+            self.push(LinkOutput::PathChanged);
+        }
+    }
+
+    fn fail(&mut self, reason: String) {
+        self.state = State::Failed;
+        self.ring.clear();
+        self.reports = Reports::default();
+        self.search = MtuSearch::new();
+        self.outputs.clear();
+        self.push(LinkOutput::Failed(reason));
+    }
+
+    fn push(&mut self, output: LinkOutput) {
+        self.outputs.push_back(output);
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("state", &self.state)
+            .field("path", &self.path())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether so many datagrams are lost that larger ones may not get through at all.
+const fn is_suspicious(sample: Sample) -> bool {
+    sample.lost > 0 && sample.lost * SUSPECT_PART >= sample.sent
+}
+
+#[cfg(test)]
+mod tests;

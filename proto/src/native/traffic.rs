@@ -1,0 +1,160 @@
+//! Round trips and losses of a link, from the reports of both ends.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::types::Time;
+
+/// Our reports that may still be answered; older ones are forgotten.
+const REPORTS_MAX: usize = 32;
+/// Losses are told of at least so many datagrams.
+const SAMPLE_MIN: u64 = 4;
+
+/// What was measured.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    rtt: Option<Duration>,
+    /// When our latest reports were sent, and how many datagrams were sent before.
+    reports: VecDeque<(Time, u64)>,
+    outward: Loss,
+    inward: Loss,
+}
+
+/// Losses in one direction.
+#[derive(Debug, Default)]
+struct Loss {
+    /// What was sent and received when it was last compared.
+    compared: Option<(u64, u64)>,
+    /// The lost part, in 1/2^16, as a moving average.
+    average: Option<u32>,
+}
+
+/// What came of one comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sample {
+    pub(super) sent: u64,
+    pub(super) lost: u64,
+}
+
+impl Traffic {
+    /// A report of ours leaves.
+    pub(super) fn note_report(&mut self, now: Time, sent: u64) {
+        if self.reports.len() >= REPORTS_MAX {
+            self.reports.pop_front();
+        }
+        self.reports.push_back((now, sent));
+    }
+
+    /// A report of ours was answered. Returns what was lost on the way out since the one answered
+    /// before.
+    pub(super) fn note_answer(
+        &mut self,
+        now: Time,
+        sent_at: Time,
+        waited: Duration,
+        received: u64,
+    ) -> Option<Sample> {
+        let took = now.since(sent_at).saturating_sub(waited);
+        self.rtt = Some(match self.rtt {
+            None => took,
+            Some(rtt) => (rtt * 7 + took) / 8,
+        });
+        let index = self.reports.iter().position(|(at, _)| *at == sent_at)?;
+        let (_, sent) = self.reports.drain(..=index).next_back()?;
+        self.outward.compare(sent, received)
+    }
+
+    /// The other end says how many datagrams it sent; we know how many arrived.
+    pub(super) fn note_sent(&mut self, sent: u64, received: u64) {
+        self.inward.compare(sent, received);
+    }
+
+    /// The smoothed round trip time.
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// The lost part of datagrams, 0 to 1: of those that left, and of those that should have come.
+    pub(super) fn loss(&self) -> (Option<f64>, Option<f64>) {
+        (self.outward.part(), self.inward.part())
+    }
+}
+
+impl Loss {
+    fn compare(&mut self, sent: u64, received: u64) -> Option<Sample> {
+        let Some((sent_before, received_before)) = self.compared else {
+            self.compared = Some((sent, received));
+            return None;
+        };
+        let sent_since = sent.saturating_sub(sent_before);
+        if sent_since < SAMPLE_MIN {
+            return None;
+        }
+        self.compared = Some((sent, received));
+        // More may have come than the report knew of.
+        let lost = sent_since.saturating_sub(received.saturating_sub(received_before));
+        let part = (lost << 16).checked_div(sent_since).unwrap_or_default() as u32;
+        self.average = Some(match self.average {
+            None => part,
+            Some(average) => (average * 7 + part) / 8,
+        });
+        Some(Sample {
+            sent: sent_since,
+            lost,
+        })
+    }
+
+    fn part(&self) -> Option<f64> {
+        self.average.map(|average| f64::from(average) / 65536.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time::from_micros(ms * 1000)
+    }
+
+    #[test]
+    fn round_trips_leave_out_the_wait_at_the_other_end() {
+        let mut traffic = Traffic::default();
+        traffic.note_report(at(0), 0);
+        traffic.note_answer(at(110), at(0), Duration::from_millis(10), 0);
+        assert_eq!(traffic.rtt(), Some(Duration::from_millis(100)));
+        traffic.note_report(at(200), 0);
+        traffic.note_answer(at(220), at(200), Duration::ZERO, 0);
+        assert_eq!(traffic.rtt(), Some(Duration::from_millis(90)));
+        // A wait that is longer than the whole is a lie, and no panic.
+        traffic.note_answer(at(230), at(200), Duration::from_secs(9), 0);
+    }
+
+    #[test]
+    fn losses_are_told_between_answers() {
+        let mut traffic = Traffic::default();
+        for (ms, sent) in [(0, 0), (10, 100), (20, 101), (30, 200)] {
+            traffic.note_report(at(ms), sent);
+        }
+        let mut answer =
+            |ms, received| traffic.note_answer(at(ms + 5), at(ms), Duration::ZERO, received);
+        assert_eq!(answer(0, 0), None);
+        let sample = |sent, lost| Some(Sample { sent, lost });
+        assert_eq!(answer(10, 90), sample(100, 10));
+        assert_eq!(answer(20, 90), None, "too few to tell");
+        assert_eq!(answer(30, 300), sample(100, 0));
+        assert_eq!(answer(30, 300), None, "answered before");
+        let (outward, inward) = traffic.loss();
+        assert!(outward.is_some_and(|part| part > 0.08 && part < 0.1));
+        assert_eq!(inward, None);
+        traffic.note_sent(0, 0);
+        traffic.note_sent(1000, 500);
+        assert!(
+            traffic
+                .loss()
+                .1
+                .is_some_and(|part| (part - 0.5).abs() < 0.01)
+        );
+        traffic.note_sent(0, 0);
+    }
+}

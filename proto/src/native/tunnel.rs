@@ -1,0 +1,409 @@
+//! What the threads that carry frames know of one native link.
+//!
+//! A key serves one direction for a while (an epoch). [`Sending`] and [`Receiving`] hold one each;
+//! whoever needs a key for another epoch makes new ones. The address and the size of datagrams
+//! outlive keys; they are in [`Tunnel`].
+
+use std::fmt;
+use std::net::SocketAddrV4;
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::replay::Window;
+use super::seal::{Cipher, Key};
+use super::wire::{
+    DATAGRAM_BYTES_MAX, HEADER_BYTES, Header, Kind, NAMES_BYTES, OVERHEAD_BYTES, RECORD_BYTES,
+    TAG_BYTES,
+};
+use crate::crypto::KEY_BYTES;
+use crate::ethernet;
+use crate::sleeve::LinkId;
+use crate::sleeve::tunnel::AtomicRemote;
+use crate::sleeve::wire::UDP_IP_BYTES;
+use crate::types::PeerName;
+
+/// How many pairs of threads of a sender have streams of their own.
+pub const QUEUES_MAX: usize = 16;
+/// The stream of reports.
+pub const STREAM_REPORTS: u8 = 2 * QUEUES_MAX as u8;
+/// Streams on which a receiver takes datagrams: 0 up to this, not included. On others they are
+/// dropped, so that a sender cannot make a receiver remember more.
+pub const STREAMS_MAX: usize = 64;
+/// A stream of which so many datagrams were sent under one key asks for a new key.
+pub const REKEY_DATAGRAMS: u64 = 1 << 30;
+
+/// The stream of the thread that takes frames from TAP queue `queue`.
+pub const fn stream_of_captured(queue: usize) -> u8 {
+    2 * (queue % QUEUES_MAX) as u8
+}
+
+/// The stream of the thread that receives on socket `queue`, for what it relays.
+pub const fn stream_of_relayed(queue: usize) -> u8 {
+    stream_of_captured(queue) + 1
+}
+
+/// A key for what we send.
+pub struct Sending {
+    epoch: u32,
+    /// The receiver's number for the key.
+    session: u32,
+    key: Key,
+    streams: Box<[Stream]>,
+}
+
+/// The next counter of a stream, alone in its cache line.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+struct Stream(AtomicU64);
+
+impl Sending {
+    /// A key under which nothing was sent.
+    pub(super) fn new(epoch: u32, session: u32, key: Key) -> Sending {
+        Sending {
+            epoch,
+            session,
+            key,
+            streams: (0..=STREAM_REPORTS).map(|_| Stream::default()).collect(),
+        }
+    }
+
+    /// Makes a key from its bytes, for tests and benchmarks. None if the cipher refuses it.
+    #[doc(hidden)]
+    pub fn from_bytes(cipher: Cipher, session: u32, key: &[u8; KEY_BYTES]) -> Option<Sending> {
+        Some(Sending::new(0, session, Key::new(cipher, key)?))
+    }
+
+    /// Which key of the link this is.
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The cipher.
+    pub const fn cipher(&self) -> Cipher {
+        self.key.cipher()
+    }
+
+    /// Draws `count` consecutive counters of a stream and returns the first. No counter is drawn
+    /// twice, by however many threads. None if there are not so many left, or no such stream.
+    #[inline]
+    pub fn draw(&self, stream: u8, count: u32) -> Option<u32> {
+        let next = &self.streams.get(usize::from(stream))?.0;
+        let first = next.fetch_add(count.into(), Relaxed);
+        let end = first.saturating_add(count.into());
+        // What runs out stays run out: 2^64 is beyond reach.
+        if end > COUNTERS {
+            return None;
+        }
+        u32::try_from(first).ok()
+    }
+
+    /// Completes a datagram: writes its header, encrypts its body in place, appends the tag.
+    /// `datagram` has room for exactly these. `counter` was drawn from `stream` and is used once.
+    /// False if nothing was sealed, since there is no room for header and tag.
+    #[inline]
+    pub fn seal(&self, kind: Kind, stream: u8, counter: u32, datagram: &mut [u8]) -> bool {
+        let header = Header {
+            kind,
+            stream,
+            session: self.session,
+            counter,
+        }
+        .encode();
+        let Some((start, rest)) = datagram.split_first_chunk_mut::<HEADER_BYTES>() else {
+            return false;
+        };
+        let Some((body, end)) = rest.split_last_chunk_mut::<TAG_BYTES>() else {
+            return false;
+        };
+        let Some(tag) = self.key.seal(nonce(stream, counter), &header, body) else {
+            return false;
+        };
+        *start = header;
+        *end = tag;
+        true
+    }
+
+    /// How many datagrams were sent under this key.
+    pub fn datagrams(&self) -> u64 {
+        self.streams.iter().map(|stream| stream.drawn()).sum()
+    }
+
+    /// Whether so many were sent on one stream that it is time for another key.
+    pub fn is_worn(&self) -> bool {
+        self.streams
+            .iter()
+            .any(|stream| stream.drawn() >= REKEY_DATAGRAMS)
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_counter(&self, stream: u8, next: u64) {
+        self.streams[usize::from(stream)].0.store(next, Relaxed);
+    }
+}
+
+impl Stream {
+    fn drawn(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+impl fmt::Debug for Sending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sending")
+            .field("epoch", &self.epoch)
+            .field("cipher", &self.cipher())
+            .field("datagrams", &self.datagrams())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a datagram was dropped whole. None of these is worth more than a counter: anyone can send
+/// such datagrams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// It was not sealed with the key of its session, or was changed since.
+    #[error("datagram does not open")]
+    Forged,
+    /// It was seen before, or is too old to tell, or is of a stream that nobody has.
+    #[error("datagram was seen before")]
+    Replayed,
+}
+
+/// A datagram that was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Where its plain body lies in the datagram.
+    pub body: Range<usize>,
+    /// Whether all datagrams of its stream that were seen before are older.
+    pub is_newest: bool,
+}
+
+/// A key for what we receive, and what was seen under it.
+pub struct Receiving {
+    link: LinkId,
+    epoch: u32,
+    peer: PeerName,
+    session: u32,
+    key: Key,
+    /// Made when the first datagram of a stream has opened.
+    windows: [OnceLock<Box<Window>>; STREAMS_MAX],
+    datagrams: AtomicU64,
+}
+
+impl Receiving {
+    /// A key under which nothing was received. `session` is our number for it, under which the
+    /// other end sends.
+    pub(super) fn new(
+        (link, peer): (LinkId, PeerName),
+        epoch: u32,
+        session: u32,
+        key: Key,
+    ) -> Receiving {
+        Receiving {
+            link,
+            epoch,
+            peer,
+            session,
+            key,
+            windows: [const { OnceLock::new() }; STREAMS_MAX],
+            datagrams: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes a key from its bytes, for tests and benchmarks. None if the cipher refuses it.
+    #[doc(hidden)]
+    pub fn from_bytes(
+        (link, peer): (LinkId, PeerName),
+        cipher: Cipher,
+        session: u32,
+        key: &[u8; KEY_BYTES],
+    ) -> Option<Receiving> {
+        let key = Key::new(cipher, key)?;
+        Some(Receiving::new((link, peer), 0, session, key))
+    }
+
+    /// The link.
+    pub const fn link(&self) -> LinkId {
+        self.link
+    }
+
+    /// The neighbour at the other end.
+    pub const fn peer(&self) -> PeerName {
+        self.peer
+    }
+
+    /// Which key of the link this is.
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Our number for the key.
+    pub const fn session(&self) -> u32 {
+        self.session
+    }
+
+    /// Opens a datagram in place whose header was parsed and names this session: decrypts it, then
+    /// checks that it is new.
+    #[inline]
+    pub fn open(&self, header: &Header, datagram: &mut [u8]) -> Result<Opened, OpenError> {
+        let len = datagram.len();
+        let (start, body) = datagram
+            .split_first_chunk_mut::<HEADER_BYTES>()
+            .ok_or(OpenError::Forged)?;
+        let nonce = nonce(header.stream, header.counter);
+        self.key
+            .open(nonce, start, body)
+            .map_err(|_| OpenError::Forged)?;
+        let window = self.windows.get(usize::from(header.stream));
+        let window = window.ok_or(OpenError::Replayed)?;
+        let accepted = window
+            .get_or_init(|| Box::new(Window::new()))
+            .accept(header.counter)
+            .ok_or(OpenError::Replayed)?;
+        Ok(Opened {
+            body: HEADER_BYTES..len - TAG_BYTES,
+            is_newest: accepted.is_newest,
+        })
+    }
+
+    /// Counts datagrams that were opened.
+    #[inline]
+    pub fn note_datagrams(&self, count: u64) {
+        self.datagrams.fetch_add(count, Relaxed);
+    }
+
+    /// How many datagrams were opened under this key.
+    pub fn datagrams(&self) -> u64 {
+        self.datagrams.load(Relaxed)
+    }
+}
+
+impl fmt::Debug for Receiving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receiving")
+            .field("link", &self.link)
+            .field("epoch", &self.epoch)
+            .field("peer", &self.peer)
+            .field("cipher", &self.key.cipher())
+            .field("datagrams", &self.datagrams())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where datagrams of a link go and how large they may be; shared between the link's state
+/// machine, which sets it, and the threads that carry frames.
+pub struct Tunnel {
+    id: LinkId,
+    us: PeerName,
+    peer: PeerName,
+    remote: AtomicRemote,
+    /// The largest datagram that the path is known to carry.
+    max_payload: AtomicU32,
+    /// An address from which new datagrams came and which was told to the state machine.
+    told: AtomicRemote,
+}
+
+impl Tunnel {
+    /// A link that sends nothing yet.
+    pub fn new(id: LinkId, us: PeerName, peer: PeerName, remote: Option<SocketAddrV4>) -> Tunnel {
+        Tunnel {
+            id,
+            us,
+            peer,
+            remote: AtomicRemote::new(remote),
+            max_payload: AtomicU32::new(0),
+            told: AtomicRemote::new(None),
+        }
+    }
+
+    /// The handle of the link.
+    pub const fn id(&self) -> LinkId {
+        self.id
+    }
+
+    /// Ourself.
+    pub const fn us(&self) -> PeerName {
+        self.us
+    }
+
+    /// The neighbour at the other end.
+    pub const fn peer(&self) -> PeerName {
+        self.peer
+    }
+
+    /// Where datagrams go; None until the neighbour was heard.
+    #[inline]
+    pub fn remote(&self) -> Option<SocketAddrV4> {
+        self.remote.get()
+    }
+
+    /// Sends datagrams to `remote` from now on.
+    pub fn set_remote(&self, remote: Option<SocketAddrV4>) {
+        self.remote.set(remote);
+        self.told.set(None);
+    }
+
+    /// Whether it is news that the newest datagram came from `from`. True once for each address
+    /// that differs from the one in use, and from the one of which it was true before.
+    #[inline]
+    pub fn is_news(&self, from: SocketAddrV4) -> bool {
+        if self.remote.get() == Some(from) || self.told.get() == Some(from) {
+            return false;
+        }
+        self.told.set(Some(from));
+        true
+    }
+
+    /// The largest datagram, in bytes of UDP payload.
+    #[inline]
+    pub fn max_payload(&self) -> usize {
+        self.max_payload.load(Relaxed) as usize
+    }
+
+    /// Sets [`Tunnel::max_payload`].
+    pub fn set_max_payload(&self, max_payload: usize) {
+        let max = max_payload.min(DATAGRAM_BYTES_MAX) as u32;
+        self.max_payload.store(max, Relaxed);
+    }
+
+    /// The largest frame that fits a datagram, without its Ethernet header.
+    #[inline]
+    pub fn mtu(&self) -> usize {
+        mtu(self.max_payload())
+    }
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel")
+            .field("id", &self.id)
+            .field("peer", &self.peer)
+            .field("remote", &self.remote())
+            .field("mtu", &self.mtu())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The largest frame, without its Ethernet header, that fits a datagram of this size.
+pub const fn mtu(max_payload: usize) -> usize {
+    (max_payload + UDP_IP_BYTES).saturating_sub(OVERHEAD_BYTES)
+}
+
+/// Bytes of records that a datagram of this size holds.
+pub const fn records_room(max_payload: usize) -> usize {
+    max_payload.saturating_sub(HEADER_BYTES + NAMES_BYTES + TAG_BYTES)
+}
+
+const _: () = assert!(records_room(1472) == mtu(1472) + ethernet::HEADER_BYTES + RECORD_BYTES);
+
+/// How many counters a stream has under one key.
+const COUNTERS: u64 = 1 << 32;
+
+/// The nonce of a datagram: different for any two that are sealed with one key, as the counters
+/// of one stream are, and streams have numbers of their own.
+#[inline]
+const fn nonce(stream: u8, counter: u32) -> [u8; 12] {
+    let [a, b, c, d] = counter.to_be_bytes();
+    [stream, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+}

@@ -1,0 +1,238 @@
+//! One overlay of a connection, in the place that its index names.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use super::{Health, Overlay, Params, SwitchOutput};
+use crate::message::OverlayMode;
+use crate::native::keys::Binding;
+use crate::native::{self, LinkConfig, LinkView};
+use crate::sleeve::link::Path;
+use crate::sleeve::{self, LinkId};
+use crate::types::Time;
+
+/// A place and what is in it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) overlay: Overlay,
+    pub(super) link: LinkId,
+    pub(super) health: Health,
+    pub(super) forwarder: Option<Forwarder>,
+    sealed: bool,
+}
+
+/// One way to the peer. A further overlay is a further variant.
+#[derive(Debug)]
+pub(super) enum Forwarder {
+    Sleeve(Box<sleeve::link::Link>),
+    Native(Box<native::link::Link>),
+}
+
+impl Slot {
+    pub(super) fn prepare(overlay: Overlay, params: &Params, link: LinkId) -> Slot {
+        let sealed = overlay == Overlay::Weft || params.sleeve_key().is_some();
+        let forwarder = match params.remote {
+            SocketAddr::V6(_) => Err("UDP needs IPv4"),
+            SocketAddr::V4(_) if params.sealed_only && !sealed => {
+                Err("frames would travel in the clear, which --require-encryption forbids")
+            }
+            SocketAddr::V4(remote) => {
+                let remote = params.dialled.then_some(remote);
+                Ok(match overlay {
+                    Overlay::Sleeve => {
+                        let link = sleeve::link::Link::new(params.uid, sealed, remote);
+                        Forwarder::Sleeve(Box::new(link))
+                    }
+                    Overlay::Weft => {
+                        let config = native_config(params, link, remote);
+                        Forwarder::Native(Box::new(native::link::Link::new(config)))
+                    }
+                })
+            }
+        };
+        let (forwarder, health) = match forwarder {
+            Ok(forwarder) => (Some(forwarder), Health::Pending),
+            Err(reason) => (None, Health::Failed(reason.to_owned())),
+        };
+        Slot {
+            overlay,
+            link,
+            health,
+            forwarder,
+            sealed,
+        }
+    }
+
+    pub(super) fn path(&self) -> Option<Path> {
+        self.forwarder.as_ref().map(|forwarder| match forwarder {
+            Forwarder::Sleeve(link) => link.path(),
+            Forwarder::Native(link) => link.path(),
+        })
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    pub(super) fn native_view(&self) -> Option<LinkView> {
+        match &self.forwarder {
+            Some(Forwarder::Native(link)) => Some(link.view()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        match &self.forwarder {
+            Some(Forwarder::Sleeve(link)) => link.poll_timeout(),
+            Some(Forwarder::Native(link)) => link.poll_timeout(),
+            None => None,
+        }
+    }
+
+    /// From when on it keeps no connection alive, if nothing changes; `None` if it does.
+    pub(super) fn hopeless_at(&self) -> Option<Time> {
+        match &self.forwarder {
+            Some(Forwarder::Sleeve(_)) => None,
+            Some(Forwarder::Native(link)) => link.hopeless_at(),
+            None => Some(Time::ZERO),
+        }
+    }
+
+    /// Turns the forwarder's outputs into those of the switch. Tells whether it became
+    /// established.
+    pub(super) fn collect(
+        &mut self,
+        mode: OverlayMode,
+        place: usize,
+        to: &mut VecDeque<SwitchOutput>,
+    ) -> bool {
+        let was = self.health.clone();
+        let failed = match &mut self.forwarder {
+            Some(Forwarder::Sleeve(forwarder)) => {
+                collect_sleeve(forwarder, (self.link, &mut self.health), (mode, place), to)
+            }
+            Some(Forwarder::Native(forwarder)) => {
+                collect_native(forwarder, (self.link, &mut self.health), (mode, place), to)
+            }
+            None => None,
+        };
+        let (link, overlay) = (self.link, self.overlay);
+        if let Some(reason) = failed {
+            self.health = Health::Failed(reason.clone());
+            self.forwarder = None;
+            to.push_back(SwitchOutput::LinkFailed {
+                link,
+                overlay,
+                reason,
+            });
+        }
+        match (&was, &self.health) {
+            (Health::Established, Health::OnHold(reason)) => {
+                let held = Some(reason.clone());
+                to.push_back(SwitchOutput::Health { overlay, held });
+            }
+            (Health::OnHold(_), Health::Established) => {
+                let held = None;
+                to.push_back(SwitchOutput::Health { overlay, held });
+            }
+            _ => {}
+        }
+        was != self.health && self.health == Health::Established
+    }
+}
+
+fn native_config(
+    params: &Params,
+    link: LinkId,
+    remote: Option<std::net::SocketAddrV4>,
+) -> LinkConfig {
+    let (dialler, acceptor) = match params.dialled {
+        true => (params.us, params.peer),
+        false => (params.peer, params.us),
+    };
+    LinkConfig {
+        id: link,
+        peer: params.peer,
+        dialled: params.dialled,
+        binding: Binding {
+            dialler,
+            acceptor,
+            uid: params.uid,
+            transcript: params.transcript,
+        },
+        session_key: params.session_key.clone(),
+        seed: params.seed,
+        ciphers: params.ciphers,
+        numbers: params.numbers,
+        remote,
+    }
+}
+
+/// Returns why the forwarder is over, if it is.
+fn collect_sleeve(
+    forwarder: &mut sleeve::link::Link,
+    (link, health): (LinkId, &mut Health),
+    (mode, place): (OverlayMode, usize),
+    to: &mut VecDeque<SwitchOutput>,
+) -> Option<String> {
+    use sleeve::link::LinkOutput;
+    while let Some(output) = forwarder.poll_output() {
+        to.push_back(match output {
+            LinkOutput::Special(special) => SwitchOutput::Special { link, special },
+            LinkOutput::Control(control) => {
+                let content = control.content();
+                let Some(message) = mode.control(place, control.tag(), &content) else {
+                    continue;
+                };
+                SwitchOutput::Message(message.encode())
+            }
+            LinkOutput::PathChanged => SwitchOutput::PathChanged(link, forwarder.path()),
+            LinkOutput::Moved { from, to } => SwitchOutput::Moved { link, from, to },
+            LinkOutput::Established => {
+                *health = Health::Established;
+                continue;
+            }
+            LinkOutput::Failed(error) => return Some(error.to_string()),
+        });
+    }
+    None
+}
+
+/// The same for a native one.
+fn collect_native(
+    forwarder: &mut native::link::Link,
+    (link, health): (LinkId, &mut Health),
+    (mode, place): (OverlayMode, usize),
+    to: &mut VecDeque<SwitchOutput>,
+) -> Option<String> {
+    use native::link::LinkOutput;
+    while let Some(output) = forwarder.poll_output() {
+        to.push_back(match output {
+            LinkOutput::Report { report, bytes } => SwitchOutput::Report {
+                link,
+                report,
+                bytes,
+            },
+            LinkOutput::Control(control) => {
+                let message = mode.control(place, control.tag(), control.content());
+                let Some(message) = message else {
+                    continue;
+                };
+                SwitchOutput::Message(message.encode())
+            }
+            LinkOutput::KeysChanged => SwitchOutput::Keys(link, forwarder.keys()),
+            LinkOutput::PathChanged => SwitchOutput::PathChanged(link, forwarder.path()),
+            LinkOutput::Moved { from, to } => SwitchOutput::Moved { link, from, to },
+            LinkOutput::Established => {
+                *health = Health::Established;
+                continue;
+            }
+            LinkOutput::Held(reason) => {
+                *health = Health::OnHold(reason.to_owned());
+                continue;
+            }
+            LinkOutput::Failed(reason) => return Some(reason),
+        });
+    }
+    None
+}
