@@ -8,5 +8,6 @@
 )]
 
 mod basics;
+mod filter;
 mod protocol;
 mod support;
