@@ -191,7 +191,7 @@ impl Mesh {
         let member = &self.members[host];
         let id = member.process.as_ref().unwrap().id();
         match member.kind {
-            Kind::Weft => id,
+            Kind::Weft | Kind::Sleeve => id,
             // What was started only waits for its child, the router.
             Kind::Weaver => {
                 let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
@@ -226,6 +226,18 @@ impl Mesh {
     #[track_caller]
     pub fn post(&self, host: usize, path: &str, form: &str) -> router::http::client::Answer {
         ask(self.namespace(host), CONTROL, "POST", path, false, form).unwrap()
+    }
+
+    /// Sends any request with a form to a router.
+    #[track_caller]
+    pub fn request(
+        &self,
+        host: usize,
+        method: &str,
+        path: &str,
+        form: &str,
+    ) -> router::http::client::Answer {
+        ask(self.namespace(host), CONTROL, method, path, false, form).unwrap()
     }
 
     /// Sends a request to a router; what it answered, or the refusal.
