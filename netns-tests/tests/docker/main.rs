@@ -8,5 +8,8 @@
 )]
 
 mod basics;
+mod networks;
 mod protocol;
+mod sidecar;
+mod starts;
 mod support;

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netns_tests::{Kind, Machine, Mesh, wait};
+use router::net::netlink::Link;
 use router::net::netns::Namespace;
 use router::net::pinger::Pinger;
 
@@ -88,12 +89,31 @@ pub(crate) fn must_reach(from: &Namespace, to: &str) {
     assert!(answer.is_some(), "{from} does not reach {to}");
 }
 
-/// The addresses that a container really has on our interface.
+/// The addresses that a container really has on interfaces that Docker made of ours.
 #[track_caller]
 pub(crate) fn addresses_inside(namespace: &Namespace) -> Vec<String> {
+    let links = interfaces(namespace);
     let netlink = namespace.netlink().unwrap();
-    let link = netlink.link_named("ethwe0").unwrap();
-    let addresses = netlink.addresses_of(link.index).unwrap();
-    let v4 = addresses.iter().filter(|net| net.addr().is_ipv4());
+    let addresses = links
+        .iter()
+        .flat_map(|link| netlink.addresses_of(link.index).unwrap());
+    let v4 = addresses.filter(|net| net.addr().is_ipv4());
     v4.map(|net| net.addr().to_string()).collect()
+}
+
+/// The interfaces in a container that Docker made of ours.
+#[track_caller]
+pub(crate) fn interfaces(namespace: &Namespace) -> Vec<Link> {
+    let mut links = namespace.netlink().unwrap().links().unwrap();
+    links.retain(|link| link.name.starts_with("ethwe"));
+    links
+}
+
+/// How long calls of a plugin took, in microseconds, as the log of a router says.
+pub(crate) fn plugin_times(log: &str, call: &str) -> Vec<u64> {
+    let wanted = format!("answered Docker call=\"{call}\" micros=");
+    let times = log.lines().filter_map(|line| line.split_once(&wanted));
+    times
+        .map(|(_, rest)| rest.trim().parse().unwrap())
+        .collect()
 }

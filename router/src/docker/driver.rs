@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipam::leases::Identity;
 use ipam::range::Cidr;
+use ipnet::Ipv4Net;
 use proto::types::Mac;
 
 use super::Plugin;
@@ -76,7 +77,7 @@ impl Plugin {
 
     /// Addresses of another allocator are safe only where ours watches over them.
     async fn check_foreign_pool(&self, socket: &Socket, pool: &str) -> Result<(), String> {
-        let Some(pool) = pool.parse::<ipnet::Ipv4Net>().ok() else {
+        let Some(pool) = pool.parse::<Ipv4Net>().ok() else {
             return Ok(());
         };
         let range = self.config.ipam.as_ref().map(|ipam| ipam.range);
@@ -326,6 +327,9 @@ impl Plugin {
             self.release(holder).await?;
         }
         self.registry.remove_endpoint(id).await?;
+        if let (Some(container), Ok(net)) = (&known.container, known.address.parse::<Ipv4Net>()) {
+            self.unname(container, Some(net.addr())).await;
+        }
         tracing::info!(
             endpoint = short(id),
             address = known.address,
