@@ -248,18 +248,6 @@ impl Mesh {
         text.map_err(|error| error.to_string())
     }
 
-    /// Sends any request with a form to a router.
-    #[track_caller]
-    pub fn request(
-        &self,
-        host: usize,
-        method: &str,
-        path: &str,
-        form: &str,
-    ) -> router::http::client::Answer {
-        ask(self.namespace(host), CONTROL, method, path, false, form).unwrap()
-    }
-
     /// The report of a router.
     #[track_caller]
     pub fn report(&self, host: usize) -> Value {
