@@ -48,6 +48,12 @@ while [ $# -gt 0 ]; do
     --purge) purge=yes ;;
     --)
         shift
+        for flag; do
+            # systemd takes the flags apart at blanks.
+            case $flag in
+            *[[:space:]\"\$\\]*) die "$flag: write flags like this to /etc/weft/weft.env" ;;
+            esac
+        done
         flags=$*
         set --
         break
