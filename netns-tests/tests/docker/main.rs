@@ -7,7 +7,12 @@
     reason = "tests fail by panicking, and print what they measured"
 )]
 
+mod activation;
 mod basics;
 mod filter;
+mod image;
+mod networks;
 mod protocol;
+mod sidecar;
+mod starts;
 mod support;
