@@ -182,7 +182,7 @@ impl Machine {
         let mut command = self.command(crate::weft());
         command.env_clear().env("RUST_BACKTRACE", "1");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.args(["launch", "--no-dns", "--log-level", "debug"]);
+        command.args(["launch", "--log-level", "debug"]);
         command.arg("--db-prefix").arg(self.folder.join(""));
         command
             .arg("--docker-api")

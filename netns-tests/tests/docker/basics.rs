@@ -27,6 +27,21 @@ fn containers_reach_each_other_and_keep_their_addresses() {
     must_reach(&two.namespace("other"), &web);
     let mac = one.inspect("web-1")["NetworkSettings"]["Networks"]["weft"]["MacAddress"].clone();
 
+    // Both can be asked for by name, everywhere.
+    let named = |host: usize, name: &str, address: &str| {
+        wait::until_true(&format!("{name} is {address}"), wait::SOON, || {
+            let page = site.mesh.get(host, "/status/dns").unwrap();
+            page.lines().any(|line| {
+                let mut words = line.split_whitespace();
+                words.next() == Some(name) && words.next() == Some(address)
+            })
+        });
+    };
+    for host in 0..2 {
+        named(host, "web-1", &web);
+        named(host, "other", &other);
+    }
+
     // On another host, the same name has the same address and MAC.
     one.remove("web-1");
     assert_eq!(two.run("web-1", "weft", &[]), web);
@@ -36,6 +51,12 @@ fn containers_reach_each_other_and_keep_their_addresses() {
     let back = one.run("client", "weft", &[]);
     must_reach(&one.namespace("client"), &web);
     must_reach(&two.namespace("web-1"), &back);
+
+    one.remove("client");
+    wait::until_true("what is gone has no name", wait::SOON, || {
+        let page = site.mesh.get(1, "/status/dns").unwrap();
+        !page.contains("client") && page.contains("web-1")
+    });
 
     // A name that is up elsewhere is no obstacle.
     let same = one.run("other", "weft", &[]);

@@ -186,6 +186,49 @@ fn connecting_running_containers() {
     assert_eq!(site.mesh.get(0, "/ip").unwrap(), "{\"owned\":null}\n");
 }
 
+/// A host that leaves takes the network along that was made in Docker.
+#[test]
+fn reset_removes_the_network() {
+    needs_docker!();
+    let site = Site::new(1, &[]);
+    let machine = &site.machines[0];
+    site.wait_for_network(0, "weft");
+    machine.run("left", "weft", &[]);
+    let prefix = format!("{}/", site.mesh.folder(0).display());
+    let networks = || {
+        machine
+            .docker(&["network", "ls", "--format={{.Name}}"])
+            .ok()
+    };
+    let reset = |arguments: &[&str]| {
+        let mut command = machine.command(netns_tests::weft());
+        command
+            .args(["reset", "--db-prefix", &prefix])
+            .args(arguments);
+        site.mesh.run(0, &mut command).ok()
+    };
+    machine
+        .docker(&[
+            "create",
+            "--name=idle",
+            "--network=weft",
+            IMAGE,
+            "sleep",
+            "9",
+        ])
+        .ok();
+    machine.remove("left");
+    let said = reset(&[]);
+    assert!(said.contains("removed Docker's network weft"), "{said}");
+    assert!(!networks().contains("weft"), "{}", networks());
+    assert!(
+        site.mesh
+            .devices(0)
+            .iter()
+            .all(|name| !name.starts_with("weave"))
+    );
+}
+
 /// The original's drivers under the original's names.
 #[test]
 fn the_names_of_the_original() {

@@ -41,6 +41,11 @@ fn labelled_containers_are_attached() {
     assert_eq!(address(&site, 0, "old"), Ipv4Addr::new(10, 7, 30, 30));
     must_reach(&site.machines[0].namespace("web"), &db.to_string());
 
+    wait::until_true("they have names", wait::SOON, || {
+        let page = site.mesh.get(1, "/status/dns").unwrap();
+        ["web", "db", "old"].iter().all(|name| page.contains(name))
+    });
+
     // Started again, and started elsewhere.
     site.machines[0]
         .docker(&["restart", "--time=0", "web"])

@@ -46,6 +46,14 @@ pub(crate) struct ResetArgs {
 impl ResetArgs {
     pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
         let client = self.router.client()?;
+        // While the plugin answers, which Docker asks about it.
+        if let Ok(answer) = client.delete("/docker/networks").await
+            && answer.status.is_success()
+        {
+            for line in answer.body.lines() {
+                out.line(line)?;
+            }
+        }
         let running = hand_over(&client, out).await?;
         if running {
             stop(&client).await?;

@@ -37,6 +37,7 @@ pub use targets::resolve;
 
 use crate::config::Config;
 use crate::data::{DataEvent, DataPlane, Events, SpecialError};
+use crate::docker::Networks;
 use crate::net::expose::Gateway;
 use crate::store::{Change, Store};
 use crate::tcp::{self, Pump, TcpEvent, TcpEvents};
@@ -55,6 +56,8 @@ pub struct Control {
     pub config: Arc<Config>,
     /// Our peer.
     pub node: Node,
+    /// Docker's networks, once they are looked after.
+    pub docker: Option<Networks>,
     addresses: Option<Addresses>,
     naming: Option<Naming>,
     links: Links,
@@ -116,6 +119,7 @@ impl Control {
         Control {
             config: parts.config,
             node: parts.node,
+            docker: None,
             addresses: parts.addresses,
             naming: parts.naming,
             links: parts.links,

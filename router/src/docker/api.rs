@@ -355,6 +355,15 @@ impl Docker {
         within(path, limit, call).await
     }
 
+    /// Removes a network. One that is not there is no failure.
+    pub(super) async fn remove_network(&self, id: &str, limit: Duration) -> Result<(), ApiError> {
+        let path = format!("/networks/{}", encode(id));
+        match within(&path, limit, self.call(Method::DELETE, &path, None)).await {
+            Ok(_) | Err(ApiError::Refused { status: 404, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The stream of what happens to containers and networks, from now on.
     pub(super) async fn events(&self, limit: Duration) -> Result<Events, ApiError> {
         let filters = json!({ "type": ["container", "network"] }).to_string();

@@ -66,6 +66,17 @@ struct Plugin {
     ensuring: tokio::sync::Mutex<()>,
 }
 
+/// What others may ask of Docker's networks.
+#[derive(Clone, Debug)]
+pub struct Networks(Arc<Plugin>);
+
+impl Networks {
+    /// Removes the networks that weft makes by itself. Returns what became of them, one a line.
+    pub async fn remove(&self) -> Vec<String> {
+        self.0.remove_networks().await
+    }
+}
+
 /// Starts what the configuration wants of Docker. `activated` are the sockets that systemd opened.
 pub async fn start(
     config: &Arc<Config>,
@@ -89,6 +100,9 @@ pub async fn start(
         following: AtomicBool::new(false),
         ensuring: tokio::sync::Mutex::default(),
     });
+    let networks = Networks(Arc::clone(&plugin));
+    // A loop that has ended is asked nothing.
+    let _ = handle.call(|control| control.docker = Some(networks)).await;
     if let Err(error) = plugin.clean_up().await {
         tracing::warn!(%error, "what interrupted calls of Docker left was not cleaned up");
     }

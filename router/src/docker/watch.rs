@@ -228,6 +228,32 @@ impl Plugin {
         }
     }
 
+    /// Removes the networks that weft makes by itself. Returns what became of them, one a line.
+    pub(super) async fn remove_networks(&self) -> Vec<String> {
+        let Some(docker) = &self.docker else {
+            return Vec::new();
+        };
+        let _turn = self.ensuring.lock().await;
+        let networks = docker.networks(ANSWER_TIME_MAX).await.unwrap_or_default();
+        let mut lines = Vec::new();
+        for driver in self.serving() {
+            let Some(ours) = expected_network(&self.config.plugin, &driver, "") else {
+                continue;
+            };
+            let is_ours = |n: &&ListedNetwork| n.name == ours.name && n.driver == ours.driver;
+            let Some(network) = networks.iter().find(is_ours) else {
+                continue;
+            };
+            lines.push(
+                match docker.remove_network(&network.id, ANSWER_TIME_MAX).await {
+                    Ok(()) => format!("removed Docker's network {}", network.name),
+                    Err(error) => format!("Docker's network {} stays: {error}", network.name),
+                },
+            );
+        }
+        lines
+    }
+
     /// A container runs: finds its endpoints, and puts right what could not be known before.
     async fn container_started(self: &Arc<Self>, id: &str) {
         if id.is_empty() {

@@ -9,7 +9,7 @@ use axum::extract::{Path as UrlPath, RawQuery, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, delete, get, post};
 use proto::connector::Target;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -85,6 +85,7 @@ fn router(scope: Scope, handle: Handle) -> Router {
     let control = Router::new()
         .route("/connect", post(connect))
         .route("/forget", post(forget))
+        .route("/docker/networks", delete(remove_networks))
         .route("/stop", post(stop))
         .merge(super::expose::routes())
         .merge(super::ip::routes())
@@ -306,6 +307,17 @@ async fn forget(State(handle): State<Handle>, request: Request) -> Answer {
     let peers: Vec<String> = form.all("peer").map(str::to_owned).collect();
     handle.call(move |control| control.forget(&peers)).await?;
     Ok(StatusCode::OK.into_response())
+}
+
+/// Removes the networks that were made in Docker, and tells what became of them.
+async fn remove_networks(State(handle): State<Handle>) -> Answer {
+    let docker = handle.call(|control| control.docker.clone()).await?;
+    let lines = match docker {
+        Some(networks) => networks.remove().await,
+        None => Vec::new(),
+    };
+    let body = lines.iter().map(|line| format!("{line}\n")).collect();
+    Ok(text(StatusCode::OK, body))
 }
 
 async fn stop(State(handle): State<Handle>) -> Answer {
