@@ -169,7 +169,7 @@ const fn way(name: &'static str, kinds: [Kind; 2], password: Option<&'static str
 
 const WAYS: [Way; 10] = [
     VXLAN,
-    way("native", [Kind::Weft, Kind::Weft], None),
+    way("native", [Kind::Weft, Kind::Weft], PASSWORD),
     way("real-encrypted", [Kind::Weaver, Kind::Weaver], PASSWORD),
     Way {
         native: false,
@@ -189,7 +189,7 @@ const WAYS: [Way; 10] = [
     },
     Way {
         cuts: false,
-        ..way("native-uncut", [Kind::Weft, Kind::Weft], None)
+        ..way("native-uncut", [Kind::Weft, Kind::Weft], PASSWORD)
     },
 ];
 

@@ -3,6 +3,8 @@
 
 pub mod bolt;
 pub mod consensus;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod import;
 pub mod leases;
 pub mod messages;

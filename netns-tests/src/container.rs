@@ -52,9 +52,45 @@ impl Container {
                 namespace.run(off).unwrap().unwrap();
             }
         }
+        Container::found(namespace, address.addr())
+    }
+
+    /// Attaches a new container by our command, with an address that the router chooses. The
+    /// error is what the command complained of.
+    pub fn attach_by(mesh: &Mesh, host: usize, arguments: &[&str]) -> Result<Container, String> {
+        let namespace = mesh.lab.new_container().unwrap();
+        let path = namespace.path().display().to_string();
+        let mut words = vec!["attach"];
+        words.extend(arguments);
+        words.push(&path);
+        let ran = mesh.weft(host, &words);
+        if !ran.status.success() {
+            return Err(ran.stderr);
+        }
+        let address = ran.stdout.trim().parse().unwrap();
+        Ok(Container::found(namespace, address))
+    }
+
+    /// A container of an identity.
+    #[track_caller]
+    pub fn of(mesh: &Mesh, host: usize, identity: &str) -> Container {
+        Container::attach_by(mesh, host, &["--identity", identity]).unwrap()
+    }
+
+    /// Takes the container off the network by our command, as one that ends.
+    #[track_caller]
+    pub fn detach(self, mesh: &Mesh, host: usize) {
+        let path = self.namespace.path().display().to_string();
+        assert_eq!(
+            mesh.weft(host, &["detach", &path]).ok(),
+            format!("{}\n", self.address)
+        );
+    }
+
+    fn found(namespace: Namespace, address: Ipv4Addr) -> Container {
         let link = namespace.netlink().unwrap().link_named(INTERFACE).unwrap();
         Container {
-            address: address.addr(),
+            address,
             mac: link.mac.unwrap(),
             index: link.index.0,
             namespace,

@@ -13,6 +13,7 @@ pub struct Launch {
     pub(crate) password: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) mtu: Option<u32>,
+    pub(crate) names: bool,
     pub(crate) arguments: Vec<String>,
 }
 
@@ -57,6 +58,14 @@ impl Launch {
         self
     }
 
+    /// With names: ours have them unless told otherwise, real ones have them only in scenarios
+    /// that are about them.
+    #[must_use]
+    pub fn names(mut self) -> Launch {
+        self.names = true;
+        self
+    }
+
     /// With another argument; ours and real routers know the same ones.
     #[must_use]
     pub fn with(mut self, argument: &str) -> Launch {
@@ -78,12 +87,20 @@ impl Launch {
                 let mut command = weft_command();
                 command.arg("launch");
                 command.arg("--db-prefix").arg(folder.join(""));
+                // The machine's own Docker is no part of any mesh here.
+                command.arg("--docker-api=");
                 if kind == Kind::Sleeve {
                     command.args(["--overlays", "sleeve"]);
                 }
                 command
             }
-            Kind::Weaver => weaver_command(folder),
+            Kind::Weaver => {
+                let mut command = weaver_command(folder);
+                if !self.names {
+                    command.arg("--no-dns");
+                }
+                command
+            }
         };
         let name = self.name.as_deref().unwrap_or(name);
         command.args(["--name", name, "--nickname", nickname]);
@@ -116,7 +133,7 @@ fn weaver_command(folder: &Path) -> Command {
     command.args(["--pid", "--fork", "--kill-child", "--mount-proc", "--mount"]);
     command.arg("--").arg(crate::weaver().unwrap());
     command.args(["--port", "6783", "--docker-api", ""]);
-    command.args(["--no-fastdp", "--no-dns", "--ipalloc-range", "10.7.0.0/16"]);
+    command.args(["--no-fastdp", "--ipalloc-range", "10.7.0.0/16"]);
     command.args(["--http-addr", "127.0.0.1:6784"]);
     command.args(["--status-addr", "127.0.0.1:6782"]);
     command.arg("--db-prefix").arg(folder.join("weave"));

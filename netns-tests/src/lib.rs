@@ -1,6 +1,7 @@
 //! Hosts as network namespaces, with routers that are processes: what the scenarios are made of.
 //!
 //! * [`Mesh`] is a lab of hosts, each with a router of [`Kind`] ours or real, and containers.
+//! * [`Machine`] is a host that also runs Docker's engine.
 //! * [`Container`] sends and receives; [`Capture`] is what passes an interface.
 //! * [`Stranger`] speaks the protocol of the mesh and says what it likes; [`Meddler`] stands
 //!   between two routers and makes them speak its first version.
@@ -21,8 +22,10 @@ mod container;
 mod cut;
 pub mod frame;
 mod launch;
+pub mod machine;
 mod meddler;
 mod mesh;
+pub mod names;
 mod status;
 mod stranger;
 pub mod wait;
@@ -34,6 +37,7 @@ pub use capture::Capture;
 pub use container::Container;
 pub use cut::Cutter;
 pub use launch::{Launch, Ran};
+pub use machine::Machine;
 pub use meddler::Meddler;
 pub use mesh::{Mesh, nickname, peer_name};
 pub use status::Connection;

@@ -76,6 +76,11 @@ impl Mesh {
         self.members[host].kind
     }
 
+    /// From now on the router of a host is ours, be it a real one before.
+    pub fn replace_by_ours(&mut self, host: usize) {
+        self.members[host].kind = Kind::Weft;
+    }
+
     /// The address of a host on the underlay.
     pub fn address(&self, host: usize) -> Ipv4Addr {
         self.lab.hosts()[host].address
@@ -119,7 +124,7 @@ impl Mesh {
     pub fn launch_unnamed(&mut self, host: usize) {
         let member = &self.members[host];
         let mut command = weft_command();
-        command.arg("launch");
+        command.args(["launch", "--docker-api="]);
         command.arg("--db-prefix").arg(member.folder.join(""));
         command.stdin(Stdio::null());
         command.stdout(member.log.try_clone().unwrap());
@@ -221,6 +226,25 @@ impl Mesh {
     #[track_caller]
     pub fn post(&self, host: usize, path: &str, form: &str) -> router::http::client::Answer {
         ask(self.namespace(host), CONTROL, "POST", path, false, form).unwrap()
+    }
+
+    /// Sends any request with a form to a router.
+    #[track_caller]
+    pub fn request(
+        &self,
+        host: usize,
+        method: &str,
+        path: &str,
+        form: &str,
+    ) -> router::http::client::Answer {
+        ask(self.namespace(host), CONTROL, method, path, false, form).unwrap()
+    }
+
+    /// Sends a request to a router; what it answered, or the refusal.
+    #[track_caller]
+    pub fn call(&self, host: usize, method: &str, path: &str) -> Result<String, String> {
+        let answer = ask(self.namespace(host), CONTROL, method, path, false, "").unwrap();
+        answer.ok().map_err(|error| error.to_string())
     }
 
     /// The report of a router.

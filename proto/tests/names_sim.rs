@@ -221,7 +221,7 @@ impl Mesh {
             ..Filter::default()
         };
         let (now, wall) = (self.now, self.wall());
-        assert_eq!(self.peers[index].delete(now, wall, &filter), 1);
+        assert_eq!(self.peers[index].delete(now, wall, &filter).len(), 1);
     }
 
     /// How many peers differ from the first.

@@ -1,5 +1,6 @@
 //! The weft router: everything that touches sockets, devices, clocks and disks.
 
+pub mod bench;
 pub mod cli;
 pub mod cni;
 pub mod config;
@@ -7,6 +8,7 @@ pub mod control;
 pub mod data;
 pub mod demo;
 pub mod dns;
+pub mod docker;
 pub mod firewall;
 pub mod http;
 pub mod launch;

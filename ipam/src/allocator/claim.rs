@@ -202,12 +202,11 @@ impl Allocator {
             identity: key.to_string(),
             address,
         });
-        if op.reserves() {
-            let (cidr, mac) = (op.cidr, Some(mac(&key, address)));
-            return Progress::Done(Ok(Response::Address { cidr, mac }));
+        let (cidr, mac) = (op.cidr, Some(mac(&key, address)));
+        if !op.reserves() {
+            self.record(op, Some(key));
         }
-        self.record(op, Some(key));
-        Progress::Done(Ok(Response::Done))
+        Progress::Done(Ok(Response::Address { cidr, mac }))
     }
 
     fn claim_from(&mut self, op: &mut Claim, owner: PeerName) -> Progress {

@@ -450,7 +450,7 @@ impl Allocator {
     }
 
     /// Notes whom we have met, with the day, so that a takeover can wait for them.
-    pub(super) fn note_known(&mut self) {
+    fn note_known(&mut self) {
         let day = 24 * 60 * 60;
         let wall = self.clock.wall;
         let known = self.state.known();
@@ -471,6 +471,18 @@ impl Allocator {
                 seen: wall,
                 weft: self.peers.is_weft(peer),
                 ..Known::default()
+            };
+            self.state.set_known(peer, Some(known));
+        }
+    }
+
+    /// Notes that a peer is a weft router, so that this is known when it is away.
+    fn note_weft(&mut self, peer: PeerName) {
+        let known = self.state.known().get(&peer).copied();
+        if let Some(known) = known.filter(|known| !known.weft && !known.gone) {
+            let known = Known {
+                weft: true,
+                ..known
             };
             self.state.set_known(peer, Some(known));
         }

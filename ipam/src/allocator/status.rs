@@ -95,6 +95,8 @@ pub struct ElectionStatus {
 pub struct TakeoverStatus {
     /// The lost peer; our own name if it is our store that was lost.
     pub peer: PeerName,
+    /// Its nickname, if known.
+    pub nickname: String,
     /// How many addresses it owns.
     pub addresses: u32,
     /// Who has not been heard yet.
@@ -208,6 +210,7 @@ impl Allocator {
             .filter(|(_, takeover)| takeover.is_active())
             .map(|(peer, takeover)| TakeoverStatus {
                 peer: *peer,
+                nickname: self.peers.nickname(*peer).unwrap_or_default().to_owned(),
                 addresses: self.state.ring().owned(*peer).len(),
                 waiting: takeover.waiting.iter().copied().collect(),
             })

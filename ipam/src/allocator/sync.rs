@@ -161,7 +161,7 @@ impl Allocator {
 
     fn weft_seen(&mut self, peer: PeerName) {
         if self.peers.set_weft(peer) {
-            self.note_known();
+            self.note_weft(peer);
             self.release_links(|link| link.neighbour == peer);
             self.retry = true;
         }

@@ -3,7 +3,8 @@
 //!
 //! A run is its seed: the same seed does the same, step by step. `WEFT_SIM_SEEDS=n` runs n seeds
 //! of each kind, `WEFT_SIM_FIRST=k` starts at seed k, and `WEFT_SIM_SEED=k` runs one seed and
-//! prints the last `WEFT_SIM_LINES=l` lines of its trace.
+//! prints the last `WEFT_SIM_LINES=l` lines of its trace. `WEFT_SIM_PEERS=n` is the size of the
+//! mesh whose traffic and memory are measured.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +14,7 @@
     clippy::disallowed_methods
 )]
 
+mod big;
 mod checks;
 mod drive;
 mod faults;

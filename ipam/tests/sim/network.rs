@@ -9,6 +9,11 @@ use crate::host::Sending;
 use crate::plan::Planted;
 use crate::world::{Event, Kind, Machine, SECOND, World};
 
+/// Up to so many routers are all connected with each other; of more, each is with so many on
+/// each side.
+const LINKED_MAX: usize = 100;
+const LINKS_EACH_SIDE: usize = 8;
+
 impl World {
     pub(crate) fn send(
         &mut self,
@@ -119,6 +124,7 @@ impl World {
         }
         self.after(30 * SECOND, Event::Gossip(node));
         let mut to = self.others(node);
+        to.retain(|other| self.is_linked(node, *other));
         self.rng.shuffle(&mut to);
         to.truncate(4);
         if to.is_empty() {
@@ -188,7 +194,7 @@ impl World {
             allocator.handle_peers(clock, peers);
         });
         for other in others {
-            if before.contains(&other) {
+            if before.contains(&other) || !self.is_linked(node, other) {
                 continue;
             }
             let name = Some(self.nodes[other].name);
@@ -196,6 +202,13 @@ impl World {
                 self.want_state(node, channel, Sending::Gossip(vec![other]), name, true);
             }
         }
+    }
+
+    /// Whether two routers are connected directly. In a big mesh each has few connections.
+    fn is_linked(&self, a: usize, b: usize) -> bool {
+        let count = self.nodes.len();
+        let distance = a.abs_diff(b);
+        count <= LINKED_MAX || distance.min(count - distance) <= LINKS_EACH_SIDE
     }
 
     /// Everyone hears of a changed topology, soon but not at once.

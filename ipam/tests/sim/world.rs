@@ -21,6 +21,8 @@ pub(crate) const MEETING: u64 = 8 * SECOND;
 
 /// A run with more steps than this has gone astray.
 const STEPS_MAX: u64 = 1_000_000;
+/// That many more for each pair of routers, as all greet each other.
+const STEPS_PER_PAIR: u64 = 30;
 
 pub(crate) enum Machine {
     Weft(Box<Host>),
@@ -200,7 +202,8 @@ impl World {
             }
             self.now = at;
             self.steps += 1;
-            if self.steps > STEPS_MAX {
+            let pairs = (self.nodes.len() * self.nodes.len()) as u64;
+            if self.steps > STEPS_MAX + pairs * STEPS_PER_PAIR {
                 return Err("it never ends".to_owned());
             }
             self.happen(event);

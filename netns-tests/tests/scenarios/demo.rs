@@ -81,6 +81,10 @@ fn measures_a_mesh_and_leaves_nothing() {
                 .iter()
                 .all(|s| s["bits_per_second"].as_f64().unwrap() > 1e6)
         );
+        let moved = &found["moved"];
+        assert_eq!(moved["before"], moved["after"]);
+        assert!(moved["answered_ms"].as_f64().unwrap() < 2000.0, "{moved}");
+        println!("{moved}");
         assert_eq!(folder_of(pid), None);
     }
 }
@@ -102,6 +106,8 @@ fn shows_what_it_does() {
         "the mesh is complete",
         "2 of 2 pairs of containers reach each other",
         "c1 -> c2",
+        "host1# weft attach --identity web web\n",
+        "host1 -> host2, answers c1 again after",
     ] {
         assert!(text.contains(part), "{part:?} is not in:\n{text}");
     }

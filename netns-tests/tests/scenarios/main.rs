@@ -7,19 +7,25 @@
     reason = "tests fail by panicking, and print what they measured"
 )]
 
+mod addresses;
 mod cni;
 mod commands;
+mod containerd;
 mod demo;
 mod discovery;
 mod fallback;
 mod figures;
 mod host;
 mod hostile;
+mod mixed_addresses;
 mod mtu;
+mod names;
 mod native;
 mod pages;
 mod pair;
 mod refusal;
 mod restart;
+mod rules;
+mod service;
 mod shape;
 mod trust;

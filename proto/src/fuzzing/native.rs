@@ -213,7 +213,7 @@ fn happen(link: &mut Link, now: &mut Time, step: u8, body: &[u8]) {
         }
         5 => link.handle_too_big(*now, number as usize & 0xffff),
         6 => {
-            *now = *now + Duration::from_micros(number & 0xff_ffff_ffff);
+            *now += Duration::from_micros(number & 0xff_ffff_ffff);
             link.handle_timeout(*now);
         }
         _ => {

@@ -84,6 +84,19 @@ impl Domain {
             && (start == 0 || hostname[..start].ends_with('.'))
     }
 
+    /// The full form of a name that a user gives: one that ends in a dot or in the domain is meant
+    /// as it stands, any other is relative to the domain.
+    pub fn qualify(&self, name: &str) -> String {
+        if name.ends_with('.') {
+            return name.to_owned();
+        }
+        let full = format!("{name}.");
+        if self.contains(&full) {
+            return full;
+        }
+        full + &self.text
+    }
+
     /// The name under which the identity of a lease is found: `IDENTITY.lease.DOMAIN`, letters in
     /// lower case, dots kept, anything else but digits and `_` as `-`. `None` if no name can be
     /// made of it.
@@ -162,6 +175,21 @@ mod tests {
             assert!(!is_hostname(bad), "{bad:?}");
         }
         assert!(!is_hostname(&"a.".repeat(128)));
+    }
+
+    #[test]
+    fn names_are_qualified() {
+        let domain: Domain = "weave.local".parse().unwrap();
+        for (name, full) in [
+            ("web", "web.weave.local."),
+            ("web.prod", "web.prod.weave.local."),
+            ("Web.Weave.Local", "Web.Weave.Local."),
+            ("web.weave.local.", "web.weave.local."),
+            ("web.example.com.", "web.example.com."),
+            ("weave.local", "weave.local."),
+        ] {
+            assert_eq!(domain.qualify(name), full);
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Names {
     }
 
     /// Registers a name of a container here and tells everybody. Registering what is registered
-    /// already, in whatever spelling, tells everybody again.
+    /// already, in whatever spelling, tells everybody again. Returns the identity of the entry.
     pub fn add(
         &mut self,
         now: Time,
@@ -64,7 +64,7 @@ impl Names {
         container: &str,
         hostname: &str,
         addr: Ipv4Addr,
-    ) -> Result<(), AddError> {
+    ) -> Result<Arc<Key>, AddError> {
         let mut hostname = hostname.to_owned();
         if !hostname.ends_with('.') {
             hostname.push('.');
@@ -93,12 +93,13 @@ impl Names {
         if self.table.merge(now, wall, &entry) == Merged::Full {
             return Err(AddError::Full);
         }
+        let key = entry.key.clone();
         self.broadcast(wall, vec![entry]);
-        Ok(())
+        Ok(key)
     }
 
-    /// Deletes those of our living entries that match, and tells everybody. Returns how many.
-    pub fn delete(&mut self, now: Time, wall: UnixSecs, filter: &Filter<'_>) -> usize {
+    /// Deletes those of our living entries that match, and tells everybody. Returns which.
+    pub fn delete(&mut self, now: Time, wall: UnixSecs, filter: &Filter<'_>) -> Vec<Arc<Key>> {
         let ours = self.table.of(self.us);
         let doomed: Vec<Entry> = ours
             .filter(|(key, state)| state.is_alive() && filter.matches(key))
@@ -110,13 +111,18 @@ impl Names {
         for entry in &doomed {
             self.table.set(now, entry);
         }
-        let count = doomed.len();
+        let keys = doomed.iter().map(|entry| entry.key.clone()).collect();
         self.broadcast(wall, doomed);
-        count
+        keys
     }
 
     /// Deletes the names of a container that died.
-    pub fn delete_container(&mut self, now: Time, wall: UnixSecs, container: &str) -> usize {
+    pub fn delete_container(
+        &mut self,
+        now: Time,
+        wall: UnixSecs,
+        container: &str,
+    ) -> Vec<Arc<Key>> {
         let filter = Filter {
             container: Some(container),
             ..Filter::default()
@@ -134,12 +140,14 @@ impl Names {
     ) -> Result<(), AddError> {
         let hostname = self.domain.lease_hostname(identity);
         let hostname = hostname.ok_or(BadEntry::Hostname)?;
-        self.add(now, wall, &lease_container(identity), &hostname, addr)
+        self.add(now, wall, &lease_container(identity), &hostname, addr)?;
+        Ok(())
     }
 
     /// Undoes [`add_lease`](Names::add_lease), for all addresses of the identity.
     pub fn delete_lease(&mut self, now: Time, wall: UnixSecs, identity: &str) -> usize {
-        self.delete_container(now, wall, &lease_container(identity))
+        let container = lease_container(identity);
+        self.delete_container(now, wall, &container).len()
     }
 
     /// Takes gossip of a neighbour (tag 4). An error means that these bytes are no `GossipData`;
@@ -270,10 +278,11 @@ impl Names {
         &self.table
     }
 
-    /// How many of our own entries are alive.
-    pub fn own_alive(&self) -> usize {
+    /// The identities of our own entries that are alive.
+    pub fn own_alive(&self) -> impl Iterator<Item = &Arc<Key>> {
         let ours = self.table.of(self.us);
-        ours.filter(|(_, state)| state.is_alive()).count()
+        ours.filter(|(_, state)| state.is_alive())
+            .map(|(key, _)| key)
     }
 
     /// How many entries wait for their peer to become known.

@@ -1,12 +1,17 @@
 //! `weft prime` and `weft rmpeer`.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::time::Duration;
 
 use clap::Args;
 use hyper::Method;
 
+use super::router::Router;
 use super::{CliError, Output, RouterArgs};
-use crate::http::client::{Client, encode};
+use crate::http::client::encode;
+
+/// A peer's last messages may be under way for a minute, and others may have to be asked.
+const REMOVAL_TIME_MAX: Duration = Duration::from_secs(150);
 
 /// Waits until the routers have agreed who gives out which addresses.
 #[derive(Args, Debug)]
@@ -42,11 +47,11 @@ pub(crate) struct RmpeerArgs {
 
 impl RmpeerArgs {
     pub(crate) async fn run(&self, out: &Output) -> Result<(), CliError> {
-        let client = self.router.client()?;
+        let router = self.router.patient_router(REMOVAL_TIME_MAX)?;
         for peer in &self.peers {
-            let text = match self.remove(&client, peer, self.yes).await? {
+            let text = match self.remove(&router, peer, self.yes).await? {
                 Some(text) => text,
-                None => match self.remove(&client, peer, true).await? {
+                None => match self.remove(&router, peer, true).await? {
                     Some(text) => text,
                     None => return Err(CliError::failed("the router asks for confirmation again")),
                 },
@@ -59,12 +64,20 @@ impl RmpeerArgs {
     /// Removes a peer. `None` if the user has just agreed, and it is to be tried again.
     async fn remove(
         &self,
-        client: &Client,
+        router: &Router,
         peer: &str,
         confirmed: bool,
     ) -> Result<Option<String>, CliError> {
-        let path = format!("/peer/{}?confirm={confirmed}", encode(peer));
-        let answer = client.delete(&path).await?;
+        let seconds = router.time_max.as_secs();
+        let query = format!("confirm={confirmed}&timeout={seconds}s");
+        let path = format!("/peer/{}?{query}", encode(peer));
+        let answer = router.ask_waiting(Method::DELETE, &path, peer).await?;
+        if answer.status.as_u16() == 408 {
+            return Err(CliError::failed(format!(
+                "{}. The router goes on with it: 'weft status weft' shows how far it is",
+                answer.body.trim()
+            )));
+        }
         if answer.status.as_u16() != 409 {
             return Ok(Some(answer.ok()?));
         }

@@ -1,5 +1,6 @@
 //! `weft attach`, `weft detach` and `weft ps`.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,6 +9,7 @@ use proto::types::Mac;
 use serde_json::json;
 
 use super::address::{self, Allocator, Wanted};
+use super::naming::{Container, Named, NamingArgs};
 use super::{CliError, Output, RouterArgs};
 use crate::config::prefixed;
 use crate::http::client::encode;
@@ -23,6 +25,10 @@ pub(crate) const EXPOSE_OWNER: &str = "weave:expose";
 /// TARGET is the id of any process in the container, the path of a network namespace, or the
 /// name of one. Without ADDR, the router chooses an address from the default subnet. Repeating
 /// it adds what is missing.
+///
+/// Containers on all hosts find it by its host name and by each --name. It asks the router for
+/// names itself if an address of this host is in its reach, as 'weft expose' gives one: then its
+/// resolv.conf names the router, and detach puts back what was there before.
 #[derive(Args, Debug)]
 #[command(after_help = "ADDR:
   10.7.3.4/16        this address
@@ -33,7 +39,8 @@ EXAMPLES:
   weft attach 12345
   weft attach 10.7.3.4/16 web            (made by: ip netns add web)
   weft attach net:10.7.5.0/24 /proc/12345/ns/net
-  weft attach --identity web-1 12345     (the same address on any host)")]
+  weft attach --identity web-1 12345     (the same address on any host)
+  weft attach --name db --name db.prod 12345")]
 pub(crate) struct AttachArgs {
     /// Addresses, then the target
     #[arg(value_name = "ADDR... TARGET", required = true)]
@@ -53,6 +60,8 @@ pub(crate) struct AttachArgs {
     /// No route for multicast
     #[arg(long)]
     no_multicast_route: bool,
+    #[command(flatten)]
+    naming: NamingArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -84,18 +93,17 @@ pub(crate) struct HostArgs {
 }
 
 /// A container: its namespace, and under which name its addresses are kept.
-struct Target {
-    namespace: Namespace,
+pub(crate) struct Target {
+    pub(crate) namespace: Namespace,
     pid: Option<u32>,
-    owner: String,
+    pub(crate) owner: String,
 }
 
 impl Target {
-    fn find(word: &str, proc: &Path) -> Result<Target, CliError> {
+    pub(crate) fn find(word: &str, proc: &Path) -> Result<Target, CliError> {
         let namespace = Namespace::resolve_under(proc, word).map_err(CliError::not_found)?;
         let pid = word.parse().ok();
-        // All names of one namespace must lead to the same owner.
-        let owner = format!("netns:{}", namespace.id().inode());
+        let owner = attach::namespace_owner(&namespace);
         Ok(Target {
             namespace,
             pid,
@@ -125,7 +133,9 @@ impl AttachArgs {
             wanted.push(Wanted::Default);
         }
         let target = Target::find(&word, &self.host.proc_path)?;
+        let container = Container::of(&target, &self.host.proc_path);
         let router = self.router.router()?;
+        let domain = self.naming.check(&router).await?;
         let query = self
             .identity
             .as_ref()
@@ -160,7 +170,13 @@ impl AttachArgs {
                 return Err(CliError::failed(error));
             }
         };
-        for warning in &attached.warnings {
+        let ips: Vec<Ipv4Addr> = addresses.iter().map(Ipv4Net::addr).collect();
+        let mut named = Named::default();
+        if let Some(domain) = &domain {
+            let (naming, new) = (&self.naming, attached.created);
+            named = naming.name(&router, domain, &container, &ips, new).await;
+        }
+        for warning in attached.warnings.iter().chain(&named.warnings) {
             super::output::complain(&format!("weft: warning: {warning}"));
         }
         if self.json {
@@ -169,6 +185,8 @@ impl AttachArgs {
                 "host_interface": attached.host_interface,
                 "mac": attached.mac.map(|mac| mac.to_string()),
                 "addresses": addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "names": named.names,
+                "resolver": named.resolver,
             }));
         }
         out.line(&list(&addresses))
@@ -203,6 +221,7 @@ impl DetachArgs {
     pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
         let (wanted, word) = one_target(&self.words)?;
         let target = Target::find(&word, &self.host.proc_path)?;
+        let container = Container::of(&target, &self.host.proc_path);
         let router = self.router.router()?;
         let allocator = Allocator::new(&router, &target.owner, "");
         let addresses = if wanted.is_empty() {
@@ -222,6 +241,8 @@ impl DetachArgs {
         .await
         .map_err(CliError::failed)?;
         allocator.release(detached.removed.iter().copied()).await?;
+        let ips: Vec<Ipv4Addr> = detached.removed.iter().map(Ipv4Net::addr).collect();
+        container.forget(&router, &ips, detached.deleted).await?;
         out.line(&list(&detached.removed))
     }
 }

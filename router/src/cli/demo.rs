@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{CliError, Output};
-use crate::demo::{self, Findings, HOSTS, Plan, Step, container_name, host_name};
+use crate::demo::{self, Findings, HOSTS, IDENTITY, Plan, Step, container_name, host_name};
 
 /// Containers up to which every round trip is shown; with more, the worst for each container.
 const MATRIX_MAX: usize = 8;
@@ -143,6 +143,9 @@ impl Shown<'_> {
             Step::MeshComplete => self.paint("32", "the mesh is complete"),
             Step::Pinging => "every container pings every other".to_owned(),
             Step::Streaming => "TCP streams, one at a time".to_owned(),
+            Step::Moving => {
+                "a container with an identity goes to another host, with its address".to_owned()
+            }
         };
         let time = self.paint("2", &format!("{:7.3} s", time.as_secs_f64()));
         // Somebody who does not read any more still gets the exit status.
@@ -158,6 +161,7 @@ impl Shown<'_> {
             self.worst(findings, &mut text);
         }
         self.streams(findings, &mut text);
+        self.moved(findings, &mut text);
         let reached = findings.pings.iter().filter(|ping| ping.best.is_some());
         let (reached, all) = (reached.count(), findings.pings.len());
         let verdict = format!("{reached} of {all} pairs of containers reach each other");
@@ -244,6 +248,26 @@ impl Shown<'_> {
     }
 }
 
+impl Shown<'_> {
+    fn moved(&self, findings: &Findings, text: &mut String) {
+        let moved = &findings.moved;
+        let heading = format!("{:12} {:>15} {:>15}", "MOVED", "BEFORE", "AFTER");
+        let _ = writeln!(text, "\n{}", self.paint("1", &heading));
+        let [from, to] = [moved.from, moved.to].map(host_name);
+        let [before, after] = [moved.before, moved.after].map(|address| address.to_string());
+        let observer = container_name(moved.observer);
+        let answer = match moved.answered {
+            Some(time) => format!("answers {observer} again after {:.2} s", time.as_secs_f64()),
+            None => self.paint("31", &format!("does not answer {observer}")),
+        };
+        let way = format!("{from} -> {to}");
+        let _ = writeln!(
+            text,
+            "{IDENTITY:12} {before:>15} {after:>15}  {way}, {answer}"
+        );
+    }
+}
+
 fn as_json(findings: &Findings) -> Value {
     let hosts = findings.hosts.iter().enumerate().map(|(number, host)| {
         json!({
@@ -278,6 +302,15 @@ fn as_json(findings: &Findings) -> Value {
         "hosts": hosts.collect::<Value>(),
         "pings": pings.collect::<Value>(),
         "streams": streams.collect::<Value>(),
+        "moved": {
+            "identity": IDENTITY,
+            "from": host_name(findings.moved.from),
+            "to": host_name(findings.moved.to),
+            "before": findings.moved.before,
+            "after": findings.moved.after,
+            "attached_ms": millis(findings.moved.attached),
+            "answered_ms": findings.moved.answered.map(millis),
+        },
     })
 }
 

@@ -5,7 +5,7 @@ use ipnet::Ipv4Net;
 
 use super::address::{self, Allocator, Wanted};
 use super::attach::EXPOSE_OWNER;
-use super::{CliError, Output, RouterArgs};
+use super::{CliError, Output, RouterArgs, dns};
 
 /// Gives this host addresses on the network, and containers a way out through it.
 ///
@@ -14,6 +14,7 @@ use super::{CliError, Output, RouterArgs};
 #[command(after_help = "EXAMPLES:
   weft expose                             let the host and its containers talk
   weft expose 10.7.255.254/16             with this address
+  weft expose --name host1                containers find it as host1.weave.local
   weft expose --without-masquerade        containers keep their addresses outside")]
 pub(crate) struct ExposeArgs {
     /// Addresses, as for attach
@@ -22,6 +23,9 @@ pub(crate) struct ExposeArgs {
     /// Do not masquerade what leaves the subnet
     #[arg(long)]
     without_masquerade: bool,
+    /// Name by which containers find this host; may be given several times
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
     #[command(flatten)]
     router: RouterArgs,
 }
@@ -49,6 +53,10 @@ impl ExposeArgs {
             if let Err(error) = client.post(&path, "").await?.ok() {
                 allocator.give_back(&got).await?;
                 return Err(error.into());
+            }
+            if !self.names.is_empty() {
+                let ip = one.address.addr();
+                dns::register(&router, EXPOSE_OWNER, ip, &self.names).await?;
             }
         }
         let words: Vec<String> = got
@@ -100,6 +108,9 @@ impl HideArgs {
             hidden.extend(text.lines().filter_map(|line| line.parse::<Ipv4Net>().ok()));
         }
         allocator.release(hidden.iter().copied()).await?;
+        for address in &hidden {
+            dns::unregister(&router, EXPOSE_OWNER, Some(address.addr()), None).await?;
+        }
         let words: Vec<String> = hidden
             .iter()
             .map(|address| address.addr().to_string())

@@ -280,7 +280,15 @@ pub struct LaunchFlags {
         help_heading = "Docker"
     )]
     pub docker_bridge: String,
-    /// Serve Docker's network plugin under the original's names
+    /// Socket of Docker's network plugin, served where Docker is; empty = none
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "/run/docker/plugins/weft.sock",
+        help_heading = "Docker"
+    )]
+    pub weft_plugin_socket: PathBuf,
+    /// Serve it under the original's names too
     #[arg(long, default_value = "false", default_missing_value = "true",
           num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Docker")]

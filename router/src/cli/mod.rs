@@ -5,13 +5,16 @@ pub mod flags;
 mod address;
 mod addresses;
 mod attach;
+mod bench;
 mod cni;
 mod demo;
+mod dns;
 mod error;
 mod expose;
 mod launch;
 mod lease;
 mod mesh;
+mod naming;
 mod output;
 mod reset;
 mod router;
@@ -51,6 +54,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
     Launch(Box<flags::LaunchFlags>),
     Status(status::StatusArgs),
     Report(status::ReportArgs),
@@ -61,6 +65,10 @@ enum Command {
     Ps(attach::PsArgs),
     Expose(expose::ExposeArgs),
     Hide(expose::HideArgs),
+    DnsAdd(dns::DnsAddArgs),
+    DnsRemove(dns::DnsRemoveArgs),
+    DnsLookup(dns::DnsLookupArgs),
+    DnsArgs(dns::DnsArgsArgs),
     Prime(addresses::PrimeArgs),
     Rmpeer(addresses::RmpeerArgs),
     Lease(lease::LeaseArgs),
@@ -85,6 +93,7 @@ pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
     let cli = Cli::try_parse_from(args.map(long_form))?;
     match cli.command {
         Command::Demo(args) => args.run(&out).await,
+        Command::Bench(args) => args.run(&out).await,
         Command::Launch(flags) => launch::run(&flags, &out).await,
         Command::Status(args) => args.run(&out).await,
         Command::Report(args) => args.run(&out).await,
@@ -95,6 +104,10 @@ pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
         Command::Ps(args) => args.run(&out).await,
         Command::Expose(args) => args.run(&out).await,
         Command::Hide(args) => args.run(&out).await,
+        Command::DnsAdd(args) => args.run().await,
+        Command::DnsRemove(args) => args.run().await,
+        Command::DnsLookup(args) => args.run(&out).await,
+        Command::DnsArgs(args) => args.run(&out).await,
         Command::Prime(args) => args.run().await,
         Command::Rmpeer(args) => args.run(&out).await,
         Command::Lease(args) => args.run(&out).await,

@@ -12,6 +12,7 @@ use crate::http::client::{Client, ClientError};
 use crate::http::server::blocking;
 use crate::net::bridge;
 use crate::net::netlink::Netlink;
+use crate::net::resolver;
 use crate::{lock, net};
 
 /// How long gossip gets to carry the addresses to other peers.
@@ -54,8 +55,10 @@ impl ResetArgs {
                  control interface with --http-addr, or end that process first"
             )));
         }
-        let proc = self.host.proc_path.clone();
+        let (proc, bridge) = (self.host.proc_path.clone(), self.host.weave_bridge.clone());
         let removed = blocking(move || {
+            // While it can still be seen who was attached.
+            resolver::restore_all(&bridge, &proc)?;
             let netlink = Netlink::open()?;
             let removed = bridge::remove_all(&netlink, &proc)?;
             let rules = HostRules::remove()?;
@@ -89,7 +92,7 @@ async fn hand_over(client: &Client, out: &Output) -> Result<bool, CliError> {
         Ok(answer) if answer.status.as_u16() == 404 => Ok(true),
         Ok(answer) => {
             answer.ok()?;
-            out.line("gave the addresses of this host to another peer")?;
+            out.line("gave the addresses of this host to another peer, if there is one")?;
             tokio::time::sleep(HAND_OVER_TIME).await;
             Ok(true)
         }

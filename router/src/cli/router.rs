@@ -13,6 +13,8 @@ use crate::http::client::{Answer, Client};
 
 /// A request that takes longer than this is explained to the user.
 const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long to wait for the router unless the user says otherwise.
+const TIME_MAX: Duration = Duration::from_secs(60);
 /// How much longer than the router a command waits, so that the router's reason is heard.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -28,14 +30,9 @@ pub(crate) struct RouterArgs {
         help_heading = "Router"
     )]
     http_addr: String,
-    /// How long to wait for the router, like 30s
-    #[arg(
-        long,
-        default_value = "60s",
-        value_name = "TIME",
-        help_heading = "Router"
-    )]
-    timeout: String,
+    /// How long to wait for the router, like 30s [default: 60s]
+    #[arg(long, value_name = "TIME", help_heading = "Router")]
+    timeout: Option<String>,
 }
 
 /// The router of this host.
@@ -53,8 +50,17 @@ impl RouterArgs {
     }
 
     pub(crate) fn router(&self) -> Result<Router, CliError> {
-        let time_max = config::duration(&self.timeout)
-            .map_err(|error| CliError::usage(format!("--timeout: {error}")))?;
+        self.patient_router(TIME_MAX)
+    }
+
+    /// The router, of which as much is asked that it may take this long unless the user says
+    /// otherwise.
+    pub(crate) fn patient_router(&self, time_max: Duration) -> Result<Router, CliError> {
+        let time_max = match &self.timeout {
+            None => time_max,
+            Some(text) => config::duration(text)
+                .map_err(|error| CliError::usage(format!("--timeout: {error}")))?,
+        };
         let address = Listen::parse(&self.http_addr)
             .and_then(|address| address.ok_or_else(|| "must not be empty".to_owned()))
             .map_err(|error| CliError::usage(format!("--http-addr: {error}")))?;
@@ -107,6 +113,20 @@ impl Router {
             .flatten()
             .flatten()
             .find(|entry| entry["id"] == owner);
-        ours.and_then(|entry| Some(entry["waits_for"].as_str()?.to_owned()))
+        if let Some(entry) = ours {
+            return Some(entry["waits_for"].as_str()?.to_owned());
+        }
+        let mut takeovers = ipam["takeovers"].as_array().into_iter().flatten();
+        let takeover = takeovers.find(|t| t["peer"] == owner || t["nickname"] == owner)?;
+        let waiting = takeover["waiting"].as_array().into_iter().flatten();
+        let waiting: Vec<&str> = waiting.filter_map(Value::as_str).collect();
+        Some(match waiting.as_slice() {
+            [] => "until nothing that it sent can be under way any more".to_owned(),
+            peers => format!(
+                "nothing that {owner} sent may be under way any more, and everyone must be heard; \
+                 not heard yet: {}",
+                peers.join(", ")
+            ),
+        })
     }
 }

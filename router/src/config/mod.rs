@@ -82,7 +82,7 @@ pub struct Config {
     pub import: Option<PathBuf>,
 
     /// Docker's API.
-    pub docker_api: Option<String>,
+    pub docker_api: Option<Listen>,
     /// Docker's bridge.
     pub docker_bridge: String,
     /// Plugins for Docker.
@@ -141,6 +141,8 @@ pub struct DnsConfig {
 /// Docker's network plugins.
 #[derive(Clone, Debug)]
 pub struct PluginConfig {
+    /// Socket of our own driver.
+    pub weft_socket: Option<PathBuf>,
     /// Under the original's names.
     pub legacy: bool,
     /// As managed plugin.
@@ -265,6 +267,7 @@ impl Config {
         let http_addr = listen("--http-addr", &flags.http_addr);
         let status_addr = listen("--status-addr", &flags.status_addr);
         let metrics_addr = listen("--metrics-addr", &flags.metrics_addr);
+        let docker_api = listen("--docker-api", &flags.docker_api);
         let attach = match flags.attach.as_str() {
             "none" => Ok(AttachWhich::None),
             "labels" => Ok(AttachWhich::Labels),
@@ -314,9 +317,11 @@ impl Config {
             proc_path: flags.proc_path.clone(),
             host_root: Path::new("/").join(&flags.host_root),
             import: flags.import.clone(),
-            docker_api: (!flags.docker_api.is_empty()).then(|| flags.docker_api.clone()),
+            docker_api,
             docker_bridge: flags.docker_bridge.clone(),
             plugin: PluginConfig {
+                weft_socket: (!flags.weft_plugin_socket.as_os_str().is_empty())
+                    .then(|| flags.weft_plugin_socket.clone()),
                 legacy: flags.plugin,
                 v2: flags.plugin_v2,
                 v2_multicast: flags.plugin_v2_multicast,

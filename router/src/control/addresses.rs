@@ -125,6 +125,30 @@ impl Control {
         Some((id, wait))
     }
 
+    /// A container with this id was started.
+    pub fn container_started(&mut self, id: &str) {
+        let clock = self.clock();
+        if let Some(addresses) = &mut self.addresses {
+            addresses.allocator.handle_container_started(clock, id);
+        }
+    }
+
+    /// A container has ended; addresses that were asked for in its name are kept for a while.
+    pub fn container_died(&mut self, id: &str) {
+        let clock = self.clock();
+        if let Some(addresses) = &mut self.addresses {
+            addresses.allocator.handle_container_died(clock, id);
+        }
+    }
+
+    /// A container was removed.
+    pub fn container_destroyed(&mut self, id: &str) {
+        let clock = self.clock();
+        if let Some(addresses) = &mut self.addresses {
+            addresses.allocator.handle_container_destroyed(clock, id);
+        }
+    }
+
     /// Whoever made a request has gone.
     pub fn cancel_address(&mut self, id: RequestId) {
         let clock = self.clock();
@@ -145,7 +169,10 @@ impl Control {
             // The batches behind the first failed one fail with it.
             Err(_) if id <= addresses.failed => {}
             Err(error) => {
-                tracing::error!(%error, "addresses were not saved");
+                // Whoever waits for an address is told each time, the log once.
+                if addresses.allocator.status().store_error.is_none() {
+                    tracing::error!(%error, "addresses were not saved");
+                }
                 addresses.failed = addresses.handed;
                 addresses
                     .allocator

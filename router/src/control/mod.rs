@@ -10,9 +10,12 @@
 //! events, on the loop's own thread.
 
 mod addresses;
+mod bench;
 mod facts;
+mod gateway;
 mod handle;
 mod links;
+mod names;
 mod report;
 mod targets;
 
@@ -27,14 +30,19 @@ use proto::types::{ConnId, Time};
 use tokio::sync::mpsc;
 
 pub use addresses::{Addresses, RECORD_PREFIX, Saved, channels as address_channels};
+pub use bench::Outcome;
+pub use gateway::{stored_exposures, watch as watch_gateway};
 pub use handle::{Call, Handle, Stopped};
 pub use links::{FOREIGN_BURST_PACKETS, Links};
+pub use names::{NamesError, Naming, SavedName, channels as name_channels};
 pub use targets::resolve;
 
 use crate::config::Config;
 use crate::data::{DataEvent, DataPlane, Events, SpecialError};
+use crate::net::expose::Gateway;
 use crate::store::{Change, Store};
 use crate::tcp::{self, Pump, TcpEvent, TcpEvents};
+use bench::Benches;
 use targets::Targets;
 
 /// Between sweeps of the MAC table.
@@ -51,6 +59,7 @@ pub struct Control {
     /// Our peer.
     pub node: Node,
     addresses: Option<Addresses>,
+    naming: Option<Naming>,
     links: Links,
     data: DataPlane,
     store: Arc<Store>,
@@ -58,7 +67,11 @@ pub struct Control {
     tcp: TcpEvents,
     epoch: Instant,
     targets: Targets,
+    benches: Benches,
     tap_name: String,
+    /// The host's own addresses and rules.
+    pub gateway: Arc<Gateway>,
+    exposures_saved: Option<u64>,
     swept: Instant,
     stopping: bool,
 }
@@ -83,6 +96,8 @@ pub struct Parts {
     pub node: Node,
     /// Who gives out addresses, if anybody does.
     pub addresses: Option<Addresses>,
+    /// The names, unless they are off.
+    pub naming: Option<Naming>,
     /// Its links; none yet.
     pub links: Links,
     /// The running data plane.
@@ -95,6 +110,8 @@ pub struct Parts {
     pub epoch: Instant,
     /// The name of the TAP device.
     pub tap_name: String,
+    /// The host's own addresses and rules.
+    pub gateway: Arc<Gateway>,
 }
 
 impl Control {
@@ -104,6 +121,7 @@ impl Control {
             config: parts.config,
             node: parts.node,
             addresses: parts.addresses,
+            naming: parts.naming,
             links: parts.links,
             data: parts.data,
             store: parts.store,
@@ -111,7 +129,10 @@ impl Control {
             tcp: parts.tcp,
             epoch: parts.epoch,
             targets: Targets::default(),
+            benches: Benches::default(),
             tap_name: parts.tap_name,
+            gateway: parts.gateway,
+            exposures_saved: None,
             swept: parts.epoch,
             stopping: false,
         }
@@ -125,6 +146,7 @@ impl Control {
     /// Runs until somebody calls [`Control::stop`].
     pub async fn run(mut self, mut inputs: Inputs, handle: Handle) {
         self.targets.attach(handle);
+        self.follow_leases();
         while !self.stopping {
             self.act();
             let wake = self.next_wake();
@@ -177,7 +199,9 @@ impl Control {
             .addresses
             .as_ref()
             .map(|a| self.instant(a.allocator.poll_timeout()));
-        [Some(sweep), node, targets, addresses]
+        let names = self.naming.as_ref().and_then(|n| n.names.poll_timeout());
+        let names = names.map(|at| self.instant(at));
+        [Some(sweep), node, targets, addresses, names]
             .into_iter()
             .flatten()
             .min()
@@ -190,6 +214,7 @@ impl Control {
             self.node.handle_timeout(now);
         }
         self.handle_address_time();
+        self.handle_names_time();
         self.targets.resolve_due();
         if self.swept.elapsed() >= SWEEP_INTERVAL {
             self.swept = Instant::now();
@@ -262,13 +287,18 @@ impl Control {
         }
     }
 
-    /// Does what the node wants, in order, and publishes what changed.
+    /// Does what the node, the allocator and the names want, in order, and publishes what changed.
     fn act(&mut self) {
         loop {
             while let Some(output) = self.node.poll_output() {
                 self.act_on(output);
             }
-            if !self.act_for_allocator() {
+            let allocated = self.act_for_allocator();
+            if allocated {
+                self.follow_leases();
+            }
+            let named = self.act_for_names();
+            if !allocated && !named {
                 break;
             }
         }
@@ -313,13 +343,17 @@ impl Control {
                     self.data.macs().forget_peer(slot);
                 }
                 self.tell_allocator_of_peers();
+                self.tell_names_of_peers();
             }
             Output::TargetsChanged(texts) => {
                 self.tell_allocator_of_targets();
                 self.save_targets(texts);
             }
             Output::Event(event) => log(&event),
-            Output::PeersGone(_) => self.tell_allocator_of_peers(),
+            Output::PeersGone(_) => {
+                self.tell_allocator_of_peers();
+                self.tell_names_of_peers();
+            }
             Output::Deliver {
                 channel,
                 neighbour,
@@ -327,7 +361,11 @@ impl Control {
                 payload,
                 ..
             } => {
-                self.deliver_to_allocator(&channel, neighbour, kind, &payload);
+                if !self.deliver_to_bench(&channel, kind, &payload)
+                    && !self.deliver_to_names(&channel, neighbour, kind, &payload)
+                {
+                    self.deliver_to_allocator(&channel, neighbour, kind, &payload);
+                }
             }
             Output::NeedState {
                 channel,
@@ -335,7 +373,9 @@ impl Control {
                 neighbour,
                 first,
             } => {
-                if !self.allocator_state_wanted(&channel, conn, neighbour, first) {
+                if !self.names_state_wanted(&channel, conn)
+                    && !self.allocator_state_wanted(&channel, conn, neighbour, first)
+                {
                     let now = self.now();
                     self.node.handle_state(now, &channel, conn, None);
                 }

@@ -29,7 +29,7 @@ impl Control {
             version_check: VersionCheck::OFF,
             router: self.router_report(),
             ipam: self.ipam_report(),
-            dns: None,
+            dns: self.dns_report(),
             plugin: None,
         }
     }
@@ -180,6 +180,7 @@ impl Control {
             "pending_allocates": waiting(&status.pending_allocates),
             "takeovers": status.takeovers.iter().map(|t| json!({
                 "peer": t.peer.to_string(),
+                "nickname": t.nickname,
                 "addresses": t.addresses,
                 "waiting": t.waiting.iter().map(ToString::to_string).collect::<Vec<_>>(),
             })).collect::<Vec<_>>(),
@@ -188,7 +189,7 @@ impl Control {
         })
     }
 
-    fn nickname(&self, name: PeerName) -> String {
+    pub(super) fn nickname(&self, name: PeerName) -> String {
         let peer = self.node.topology().peer(name);
         peer.map(|peer| text(&peer.nickname)).unwrap_or_default()
     }
@@ -312,7 +313,7 @@ impl Control {
             "peers": report.router.peers,
             "connections": self.connection_facts(),
             "ipam": self.ipam_facts(),
-            "dns": report.dns,
+            "dns": self.dns_facts(),
             "data": {
                 "interface": self.tap_name,
                 "queues": data.queues,
@@ -395,6 +396,7 @@ impl Control {
             downgrades = downgrades.labelled([("reason", reason)], count as f64);
         }
         metrics.extend([events, drops, downgrades]);
+        metrics.extend(self.dns_metrics());
         metrics
     }
 }

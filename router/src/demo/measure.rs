@@ -74,6 +74,22 @@ pub(super) async fn ping_all(containers: &[Container]) -> Result<Vec<Ping>, Demo
     Ok(pings)
 }
 
+/// Whether an address answers a container in time.
+pub(super) async fn answer_within(
+    from: &Namespace,
+    to: Ipv4Addr,
+    time: Duration,
+) -> Result<bool, DemoError> {
+    let from = from.clone();
+    let waiting = on_thread(move || {
+        let mut pinger = Pinger::new(&from)?;
+        let interval = Duration::from_millis(50);
+        let answer = pinger.wait_for(to, interval, Instant::now() + time)?;
+        Ok::<_, NetError>(answer.is_some())
+    });
+    Ok(waiting.await.map_err(|_| DemoError::Broken)??)
+}
+
 fn ping_from(from: usize, containers: &[Container]) -> Result<Vec<Ping>, NetError> {
     let mut pinger = Pinger::new(&containers[from].namespace)?;
     let deadline = Instant::now() + FIRST_ANSWER_TIME_MAX;

@@ -5,6 +5,7 @@
 //! types. What is made goes when it is over; after a kill -9, when the next one begins.
 
 mod measure;
+mod moving;
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -16,6 +17,7 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 
 pub use measure::{Ping, Stream};
+pub use moving::{IDENTITY, Moved};
 
 use crate::config::Listen;
 use crate::http::client::Client;
@@ -72,6 +74,8 @@ pub enum Step {
     Pinging,
     /// Streams of bytes are sent, one after the other.
     Streaming,
+    /// A container is to go from one host to another.
+    Moving,
 }
 
 /// What was found.
@@ -85,6 +89,8 @@ pub struct Findings {
     pub pings: Vec<Ping>,
     /// Some pairs of containers.
     pub streams: Vec<Stream>,
+    /// A container that went to another host.
+    pub moved: Moved,
 }
 
 impl Findings {
@@ -92,6 +98,7 @@ impl Findings {
     pub fn all_well(&self) -> bool {
         self.pings.iter().all(|ping| ping.best.is_some())
             && self.streams.iter().all(|stream| stream.result.is_ok())
+            && self.moved.is_well()
     }
 }
 
@@ -188,11 +195,14 @@ pub async fn run(plan: &Plan, show: &mut Show<'_>) -> Result<Findings, DemoError
     let pings = measure::ping_all(&demo.containers()).await?;
     demo.step(show, Step::Streaming);
     let streams = measure::stream_some(&demo.containers()).await?;
+    demo.step(show, Step::Moving);
+    let moved = moving::run(&demo, show).await?;
     Ok(Findings {
         hosts: demo.host_findings(),
         mesh_time,
         pings,
         streams,
+        moved,
     })
 }
 
@@ -297,6 +307,8 @@ impl<'p> Demo<'p> {
         let mut command = self.command(&log)?;
         command.args(["launch", "--name", &peer_name(number)]);
         command.args(["--nickname", &host.name]);
+        // The machine's own Docker is no part of this.
+        command.arg("--docker-api=");
         // With a slash at its end the prefix is a folder.
         command.arg("--db-prefix").arg(host.folder.join(""));
         command
@@ -350,15 +362,29 @@ impl<'p> Demo<'p> {
 
     /// Attaches the container of a host.
     async fn attach(&self, number: usize, show: &mut Show<'_>) -> Result<(), DemoError> {
-        let host = &self.hosts[number];
-        let log = host.folder.join("attach.log");
         let address = container_address(number).to_string();
+        let (container, name) = (&self.hosts[number].container, container_name(number));
+        let words = ["attach", &address];
+        self.on_container(number, &words, container, &name, show)
+            .await?;
+        Ok(())
+    }
+
+    /// Runs a command of the own program on a host, about a container; returns what it printed.
+    async fn on_container(
+        &self,
+        number: usize,
+        words: &[&str],
+        container: &Namespace,
+        name: &str,
+        show: &mut Show<'_>,
+    ) -> Result<String, DemoError> {
+        let host = &self.hosts[number];
+        let log = host.folder.join("command.log");
         let mut command = self.command(&log)?;
-        command
-            .args(["attach", &address])
-            .arg(host.container.path());
-        let typed = format!("weft attach {address} {}", container_name(number));
-        let mut attaching = self.lab.spawn(number, &mut command)?;
+        command.args(words).arg(container.path());
+        let typed = format!("weft {} {name}", words.join(" "));
+        let mut running = self.lab.spawn(number, &mut command)?;
         self.step(
             show,
             Step::Ran {
@@ -367,16 +393,15 @@ impl<'p> Demo<'p> {
             },
         );
         let status = loop {
-            if let Some(status) = attaching.try_wait().map_err(at(&log))? {
+            if let Some(status) = running.try_wait().map_err(at(&log))? {
                 break status;
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         };
-        if status.success() {
-            Ok(())
-        } else {
-            Err(self.failed(number, typed, &log))
+        if !status.success() {
+            return Err(self.failed(number, typed, &log));
         }
+        std::fs::read_to_string(&log).map_err(at(&log))
     }
 
     /// Waits until every router has an established connection with every other.

@@ -6,12 +6,14 @@
 //! resolv     which servers those are
 //! limit      how many queries and connections at once, in all and per client
 //! metrics    counters
+//! client     asks other servers, for commands and tests
 //! ```
 //!
 //! What to answer is decided by `proto::names`; this is the part with sockets. It runs as a few
-//! tasks of the runtime it is started in and shares with the rest of the router only the handle
-//! of the snapshot.
+//! tasks, in the router on a thread of their own, and shares with the rest only the handle of the
+//! snapshot.
 
+pub mod client;
 mod forward;
 mod limit;
 mod metrics;
@@ -33,7 +35,7 @@ use fastrand::Rng;
 use proto::names::Index;
 use proto::names::answer::{Responder, Zone};
 use proto::names::message::Rcode;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -96,6 +98,8 @@ pub struct DnsServer {
     shared: Arc<Shared>,
     status: watch::Receiver<DnsStatus>,
     _tasks: JoinSet<()>,
+    /// Ends the thread of the tasks, if they have one, when it is dropped.
+    _thread: Option<oneshot::Sender<()>>,
 }
 
 /// What the tasks of the server have in common.
@@ -146,7 +150,31 @@ impl DnsServer {
             shared,
             status,
             _tasks: tasks,
+            _thread: None,
         }
+    }
+
+    /// As [`DnsServer::start`], on a thread of its own, so that questions hold up nothing else.
+    pub fn start_on_thread(config: DnsConfig, names: Arc<ArcSwap<Index>>) -> io::Result<DnsServer> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let server = {
+            let _entered = runtime.enter();
+            DnsServer::start(config, names)
+        };
+        let (alive, end) = oneshot::channel();
+        let serve = move || {
+            // It ends when the other side is dropped, which is an error to wait for.
+            let _ = runtime.block_on(end);
+        };
+        std::thread::Builder::new()
+            .name("weft-dns".to_owned())
+            .spawn(serve)?;
+        Ok(DnsServer {
+            _thread: Some(alive),
+            ..server
+        })
     }
 
     /// Whether the listeners work. The receiver also tells of changes.

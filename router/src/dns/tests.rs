@@ -558,3 +558,36 @@ async fn every_query_is_counted_once() {
     };
     assert_eq!(counts, expected);
 }
+
+#[test]
+fn it_has_a_thread_of_its_own_and_ends_with_it() {
+    let config = DnsConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        zone: Zone {
+            domain: "weave.local.".parse().unwrap(),
+            ttl_secs: 1,
+            private: Vec::new(),
+        },
+        fallback_timeout: Duration::from_secs(1),
+        resolv_conf: None,
+        resolv_conf_interval: Duration::ZERO,
+    };
+    let server = DnsServer::start_on_thread(config, names()).unwrap();
+    let asking = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let addr = asking.block_on(async {
+        let addr = listening(&server).await;
+        let response = ask(addr, &query(7, "web.weave.local.")).await;
+        assert_eq!(response[..2], 7u16.to_be_bytes());
+        addr
+    });
+    drop(server);
+    // The port is free again.
+    let deadline = Instant::now() + PATIENCE;
+    while std::net::UdpSocket::bind(addr).is_err() {
+        assert!(Instant::now() < deadline, "the server goes on");
+        std::thread::yield_now();
+    }
+}

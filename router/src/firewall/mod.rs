@@ -5,11 +5,13 @@
 //!   change, so that there is never a moment with half of the rules.
 //! * [`HostRules`] is what the router wants on its host, [`multicast`] what it wants in containers.
 //!
-//! Rules of others are never touched: everything of ours is in a table of ours.
+//! Rules of others are never touched: everything of ours is in a table of ours, but for one chain
+//! with accepts and one rule that leads there (`guest`).
 
+mod guest;
 mod host;
 pub mod multicast;
 pub mod nft;
 pub mod rules;
 
-pub use host::HostRules;
+pub use host::{DockerBridge, HostRules};

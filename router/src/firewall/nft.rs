@@ -8,10 +8,14 @@
 use ipnet::Ipv4Net;
 use rustix::io::Errno;
 
-use super::rules::{Base, COMMENT_BYTES_MAX, Chain, ChainKind, Hook, Match, Rule, Table, Verdict};
+use super::rules::{
+    Base, COMMENT_BYTES_MAX, Chain, ChainKind, Hook, Match, Protocol, Rule, Table, Verdict,
+};
 use crate::net::NetError;
 use crate::net::netlink::socket::Socket;
-use crate::net::netlink::wire::{NLM_F_APPEND, NLM_F_CREATE, Request, text};
+use crate::net::netlink::wire::{
+    Attributes, NLM_F_APPEND, NLM_F_CREATE, Request, attributes, text,
+};
 
 /// Makes the table exactly this, in one step; one of the same name is replaced.
 pub fn replace_table(table: &Table) -> Result<(), NetError> {
@@ -83,8 +87,21 @@ pub struct FoundChain {
     pub name: String,
     /// The hook's number and the priority, if the kernel enters it.
     pub base: Option<(u32, i32)>,
-    /// The comments of its rules, in order; empty for a rule without one.
-    pub comments: Vec<String>,
+    /// Whether packets that reach its end are dropped.
+    pub drops: bool,
+    /// Its rules, in order.
+    pub rules: Vec<FoundRule>,
+}
+
+/// A rule as it stands in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundRule {
+    /// What the kernel calls it; unique in its table.
+    pub handle: u64,
+    /// Its comment; empty if it has none.
+    pub comment: String,
+    /// The chain of its table that packets go to next, if it sends any to one.
+    pub target: Option<String>,
 }
 
 impl FoundChain {
@@ -93,7 +110,7 @@ impl FoundChain {
         let comments = chain.rules.iter().map(|rule| cut(&rule.comment));
         self.name == chain.name
             && self.base == base_numbers(chain)
-            && self.comments.iter().eq(comments)
+            && self.rules.iter().map(|rule| &rule.comment).eq(comments)
     }
 }
 
@@ -123,7 +140,8 @@ pub fn read_table(name: &str) -> Result<Vec<FoundChain>, NetError> {
         chains.push(FoundChain {
             name: found.text(NFTA_CHAIN_NAME).unwrap_or_default(),
             base: hook.be32(NFTA_HOOK_HOOKNUM).zip(priority),
-            comments: Vec::new(),
+            drops: found.be32(NFTA_CHAIN_POLICY) == Some(NF_DROP),
+            rules: Vec::new(),
         });
     }
     for message in list(NFT_MSG_GETRULE, NFTA_RULE_TABLE)? {
@@ -134,10 +152,96 @@ pub fn read_table(name: &str) -> Result<Vec<FoundChain>, NetError> {
         let chain = found.text(NFTA_RULE_CHAIN);
         if let Some(chain) = chains.iter_mut().find(|c| Some(&c.name) == chain.as_ref()) {
             let comment = found.get(NFTA_RULE_USERDATA).and_then(comment_of);
-            chain.comments.push(comment.unwrap_or_default());
+            let handle = found.array(NFTA_RULE_HANDLE).map(u64::from_be_bytes);
+            chain.rules.push(FoundRule {
+                handle: handle.unwrap_or_default(),
+                comment: comment.unwrap_or_default(),
+                target: target_of(found.nested(NFTA_RULE_EXPRESSIONS)),
+            });
         }
     }
     Ok(chains)
+}
+
+/// The number of the kernel's rules: it changes with every change of any table. `None` if there
+/// is no nf_tables.
+pub fn generation() -> Result<Option<u32>, NetError> {
+    let socket = match Socket::netfilter() {
+        Err(error) if error.is(Errno::PROTONOSUPPORT) => return Ok(None),
+        result => result?,
+    };
+    match socket.get(
+        || "read the packet filter".into(),
+        message(NFT_MSG_GETGEN, 0),
+    ) {
+        Err(error) if is_unsupported(&error) || error.is(Errno::INVAL) => Ok(None),
+        Err(error) => Err(error),
+        Ok(answer) => Ok(answer.attributes(HEADER_BYTES).be32(NFTA_GEN_ID)),
+    }
+}
+
+/// The chain that a rule sends packets to.
+fn target_of(expressions: Attributes<'_>) -> Option<String> {
+    let verdicts = expressions.filter_map(|(_, expression)| {
+        let expression = attributes(expression);
+        if expression.text(NFTA_EXPR_NAME).as_deref() != Some("immediate") {
+            return None;
+        }
+        let data = expression.nested(NFTA_EXPR_DATA);
+        let verdict = data.nested(NFTA_IMMEDIATE_DATA).nested(NFTA_DATA_VERDICT);
+        verdict.text(NFTA_VERDICT_CHAIN)
+    });
+    verdicts.last()
+}
+
+/// A place in a table of others, for one rule of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The table.
+    pub table: &'a str,
+    /// The chain whose first rule ours is to be.
+    pub chain: &'a str,
+}
+
+/// Makes a chain of ours in a table of others exactly this, and puts a rule that jumps there in
+/// front of another chain, with `mark` as its comment. `old` are rules of ours in that table that
+/// are to go. All in one step.
+pub fn visit(
+    place: Place<'_>,
+    chain: &Chain,
+    mark: &str,
+    old: &[(String, u64)],
+) -> Result<(), NetError> {
+    let mut batch = Batch::new();
+    for (chain, handle) in old {
+        batch.delete_rule(place.table, chain, *handle);
+    }
+    batch.add_chain(place.table, chain);
+    batch.flush_chain(place.table, &chain.name);
+    batch.add_rules(place.table, chain);
+    let jump = Rule {
+        matches: Vec::new(),
+        verdict: Verdict::Jump(chain.name.clone()),
+        comment: mark.to_owned(),
+    };
+    batch.insert_rule(place.table, place.chain, &jump);
+    batch.commit()
+}
+
+/// Takes rules and a chain of ours out of a table of others, in one step.
+pub fn leave(table: &str, chain: Option<&str>, rules: &[(String, u64)]) -> Result<(), NetError> {
+    let mut batch = Batch::new();
+    for (chain, handle) in rules {
+        batch.delete_rule(table, chain, *handle);
+    }
+    if let Some(chain) = chain {
+        batch.flush_chain(table, chain);
+        batch.delete_chain(table, chain);
+    }
+    if batch.steps.is_empty() {
+        return Ok(());
+    }
+    batch.commit()
 }
 
 /// Changes to be made in one step.
@@ -218,16 +322,33 @@ impl Batch {
 
     fn add_rules(&mut self, table: &str, chain: &Chain) {
         for rule in &chain.rules {
-            let request = message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND)
-                .text(NFTA_RULE_TABLE, table)
-                .text(NFTA_RULE_CHAIN, &chain.name)
-                .nest(NFTA_RULE_EXPRESSIONS, |r| expressions(r, rule))
-                .maybe(comment(&rule.comment), |r, comment| {
-                    r.bytes(NFTA_RULE_USERDATA, &comment)
-                });
-            let what = format!("add packet filter rule {:?}", rule.comment);
-            self.push(what, request);
+            self.add_rule(table, &chain.name, rule, NLM_F_APPEND);
         }
+    }
+
+    /// Puts a rule in front of all others of a chain.
+    fn insert_rule(&mut self, table: &str, chain: &str, rule: &Rule) {
+        self.add_rule(table, chain, rule, 0);
+    }
+
+    fn add_rule(&mut self, table: &str, chain: &str, rule: &Rule, flags: u16) {
+        let request = message(NFT_MSG_NEWRULE, NLM_F_CREATE | flags)
+            .text(NFTA_RULE_TABLE, table)
+            .text(NFTA_RULE_CHAIN, chain)
+            .nest(NFTA_RULE_EXPRESSIONS, |r| expressions(r, rule))
+            .maybe(comment(&rule.comment), |r, comment| {
+                r.bytes(NFTA_RULE_USERDATA, &comment)
+            });
+        let what = format!("add packet filter rule {:?}", rule.comment);
+        self.push(what, request);
+    }
+
+    fn delete_rule(&mut self, table: &str, chain: &str, handle: u64) {
+        let request = message(NFT_MSG_DELRULE, 0)
+            .text(NFTA_RULE_TABLE, table)
+            .text(NFTA_RULE_CHAIN, chain)
+            .bytes(NFTA_RULE_HANDLE, &handle.to_be_bytes());
+        self.push(format!("delete packet filter rule of {chain}"), request);
     }
 }
 
@@ -242,7 +363,7 @@ fn base_numbers(chain: &Chain) -> Option<(u32, i32)> {
     Some((hook_number(base.hook), base.priority))
 }
 
-const fn hook_number(hook: Hook) -> u32 {
+pub(super) const fn hook_number(hook: Hook) -> u32 {
     match hook {
         Hook::Prerouting => 0,
         Hook::Input => 1,
@@ -283,8 +404,10 @@ fn match_expressions(request: Request, matched: &Match) -> Request {
         Match::NotFrom(network) => network_match(request, SOURCE_OFFSET, *network, NFT_CMP_NEQ),
         Match::To(network) => network_match(request, DESTINATION_OFFSET, *network, NFT_CMP_EQ),
         Match::NotTo(network) => network_match(request, DESTINATION_OFFSET, *network, NFT_CMP_NEQ),
-        Match::CameBy(name) => interface_match(request, NFT_META_IIFNAME, name),
-        Match::LeavesBy(name) => interface_match(request, NFT_META_OIFNAME, name),
+        Match::CameBy(name) => interface_match(request, NFT_META_IIFNAME, name, NFT_CMP_EQ),
+        Match::NotCameBy(name) => interface_match(request, NFT_META_IIFNAME, name, NFT_CMP_NEQ),
+        Match::LeavesBy(name) => interface_match(request, NFT_META_OIFNAME, name, NFT_CMP_EQ),
+        Match::Port { protocol, port } => port_match(request, *protocol, *port),
         Match::Chance { per_million } => {
             let drawn = expression(request, "numgen", |r| {
                 r.be32(NFTA_NG_DREG, NFT_REG_1)
@@ -328,7 +451,27 @@ fn network_match(request: Request, offset: u32, network: Ipv4Net, operator: u32)
     compare(masked, operator, &network.network().octets())
 }
 
-fn interface_match(request: Request, key: u32, name: &str) -> Request {
+/// Loads the transport protocol and compares it, then the port in the transport header.
+fn port_match(request: Request, protocol: Protocol, port: u16) -> Request {
+    let loaded = expression(request, "meta", |r| {
+        r.be32(NFTA_META_DREG, NFT_REG_1)
+            .be32(NFTA_META_KEY, NFT_META_L4PROTO)
+    });
+    let number = match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+    };
+    let compared = compare(loaded, NFT_CMP_EQ, &[number]);
+    let loaded = expression(compared, "payload", |r| {
+        r.be32(NFTA_PAYLOAD_DREG, NFT_REG_1)
+            .be32(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_TRANSPORT_HEADER)
+            .be32(NFTA_PAYLOAD_OFFSET, DESTINATION_PORT_OFFSET)
+            .be32(NFTA_PAYLOAD_LEN, 2)
+    });
+    compare(loaded, NFT_CMP_EQ, &port.to_be_bytes())
+}
+
+fn interface_match(request: Request, key: u32, name: &str, operator: u32) -> Request {
     let loaded = expression(request, "meta", |r| {
         r.be32(NFTA_META_DREG, NFT_REG_1).be32(NFTA_META_KEY, key)
     });
@@ -336,7 +479,7 @@ fn interface_match(request: Request, key: u32, name: &str) -> Request {
     for (to, from) in padded.iter_mut().zip(name.bytes()) {
         *to = from;
     }
-    compare(loaded, NFT_CMP_EQ, &padded)
+    compare(loaded, operator, &padded)
 }
 
 fn compare(request: Request, operator: u32, value: &[u8]) -> Request {
@@ -387,6 +530,8 @@ fn cut(comment: &str) -> &str {
 /// Offsets in the IPv4 header.
 const SOURCE_OFFSET: u32 = 12;
 const DESTINATION_OFFSET: u32 = 16;
+/// The offset in TCP and UDP headers.
+const DESTINATION_PORT_OFFSET: u32 = 2;
 const IFNAMSIZ: usize = 16;
 const UDATA_COMMENT: u8 = 0;
 
@@ -404,6 +549,7 @@ const NFT_MSG_DELCHAIN: u16 = 5;
 const NFT_MSG_NEWRULE: u16 = 6;
 const NFT_MSG_GETRULE: u16 = 7;
 const NFT_MSG_DELRULE: u16 = 8;
+const NFT_MSG_GETGEN: u16 = 16;
 
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_TABLE_FLAGS: u16 = 2;
@@ -416,8 +562,10 @@ const NFTA_HOOK_HOOKNUM: u16 = 1;
 const NFTA_HOOK_PRIORITY: u16 = 2;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
 const NFTA_RULE_USERDATA: u16 = 7;
+const NFTA_GEN_ID: u16 = 1;
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
@@ -454,11 +602,13 @@ const NFTA_BYTEORDER_SIZE: u16 = 5;
 const NFT_REG_VERDICT: u32 = 0;
 const NFT_REG_1: u32 = 1;
 const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
+const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const NFT_CMP_EQ: u32 = 0;
 const NFT_CMP_NEQ: u32 = 1;
 const NFT_CMP_LT: u32 = 2;
 const NFT_META_IIFNAME: u32 = 6;
 const NFT_META_OIFNAME: u32 = 7;
+const NFT_META_L4PROTO: u32 = 16;
 const NFT_NG_RANDOM: u32 = 1;
 const NFT_BYTEORDER_HTON: u32 = 1;
 const NF_DROP: u32 = 0;

@@ -82,13 +82,31 @@ pub enum Match {
     NotTo(Ipv4Net),
     /// The packet came in by the interface of this name.
     CameBy(String),
+    /// The packet did not come in by the interface of this name.
+    NotCameBy(String),
     /// The packet leaves by the interface of this name.
     LeavesBy(String),
+    /// The packet is for this port.
+    Port {
+        /// Of this protocol.
+        protocol: Protocol,
+        /// Its number.
+        port: u16,
+    },
     /// A random draw; for tests of what loss does.
     Chance {
         /// So many packets in a million.
         per_million: u32,
     },
+}
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
 }
 
 /// What happens to a packet.

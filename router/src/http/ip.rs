@@ -52,7 +52,7 @@ impl Drop for CancelOnDrop {
 }
 
 /// Asks the allocator and waits. The outer error is for callers whom it does not concern why.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     handle: &Handle,
     wish: Wish,
     time_max: Option<Duration>,
@@ -234,7 +234,11 @@ async fn claim(
         force: wanted.force,
     };
     match ask(&handle, wish, wanted.time_max).await? {
-        Ok(Gift::Address { cidr, mac }) if wanted.json => {
+        Ok(gift) if wanted.json => {
+            let mac = match gift {
+                Gift::Address { mac, .. } => mac,
+                _ => None,
+            };
             let value = json!({ "address": cidr.to_string(), "mac": mac.map(|m| m.to_string()) });
             Ok(typed(StatusCode::OK, JSON, format!("{value}\n")))
         }
@@ -344,7 +348,11 @@ async fn remove_peer(
         peer: peer.clone(),
         confirmed,
     };
-    match ask(&handle, wish, None).await? {
+    let time_max = match form.first("timeout") {
+        "" => None,
+        text => Some(config::duration(text).map_err(Refusal::bad)?),
+    };
+    match ask(&handle, wish, time_max).await? {
         Ok(Gift::TakenOver(count)) => Ok(text(
             StatusCode::OK,
             format!("{count} IPs taken over from {peer}\n"),

@@ -1,9 +1,12 @@
 //! The HTTP interface: status pages, report, metrics and control.
 
+mod bench;
 pub mod client;
-mod ip;
+mod expose;
+pub(crate) mod ip;
 mod leases;
 pub mod metrics;
+mod names;
 pub mod report;
 pub mod server;
 pub mod status;

@@ -276,6 +276,9 @@ pub struct DnsReport {
     pub ttl: u32,
     /// All names.
     pub entries: Option<Vec<DnsEntryReport>>,
+    /// What keeps questions from being answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A name.
@@ -439,6 +442,7 @@ pub(crate) mod tests {
                         tombstone: 1,
                     },
                 ]),
+                warnings: Vec::new(),
             }),
             plugin: None,
         }

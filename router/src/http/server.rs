@@ -3,15 +3,13 @@
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
-use std::str::FromStr;
 
 use axum::Router;
 use axum::extract::{Path as UrlPath, RawQuery, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get, post};
-use ipnet::Ipv4Net;
+use axum::routing::{any, get, post};
 use proto::connector::Target;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -87,11 +85,11 @@ fn router(scope: Scope, handle: Handle) -> Router {
     let control = Router::new()
         .route("/connect", post(connect))
         .route("/forget", post(forget))
-        .route("/expose/{ip}/{len}", post(expose))
-        .route("/expose", delete(hide_all))
-        .route("/expose/{ip}", delete(hide))
         .route("/stop", post(stop))
+        .merge(super::bench::routes())
+        .merge(super::expose::routes())
         .merge(super::ip::routes())
+        .merge(super::names::routes())
         .merge(super::leases::routes());
     let router = match scope {
         Scope::Metrics => metrics,
@@ -106,7 +104,7 @@ pub(super) type Answer = Result<Response, Refusal>;
 
 /// A refused request: the status, and a line that says why.
 #[derive(Debug)]
-pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
 
 impl Refusal {
     /// The request is wrong.
@@ -207,8 +205,12 @@ fn indented(value: &serde_json::Value) -> String {
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
     // Writing JSON to memory cannot fail.
     let _ = serde::Serialize::serialize(value, &mut serializer);
-    let text = String::from_utf8_lossy(&out);
-    text.replace('&', "\\u0026")
+    escape_html(&String::from_utf8_lossy(&out))
+}
+
+/// JSON as Go writes it: without characters that HTML would read as markup.
+pub(super) fn escape_html(json: &str) -> String {
+    json.replace('&', "\\u0026")
         .replace('<', "\\u003c")
         .replace('>', "\\u003e")
 }
@@ -305,53 +307,6 @@ async fn forget(State(handle): State<Handle>, request: Request) -> Answer {
     let peers: Vec<String> = form.all("peer").map(str::to_owned).collect();
     handle.call(move |control| control.forget(&peers)).await?;
     Ok(StatusCode::OK.into_response())
-}
-
-async fn expose(
-    State(handle): State<Handle>,
-    UrlPath((ip, len)): UrlPath<(String, String)>,
-    request: Request,
-) -> Answer {
-    let text = format!("{ip}/{len}");
-    let address = Ipv4Net::from_str(&text).map_err(|_| {
-        Refusal::bad(format!(
-            "unable to parse ip addr: invalid CIDR address: {text}"
-        ))
-    })?;
-    let form = Form::read(request).await?;
-    let skip_nat = form
-        .bool("skipNAT")
-        .map_err(|error| Refusal::bad(format!("unable to parse skipNAT option: {error}")))?;
-    let bridge = handle.call(|control| control.config.bridge.clone()).await?;
-    blocking(move || crate::net::expose::expose(&bridge, address, !skip_nat))
-        .await
-        .map_err(|error| Refusal::failed(format!("unable to expose: {error}")))?;
-    Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-async fn hide_all(State(handle): State<Handle>) -> Answer {
-    hide_address(&handle, None).await
-}
-
-async fn hide(State(handle): State<Handle>, UrlPath(ip): UrlPath<String>) -> Answer {
-    let address = Ipv4Net::from_str(&format!("{ip}/32"))
-        .map_err(|_| Refusal::bad(format!("invalid IP address: {ip}")))?;
-    hide_address(&handle, Some(address)).await
-}
-
-/// Hides, and tells the addresses that were exposed, one a line.
-async fn hide_address(handle: &Handle, address: Option<Ipv4Net>) -> Answer {
-    let bridge = handle.call(|control| control.config.bridge.clone()).await?;
-    let hidden = blocking(move || crate::net::expose::hide(&bridge, address))
-        .await
-        .map_err(|error| Refusal::failed(format!("unable to hide: {error}")))?;
-    Ok(text(
-        StatusCode::OK,
-        hidden
-            .iter()
-            .map(|address| format!("{address}\n"))
-            .collect(),
-    ))
 }
 
 async fn stop(State(handle): State<Handle>) -> Answer {

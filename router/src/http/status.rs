@@ -122,6 +122,9 @@ fn overview(out: &mut String, report: &Report) -> std::fmt::Result {
         writeln!(out, "       Upstream: {upstream}")?;
         writeln!(out, "            TTL: {}", dns.ttl)?;
         writeln!(out, "        Entries: {alive}")?;
+        for warning in &dns.warnings {
+            writeln!(out, "        Warning: {warning}")?;
+        }
     }
     report.plugin.as_ref().map_or(Ok(()), |p| plugin(out, p))
 }

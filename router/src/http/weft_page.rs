@@ -39,6 +39,7 @@ fn write_page(out: &mut String, status: &Value) -> std::fmt::Result {
         line(out, label, &data[key])?;
     }
     writeln!(out)?;
+    write_addresses(out, &status["ipam"])?;
     for connection in status["connections"].as_array().into_iter().flatten() {
         let arrow = if connection["outbound"] == true {
             "->"
@@ -88,4 +89,51 @@ fn write_page(out: &mut String, status: &Value) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+/// What concerns addresses beyond the original's pages; nothing if none are allocated.
+fn write_addresses(out: &mut String, ipam: &Value) -> std::fmt::Result {
+    if ipam.is_null() {
+        return Ok(());
+    }
+    let list = |key: &str| ipam[key].as_array().into_iter().flatten();
+    let number = |key: &str| ipam[key].as_u64().unwrap_or_default();
+    let (used, free, held) = (number("used"), number("free"), number("held_back"));
+    write!(out, "      Addresses: {used} in use here, {free} free")?;
+    match held {
+        0 => writeln!(out)?,
+        held => writeln!(out, ", {held} held back until everyone has been heard")?,
+    }
+    let (leases, unused) = (number("leases"), number("leases_unused"));
+    writeln!(
+        out,
+        "         Leases: {leases} in the mesh, {unused} of them unused"
+    )?;
+    if let Some(error) = ipam["store_error"].as_str() {
+        writeln!(out, "     StoreError: {error}")?;
+    }
+    for takeover in list("takeovers") {
+        let peer = takeover["peer"].as_str().unwrap_or_default();
+        let waiting = takeover["waiting"].as_array().into_iter().flatten();
+        let waiting: Vec<&str> = waiting.filter_map(Value::as_str).collect();
+        let waiting = match waiting.as_slice() {
+            [] => "its last messages".to_owned(),
+            peers => peers.join(", "),
+        };
+        writeln!(out, "       Takeover: of {peer}, waiting for {waiting}")?;
+    }
+    for (label, key) in [
+        ("Allocation", "pending_allocates"),
+        ("Claim", "pending_claims"),
+    ] {
+        for entry in list(key) {
+            let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
+            let (id, address, why) = (text("id"), text("address"), text("waits_for"));
+            writeln!(out, "{label:>15}: {address} for {id} waits: {why}")?;
+        }
+    }
+    for alarm in list("alarms").filter_map(Value::as_str) {
+        writeln!(out, "          Alarm: {alarm}")?;
+    }
+    writeln!(out)
 }

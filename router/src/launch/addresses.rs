@@ -19,7 +19,7 @@ use crate::store::Record;
 /// The owner of addresses of which nobody knows whose they are.
 const NOBODY: &str = "_";
 /// The owner of the bridge's own addresses.
-const EXPOSE_OWNER: &str = "weave:expose";
+pub(super) const EXPOSE_OWNER: &str = "weave:expose";
 /// Largest data base that is read, in bytes.
 const IMPORT_BYTES_MAX: u64 = 256 << 20;
 

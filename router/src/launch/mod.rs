@@ -5,7 +5,11 @@
 //! containers on this host keep talking to each other and the next start finds them.
 
 mod addresses;
+mod departed;
+mod gateway;
 mod identity;
+mod names;
+mod notify;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -21,16 +25,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 pub use identity::{NameSource, PEER_NAME_KEY};
+pub(crate) use names::EXTERN_OWNER;
+use notify::Notifier;
 
 use crate::config::{Config, IpamConfig};
 use crate::control::{
-    Addresses, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels,
+    Addresses, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels, name_channels,
 };
 use crate::data::{DataConfig, DataPlane, Snapshot, default_queues};
+use crate::docker;
 use crate::http::server::{Listener, Scope};
 use crate::lock::RouterLock;
 use crate::net::arp::NeighbourTiming;
 use crate::net::bridge::{Bridge, BridgeConfig, Origin};
+use crate::net::expose::Gateway;
 use crate::net::netlink::Netlink;
 use crate::net::overlap::overlapping_routes;
 use crate::store::{Record, Store};
@@ -90,7 +98,11 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         records: &opened.records,
         import: import.as_ref(),
     };
-    let control = start(&config, name, store, &before, tap, sockets, listener)?;
+    let kept = Arc::clone(&store);
+    let (gateway, exposures) = gateway::restore(&config, &opened.records)?;
+    let devices = (tap, Arc::clone(&gateway));
+    let control = start(&config, name, store, &before, devices, sockets, listener)?;
+    gateway::keep(&control.handle, &gateway, exposures).await?;
     let targets = remembered_targets(&config, &before);
     control
         .handle
@@ -105,6 +117,15 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
             .handle
             .call(move |c| drop(c.request_address(found, None)));
         told.await.map_err(LaunchError::new)?;
+        let (handle, bridge) = (control.handle.clone(), config.bridge.clone());
+        tokio::spawn(departed::watch(handle, bridge));
+    }
+    if config.dns.is_some() {
+        names::restore(&config, &opened.records, &control.handle).await?;
+        tokio::spawn(names::follow_containers(
+            config.bridge.clone(),
+            control.handle.clone(),
+        ));
     }
     for (listener, scope) in http {
         let handle = control.handle.clone();
@@ -114,6 +135,10 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
             }
         });
     }
+    let activated = crate::sys::activation::listeners();
+    let records = &opened.records;
+    docker::start(&config, &control.handle, &kept, records, activated).await;
+    drop(kept);
     tracing::info!(
         port = config.port,
         encryption = config.password.is_some(),
@@ -123,7 +148,11 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         "the router runs"
     );
     stop_on_signal(control.handle.clone())?;
+    let notifier = Notifier::from_environment();
+    notifier.ready(&control.handle, &format!("{name}({})", config.nickname));
     control.task.await.map_err(LaunchError::new)?;
+    notifier.stopping();
+    gateway.close();
     tracing::info!("the router stopped; devices stay, so containers on this host keep talking");
     Ok(())
 }
@@ -284,7 +313,7 @@ fn start(
     name: PeerName,
     store: Arc<Store>,
     before: &Before<'_>,
-    tap: Tap,
+    (tap, gateway): (Tap, Arc<Gateway>),
     sockets: Sockets,
     listener: TcpListener,
 ) -> Result<Running, LaunchError> {
@@ -320,6 +349,10 @@ fn start(
         let started = addresses::start(config, ipam, name, records, import, seeds, clock)?;
         allocator = Some(Addresses::new(started, saved));
     }
+    let naming = match &config.dns {
+        Some(dns) => Some(names::start(config, dns, name)?),
+        None => None,
+    };
     let tap_name = tap.name().to_owned();
     let data = DataConfig {
         epoch,
@@ -335,12 +368,14 @@ fn start(
         config: Arc::clone(config),
         node,
         addresses: allocator,
+        naming,
         links,
         data,
         store,
         tcp: tcp_events,
         epoch,
         tap_name,
+        gateway,
     });
     let inputs = Inputs {
         calls,
@@ -367,10 +402,11 @@ fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConf
         overlays: config.overlays.clone(),
         ciphers: ciphers(),
         require_encryption: config.require_encryption,
-        channels: if config.ipam.is_some() {
-            address_channels()
-        } else {
-            Vec::new()
+        channels: {
+            let addresses = config.ipam.iter().flat_map(|_| address_channels());
+            let names = config.dns.iter().flat_map(|_| name_channels());
+            let benches = [crate::bench::CHANNEL.to_owned()];
+            addresses.chain(names).chain(benches).collect()
         },
         // Zero marks placeholders.
         ..NodeConfig::new(name, &config.nickname, PeerUid(uid.max(1)), seed)

@@ -5,7 +5,8 @@
 //!
 //! * [`netlink`] is one synchronous socket to one namespace; [`netns`] finds, makes and enters
 //!   namespaces; [`sysctl`] reads and writes settings; [`arp`] announces addresses.
-//! * [`bridge`], [`attach`] and [`expose`] are what the router does with them.
+//! * [`bridge`], [`attach`] and [`expose`] are what the router does with them; [`resolver`] has
+//!   containers ask it for names.
 //! * [`lab`] makes hosts out of namespaces; [`pinger`] and [`throughput`] measure between them.
 //!
 //! Functions that do not take a [`netns::Namespace`] work in that of the calling thread.
@@ -22,6 +23,7 @@ pub mod netlink;
 pub mod netns;
 pub mod overlap;
 pub mod pinger;
+pub mod resolver;
 pub mod rollback;
 pub mod sysctl;
 pub mod throughput;

@@ -281,6 +281,49 @@ impl FoundNamespace {
     }
 }
 
+impl FoundNamespace {
+    /// What is to be found of an open namespace.
+    pub fn of(namespace: &Namespace, proc: &Path) -> FoundNamespace {
+        let mut all = find_all(proc).into_iter();
+        let found = all.find(|found| found.id == namespace.id);
+        found.unwrap_or(FoundNamespace {
+            id: namespace.id,
+            pids: Vec::new(),
+            names: Vec::new(),
+        })
+    }
+
+    /// The host name of the container: that of a process which has one of its own, else the name
+    /// that `ip netns` has for the namespace.
+    pub fn host_name(&self, proc: &Path) -> Option<String> {
+        let inode = |pid: &str| {
+            let of = fs::metadata(proc.join(pid).join("ns/uts"));
+            of.ok().map(|of| of.ino())
+        };
+        let hosts = [inode("self"), inode("1")];
+        let mut own = self.pids.iter().filter(|pid| {
+            let uts = inode(&pid.to_string());
+            uts.is_some() && !hosts.contains(&uts)
+        });
+        own.find_map(|pid| host_name_of(proc, *pid)).or_else(|| {
+            let mut names = self.names.iter();
+            let name = names.find_map(|path| path.strip_prefix(RUN_NETNS).ok())?;
+            Some(name.to_str()?.to_owned())
+        })
+    }
+}
+
+/// The host name that a process sees.
+fn host_name_of(proc: &Path, pid: u32) -> Option<String> {
+    let file = File::open(proc.join(pid.to_string()).join("ns/uts")).ok()?;
+    let name = on_thread(|| {
+        sys::netns::enter_uts(file.as_fd()).ok()?;
+        let name = rustix::system::uname().nodename().to_str().ok()?.to_owned();
+        Some(name).filter(|name| !name.is_empty())
+    });
+    name.ok().flatten()
+}
+
 /// All namespaces that a process under `proc` is in or that have a name. Those that only an open
 /// descriptor or a mount elsewhere keeps alive are not found.
 pub fn find_all(proc: &Path) -> Vec<FoundNamespace> {
@@ -377,7 +420,8 @@ fn share_name_folder() -> io::Result<()> {
     Ok(())
 }
 
-const RUN_NETNS: &str = "/run/netns";
+/// Where `ip netns` keeps names.
+pub(super) const RUN_NETNS: &str = "/run/netns";
 const NAME_FOLDERS: [&str; 2] = [RUN_NETNS, "/run/docker/netns"];
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! outside this folder handles a raw pointer.
 #![allow(unsafe_code)]
 
+pub mod activation;
 pub mod dgram;
 pub mod ethtool;
 pub mod netns;

@@ -1,4 +1,4 @@
-//! Network namespaces of the calling thread.
+//! Namespaces of the calling thread.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -9,6 +9,13 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 /// process stay where they are.
 pub fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
     rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?;
+    Ok(())
+}
+
+/// Moves the calling thread into the host-name namespace behind `namespace`.
+pub fn enter_uts(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    let kind = LinkNameSpaceType::HostNameAndNISDomainName;
+    rustix::thread::move_into_link_name_space(namespace, Some(kind))?;
     Ok(())
 }
 

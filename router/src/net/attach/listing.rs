@@ -1,6 +1,6 @@
 //! What is attached to a bridge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -64,6 +64,18 @@ pub fn attached(bridge: &str, proc: &Path) -> Result<Vec<AttachedInterface>, Net
     Ok(all)
 }
 
+/// For whom interfaces are attached to a bridge, by us. Unlike [`attached`], this looks at the
+/// host's ends alone, so it costs little.
+pub fn owners(bridge: &str) -> Result<BTreeSet<String>, NetError> {
+    let host = Netlink::open()?;
+    let Some(bridge) = Bridge::find(&host, bridge)? else {
+        return Ok(BTreeSet::new());
+    };
+    let ports = bridge.ports(&host)?;
+    let aliases = ports.iter().filter_map(|port| port.alias.as_deref());
+    Ok(aliases.filter_map(owner_of).collect())
+}
+
 /// The namespaces, as far as they can be found, that veth pairs among `links` lead to.
 pub(super) fn namespaces(
     host: &Netlink,
@@ -98,7 +110,7 @@ fn outside_peer(link: &Link) -> Option<(NamespaceNumber, crate::net::netlink::Li
     Some((peer.namespace?, peer.index))
 }
 
-fn owner_of(alias: &str) -> Option<String> {
+pub(super) fn owner_of(alias: &str) -> Option<String> {
     let rest = alias.strip_prefix(ALIAS)?;
     rest.strip_prefix(' ').map(str::to_owned)
 }

@@ -9,10 +9,11 @@
 //! The host end carries an alias that says for whom it was made ([`AttachRequest::owner`]), so a
 //! router that starts again knows whose addresses it finds.
 
+pub mod endpoint;
 mod listing;
 mod veth;
 
-pub use listing::{AttachedInterface, attached};
+pub use listing::{AttachedInterface, attached, owners};
 
 use std::path::Path;
 use std::thread;
@@ -31,6 +32,17 @@ use crate::firewall::{multicast, nft};
 
 /// The name that Weave gives interfaces in containers.
 pub const INTERFACE: &str = "ethwe";
+
+/// The owner of what is attached for a namespace and nothing better: all names of one namespace
+/// lead to the same.
+pub fn namespace_owner(namespace: &Namespace) -> String {
+    format!("{NAMESPACE_OWNER}{}", namespace.id().inode())
+}
+
+/// Whether an owner is one of [`namespace_owner`].
+pub fn is_namespace_owner(owner: &str) -> bool {
+    owner.starts_with(NAMESPACE_OWNER)
+}
 
 /// What to attach, where, and how.
 #[derive(Clone, Debug)]
@@ -332,6 +344,8 @@ fn ipv4_networks(networks: &[IpNet]) -> Vec<Ipv4Net> {
 
 /// All of IPv4 multicast: 224.0.0.0/4.
 const MULTICAST: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(224, 0, 0, 0), 4);
+/// What the owner of a namespace starts with; the number of the namespace follows.
+const NAMESPACE_OWNER: &str = "netns:";
 /// Bytes of an owner that are kept; a longer one is cut. The kernel takes 255 for an alias.
 pub const OWNER_BYTES_MAX: usize = 200;
 /// How long to wait for a port to forward. The kernel may take a second when interfaces change

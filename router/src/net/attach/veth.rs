@@ -198,7 +198,7 @@ fn hashed_name(namespace: NamespaceId, interface: &str, attempt: u32) -> String 
     name
 }
 
-fn alias_of(owner: &str) -> String {
+pub(super) fn alias_of(owner: &str) -> String {
     let mut end = owner.len().min(OWNER_BYTES_MAX);
     while !owner.is_char_boundary(end) {
         end -= 1;

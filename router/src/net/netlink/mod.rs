@@ -6,6 +6,7 @@
 
 mod address;
 mod link;
+mod monitor;
 mod neighbour;
 mod route;
 pub mod socket;
@@ -16,6 +17,7 @@ pub use link::{
     BridgePort, Link, LinkChange, LinkIndex, NamespaceNumber, NewBridge, NewVeth, NewVxlan,
     PeerLink, PortState, VethPeer, check_name,
 };
+pub use monitor::LinkMonitor;
 pub use neighbour::{Neighbour, NeighbourState};
 pub use route::{Route, RouteKind, RouteScope};
 

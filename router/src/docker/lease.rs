@@ -1,0 +1,134 @@
+//! Addresses for Docker's endpoints, from the allocator.
+
+use std::time::Duration;
+
+use ipam::allocator::{LeaseInfo, Request, RequestError, Response};
+use ipam::leases::{Identity, IdentityKind, Scope, mac};
+use ipam::range::Cidr;
+use proto::types::Mac;
+
+use super::Plugin;
+use crate::http::ip::ask;
+
+/// How long an address may take: it may have to be asked of another peer. Docker's user sees
+/// what was waited for.
+const ADDRESS_TIME_MAX: Duration = Duration::from_secs(20);
+/// How long anything else may take.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// An address and the MAC address that goes with it, if it is of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Given {
+    pub(super) cidr: Cidr,
+    pub(super) mac: Option<Mac>,
+}
+
+impl Plugin {
+    async fn ask(&self, wish: Request, limit: Duration) -> Result<Response, RequestFailure> {
+        match ask(&self.handle, wish, Some(limit)).await {
+            Ok(answer) => answer.map_err(RequestFailure::Refused),
+            Err(refusal) if refusal.0.as_u16() == 404 => Err(RequestFailure::Off),
+            Err(refusal) => Err(RequestFailure::Stopped(refusal.1)),
+        }
+    }
+
+    /// An address in a subnet, the one that the identity has if there is one.
+    pub(super) async fn allocate(
+        &self,
+        holder: &str,
+        subnet: Option<Cidr>,
+        identity: Option<Identity>,
+    ) -> Result<Given, String> {
+        let wish = Request::Allocate {
+            id: holder.to_owned(),
+            subnet,
+            identity,
+            container: false,
+        };
+        match self.ask(wish, ADDRESS_TIME_MAX).await {
+            Ok(Response::Address { cidr, mac }) => Ok(Given { cidr, mac }),
+            Ok(_) => Err("unexpected answer".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// This address and no other.
+    pub(super) async fn claim(
+        &self,
+        holder: &str,
+        cidr: Cidr,
+        identity: Option<Identity>,
+    ) -> Result<Given, String> {
+        let key = identity
+            .as_ref()
+            .map(|identity| identity.key(cidr.network()));
+        let wish = Request::Claim {
+            id: holder.to_owned(),
+            cidr,
+            identity,
+            container: false,
+            no_error_on_unknown: false,
+            force: false,
+        };
+        match self.ask(wish, ADDRESS_TIME_MAX).await {
+            Ok(_) => Ok(Given {
+                cidr,
+                mac: key.map(|key| mac(&key, cidr.address)),
+            }),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Releases what a holder has; one that has nothing is no failure.
+    pub(super) async fn release(&self, holder: &str) -> Result<(), String> {
+        let wish = Request::Delete {
+            id: holder.to_owned(),
+        };
+        match self.ask(wish, ANSWER_TIME_MAX).await {
+            Ok(_)
+            | Err(RequestFailure::Off | RequestFailure::Refused(RequestError::NoAddresses(_))) => {
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// All holders and their addresses.
+    pub(super) async fn holdings(&self) -> Result<Vec<(String, Vec<Cidr>)>, String> {
+        match self.ask(Request::List, ANSWER_TIME_MAX).await {
+            Ok(Response::Owned(owned)) => Ok(owned),
+            Ok(_) | Err(RequestFailure::Off) => Ok(Vec::new()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// All leases; none if they cannot be told.
+    pub(super) async fn leases(&self) -> Vec<LeaseInfo> {
+        match self.ask(Request::Leases, ANSWER_TIME_MAX).await {
+            Ok(Response::Leases(leases)) => leases,
+            _ => Vec::new(),
+        }
+    }
+
+    /// The identity that has a lease with this MAC address.
+    pub(super) async fn identity_by_mac(&self, wanted: Mac) -> Option<Identity> {
+        let leases = self.leases().await;
+        let found = leases.iter().find(|info| info.mac == wanted)?;
+        let kind = match found.key.scope {
+            Scope::Explicit => IdentityKind::Explicit,
+            Scope::Derived | Scope::Host(_) => IdentityKind::Derived,
+        };
+        Identity::new(kind, &found.key.name).ok()
+    }
+}
+
+/// Why the allocator did not do it.
+#[derive(Debug, thiserror::Error)]
+enum RequestFailure {
+    #[error("{0}")]
+    Refused(RequestError),
+    #[error("this router gives out no addresses (--ipalloc-range is empty)")]
+    Off,
+    #[error("{0}")]
+    Stopped(String),
+}

@@ -1,0 +1,216 @@
+//! Docker's networks: the plugin that its engine calls, and what we ask of its API.
+//!
+//! ```text
+//! dockerd --plugin calls--> server --> driver, ipam --requests--> control
+//!         <--API calls----- starting, watch             driver --> net
+//! ```
+//!
+//! * `server` speaks the plugin protocol, `driver` and `ipam` do what it asks for.
+//! * `starting` and `identity` find out for whom an endpoint is.
+//! * `state` keeps networks and endpoints over restarts.
+
+mod api;
+mod driver;
+mod identity;
+mod ipam;
+mod lease;
+mod server;
+mod settle;
+mod starting;
+mod state;
+mod turns;
+mod watch;
+mod wire;
+
+use std::collections::BTreeSet;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+
+use crate::config::{Config, Listen};
+use crate::control::Handle;
+use crate::http::server::{blocking, open_unix};
+use crate::net::attach::endpoint;
+use crate::store::{Record, Store};
+use api::Docker;
+use server::Socket;
+use state::Registry;
+use turns::Turns;
+
+/// How often it is looked whether Docker is there, while it is not.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What Docker's calls work on.
+#[derive(Debug)]
+struct Plugin {
+    config: Arc<Config>,
+    handle: Handle,
+    registry: Registry,
+    docker: Option<Arc<Docker>>,
+    turns: Turns,
+    /// The names of the drivers whose sockets are open.
+    serving: Mutex<BTreeSet<String>>,
+    /// Whether Docker's events come in, so that it answers.
+    following: AtomicBool,
+    /// Held while networks are made.
+    ensuring: tokio::sync::Mutex<()>,
+}
+
+/// Starts what the configuration wants of Docker. `activated` are the sockets that systemd opened.
+pub async fn start(
+    config: &Arc<Config>,
+    handle: &Handle,
+    store: &Arc<Store>,
+    records: &[Record],
+    activated: Vec<StdListener>,
+) {
+    let docker = config
+        .docker_api
+        .clone()
+        .map(|at| Arc::new(Docker::new(at)));
+    let plugin = Arc::new(Plugin {
+        config: Arc::clone(config),
+        handle: handle.clone(),
+        registry: Registry::load(Arc::clone(store), records),
+        docker,
+        turns: Turns::default(),
+        serving: Mutex::default(),
+        following: AtomicBool::new(false),
+        ensuring: tokio::sync::Mutex::default(),
+    });
+    if let Err(error) = plugin.clean_up().await {
+        tracing::warn!(%error, "what interrupted calls of Docker left was not cleaned up");
+    }
+    let mut activated: Vec<UnixListener> = activated
+        .into_iter()
+        .filter_map(|listener| UnixListener::from_std(listener).ok())
+        .collect();
+    for (socket, always) in plugin.sockets() {
+        let given = activated
+            .iter()
+            .position(|listener| is_at(listener, &socket.path));
+        match given.map(|position| activated.swap_remove(position)) {
+            Some(listener) => {
+                tokio::spawn(Arc::clone(&plugin).serve(listener, socket));
+            }
+            None if always => {
+                tokio::spawn(Arc::clone(&plugin).listen(socket));
+            }
+            None => {
+                tokio::spawn(Arc::clone(&plugin).listen_when_docker_is_there(socket));
+            }
+        }
+    }
+    if let Some(docker) = plugin.docker.clone() {
+        tokio::spawn(plugin.watch(docker));
+    }
+}
+
+fn is_at(listener: &UnixListener, path: &Path) -> bool {
+    listener
+        .local_addr()
+        .is_ok_and(|address| address.as_pathname() == Some(path))
+}
+
+impl Plugin {
+    /// The drivers that are served, and whether also while Docker is not there.
+    fn sockets(&self) -> Vec<(Socket, bool)> {
+        let plugin = &self.config.plugin;
+        let mut sockets = Vec::new();
+        if let Some(path) = &plugin.weft_socket {
+            sockets.push((Socket::weft(path), false));
+        }
+        if plugin.legacy || plugin.v2 {
+            if !plugin.socket.as_os_str().is_empty() {
+                sockets.push((Socket::weave(&plugin.socket), true));
+            }
+            if !plugin.mesh_socket.as_os_str().is_empty() {
+                sockets.push((Socket::weavemesh(&plugin.mesh_socket), true));
+            }
+        }
+        sockets
+    }
+
+    /// Opens a driver's socket when Docker is found, so that hosts without it are left alone.
+    async fn listen_when_docker_is_there(self: Arc<Self>, socket: Socket) {
+        let Some(docker) = &self.docker else { return };
+        if let Listen::Unix(path) = docker.address() {
+            while !path.exists() {
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+        }
+        self.listen(socket).await;
+    }
+
+    async fn listen(self: Arc<Self>, socket: Socket) {
+        match open_unix(&socket.path).await {
+            Ok(listener) => {
+                self.serve(listener, socket).await;
+            }
+            Err(error) => {
+                let path = socket.path.display();
+                tracing::warn!(
+                    %path,
+                    %error,
+                    "Docker's network plugin is not served: its socket cannot be opened. Does \
+                     another router serve it?"
+                );
+            }
+        }
+    }
+
+    /// Serves a driver, and makes its network.
+    async fn serve(self: Arc<Self>, listener: UnixListener, socket: Socket) {
+        let path = socket.path.display();
+        tracing::info!(driver = socket.name, %path, "serving Docker's network plugin");
+        self.now_serving(&socket.name);
+        let plugin = Arc::clone(&self);
+        tokio::spawn(async move { plugin.ensure_networks().await });
+        server::serve(listener, socket, self).await;
+    }
+
+    fn now_serving(&self, name: &str) {
+        let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        serving.insert(name.to_owned());
+    }
+
+    /// The names of the drivers whose sockets are open.
+    fn serving(&self) -> Vec<String> {
+        let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        serving.iter().cloned().collect()
+    }
+
+    /// Removes what calls that were cut short have left: addresses and interfaces of endpoints
+    /// that were never finished.
+    async fn clean_up(&self) -> Result<(), String> {
+        let endpoints = self.registry.endpoints();
+        let names: Vec<String> = endpoints.keys().map(|id| driver::host_name(id)).collect();
+        let found = blocking(move || {
+            let found = endpoint::all(driver::HOST_PREFIX)?;
+            for pair in &found {
+                if !pair.taken && !names.contains(&pair.host_name) {
+                    endpoint::delete(&pair.host_name)?;
+                }
+            }
+            Ok::<_, crate::net::NetError>(found)
+        });
+        // What a container has is in use, whether or not there is a record of it.
+        let taken = found.await?.into_iter().filter(|pair| pair.taken);
+        let mut known: BTreeSet<String> = taken.filter_map(|pair| pair.owner).collect();
+        known.extend(endpoints.into_values().filter_map(|e| e.holder));
+        for (holder, _) in self.holdings().await? {
+            if driver::is_holder(&holder) && !known.contains(&holder) {
+                self.release(&holder).await?;
+                tracing::info!(
+                    holder,
+                    "released the address of an endpoint that was never made"
+                );
+            }
+        }
+        Ok(())
+    }
+}

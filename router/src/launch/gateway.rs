@@ -1,0 +1,87 @@
+//! The host's own addresses and rules at the start of the router.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::LaunchError;
+use crate::config::{Config, Listen};
+use crate::control::{Handle, stored_exposures, watch_gateway};
+use crate::firewall::nft;
+use crate::net::expose::{Exposures, Gateway, GatewayConfig};
+use crate::store::Record;
+
+/// Docker's bridge, unless the user names another.
+const DOCKER_BRIDGE: &str = "docker0";
+
+/// Exposes what was exposed before, and makes the rules.
+pub(super) fn restore(
+    config: &Config,
+    records: &[Record],
+) -> Result<(Arc<Gateway>, Exposures), LaunchError> {
+    let gateway = Gateway::new(gateway_config(config));
+    let exposures = match gateway.restore(stored_exposures(records)) {
+        Ok(exposures) => exposures,
+        Err(error) if nft::is_unsupported(&error) => {
+            tracing::warn!(
+                %error,
+                "this kernel has no nf_tables: nothing is masqueraded, and the control interface \
+                 is not kept from others"
+            );
+            gateway.exposures()
+        }
+        Err(error) => return Err(LaunchError::new(error)),
+    };
+    warn_of_legacy(&config.proc_path);
+    Ok((Arc::new(gateway), exposures))
+}
+
+/// Saves what is exposed, and watches over it from now on.
+pub(super) async fn keep(
+    handle: &Handle,
+    gateway: &Arc<Gateway>,
+    exposures: Exposures,
+) -> Result<(), LaunchError> {
+    let saved = handle
+        .call(move |control| control.save_exposures(&exposures))
+        .await;
+    let saved = saved.map_err(LaunchError::new)?.await;
+    if let Ok(Err(error)) = saved {
+        return Err(LaunchError::new(error));
+    }
+    tokio::spawn(watch_gateway(handle.clone(), Arc::clone(gateway)));
+    Ok(())
+}
+
+fn gateway_config(config: &Config) -> GatewayConfig {
+    let listeners = [&config.http_addr, &config.status_addr, &config.metrics_addr];
+    let ports = listeners.into_iter().filter_map(|listener| match listener {
+        Some(Listen::Tcp(address)) if address.ip().is_loopback() => Some(address.port()),
+        _ => None,
+    });
+    let docker = match config.docker_bridge.as_str() {
+        "" => DOCKER_BRIDGE,
+        name => name,
+    };
+    GatewayConfig {
+        bridge: config.bridge.clone(),
+        docker_bridge: docker.to_owned(),
+        mesh_port: config.port,
+        private_ports: ports.collect::<BTreeSet<_>>(),
+        expects_controller: config.expect_npc,
+    }
+}
+
+/// The older packet filter of the kernel has an interface of its own, and its rules are applied as
+/// well.
+fn warn_of_legacy(proc: &Path) {
+    let tables = std::fs::read_to_string(proc.join("thread-self/net/ip_tables_names"));
+    let tables = tables.unwrap_or_default();
+    if tables.lines().any(|table| table == "filter") {
+        tracing::warn!(
+            "this host has rules of iptables-legacy, which weft does not change; if they stop what \
+             is forwarded, run: iptables-legacy -I FORWARD -i BRIDGE -j ACCEPT, and the same with \
+             -o BRIDGE"
+        );
+    }
+}

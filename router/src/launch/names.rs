@@ -1,0 +1,176 @@
+//! The start of the names: what answers, what was registered before a restart, and what follows
+//! containers that end.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use proto::names::answer::Zone;
+use proto::names::{Index, Names, NamesConfig};
+use proto::types::{PeerName, Time};
+use tokio::sync::Notify;
+
+use super::LaunchError;
+use crate::config::{Config, DnsConfig};
+use crate::control::{Handle, Naming, SavedName};
+use crate::dns::{self, CHECK_INTERVAL, DnsServer};
+use crate::http::server::blocking;
+use crate::net::netlink::LinkMonitor;
+use crate::net::{NetError, attach, expose, resolver};
+use crate::store::Record;
+
+/// The owner of names that belong to no container.
+pub(crate) const EXTERN_OWNER: &str = "weave:extern";
+/// Devices often change several at a time; so long is waited for more of them.
+const SETTLE_TIME: Duration = Duration::from_millis(100);
+/// How often ended containers are looked for even if no device changed, in case word was lost.
+const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Names without entries, and the server that answers from them.
+pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Naming, LaunchError> {
+    let domain = dns.domain.parse();
+    let domain: proto::names::Domain =
+        domain.map_err(|error| LaunchError(format!("--dns-domain: {error}")))?;
+    let index = Arc::new(ArcSwap::from_pointee(Index::default()));
+    let zone = Zone {
+        domain: domain.clone(),
+        ttl_secs: dns.ttl,
+        private: config.ipam.iter().map(|ipam| ipam.range).collect(),
+    };
+    let server = dns::DnsConfig {
+        listen: dns.listen,
+        zone,
+        fallback_timeout: dns.fallback_timeout,
+        resolv_conf: Some(dns.resolv_conf.clone()),
+        resolv_conf_interval: CHECK_INTERVAL,
+    };
+    let server = DnsServer::start_on_thread(server, Arc::clone(&index));
+    let server = server.map_err(|error| LaunchError(format!("cannot serve names: {error}")))?;
+    let names = Names::new(NamesConfig { us, domain }, Time::ZERO);
+    Ok(Naming::new(names, index, server))
+}
+
+/// Registers what was registered before the restart, as far as the containers are still there.
+pub(super) async fn restore(
+    config: &Config,
+    records: &[Record],
+    handle: &Handle,
+) -> Result<(), LaunchError> {
+    let saved: Vec<SavedName> = SavedName::all(records).collect();
+    if saved.is_empty() {
+        return Ok(());
+    }
+    let here = addresses_here(config).map_err(LaunchError::new)?;
+    let is_here = |name: &SavedName| {
+        name.container == EXTERN_OWNER || here.contains(&(name.container.clone(), name.address))
+    };
+    let (kept, gone): (Vec<_>, Vec<_>) = saved.into_iter().partition(is_here);
+    let restore = move |control: &mut crate::control::Control| {
+        for name in kept {
+            let hostnames = [name.hostname];
+            let registered = control.register_names(&name.container, name.address, &hostnames);
+            if let Err(error) = registered {
+                tracing::warn!(%error, "a name of before the restart was left out");
+            }
+        }
+        control.forget_saved_names(&gone);
+    };
+    handle.call(restore).await.map_err(LaunchError::new)
+}
+
+/// Which addresses are attached or exposed here, and for whom.
+fn addresses_here(config: &Config) -> Result<BTreeSet<(String, Ipv4Addr)>, NetError> {
+    let mut here = BTreeSet::new();
+    for interface in attach::attached(&config.bridge, &config.proc_path)? {
+        let Some(owner) = interface.owner else {
+            continue;
+        };
+        let addresses = interface.addresses.iter();
+        here.extend(addresses.map(|network| (owner.clone(), network.addr())));
+    }
+    for exposed in expose::exposed(&config.bridge)? {
+        here.insert((
+            super::addresses::EXPOSE_OWNER.to_owned(),
+            exposed.address.addr(),
+        ));
+    }
+    Ok(here)
+}
+
+/// Removes the names of containers whose interfaces go away, until the router ends.
+pub(super) async fn follow_containers(bridge: String, handle: Handle) {
+    if let Err(error) = follow(&bridge, &handle).await {
+        tracing::warn!(%error, "names of containers that end stay until they are removed");
+    }
+}
+
+async fn follow(bridge: &str, handle: &Handle) -> Result<(), String> {
+    let monitor = LinkMonitor::open().map_err(|error| error.to_string())?;
+    let changed = Arc::new(Notify::new());
+    watch(monitor, Arc::downgrade(&changed)).map_err(|error| error.to_string())?;
+    let mut seen = BTreeSet::new();
+    // Until the router stops.
+    while look(bridge, handle, &mut seen).await.is_ok() {
+        // Without word of a change it is time to look all the same.
+        let _ = tokio::time::timeout(LOOK_INTERVAL, changed.notified()).await;
+        tokio::time::sleep(SETTLE_TIME).await;
+    }
+    Ok(())
+}
+
+/// Tells of changes as long as somebody listens.
+fn watch(monitor: LinkMonitor, changed: Weak<Notify>) -> io::Result<()> {
+    let tell = move || {
+        while monitor.wait().is_ok()
+            && let Some(changed) = changed.upgrade()
+        {
+            changed.notify_one();
+        }
+    };
+    let thread = std::thread::Builder::new().name("weft-links".to_owned());
+    thread.spawn(tell).map(drop)
+}
+
+/// Looks once for containers that have names and had an interface, and have none any more. The
+/// containers with names are listed first: one that is attached meanwhile is not missed then.
+async fn look(
+    bridge: &str,
+    handle: &Handle,
+    seen: &mut BTreeSet<String>,
+) -> Result<(), crate::control::Stopped> {
+    let named = handle.call(|control| control.named_containers()).await?;
+    let name = bridge.to_owned();
+    let owners = match blocking(move || attach::owners(&name)).await {
+        Ok(owners) => owners,
+        Err(error) => {
+            tracing::debug!(error, "what is attached could not be listed");
+            return Ok(());
+        }
+    };
+    let ended: Vec<String> = named
+        .into_iter()
+        .filter(|id| !owners.contains(id))
+        .filter(|id| seen.contains(id) || attach::is_namespace_owner(id))
+        .collect();
+    seen.retain(|id| !ended.contains(id));
+    seen.extend(owners);
+    if !ended.is_empty()
+        && let Err(error) = blocking(resolver::sweep).await
+    {
+        tracing::debug!(error, "files of containers that ended were not removed");
+    }
+    for id in ended {
+        let removed = handle.unregister_names(&id, None).await;
+        if let Ok(count) = removed {
+            tracing::info!(
+                container = id,
+                count,
+                "removed the names of a container that ended"
+            );
+        }
+    }
+    Ok(())
+}
