@@ -57,6 +57,7 @@ fn spawn_server(upstream: SocketAddr) -> Result<Server> {
             let names = each.map(|(name, i)| (name.as_str(), Ipv4Addr::from(0x0a20_0000 + i)));
             let config = DnsConfig {
                 listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+                instead: None,
                 zone: Zone {
                     domain: "weave.local.".parse()?,
                     ttl_secs: 1,

@@ -88,7 +88,10 @@ impl Launch {
                 command.arg("launch");
                 command.arg("--db-prefix").arg(folder.join(""));
                 // The machine's own Docker is no part of any mesh here.
-                command.arg("--docker-api=");
+                let mut given = self.arguments.iter();
+                if !given.any(|argument| argument.starts_with("--docker-api")) {
+                    command.arg("--docker-api=");
+                }
                 if kind == Kind::Sleeve {
                     command.args(["--overlays", "sleeve"]);
                 }

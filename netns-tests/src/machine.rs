@@ -347,7 +347,7 @@ fn quiet(command: &mut Command) -> &mut Command {
 }
 
 /// Copies a program with its libraries below `root`, under the same paths.
-fn copy_program(program: &Path, root: &Path) {
+pub fn copy_program(program: &Path, root: &Path) {
     let copy = |path: &Path| {
         let to = root.join(path.strip_prefix("/").unwrap());
         fs::create_dir_all(to.parent().unwrap()).unwrap();

@@ -191,7 +191,7 @@ impl Mesh {
         let member = &self.members[host];
         let id = member.process.as_ref().unwrap().id();
         match member.kind {
-            Kind::Weft | Kind::Sleeve => id,
+            Kind::Weft => id,
             // What was started only waits for its child, the router.
             Kind::Weaver => {
                 let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
@@ -228,6 +228,14 @@ impl Mesh {
         ask(self.namespace(host), CONTROL, "POST", path, false, form).unwrap()
     }
 
+    /// Sends a request to a router; what it answered, or the refusal.
+    #[track_caller]
+    pub fn call(&self, host: usize, method: &str, path: &str) -> Result<String, String> {
+        let answer = ask(self.namespace(host), CONTROL, method, path, false, "");
+        let text = answer.and_then(router::http::client::Answer::ok);
+        text.map_err(|error| error.to_string())
+    }
+
     /// Sends any request with a form to a router.
     #[track_caller]
     pub fn request(
@@ -238,13 +246,6 @@ impl Mesh {
         form: &str,
     ) -> router::http::client::Answer {
         ask(self.namespace(host), CONTROL, method, path, false, form).unwrap()
-    }
-
-    /// Sends a request to a router; what it answered, or the refusal.
-    #[track_caller]
-    pub fn call(&self, host: usize, method: &str, path: &str) -> Result<String, String> {
-        let answer = ask(self.namespace(host), CONTROL, method, path, false, "").unwrap();
-        answer.ok().map_err(|error| error.to_string())
     }
 
     /// The report of a router.

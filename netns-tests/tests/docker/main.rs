@@ -7,6 +7,11 @@
     reason = "tests fail by panicking, and print what they measured"
 )]
 
+mod activation;
 mod basics;
+mod image;
+mod networks;
 mod protocol;
+mod sidecar;
+mod starts;
 mod support;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// Sends one call and returns status and body.
 #[track_caller]
-fn call(socket: &Path, path: &str, body: &str) -> (u16, String) {
+pub(crate) fn call(socket: &Path, path: &str, body: &str) -> (u16, String) {
     let length = body.len();
     let head = format!("POST {path} HTTP/1.1\r\nHost: plugin\r\nConnection: close\r\n");
     send(

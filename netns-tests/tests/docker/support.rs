@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netns_tests::{Kind, Machine, Mesh, wait};
+use router::net::netlink::Link;
 use router::net::netns::Namespace;
 use router::net::pinger::Pinger;
 
@@ -19,11 +20,16 @@ pub(crate) struct Site {
 /// One scenario at a time: engines take much of a small machine.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Waits until no other scenario runs.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Site {
     /// So many hosts, their routers started with these flags.
     #[track_caller]
     pub(crate) fn new(count: usize, flags: &[&str]) -> Site {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turn();
         let mesh = Mesh::new(&vec![Kind::Weft; count]);
         let mut machines: Vec<Machine> = (0..count).map(|h| Machine::new(&mesh, h)).collect();
         for machine in &mut machines {
@@ -88,12 +94,46 @@ pub(crate) fn must_reach(from: &Namespace, to: &str) {
     assert!(answer.is_some(), "{from} does not reach {to}");
 }
 
-/// The addresses that a container really has on our interface.
+/// The addresses that a container really has on interfaces that Docker made of ours.
 #[track_caller]
 pub(crate) fn addresses_inside(namespace: &Namespace) -> Vec<String> {
+    let links = interfaces(namespace);
     let netlink = namespace.netlink().unwrap();
-    let link = netlink.link_named("ethwe0").unwrap();
-    let addresses = netlink.addresses_of(link.index).unwrap();
-    let v4 = addresses.iter().filter(|net| net.addr().is_ipv4());
+    let addresses = links
+        .iter()
+        .flat_map(|link| netlink.addresses_of(link.index).unwrap());
+    let v4 = addresses.filter(|net| net.addr().is_ipv4());
     v4.map(|net| net.addr().to_string()).collect()
+}
+
+/// The interfaces in a container that Docker made of ours.
+#[track_caller]
+pub(crate) fn interfaces(namespace: &Namespace) -> Vec<Link> {
+    let mut links = namespace.netlink().unwrap().links().unwrap();
+    links.retain(|link| link.name.starts_with("ethwe"));
+    links
+}
+
+/// The address of the interface that `weft attach` makes.
+pub(crate) fn attached(namespace: &Namespace) -> Option<Ipv4Addr> {
+    let netlink = namespace.netlink().unwrap();
+    let link = netlink.link("ethwe").unwrap()?;
+    let addresses = netlink.addresses_of(link.index).unwrap();
+    addresses.iter().find_map(|net| match net.addr() {
+        std::net::IpAddr::V4(address) => Some(address),
+        std::net::IpAddr::V6(_) => None,
+    })
+}
+
+/// The numbers that follow a marker in a log.
+pub(crate) fn times(log: &str, marker: &str) -> Vec<u64> {
+    let after = log.lines().filter_map(|line| line.split_once(marker));
+    let digits = |text: &str| {
+        text.split(|c: char| !c.is_ascii_digit())
+            .next()
+            .map(str::to_owned)
+    };
+    after
+        .filter_map(|(_, rest)| digits(rest)?.parse().ok())
+        .collect()
 }

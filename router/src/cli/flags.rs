@@ -287,7 +287,7 @@ pub struct LaunchFlags {
         default_value = "/run/docker/plugins/weft.sock",
         help_heading = "Docker"
     )]
-    pub weft_plugin_socket: PathBuf,
+    pub weft_plugin_socket: String,
     /// Serve it under the original's names too
     #[arg(long, default_value = "false", default_missing_value = "true",
           num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
@@ -310,7 +310,7 @@ pub struct LaunchFlags {
         default_value = "/run/docker/plugins/weave.sock",
         help_heading = "Docker"
     )]
-    pub plugin_socket: PathBuf,
+    pub plugin_socket: String,
     /// Socket of the original's local driver
     #[arg(
         long,
@@ -318,7 +318,7 @@ pub struct LaunchFlags {
         default_value = "/run/docker/plugins/weavemesh.sock",
         help_heading = "Docker"
     )]
-    pub plugin_mesh_socket: PathBuf,
+    pub plugin_mesh_socket: String,
     /// Containers to attach by themselves: labels, all or none
     #[arg(
         long,

@@ -150,9 +150,9 @@ pub struct PluginConfig {
     /// Multicast on its networks.
     pub v2_multicast: bool,
     /// Socket of the original's global driver.
-    pub socket: PathBuf,
+    pub socket: Option<PathBuf>,
     /// Socket of the original's local driver.
-    pub mesh_socket: PathBuf,
+    pub mesh_socket: Option<PathBuf>,
 }
 
 /// Containers that are attached by themselves.
@@ -320,13 +320,12 @@ impl Config {
             docker_api,
             docker_bridge: flags.docker_bridge.clone(),
             plugin: PluginConfig {
-                weft_socket: (!flags.weft_plugin_socket.as_os_str().is_empty())
-                    .then(|| flags.weft_plugin_socket.clone()),
+                weft_socket: path(&flags.weft_plugin_socket),
                 legacy: flags.plugin,
                 v2: flags.plugin_v2,
                 v2_multicast: flags.plugin_v2_multicast,
-                socket: flags.plugin_socket.clone(),
-                mesh_socket: flags.plugin_mesh_socket.clone(),
+                socket: path(&flags.plugin_socket),
+                mesh_socket: path(&flags.plugin_mesh_socket),
             },
             attach,
             no_masq_local: flags.no_masq_local,
@@ -339,6 +338,11 @@ impl Config {
     pub fn state_file(&self, name: &str) -> PathBuf {
         prefixed(&self.db_prefix, name)
     }
+}
+
+/// A path; none for the empty text.
+fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty()).then(|| PathBuf::from(text))
 }
 
 /// Appends `name` to a prefix, which may end in a slash or in the start of a file name.

@@ -56,6 +56,11 @@ pub enum NamesError {
     Refused(Vec<(String, AddError)>),
 }
 
+fn words(addresses: &[SocketAddr]) -> String {
+    let words = addresses.iter().map(SocketAddr::to_string);
+    words.collect::<Vec<_>>().join(", ")
+}
+
 fn list(refused: &[(String, AddError)]) -> String {
     let texts = refused.iter().map(|(name, why)| format!("{name}: {why}"));
     texts.collect::<Vec<_>>().join("; ")
@@ -214,13 +219,17 @@ impl Control {
         let status = status.borrow();
         let failed = [("UDP", &status.udp), ("TCP", &status.tcp)];
         let failed = failed.into_iter().filter_map(|(transport, listening)| {
-            let Listening::Failed(error) = listening else {
-                return None;
-            };
-            Some(format!(
-                "not listening on {address} ({transport}): {error}; trying again. \
-                 --dns-listen-address takes another address"
-            ))
+            const WAY: &str = "--dns-listen-address chooses an address";
+            match listening {
+                Listening::Failed(error) => Some(format!(
+                    "not listening on {address} ({transport}): {error}; trying again. {WAY}"
+                )),
+                Listening::OnSome(on, error) => Some(format!(
+                    "not listening on {address} ({transport}), only on {}: {error}. {WAY}",
+                    words(on)
+                )),
+                Listening::Starting | Listening::On(_) => None,
+            }
         });
         let clocks = naming
             .names
@@ -419,15 +428,17 @@ impl Handle {
     pub async fn dns_resolvers(&self) -> Result<Vec<Ipv4Addr>, NamesError> {
         let asked = self.call(|control| {
             let status = control.naming.as_ref()?.server.status();
-            let listening = matches!(status.borrow().udp, Listening::On(_));
-            let config = Arc::clone(&control.config);
-            Some((control.dns_address().filter(|_| listening), config))
+            let listening = status.borrow().udp.clone();
+            Some((listening, Arc::clone(&control.config)))
         });
-        let (listen, config) = asked.await?.ok_or(NamesError::Off)?;
-        let Some(listen) = listen else {
-            return Ok(Vec::new());
+        let (listening, config) = asked.await?.ok_or(NamesError::Off)?;
+        let on = match listening {
+            Listening::On(address) => vec![address],
+            // Those of the bridges, in their order.
+            Listening::OnSome(addresses, _) => addresses,
+            Listening::Starting | Listening::Failed(_) => return Ok(Vec::new()),
         };
-        blocking(move || resolver::addresses(listen, &config.bridge, &config.docker_bridge))
+        blocking(move || resolver::addresses(&on, &config.bridge, &config.docker_bridge))
             .await
             .map_err(NamesError::Unknown)
     }

@@ -1,6 +1,7 @@
 //! The state of the router as reports and status pages show it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use proto::connector::{TargetState, TargetView};
@@ -15,8 +16,8 @@ use crate::data::{Count, DropReason};
 use crate::http::metrics::{Kind, Metric};
 use crate::http::report::{
     BroadcastRoute, COMPATIBLE_VERSION, ConnectionReport, IpamReport, MacReport, PaxosReport,
-    PeerConnection, PeerReport, PendingCidr, PendingClaim, Report, RingEntryReport, RouterReport,
-    UnicastRoute, VersionCheck,
+    PeerConnection, PeerReport, PendingCidr, PendingClaim, PluginConfig, PluginReport, Report,
+    RingEntryReport, RouterReport, UnicastRoute, VersionCheck,
 };
 use crate::telemetry::rfc3339;
 
@@ -30,8 +31,42 @@ impl Control {
             router: self.router_report(),
             ipam: self.ipam_report(),
             dns: self.dns_report(),
-            plugin: None,
+            plugin: self.plugin_report(),
         }
+    }
+
+    /// The plugin under the original's names; ours is no part of the original's report.
+    fn plugin_report(&self) -> Option<PluginReport> {
+        let plugin = &self.config.plugin;
+        if !plugin.legacy && !plugin.v2 {
+            return None;
+        }
+        let text = |path: &Option<PathBuf>| {
+            let shown = path.as_ref().map(|path| path.display().to_string());
+            shown.unwrap_or_default()
+        };
+        let name = |path: &Option<PathBuf>| match plugin.v2 {
+            true => "net-plugin".to_owned(),
+            false => {
+                let stem = path.as_ref().and_then(|path| path.file_stem());
+                stem.map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
+            }
+        };
+        let subnet = self.config.ipam.as_ref().map(|ipam| ipam.default_subnet);
+        Some(PluginReport {
+            config: PluginConfig {
+                socket: text(&plugin.socket),
+                mesh_socket: text(&plugin.mesh_socket),
+                enable: plugin.legacy,
+                enable_v2: plugin.v2,
+                enable_v2_multicast: plugin.v2_multicast,
+                dns: self.config.dns.is_some(),
+                default_subnet: subnet.map_or_else(String::new, |subnet| subnet.to_string()),
+                proc_path: self.config.proc_path.display().to_string(),
+            },
+            driver_name: name(&plugin.socket),
+            mesh_driver_name: name(&plugin.mesh_socket),
+        })
     }
 
     fn router_report(&self) -> RouterReport {

@@ -1,7 +1,8 @@
 //! The DNS server: names of containers answered from a snapshot, everything else forwarded.
 //!
 //! ```text
-//! udp, tcp   listeners; each retries by itself while its port is taken
+//! listen     keeps listening, on some addresses if it cannot be on all
+//! udp, tcp   what is done with what comes
 //! forward    one query to the host's servers, over UDP and TCP
 //! resolv     which servers those are
 //! limit      how many queries and connections at once, in all and per client
@@ -16,6 +17,7 @@
 pub mod client;
 mod forward;
 mod limit;
+mod listen;
 mod metrics;
 mod resolv;
 mod tcp;
@@ -23,7 +25,6 @@ mod tcp;
 mod tests;
 mod udp;
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,17 +38,16 @@ use proto::names::answer::{Responder, Zone};
 use proto::names::message::Rcode;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tracing::{info, warn};
 
+pub use self::listen::Instead;
 pub use self::metrics::{DnsCounts, DnsMetrics};
 pub use self::resolv::CHECK_INTERVAL;
 
 use self::forward::Forwarder;
 use self::limit::Limit;
+use self::listen::{Listener, Socket, Transport};
 use self::resolv::Resolv;
 
-/// How long to wait before trying again to listen.
-const LISTEN_RETRY: Duration = Duration::from_secs(2);
 /// Most forwarded queries on their way; further ones are answered with SERVFAIL and counted.
 const FORWARDS_MAX: usize = 512;
 /// Most forwarded queries on their way for one client.
@@ -62,6 +62,8 @@ const CONNECTIONS_PER_CLIENT_MAX: usize = 32;
 pub struct DnsConfig {
     /// Where to listen, over UDP and TCP.
     pub listen: SocketAddr,
+    /// Where to listen if that is all addresses, and somebody else has the port on one of them.
+    pub instead: Option<Instead>,
     /// What to answer for.
     pub zone: Zone,
     /// How long each of the host's servers has to answer.
@@ -79,6 +81,8 @@ pub enum Listening {
     Starting,
     /// It works.
     On(SocketAddr),
+    /// It works on these of all addresses, at least one, for this reason. They are followed.
+    OnSome(Vec<SocketAddr>, String),
     /// It does not, for this reason, and is tried again every few seconds.
     Failed(String),
 }
@@ -141,11 +145,17 @@ impl DnsServer {
             tcp: Listening::Starting,
         });
         let sender = Arc::new(sender);
+        let listener = |transport| Listener {
+            shared: shared.clone(),
+            transport,
+            listen,
+            instead: config.instead.clone(),
+            status: sender.clone(),
+        };
         let mut tasks = JoinSet::new();
-        let (first, report) = (Some(socket), Report::new(&sender, "udp", |s| &mut s.udp));
-        tasks.spawn(keep_serving_udp(shared.clone(), listen, first, report));
-        let report = Report::new(&sender, "tcp", |s| &mut s.tcp);
-        tasks.spawn(keep_serving_tcp(shared.clone(), listen, report));
+        let first = Some(socket.map(Socket::Udp));
+        tasks.spawn(listener(Transport::Udp).run(first));
+        tasks.spawn(listener(Transport::Tcp).run(None));
         DnsServer {
             shared,
             status,
@@ -209,87 +219,5 @@ impl Shared {
             Rcode::NxDomain => self.metrics.name_errors.inc(),
             _ => self.metrics.refused.inc(),
         }
-    }
-}
-
-async fn keep_serving_udp(
-    shared: Arc<Shared>,
-    listen: SocketAddr,
-    mut first: Option<io::Result<tokio::net::UdpSocket>>,
-    mut report: Report,
-) {
-    loop {
-        let socket = first.take().unwrap_or_else(|| udp::bind(listen));
-        let serving = async |socket| udp::serve(shared.clone(), socket).await;
-        report.while_serving(listen, socket, serving).await;
-    }
-}
-
-async fn keep_serving_tcp(shared: Arc<Shared>, listen: SocketAddr, mut report: Report) {
-    loop {
-        let listener = tcp::bind(listen).await;
-        let serving = async |listener| tcp::serve(shared.clone(), listener).await;
-        report.while_serving(listen, listener, serving).await;
-    }
-}
-
-/// Keeps the status of one listener.
-struct Report {
-    sender: Arc<watch::Sender<DnsStatus>>,
-    transport: &'static str,
-    part: fn(&mut DnsStatus) -> &mut Listening,
-}
-
-impl Report {
-    fn new(
-        sender: &Arc<watch::Sender<DnsStatus>>,
-        transport: &'static str,
-        part: fn(&mut DnsStatus) -> &mut Listening,
-    ) -> Report {
-        Report {
-            sender: sender.clone(),
-            transport,
-            part,
-        }
-    }
-
-    /// Reports what came of opening a socket, serves with it, and after the failure of either
-    /// waits for as long as it makes sense.
-    async fn while_serving<S, F: Future<Output = io::Error>>(
-        &mut self,
-        listen: SocketAddr,
-        socket: io::Result<S>,
-        serve: impl FnOnce(S) -> F,
-    ) {
-        let error = match socket {
-            Ok(socket) => {
-                self.set(Listening::On(listen));
-                serve(socket).await
-            }
-            Err(error) => error,
-        };
-        self.set(Listening::Failed(error.to_string()));
-        tokio::time::sleep(LISTEN_RETRY).await;
-    }
-
-    /// Sets the status; the log hears of changes.
-    fn set(&mut self, listening: Listening) {
-        let part = self.part;
-        let transport = self.transport;
-        self.sender.send_if_modified(|status| {
-            let place = part(status);
-            if *place == listening {
-                return false;
-            }
-            match &listening {
-                Listening::On(addr) => info!(transport, %addr, "listening for DNS queries"),
-                Listening::Failed(error) => {
-                    warn!(transport, error, "not listening for DNS queries")
-                }
-                Listening::Starting => {}
-            }
-            *place = listening;
-            true
-        });
     }
 }

@@ -63,12 +63,13 @@ impl Upstream {
 pub(super) struct Resolv {
     path: Option<PathBuf>,
     interval: Duration,
-    us: SocketAddr,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Where we listen.
+    us: Vec<SocketAddr>,
     checked: Option<Instant>,
     seen: Option<Stamp>,
     failed: bool,
@@ -90,13 +91,22 @@ impl Resolv {
         Resolv {
             path,
             interval,
-            us,
             state: Mutex::new(State {
+                us: vec![us],
                 checked: None,
                 seen: None,
                 failed: false,
                 upstreams: Vec::new(),
             }),
+        }
+    }
+
+    /// We listen on these addresses from now on.
+    pub(super) fn set_ourselves(&self, us: Vec<SocketAddr>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.us != us {
+            state.us = us;
+            (state.checked, state.seen) = (None, None);
         }
     }
 
@@ -140,7 +150,9 @@ impl Resolv {
             Ok(None) => state.failed = false,
             Ok(Some((stamp, text))) => {
                 (state.seen, state.failed) = (Some(stamp), false);
-                let listed = parse(&text).filter(|addr| !is_ourselves(*addr, self.us));
+                let is_other =
+                    |addr: &SocketAddr| !state.us.iter().any(|us| is_ourselves(*addr, *us));
+                let listed = parse(&text).filter(is_other);
                 let addresses: Vec<SocketAddr> = listed.take(UPSTREAMS_MAX).collect();
                 info!(path = %path.display(), upstreams = ?addresses, "read resolvers");
                 let known = std::mem::take(&mut state.upstreams);
@@ -320,6 +332,14 @@ mod tests {
             .collect();
         fs::write(&path, many).unwrap();
         assert_eq!(at(20).len(), UPSTREAMS_MAX);
+
+        // Where we listen, we are not asked; where we do not listen any more, we are.
+        fs::write(&path, "nameserver 127.0.0.53\nnameserver 127.0.0.1\n").unwrap();
+        assert_eq!(at(25), ["127.0.0.53:53"]);
+        resolv.set_ourselves(vec!["0.0.0.0:53".parse().unwrap()]);
+        assert_eq!(at(25), [] as [&str; 0]);
+        resolv.set_ourselves(vec!["127.0.0.53:53".parse().unwrap()]);
+        assert_eq!(at(25), ["127.0.0.1:53"]);
     }
 
     #[test]

@@ -35,6 +35,7 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let config = DnsConfig {
             listen: listen.parse().unwrap(),
+            instead: None,
             zone: Zone {
                 domain: "weave.local.".parse().unwrap(),
                 ttl_secs: 1,
@@ -416,6 +417,7 @@ async fn a_taken_port_is_reported_and_tried_again() {
     let addr = taken.local_addr().unwrap();
     let config = DnsConfig {
         listen: addr,
+        instead: None,
         zone: Zone {
             domain: "weave.local.".parse().unwrap(),
             ttl_secs: 1,
@@ -563,6 +565,7 @@ async fn every_query_is_counted_once() {
 fn it_has_a_thread_of_its_own_and_ends_with_it() {
     let config = DnsConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
+        instead: None,
         zone: Zone {
             domain: "weave.local.".parse().unwrap(),
             ttl_secs: 1,

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipam::leases::Identity;
 use ipam::range::Cidr;
+use ipnet::Ipv4Net;
 use proto::types::Mac;
 
 use super::Plugin;
@@ -76,7 +77,7 @@ impl Plugin {
 
     /// Addresses of another allocator are safe only where ours watches over them.
     async fn check_foreign_pool(&self, socket: &Socket, pool: &str) -> Result<(), String> {
-        let Some(pool) = pool.parse::<ipnet::Ipv4Net>().ok() else {
+        let Some(pool) = pool.parse::<Ipv4Net>().ok() else {
             return Ok(());
         };
         let range = self.config.ipam.as_ref().map(|ipam| ipam.range);
@@ -169,7 +170,9 @@ impl Plugin {
         network: &Network,
         mac: Option<Mac>,
     ) -> Result<Chosen, String> {
+        let begun = Instant::now();
         let whose = self.whose(call, mac).await?;
+        let looked = begun.elapsed();
         let holder = holder(call, whose.container.as_deref());
         let subnet = match network.subnet.as_str() {
             "" => None,
@@ -187,6 +190,13 @@ impl Plugin {
             }
             None => self.allocate(&holder, subnet, whose.identity).await?,
         };
+        let looked = looked.as_micros();
+        tracing::debug!(
+            endpoint = short(&call.endpoint),
+            looked,
+            allocated = begun.elapsed().as_micros() - looked,
+            "chose an address; times in microseconds"
+        );
         Ok(Chosen {
             cidr: given.cidr,
             mac: given.mac,
@@ -277,6 +287,7 @@ impl Plugin {
             Some(holder) => holder.clone(),
             None => chosen.cidr.address.to_string(),
         };
+        let begun = Instant::now();
         let given = blocking(move || {
             endpoint::create(&NewEndpoint {
                 bridge: &bridge,
@@ -288,6 +299,7 @@ impl Plugin {
             })
         })
         .await?;
+        let device = begun.elapsed().as_micros();
         let record = Endpoint {
             network: call.network.clone(),
             holder: chosen.holder.clone(),
@@ -304,6 +316,12 @@ impl Plugin {
             blocking(move || endpoint::delete(&name)).await?;
             return Err(error);
         }
+        tracing::debug!(
+            endpoint = short(&call.endpoint),
+            device,
+            saved = begun.elapsed().as_micros() - device,
+            "made an interface; times in microseconds"
+        );
         Ok(record)
     }
 
@@ -322,10 +340,18 @@ impl Plugin {
     async fn forget_endpoint(&self, id: &str, known: &Endpoint) -> Result<(), String> {
         let name = host_name(id);
         blocking(move || endpoint::delete(&name)).await?;
-        if let Some(holder) = &known.holder {
+        // A container that was started again before its last endpoint was deleted has the same
+        // holder, and its address.
+        let endpoints = self.registry.endpoints();
+        let mut others = endpoints.iter().filter(|(other, _)| *other != id);
+        let shared = others.any(|(_, other)| other.holder == known.holder);
+        if let Some(holder) = known.holder.as_ref().filter(|_| !shared) {
             self.release(holder).await?;
         }
         self.registry.remove_endpoint(id).await?;
+        if let (Some(container), Ok(net)) = (&known.container, known.address.parse::<Ipv4Net>()) {
+            self.unname(container, Some(net.addr())).await;
+        }
         tracing::info!(
             endpoint = short(id),
             address = known.address,

@@ -39,11 +39,31 @@ impl Plugin {
         subnet: Option<Cidr>,
         identity: Option<Identity>,
     ) -> Result<Given, String> {
+        self.allocate_as(holder, subnet, identity, false).await
+    }
+
+    /// As [`Plugin::allocate`], for a container whose end the allocator is told.
+    pub(super) async fn allocate_for(
+        &self,
+        container: &str,
+        subnet: Option<Cidr>,
+        identity: Option<Identity>,
+    ) -> Result<Given, String> {
+        self.allocate_as(container, subnet, identity, true).await
+    }
+
+    async fn allocate_as(
+        &self,
+        holder: &str,
+        subnet: Option<Cidr>,
+        identity: Option<Identity>,
+        container: bool,
+    ) -> Result<Given, String> {
         let wish = Request::Allocate {
             id: holder.to_owned(),
             subnet,
             identity,
-            container: false,
+            container,
         };
         match self.ask(wish, ADDRESS_TIME_MAX).await {
             Ok(Response::Address { cidr, mac }) => Ok(Given { cidr, mac }),
@@ -59,6 +79,26 @@ impl Plugin {
         cidr: Cidr,
         identity: Option<Identity>,
     ) -> Result<Given, String> {
+        self.claim_as(holder, cidr, identity, false).await
+    }
+
+    /// As [`Plugin::claim`], for a container whose end the allocator is told.
+    pub(super) async fn claim_for(
+        &self,
+        container: &str,
+        cidr: Cidr,
+        identity: Option<Identity>,
+    ) -> Result<Given, String> {
+        self.claim_as(container, cidr, identity, true).await
+    }
+
+    async fn claim_as(
+        &self,
+        holder: &str,
+        cidr: Cidr,
+        identity: Option<Identity>,
+        container: bool,
+    ) -> Result<Given, String> {
         let key = identity
             .as_ref()
             .map(|identity| identity.key(cidr.network()));
@@ -66,7 +106,7 @@ impl Plugin {
             id: holder.to_owned(),
             cidr,
             identity,
-            container: false,
+            container,
             no_error_on_unknown: false,
             force: false,
         };

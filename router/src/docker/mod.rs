@@ -8,6 +8,8 @@
 //! * `server` speaks the plugin protocol, `driver` and `ipam` do what it asks for.
 //! * `starting` and `identity` find out for whom an endpoint is.
 //! * `state` keeps networks and endpoints over restarts.
+//! * `watch` follows Docker's events; `settle` puts right what was not known when an endpoint was
+//!   made, and `sidecar` attaches containers that are on none of our networks.
 
 mod api;
 mod driver;
@@ -16,13 +18,15 @@ mod ipam;
 mod lease;
 mod server;
 mod settle;
+mod sidecar;
 mod starting;
 mod state;
 mod turns;
 mod watch;
 mod wire;
+mod wish;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -54,6 +58,8 @@ struct Plugin {
     turns: Turns,
     /// The names of the drivers whose sockets are open.
     serving: Mutex<BTreeSet<String>>,
+    /// The containers that were attached without any network of Docker's.
+    sidecar: Mutex<BTreeMap<String, sidecar::Attached>>,
     /// Whether Docker's events come in, so that it answers.
     following: AtomicBool,
     /// Held while networks are made.
@@ -79,6 +85,7 @@ pub async fn start(
         docker,
         turns: Turns::default(),
         serving: Mutex::default(),
+        sidecar: Mutex::default(),
         following: AtomicBool::new(false),
         ensuring: tokio::sync::Mutex::default(),
     });
@@ -125,12 +132,9 @@ impl Plugin {
             sockets.push((Socket::weft(path), false));
         }
         if plugin.legacy || plugin.v2 {
-            if !plugin.socket.as_os_str().is_empty() {
-                sockets.push((Socket::weave(&plugin.socket), true));
-            }
-            if !plugin.mesh_socket.as_os_str().is_empty() {
-                sockets.push((Socket::weavemesh(&plugin.mesh_socket), true));
-            }
+            let global = plugin.socket.as_deref().map(Socket::weave);
+            let local = plugin.mesh_socket.as_deref().map(Socket::weavemesh);
+            sockets.extend(global.into_iter().chain(local).map(|socket| (socket, true)));
         }
         sockets
     }

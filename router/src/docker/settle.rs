@@ -164,7 +164,8 @@ impl Plugin {
     }
 }
 
-fn network(cidr: Cidr) -> Ipv4Net {
+/// An address as the kernel takes it.
+pub(super) fn network(cidr: Cidr) -> Ipv4Net {
     let address = Ipv4Addr::from(cidr.address.get());
     // A prefix longer than 32 cannot be in an address that was parsed.
     Ipv4Net::new(address, cidr.len).unwrap_or(Ipv4Net::new_assert(address, 32))

@@ -40,11 +40,19 @@ impl Plugin {
                 return None;
             }
         };
-        let patience = (begun.elapsed() * PROBE_FACTOR).clamp(PROBE_TIME_MIN, PROBE_TIME_MAX);
+        let list = begun.elapsed();
+        let patience = (list * PROBE_FACTOR).clamp(PROBE_TIME_MIN, PROBE_TIME_MAX);
         let name = self.network_name(network).await;
         let is_here = |container: &&Listed| is_waiting(container, network, name.as_deref());
         let candidates: Vec<&Listed> = listed.iter().filter(is_here).collect();
         let locked = self.locked(&candidates, patience).await;
+        tracing::debug!(
+            list = list.as_micros(),
+            probes = (begun.elapsed() - list).as_micros(),
+            candidates = candidates.len(),
+            locked = locked.len(),
+            "looked which container is being started; times in microseconds"
+        );
         match locked.as_slice() {
             [one] => return Some((*one).clone()),
             [] => {}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use ipam::allocator::Request;
+use ipnet::Ipv4Net;
 
 use super::Plugin;
 use super::api::{ApiError, Docker, Event, Inspected, Listed, ListedNetwork, NewNetwork};
@@ -65,8 +65,14 @@ impl Plugin {
         let plugin = Arc::clone(self);
         // Each on its own: what concerns one container waits for its turn.
         match (event.kind.as_str(), event.action.as_str()) {
-            ("container", "start" | "unpause" | "rename") => {
+            ("container", "start") => {
                 tokio::spawn(async move { plugin.container_started(&actor.id).await });
+            }
+            ("container", "rename") => {
+                tokio::spawn(async move {
+                    plugin.unname(&actor.id, None).await;
+                    plugin.container_started(&actor.id).await;
+                });
             }
             ("network", "connect") => {
                 let container = actor.attributes.get("container").cloned();
@@ -90,7 +96,6 @@ impl Plugin {
         if let Err(error) = self.look_at_everything().await {
             tracing::warn!(%error, "what Docker has could not be looked at");
         }
-        tokio::time::sleep(FORGOTTEN_AFTER).await;
         if let Err(error) = self.forget_the_forgotten().await {
             tracing::warn!(%error, "what Docker has forgotten was not cleaned up");
         }
@@ -114,11 +119,7 @@ impl Plugin {
             .filter(running)
             .map(|container| container.id.clone())
             .collect();
-        let prune = Request::Prune {
-            running: running.clone(),
-        };
-        let told = self.handle.call(|c| drop(c.request_address(prune, None)));
-        told.await.map_err(|stopped| stopped.to_string())?;
+        self.prune(running.clone()).await?;
         for id in &running {
             self.container_started(id).await;
         }
@@ -229,26 +230,33 @@ impl Plugin {
 
     /// A container runs: finds its endpoints, and puts right what could not be known before.
     async fn container_started(self: &Arc<Self>, id: &str) {
-        let Some(docker) = &self.docker else { return };
         if id.is_empty() {
             return;
         }
         let _turn = self.turns.take(id).await;
-        let inspected = match docker.container(id, ANSWER_TIME_MAX).await {
-            Ok(Some(inspected)) if inspected.state.running => inspected,
-            Ok(_) => return,
-            Err(error) => {
-                tracing::debug!(container = driver::short(id), %error, "was not inspected");
-                return;
-            }
+        let Some(container) = self.running(id).await else {
+            return;
         };
         let started = id.to_owned();
         // A loop that has ended needs to know nothing.
         let _ = self
             .handle
-            .call(move |c| c.container_started(&started))
+            .call(move |control| control.container_started(&started))
             .await;
-        self.settle_endpoints(&inspected).await;
+        self.settle_endpoints(&container).await;
+        self.attach_if_wanted(&container).await;
+    }
+
+    /// A container, if it runs.
+    pub(super) async fn running(&self, id: &str) -> Option<Inspected> {
+        let docker = self.docker.as_ref()?;
+        match docker.container(id, ANSWER_TIME_MAX).await {
+            Ok(container) => container.filter(|container| container.state.running),
+            Err(error) => {
+                tracing::debug!(container = driver::short(id), %error, "was not inspected");
+                None
+            }
+        }
     }
 
     async fn settle_endpoints(&self, container: &Inspected) {
@@ -261,6 +269,13 @@ impl Plugin {
                     "a container keeps the address that it got before it was known who it is"
                 );
             }
+            // It may have another address by now.
+            let Some(endpoint) = self.registry.endpoint(&place.endpoint) else {
+                continue;
+            };
+            if let Ok(net) = endpoint.address.parse::<Ipv4Net>() {
+                self.name(container, &place.aliases, net.addr()).await;
+            }
         }
     }
 
@@ -269,6 +284,7 @@ impl Plugin {
         let died = id.to_owned();
         // A loop that has ended needs to know nothing.
         let _ = self.handle.call(move |c| c.container_died(&died)).await;
+        self.attached_died(id).await;
     }
 }
 
@@ -289,11 +305,13 @@ fn expected_network<'a>(
         });
     }
     // The managed plugin knows nothing of Docker.
-    (config.legacy && !config.v2 && is(&config.mesh_socket)).then_some(NewNetwork {
-        name: "weave",
-        driver,
-        ipam: driver,
-        subnet,
-        options: &[("works.weave.multicast", "true")],
-    })
+    (config.legacy && !config.v2 && config.mesh_socket.as_deref().is_some_and(is)).then_some(
+        NewNetwork {
+            name: "weave",
+            driver,
+            ipam: driver,
+            subnet,
+            options: &[("works.weave.multicast", "true")],
+        },
+    )
 }

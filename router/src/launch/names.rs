@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::LaunchError;
 use crate::config::{Config, DnsConfig};
 use crate::control::{Handle, Naming, SavedName};
-use crate::dns::{self, CHECK_INTERVAL, DnsServer};
+use crate::dns::{self, CHECK_INTERVAL, DnsServer, Instead};
 use crate::http::server::blocking;
 use crate::net::netlink::LinkMonitor;
 use crate::net::{NetError, attach, expose, resolver};
@@ -40,8 +40,19 @@ pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Na
         ttl_secs: dns.ttl,
         private: config.ipam.iter().map(|ipam| ipam.range).collect(),
     };
+    let (bridge, docker_bridge) = (config.bridge.clone(), config.docker_bridge.clone());
+    let instead = move || {
+        let addresses = resolver::bridge_addresses(&bridge, &docker_bridge).unwrap_or_default();
+        let local = [Ipv4Addr::LOCALHOST];
+        local
+            .into_iter()
+            .chain(addresses)
+            .map(IpAddr::from)
+            .collect()
+    };
     let server = dns::DnsConfig {
         listen: dns.listen,
+        instead: Some(Instead::new(instead)),
         zone,
         fallback_timeout: dns.fallback_timeout,
         resolv_conf: Some(dns.resolv_conf.clone()),

@@ -41,24 +41,41 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 const HEAD: &str = "# written by weft attach; weft detach puts back what was here before";
 const KEPT: &str = "#weft# ";
 
-/// Addresses of this host at which containers can ask a server that listens on `listen`: those of
-/// the bridge, then those of Docker's. Empty if there is none, or not on the usual port.
+/// Addresses of this host at which containers can ask a server that listens on `on`: those of the
+/// bridge, then those of Docker's, or the others that it listens on. Empty if there is none, or
+/// not on the usual port.
 pub fn addresses(
-    listen: SocketAddr,
+    on: &[SocketAddr],
     bridge: &str,
     docker_bridge: &str,
 ) -> Result<Vec<Ipv4Addr>, NetError> {
-    match listen.ip() {
-        _ if listen.port() != PORT => return Ok(Vec::new()),
-        IpAddr::V4(ip) if !ip.is_unspecified() => {
-            return Ok(Some(ip)
-                .filter(|ip| !ip.is_loopback())
-                .into_iter()
-                .collect());
-        }
-        IpAddr::V6(ip) if !ip.is_unspecified() => return Ok(Vec::new()),
-        _ => {}
+    let usual = on.iter().filter(|address| address.port() == PORT);
+    let on: Vec<IpAddr> = usual.map(SocketAddr::ip).collect();
+    let mut found = Vec::new();
+    if on.is_empty() {
+        return Ok(found);
     }
+    let all = on.iter().any(IpAddr::is_unspecified);
+    let candidates = bridge_addresses(bridge, docker_bridge)?;
+    found.extend(
+        candidates
+            .into_iter()
+            .filter(|ip| all || on.contains(&IpAddr::V4(*ip))),
+    );
+    for ip in on {
+        if let IpAddr::V4(ip) = ip
+            && !ip.is_unspecified()
+            && !ip.is_loopback()
+            && !found.contains(&ip)
+        {
+            found.push(ip);
+        }
+    }
+    Ok(found)
+}
+
+/// The addresses of the bridge, then those of Docker's.
+pub fn bridge_addresses(bridge: &str, docker_bridge: &str) -> Result<Vec<Ipv4Addr>, NetError> {
     let netlink = Netlink::open()?;
     let mut networks = match Bridge::find(&netlink, bridge)? {
         Some(bridge) => bridge.addresses(&netlink)?,
@@ -300,7 +317,7 @@ mod tests {
 
     #[test]
     fn only_addresses_that_containers_can_reach_are_named() {
-        let at = |listen: &str| addresses(listen.parse().unwrap(), "nobridge", "nodocker");
+        let at = |listen: &str| addresses(&[listen.parse().unwrap()], "nobridge", "nodocker");
         assert_eq!(at("172.17.0.1:53").unwrap(), [Ipv4Addr::new(172, 17, 0, 1)]);
         for nowhere in ["172.17.0.1:54", "127.0.0.1:53", "[2001:db8::1]:53"] {
             assert_eq!(at(nowhere).unwrap(), [] as [Ipv4Addr; 0], "{nowhere}");

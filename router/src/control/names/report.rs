@@ -52,6 +52,11 @@ impl Control {
         let listening = |listening: &Listening| match listening {
             Listening::Starting => json!({ "state": "starting" }),
             Listening::On(address) => json!({ "state": "on", "address": address.to_string() }),
+            Listening::OnSome(addresses, error) => json!({
+                "state": "on some",
+                "addresses": addresses,
+                "error": error,
+            }),
             Listening::Failed(error) => json!({ "state": "failed", "error": error }),
         };
         let names = &naming.names;

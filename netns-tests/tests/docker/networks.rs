@@ -1,0 +1,224 @@
+//! Networks of all kinds, and what works on which.
+
+use netns_tests::machine::IMAGE;
+use netns_tests::{Machine, needs_docker, wait};
+
+use crate::support::{Site, addresses_inside, interfaces, must_reach};
+
+#[track_caller]
+fn refused(machine: &Machine, arguments: &[&str], words: &[&str]) {
+    let ran = machine.docker(arguments);
+    assert!(!ran.status.success(), "{ran:?}");
+    for word in words {
+        assert!(
+            ran.stderr.contains(word),
+            "{word:?} is not in {}",
+            ran.stderr
+        );
+    }
+}
+
+/// `--ip` and `--subnet` work where our IPAM driver gives out addresses, options where we do.
+#[test]
+fn addresses_that_users_choose() {
+    needs_docker!();
+    let site = Site::new(2, &[]);
+    let [one, two] = site.machines.as_slice() else {
+        panic!("two machines");
+    };
+    for (host, machine) in site.machines.iter().enumerate() {
+        site.wait_for_network(host, "weft");
+        let create = ["network", "create", "--driver=weft", "--ipam-driver=weft"];
+        machine
+            .docker(&[&create[..], &["--subnet=10.7.5.0/24", "five"]].concat())
+            .ok();
+    }
+    assert_eq!(one.run("chosen", "five", &["--ip=10.7.5.77"]), "10.7.5.77");
+    let busy = [
+        "run",
+        "--network=five",
+        "--ip=10.7.5.77",
+        IMAGE,
+        "sleep",
+        "1",
+    ];
+    refused(two, &busy, &["10.7.5.77"]);
+    let any = two.run("any", "five", &[]);
+    assert!(any.starts_with("10.7.5."), "{any}");
+    must_reach(&two.namespace("any"), "10.7.5.77");
+    assert_eq!(one.run("moved", "five", &["--ip=10.7.5.78"]), "10.7.5.78");
+    one.remove("moved");
+    assert_eq!(two.run("moved", "five", &["--ip=10.7.5.78"]), "10.7.5.78");
+
+    // Where we choose, an option of the endpoint says what shall be chosen.
+    let here = "name=weft,driver-opt=weft.ip=10.7.9.9";
+    assert_eq!(one.run("fixed", here, &[]), "10.7.9.9");
+    let other = ["run", &format!("--network={here}"), IMAGE, "sleep", "1"];
+    refused(two, &other, &["10.7.9.9"]);
+    let six = ["network", "create", "--driver=weft", "--ipam-driver=null"];
+    let options = ["--opt=weft.subnet=10.7.6.0/24", "--opt=weft.mtu=1200"];
+    one.docker(
+        &[
+            &six[..],
+            &options[..],
+            &["--opt=weft.multicast=false", "six"],
+        ]
+        .concat(),
+    )
+    .ok();
+    let address = one.run("small", "six", &[]);
+    assert!(address.starts_with("10.7.6."), "{address}");
+    assert_eq!(interfaces(&one.namespace("small"))[0].mtu, 1200);
+    let multicast = |name: &str| {
+        let routes = one.namespace(name).netlink().unwrap().routes().unwrap();
+        routes
+            .iter()
+            .any(|route| route.destination.to_string() == "224.0.0.0/4")
+    };
+    assert!(!multicast("small"));
+    assert!(multicast("fixed"));
+    for (option, word) in [
+        ("--opt=weft.mtu=9", "weft.mtu"),
+        ("--opt=weft.multicast=perhaps", "weft.multicast"),
+        ("--opt=weft.subnet=10.7.6.1/24", "weft.subnet"),
+    ] {
+        refused(one, &[&six[..], &[option, "bad"]].concat(), &[word]);
+    }
+
+    // Docker's own allocator does not know what other hosts use.
+    let own = ["network", "create", "--driver=weft", "own"];
+    refused(one, &own, &["--ipam-driver=null", "--ipam-driver=weft"]);
+    // Within our range its addresses are claimed, or refused.
+    let within = [
+        "network",
+        "create",
+        "--driver=weft",
+        "--subnet=10.7.9.0/24",
+        "within",
+    ];
+    two.docker(&within).ok();
+    let taken = [
+        "run",
+        "--network=within",
+        "--ip=10.7.9.9",
+        IMAGE,
+        "sleep",
+        "1",
+    ];
+    refused(two, &taken, &["10.7.9.9"]);
+    assert_eq!(two.run("free", "within", &["--ip=10.7.9.10"]), "10.7.9.10");
+    let here = [
+        "run",
+        "--network=name=weft,driver-opt=weft.ip=10.7.9.10",
+        IMAGE,
+        "sleep",
+        "1",
+    ];
+    refused(one, &here, &["10.7.9.10"]);
+}
+
+/// Networks are connected and disconnected while a container runs, and removed in the end.
+#[test]
+fn connecting_running_containers() {
+    needs_docker!();
+    let site = Site::new(1, &[]);
+    let machine = &site.machines[0];
+    site.wait_for_network(0, "weft");
+    let peer = machine.run("peer", "weft", &[]);
+    // One that is stopped must not be taken for the one that is being connected.
+    machine
+        .docker(&[
+            "create",
+            "--name=idle",
+            "--network=weft",
+            IMAGE,
+            "sleep",
+            "9",
+        ])
+        .ok();
+    let run = [
+        "run",
+        "--detach",
+        "--name=plain",
+        "--network=none",
+        IMAGE,
+        "sleep",
+        "1000",
+    ];
+    machine.docker(&run).ok();
+    machine
+        .docker(&["network", "disconnect", "none", "plain"])
+        .ok();
+    machine
+        .docker(&["network", "connect", "weft", "plain"])
+        .ok();
+    let address = addresses_inside(&machine.namespace("plain"));
+    must_reach(&machine.namespace("plain"), &peer);
+    machine
+        .docker(&["network", "disconnect", "weft", "plain"])
+        .ok();
+    assert!(addresses_inside(&machine.namespace("plain")).is_empty());
+    machine
+        .docker(&["network", "connect", "weft", "plain"])
+        .ok();
+    wait::until_true("the address is back", wait::SOON, || {
+        addresses_inside(&machine.namespace("plain")) == address
+    });
+    let leases = site.mesh.get_json(0, "/leases").unwrap();
+    let idle = leases
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|l| l["identity"] == "idle")
+        .count();
+    assert_eq!(idle, 0, "{leases}");
+
+    // A network with endpoints stays, as with every driver.
+    refused(
+        machine,
+        &["network", "rm", "weft"],
+        &["has active endpoints"],
+    );
+    for name in ["peer", "plain", "idle"] {
+        machine.remove(name);
+    }
+    machine.docker(&["network", "rm", "weft"]).ok();
+    assert_eq!(site.mesh.get(0, "/ip").unwrap(), "{\"owned\":null}\n");
+}
+
+/// The original's drivers under the original's names.
+#[test]
+fn the_names_of_the_original() {
+    needs_docker!();
+    let site = Site::new(1, &["--plugin"]);
+    let machine = &site.machines[0];
+    site.wait_for_network(0, "weave");
+    let a = machine.run("one", "weave", &["--ip=10.7.40.40"]);
+    assert_eq!(a, "10.7.40.40");
+    let b = machine.run("two", "weave", &[]);
+    must_reach(&machine.namespace("two"), &a);
+    assert_ne!(a, b);
+    let create = [
+        "network",
+        "create",
+        "--driver=weavemesh",
+        "--ipam-driver=weavemesh",
+    ];
+    let options = [
+        "--subnet=10.7.50.0/24",
+        "--opt=works.weave.multicast",
+        "old",
+    ];
+    machine.docker(&[&create[..], &options[..]].concat()).ok();
+    let c = machine.run("three", "old", &[]);
+    assert!(c.starts_with("10.7.50."), "{c}");
+    let shown = machine.docker(&["network", "inspect", "weave"]).ok();
+    assert!(
+        shown.contains("\"works.weave.multicast\": \"true\""),
+        "{shown}"
+    );
+    for name in ["one", "two", "three"] {
+        machine.remove(name);
+    }
+    assert_eq!(site.mesh.get(0, "/ip").unwrap(), "{\"owned\":null}\n");
+}
