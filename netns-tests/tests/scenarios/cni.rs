@@ -422,6 +422,12 @@ fn sticky_pods_move() {
         );
         assert_eq!(*before.get_or_insert(facts.clone()), facts);
         assert_eq!(host.call_on(at, &call).ok(), result);
+        // It is found by its name, from the other host as well.
+        let lookup = || host.mesh.weft(1 - at, &["dns-lookup", "db-0.shop"]);
+        let address = facts.0.as_str().unwrap().split('/').next().unwrap();
+        netns_tests::wait::until_true("its name is known", netns_tests::wait::SOON, || {
+            lookup().stdout.trim() == address
+        });
         // Nobody else may be it meanwhile.
         let other = host.container();
         let mut twin = Call::new("ADD", "twin", &other, &conf);
@@ -430,6 +436,9 @@ fn sticky_pods_move() {
         assert!(said.contains("shop/db-0"), "{said}");
         assert_eq!(links(&other), ["lo"]);
         host.call_on(at, &call.with_command("DEL")).ok();
+        netns_tests::wait::until_true("its name is gone", netns_tests::wait::SOON, || {
+            lookup().stdout.trim().is_empty()
+        });
     }
     let nobody = host.container();
     host.call(&Call::new("ADD", "c4", &nobody, &conf)).failed(4);

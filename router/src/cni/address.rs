@@ -156,6 +156,22 @@ impl<'c> Addresses<'c> {
         Ok((address.ok_or_else(cancelled)?, mac))
     }
 
+    /// Registers a name for an address of an owner. Without names in the mesh nothing is done.
+    pub(super) async fn name(
+        &self,
+        owner: &str,
+        address: Ipv4Net,
+        name: &str,
+    ) -> Result<(), ClientError> {
+        let (id, address, name) = (encode(owner), address.addr(), encode(name));
+        let path = format!("/name/{id}/{address}?name={name}");
+        let answer = self.client.request(Method::PUT, &path, None, "").await?;
+        match answer.ok() {
+            Ok(_) | Err(ClientError::Refused { status: 404, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gives the bridge an address in the network's subnet, which is the way out of it.
     pub(super) async fn expose(&self) -> Result<Ipv4Net, CniError> {
         let what = "unable to give the bridge an address";

@@ -109,9 +109,14 @@ impl Call {
 
     /// The identity that Kubernetes gives the container: namespace and name of its pod.
     pub fn pod(&self) -> Option<String> {
-        let get = |name: &str| self.arguments.get(name).filter(|value| !value.is_empty());
-        let (namespace, name) = (get("K8S_POD_NAMESPACE")?, get("K8S_POD_NAME")?);
+        let (namespace, name) = self.pod_names()?;
         Some(format!("{namespace}/{name}"))
+    }
+
+    /// The namespace of the container's pod in Kubernetes, and the pod's name.
+    pub fn pod_names(&self) -> Option<(&str, &str)> {
+        let get = |name: &str| self.arguments.get(name).filter(|value| !value.is_empty());
+        Some((get("K8S_POD_NAMESPACE")?, get("K8S_POD_NAME")?))
     }
 }
 

@@ -58,12 +58,30 @@ impl Net<'_> {
             Err(error) => Err(error),
         };
         match done {
-            Ok(()) => Ok(outcome.to_json(self.conf.version)),
+            Ok(()) => {
+                self.register_name(&outcome).await;
+                Ok(outcome.to_json(self.conf.version))
+            }
             Err(error) => {
                 if let Err(undo) = self.give_back_unused(&target, &outcome).await {
                     complain(&format!("after a failed ADD: {undo}"));
                 }
                 Err(error)
+            }
+        }
+    }
+
+    /// Lets a pod be found as POD.NAMESPACE. The name goes when its interface goes. A container
+    /// without it runs as well, so this does not fail.
+    async fn register_name(&self, outcome: &Outcome) {
+        let Some((namespace, pod)) = self.call.pod_names() else {
+            return;
+        };
+        let name = format!("{pod}.{namespace}");
+        let owner = owner(&self.conf.name, &attachment(self.call));
+        for address in ipv4(outcome) {
+            if let Err(error) = self.addresses.name(&owner, address, &name).await {
+                complain(&format!("warning: no name {name:?}: {error}"));
             }
         }
     }
