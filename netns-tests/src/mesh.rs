@@ -191,7 +191,7 @@ impl Mesh {
         let member = &self.members[host];
         let id = member.process.as_ref().unwrap().id();
         match member.kind {
-            Kind::Weft => id,
+            Kind::Weft | Kind::Sleeve => id,
             // What was started only waits for its child, the router.
             Kind::Weaver => {
                 let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"));

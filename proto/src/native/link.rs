@@ -534,7 +534,8 @@ impl Link {
         let is_used = matches!(self.state, State::Established { .. });
         let traffic = self.ring.sent() + self.ring.received() - self.reports.traffic_before;
         let due = self.reports.sent_at + REPORT_IDLE;
-        if !is_used || self.reports.waiting_since.is_some() || traffic >= TRAFFIC_MIN || due <= now {
+        if !is_used || self.reports.waiting_since.is_some() || traffic >= TRAFFIC_MIN || due <= now
+        {
             return None;
         }
         Some(due.min(now + IDLE_LOOK))
