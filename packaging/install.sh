@@ -48,6 +48,12 @@ while [ $# -gt 0 ]; do
     --purge) purge=yes ;;
     --)
         shift
+        for flag; do
+            # systemd takes the flags apart at blanks.
+            case $flag in
+            *[[:space:]\"\$\\]*) die "$flag: write flags like this to /etc/weft/weft.env" ;;
+            esac
+        done
         flags=$*
         set --
         break
@@ -138,12 +144,13 @@ remove() {
 uninstall_all() {
     if [ -z "$root" ] && [ -x "$program" ]; then
         "$program" setup-cni --remove
-        # Without a word from systemd the router would be started again.
+        # What Docker asks through the socket would start the router again.
         systemd disable weft.socket weft.service
+        systemd stop weft.socket
         if [ "$purge" = yes ]; then
             "$program" reset
         fi
-        systemd stop weft.service weft.socket
+        systemd stop weft.service
     fi
     remove "$units/weft.service" "$units/weft.socket" "$program"
     if [ "$purge" = yes ]; then

@@ -123,9 +123,16 @@ impl Machine {
         self.wait_for_engine();
     }
 
-    /// Starts the engine without waiting for it.
+    /// Starts the engine without waiting for it, without its own bridge and rules.
     #[track_caller]
     pub fn begin_engine(&mut self, mesh: &Mesh) {
+        let flags = ["--iptables=false", "--ip-masq=false", "--bridge=none"];
+        self.begin_engine_with(mesh, &flags);
+    }
+
+    /// Starts the engine with these flags, without waiting for it.
+    #[track_caller]
+    pub fn begin_engine_with(&mut self, mesh: &Mesh, flags: &[&str]) {
         let _ = fs::remove_file(self.folder.join("docker.pid"));
         let mut command = self.command("dockerd");
         for (flag, file) in [
@@ -138,7 +145,7 @@ impl Machine {
         command
             .arg("--host")
             .arg(format!("unix://{}", self.socket().display()));
-        command.args(["--iptables=false", "--ip-masq=false", "--bridge=none"]);
+        command.args(flags);
         command.args(["--storage-driver=vfs", "--log-level=warn"]);
         let log = self.log("docker.log");
         command

@@ -243,8 +243,9 @@ impl Mesh {
     /// Sends a request to a router; what it answered, or the refusal.
     #[track_caller]
     pub fn call(&self, host: usize, method: &str, path: &str) -> Result<String, String> {
-        let answer = ask(self.namespace(host), CONTROL, method, path, false, "").unwrap();
-        answer.ok().map_err(|error| error.to_string())
+        let answer = ask(self.namespace(host), CONTROL, method, path, false, "");
+        let text = answer.and_then(router::http::client::Answer::ok);
+        text.map_err(|error| error.to_string())
     }
 
     /// The report of a router.

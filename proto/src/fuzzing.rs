@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 pub use self::frames::{fuzz_ethernet, fuzz_fragment, fuzz_join, fuzz_sleeve, fuzz_split};
 pub use self::names::{fuzz_dns_message, fuzz_names_gossip};
+pub use self::native::{
+    fuzz_native_datagram, fuzz_native_hello, fuzz_native_link, fuzz_native_report,
+};
 
 use crate::crypto::PrivateKey;
 use crate::features::Features;
@@ -18,6 +21,7 @@ use crate::wire::{Phase, Wire, WireConfig, WireEvent};
 
 mod frames;
 mod names;
+mod native;
 
 /// A gob stream, all of whose values are skipped.
 pub fn fuzz_gob(data: &[u8]) {

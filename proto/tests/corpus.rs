@@ -16,6 +16,10 @@ fn every_input_is_survived() {
         let function = match target.file_name().to_str().unwrap() {
             "dns_message" => fuzzing::fuzz_dns_message,
             "names_gossip" => fuzzing::fuzz_names_gossip,
+            "native_datagram" => fuzzing::fuzz_native_datagram,
+            "native_hello" => fuzzing::fuzz_native_hello,
+            "native_link" => fuzzing::fuzz_native_link,
+            "native_report" => fuzzing::fuzz_native_report,
             other => panic!("no function for target {other}"),
         };
         let mut inputs = 0;

@@ -1,5 +1,6 @@
 //! The weft router: everything that touches sockets, devices, clocks and disks.
 
+pub mod bench;
 pub mod cli;
 pub mod cni;
 pub mod config;

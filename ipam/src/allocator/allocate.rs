@@ -80,7 +80,9 @@ impl Allocator {
     pub(super) fn try_allocate(&mut self, op: &mut Allocate) -> Progress {
         if let Some(id) = &op.id {
             let range = op.subnet.range();
-            let mut held = self.state.addresses_of(id).filter(|a| range.contains(*a));
+            let held = self.state.addresses_of(id).filter(|a| range.contains(*a));
+            // What it has without an identity, or as another one, is not what is asked for.
+            let mut held = held.filter(|a| self.is_as_asked(op, *a));
             if let Some(address) = held.next() {
                 drop(held);
                 self.dead.remove(id);
@@ -99,6 +101,18 @@ impl Allocator {
             None => self.allocate_plain(op),
             Some(identity) => self.allocate_leased(op, &identity),
         }
+    }
+
+    /// Whether an address that is held is of the request's identity, if that names one.
+    fn is_as_asked(&self, op: &Allocate, address: Address) -> bool {
+        let Some(identity) = &op.identity else {
+            return true;
+        };
+        let lease = self.state.holding(address).and_then(|h| h.lease.as_deref());
+        lease.is_some_and(|key| {
+            let host_key = identity.host_key(op.subnet, self.state.us());
+            *key == identity.key(op.subnet) || *key == host_key
+        })
     }
 
     /// Why nothing can be given out at all yet. Sees to it that there will be a ring.

@@ -12,10 +12,13 @@ use ipam::range::Cidr;
 use ipam::range::{Address, Range};
 
 use crate::plan::Planted;
-use crate::world::{Machine, World};
+use crate::world::{Machine, SECOND, World};
 
 /// Lines of the trace that are kept.
 const TRACE_LINES: usize = 4000;
+/// What happens within this time on two hosts happens at the same time: a disk syncs, and a
+/// message arrives.
+const AT_ONCE: u64 = SECOND / 20;
 
 /// What is watched over.
 pub(crate) struct Watch {
@@ -27,8 +30,9 @@ pub(crate) struct Watch {
     /// The addresses that containers claim.
     pub(crate) claims: BTreeMap<String, Address>,
     pub(crate) alarms: Vec<Alarm>,
-    /// The address that each explicit identity had last, while nothing excuses another one.
-    sticky: BTreeMap<String, Address>,
+    /// The address that each explicit identity had last and when it got that, while nothing excuses
+    /// another one.
+    sticky: BTreeMap<String, (Address, u64)>,
     pub(crate) moved: u64,
     pub(crate) kept: u64,
     pub(crate) started: u64,
@@ -201,23 +205,39 @@ pub(crate) fn started(world: &mut World, node: usize, id: &str, address: Address
     let Some(identity) = identity.filter(|i| i.kind == IdentityKind::Explicit) else {
         return;
     };
-    let twice = world.containers.iter().any(|(other, container)| {
-        other != id && container.address.is_some() && container.identity.as_ref() == Some(&identity)
-    });
-    if twice && is_calm(world) {
-        return world.watch.fail(format!("{identity} is up twice"));
+    let others: Vec<String> = world
+        .containers
+        .iter()
+        .filter(|(other, container)| {
+            let same = container.identity.as_ref() == Some(&identity);
+            *other != id && container.address.is_some() && same
+        })
+        .map(|(other, _)| other.clone())
+        .collect();
+    let (calm, now) = (is_calm(world), world.now);
+    let before = world.watch.sticky.get(identity.name()).copied();
+    if !others.is_empty() {
+        // Two hosts that start a new identity at the same time cannot know of each other.
+        let at_once = before.is_some_and(|(_, since)| now - since < AT_ONCE);
+        if calm && !at_once {
+            return world.watch.fail(format!("{identity} is up twice"));
+        }
+        world.watch.sticky.remove(identity.name());
+        for id in others.iter().map(String::as_str).chain([id]) {
+            if let Some(container) = world.containers.get_mut(id) {
+                container.identity = None;
+            }
+        }
+        return;
     }
-    let before = world
-        .watch
-        .sticky
-        .insert(identity.name().to_owned(), address);
+    let name = identity.name().to_owned();
+    world.watch.sticky.insert(name, (address, now));
     match before {
-        Some(before) if before != address => {
+        Some((before, _)) if before != address => {
             world.watch.moved += 1;
-            if is_calm(world) {
-                world
-                    .watch
-                    .fail(format!("{identity} had {before}, and got {address}"));
+            if calm {
+                let text = format!("{identity} had {before}, and got {address}");
+                world.watch.fail(text);
             }
         }
         Some(_) => world.watch.kept += 1,
@@ -228,7 +248,8 @@ pub(crate) fn started(world: &mut World, node: usize, id: &str, address: Address
 /// Whether nothing excuses that an identity gets another address.
 fn is_calm(world: &World) -> bool {
     let plan = &world.plan;
-    let no_loss = plan.loss == 0.0 && plan.slow == 0.0 && plan.crash == 0.0;
+    let no_crash = plan.crash == 0.0 && plan.crash_at.is_none();
+    let no_loss = plan.loss == 0.0 && plan.slow == 0.0 && no_crash;
     no_loss && !plan.partitions && !plan.full_disks && plan.deaths + plan.resets == 0
 }
 

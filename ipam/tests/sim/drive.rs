@@ -93,7 +93,9 @@ impl World {
             let Some(output) = allocator.poll_output() else {
                 break;
             };
-            if crash && self.now > MEETING {
+            self.outputs += 1;
+            let now = self.plan.crash_at == Some(self.outputs);
+            if now || (crash && self.now > MEETING) {
                 return self.crash(node);
             }
             changed |= matches!(output, Output::Persist(_));

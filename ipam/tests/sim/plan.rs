@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) partitions: bool,
     /// How likely a process is killed at each of its outputs.
     pub(crate) crash: f64,
+    /// The output at which the process that makes it is killed, counted over all.
+    pub(crate) crash_at: Option<u64>,
     /// Whether disks fill up for a while.
     pub(crate) full_disks: bool,
     /// Whether wall clocks differ and jump.
@@ -75,6 +77,7 @@ impl Plan {
             slow: 0.0,
             partitions: false,
             crash: 0.0,
+            crash_at: None,
             full_disks: false,
             skew: false,
             deaths: 0,

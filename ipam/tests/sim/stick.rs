@@ -56,6 +56,19 @@ fn a_name_that_is_up_elsewhere_gets_a_lease_of_its_host() {
     assert_eq!(given(world.up(1, "d", &name)), (second, mac));
 }
 
+/// What a container has without an identity, or as another one, is not what it is given when it
+/// asks as this one.
+#[test]
+fn a_container_is_who_it_says() {
+    let mut world = World::scene(2, 0, "10.7.0.0/24");
+    let (plain, _) = given(world.plain_up(0, "a"));
+    let (web, mac) = given(world.up(0, "a", &explicit("web")));
+    let (db, _) = given(world.up(0, "a", &explicit("db")));
+    assert!(plain != web && web != db && plain != db);
+    assert_eq!(given(world.up(0, "a", &explicit("web"))), (web, mac));
+    assert_eq!(given(world.plain_up(0, "a")).0, plain);
+}
+
 #[test]
 fn a_holder_out_of_reach_is_waited_for_and_named() {
     let mut world = World::scene(2, 0, "10.7.0.0/24");

@@ -92,6 +92,7 @@ pub(crate) struct World {
     /// Dead hosts that are to be removed, and on which host that was begun.
     pub(crate) to_remove: BTreeMap<usize, Option<usize>>,
     pub(crate) steps: u64,
+    pub(crate) outputs: u64,
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
 }
@@ -128,6 +129,7 @@ impl World {
             resets_left: plan.resets,
             to_remove: BTreeMap::new(),
             steps: 0,
+            outputs: 0,
             messages: 0,
             bytes: 0,
             plan,

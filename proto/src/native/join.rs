@@ -18,7 +18,7 @@ use crate::ethernet::{Frame, Layout, Protocol};
 use crate::offload::join::{
     Joined, Part, SUPER_BYTES_MAX, TCP_SEGMENTS_MAX, UDP_SEGMENTS_MAX, write_super_headers,
 };
-use crate::offload::split::{TCP_FIN, TCP_PSH};
+use crate::offload::split::{SPLIT_SEGMENTS_MAX, TCP_FIN, TCP_PSH};
 use crate::offload::vnet::VnetHeader;
 
 /// The datagram that a chunk came in.
@@ -97,10 +97,7 @@ impl ChunkJoiner {
     pub fn append(&mut self, slab: &[u8], origin: &Origin, chunk: &Chunk) -> Option<bool> {
         let range = &chunk.range;
         let payload = range.len().checked_sub(self.headers)?;
-        let segments_max = match self.layout.protocol {
-            Protocol::Tcp => usize::MAX,
-            Protocol::Udp => UDP_SEGMENTS_MAX,
-        };
+        let segments_max = segments_max(self.layout.protocol);
         let total = self.payload + payload;
         if self.count == 0
             || self.next != Some(*origin)
@@ -141,7 +138,7 @@ impl ChunkJoiner {
         }
         let segment = usize::from(chunk.segment);
         let payload = layout.end - layout.payload;
-        if layout.protocol == Protocol::Udp && payload.div_ceil(segment) > UDP_SEGMENTS_MAX {
+        if segment == 0 || payload.div_ceil(segment) > segments_max(layout.protocol) {
             return Err(BadChunk);
         }
         self.headers = layout.payload;
@@ -194,6 +191,14 @@ impl ChunkJoiner {
             }
             None => self.next = None,
         }
+    }
+}
+
+/// Most segments of a super-frame: the kernel cuts as many as it is told.
+const fn segments_max(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Tcp => SPLIT_SEGMENTS_MAX,
+        Protocol::Udp => UDP_SEGMENTS_MAX,
     }
 }
 

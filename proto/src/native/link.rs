@@ -43,6 +43,8 @@ pub const HOLD_AFTER: Duration = Duration::from_millis(2500);
 pub const REPORT_BUSY: Duration = Duration::from_millis(250);
 /// See [`REPORT_BUSY`].
 pub const REPORT_IDLE: Duration = Duration::from_secs(2);
+/// Between looks whether frames travel again.
+const IDLE_LOOK: Duration = Duration::from_millis(500);
 /// Between reports while one is not answered.
 pub const REPORT_RETRY: Duration = Duration::from_millis(200);
 /// Between reports on a link that carries nothing since nothing gets through.
@@ -217,6 +219,8 @@ enum State {
 #[derive(Debug, Default)]
 struct Reports {
     due: Option<Time>,
+    /// When the last one left that was sent in its turn.
+    sent_at: Time,
     count: usize,
     /// The oldest report of ours that was sent after the latest that was answered.
     waiting_since: Option<Time>,
@@ -413,7 +417,10 @@ impl Link {
             }
         }
         if due(self.reports.due) {
-            self.report(now);
+            match self.idle_until(now) {
+                Some(look_at) => self.reports.due = Some(look_at),
+                None => self.report(now),
+            }
         }
         match self.ring.consider(now) {
             Some(Rekey::Begin) => self.begin_epoch(),
@@ -462,7 +469,7 @@ impl Link {
             .is_some_and(|waiting| answer.sent_at >= waiting)
         {
             self.reports.waiting_since = None;
-            self.reports.due = Some(now + self.interval());
+            self.reports.due = Some(now + REPORT_BUSY);
         }
         if let State::OnHold { answered_since } = &mut self.state {
             answered_since.get_or_insert(now);
@@ -521,13 +528,17 @@ impl Link {
         doubled.min(RECOVERY_MAX)
     }
 
-    /// Until the next report, if the last one was answered.
-    fn interval(&self) -> Duration {
+    /// When to look again whether a report is due, if hardly anything was sent or received since
+    /// the last one.
+    fn idle_until(&self, now: Time) -> Option<Time> {
+        let is_used = matches!(self.state, State::Established { .. });
         let traffic = self.ring.sent() + self.ring.received() - self.reports.traffic_before;
-        match self.state {
-            State::Established { .. } if traffic < TRAFFIC_MIN => REPORT_IDLE,
-            _ => REPORT_BUSY,
+        let due = self.reports.sent_at + REPORT_IDLE;
+        if !is_used || self.reports.waiting_since.is_some() || traffic >= TRAFFIC_MIN || due <= now
+        {
+            return None;
         }
+        Some(due.min(now + IDLE_LOOK))
     }
 
     /// Sends a report that is to be answered, and sees to the next one.
@@ -538,6 +549,7 @@ impl Link {
         }
         self.reports.waiting_since.get_or_insert(now);
         self.send_report(now, REPORT_DATAGRAM_BYTES, true);
+        self.reports.sent_at = now;
         self.reports.traffic_before = self.ring.sent() + self.ring.received();
         let first = REPORT_FIRST_MS.get(self.reports.count);
         self.reports.count = self.reports.count.saturating_add(1);

@@ -51,6 +51,9 @@ pub(crate) struct AttachArgs {
     /// Who the container is: it has the same address and MAC wherever it runs next
     #[arg(long, value_name = "NAME")]
     identity: Option<String>,
+    /// Take ADDR also if it is kept for an identity that is not up; its lease ends
+    #[arg(long)]
+    force: bool,
     /// MAC address of the interface
     #[arg(long)]
     mac: Option<Mac>,
@@ -136,12 +139,13 @@ impl AttachArgs {
         let container = Container::of(&target, &self.host.proc_path);
         let router = self.router.router()?;
         let domain = self.naming.check(&router).await?;
-        let query = self
-            .identity
-            .as_ref()
-            .map(|name| format!("identity={}", encode(name)));
-        let query = query.unwrap_or_default();
+        let identity = self.identity.as_deref().map(encode);
+        let identity = identity.map(|name| format!("identity={name}"));
+        let force = self.force.then(|| "force=true".to_owned());
+        let query: Vec<String> = identity.into_iter().chain(force).collect();
+        let query = query.join("&");
         let allocator = Allocator::new(&router, &target.owner, &query);
+        release_stale(&allocator, &target.owner, &self.host.weave_bridge).await?;
         let got = allocator.get(&wanted).await?;
         let addresses: Vec<Ipv4Net> = got.iter().map(|got| got.address).collect();
         let mac = self.mac.or(got.iter().find_map(|got| got.mac));
@@ -191,6 +195,25 @@ impl AttachArgs {
         }
         out.line(&list(&addresses))
     }
+}
+
+/// Releases what is filed under a namespace that is not on the bridge: it was that of an earlier
+/// one, as the kernel gives the number of a namespace that is gone to another one.
+async fn release_stale(
+    allocator: &Allocator<'_>,
+    owner: &str,
+    bridge: &str,
+) -> Result<(), CliError> {
+    let owned = allocator.owned().await?;
+    if owned.is_empty() {
+        return Ok(());
+    }
+    let bridge = bridge.to_owned();
+    let attached = blocking(move || attach::owners(&bridge)).await;
+    if !attached.map_err(CliError::failed)?.contains(owner) {
+        allocator.release(owned).await?;
+    }
+    Ok(())
 }
 
 /// Addresses without their prefixes, as the original prints them.

@@ -158,7 +158,8 @@ pub(crate) async fn domain(router: &Router) -> Result<Option<Domain>, CliError> 
     answer.ok()?.parse().map(Some).map_err(CliError::failed)
 }
 
-fn off() -> CliError {
+/// The router has no names.
+pub(crate) fn off() -> CliError {
     CliError::failed("the router has no names: it runs with --no-dns")
 }
 

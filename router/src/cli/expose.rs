@@ -1,21 +1,24 @@
 //! `weft expose` and `weft hide`.
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use ipnet::Ipv4Net;
 
 use super::address::{self, Allocator, Wanted};
 use super::attach::EXPOSE_OWNER;
-use super::{CliError, Output, RouterArgs, dns};
+use super::{CliError, Output, RouterArgs, dns, naming};
 
 /// Gives this host addresses on the network, and containers a way out through it.
 ///
 /// Without ADDR, the router chooses an address from the default subnet.
 #[derive(Args, Debug)]
-#[command(after_help = "EXAMPLES:
+#[command(
+    disable_help_flag = true,
+    after_help = "EXAMPLES:
   weft expose                             let the host and its containers talk
   weft expose 10.7.255.254/16             with this address
-  weft expose --name host1                containers find it as host1.weave.local
-  weft expose --without-masquerade        containers keep their addresses outside")]
+  weft expose -h host1                    containers find it as host1.weave.local
+  weft expose --without-masquerade        containers keep their addresses outside"
+)]
 pub(crate) struct ExposeArgs {
     /// Addresses, as for attach
     #[arg(value_name = "ADDR")]
@@ -24,8 +27,11 @@ pub(crate) struct ExposeArgs {
     #[arg(long)]
     without_masquerade: bool,
     /// Name by which containers find this host; may be given several times
-    #[arg(long = "name", value_name = "NAME")]
+    #[arg(short = 'h', long = "name", value_name = "NAME")]
     names: Vec<String>,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
     #[command(flatten)]
     router: RouterArgs,
 }
@@ -42,6 +48,7 @@ impl ExposeArgs {
             wanted.push(Wanted::Default);
         }
         let router = self.router.router()?;
+        naming::check(&router, &self.names).await?;
         let client = &router.client;
         let allocator = Allocator::new(&router, EXPOSE_OWNER, "");
         let got = allocator.get(&wanted).await?;

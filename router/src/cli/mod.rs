@@ -5,6 +5,7 @@ pub mod flags;
 mod address;
 mod addresses;
 mod attach;
+mod bench;
 mod cni;
 mod demo;
 mod dns;
@@ -53,6 +54,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
     Launch(Box<flags::LaunchFlags>),
     Status(status::StatusArgs),
     Report(status::ReportArgs),
@@ -91,6 +93,7 @@ pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
     let cli = Cli::try_parse_from(args.map(long_form))?;
     match cli.command {
         Command::Demo(args) => args.run(&out).await,
+        Command::Bench(args) => args.run(&out).await,
         Command::Launch(flags) => launch::run(&flags, &out).await,
         Command::Status(args) => args.run(&out).await,
         Command::Report(args) => args.run(&out).await,

@@ -41,26 +41,9 @@ pub(crate) struct Named {
 }
 
 impl NamingArgs {
-    /// Finds names that will be refused, before anything is done.
+    /// The router's domain, if it has names. Finds names that it will refuse.
     pub(crate) async fn check(&self, router: &Router) -> Result<Option<Domain>, CliError> {
-        let domain = dns::domain(router).await?;
-        for name in &self.names {
-            let Some(domain) = &domain else {
-                return Err(CliError::failed(
-                    "--name: the router has no names: it runs with --no-dns",
-                ));
-            };
-            let full = domain.qualify(name);
-            if !is_hostname(&full) {
-                return Err(CliError::usage(format!("--name: {name:?} is no name")));
-            }
-            if !domain.contains(&full) {
-                return Err(CliError::usage(format!(
-                    "--name: {name} lies outside the domain {domain}"
-                )));
-            }
-        }
-        Ok(domain)
+        check(router, &self.names).await
     }
 
     /// Names a container that has been attached; `new` tells that it was not before.
@@ -110,6 +93,26 @@ impl NamingArgs {
         named.names = names.iter().map(|name| domain.qualify(name)).collect();
         named
     }
+}
+
+/// The router's domain, if it has names. Finds names that it will refuse, before anything is done.
+pub(crate) async fn check(router: &Router, names: &[String]) -> Result<Option<Domain>, CliError> {
+    let domain = dns::domain(router).await?;
+    for name in names {
+        let Some(domain) = &domain else {
+            return Err(dns::off());
+        };
+        let full = domain.qualify(name);
+        if !is_hostname(&full) {
+            return Err(CliError::usage(format!("{name:?} is no name")));
+        }
+        if !domain.contains(&full) {
+            return Err(CliError::usage(format!(
+                "{name} lies outside the domain {domain}"
+            )));
+        }
+    }
+    Ok(domain)
 }
 
 /// The host name as a name in the domain: one of another domain loses that.

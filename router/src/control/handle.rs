@@ -28,6 +28,11 @@ impl Handle {
         (Handle { calls }, inbox)
     }
 
+    /// Has `call` run on the loop, from a thread that may wait.
+    pub(super) fn post(&self, call: Call) -> Result<(), Stopped> {
+        self.calls.blocking_send(call).map_err(|_| Stopped)
+    }
+
     /// Runs `call` on the loop and waits for what it returns.
     pub async fn call<T: Send + 'static>(
         &self,

@@ -10,6 +10,7 @@
 //! events, on the loop's own thread.
 
 mod addresses;
+mod bench;
 mod facts;
 mod gateway;
 mod handle;
@@ -29,6 +30,7 @@ use proto::types::{ConnId, Time};
 use tokio::sync::mpsc;
 
 pub use addresses::{Addresses, RECORD_PREFIX, Saved, channels as address_channels};
+pub use bench::Outcome;
 pub use gateway::{stored_exposures, watch as watch_gateway};
 pub use handle::{Call, Handle, Stopped};
 pub use links::{FOREIGN_BURST_PACKETS, Links};
@@ -41,6 +43,7 @@ use crate::docker::Networks;
 use crate::net::expose::Gateway;
 use crate::store::{Change, Store};
 use crate::tcp::{self, Pump, TcpEvent, TcpEvents};
+use bench::Benches;
 use targets::Targets;
 
 /// Between sweeps of the MAC table.
@@ -67,6 +70,7 @@ pub struct Control {
     tcp: TcpEvents,
     epoch: Instant,
     targets: Targets,
+    benches: Benches,
     tap_name: String,
     /// The host's own addresses and rules.
     pub gateway: Arc<Gateway>,
@@ -129,6 +133,7 @@ impl Control {
             tcp: parts.tcp,
             epoch: parts.epoch,
             targets: Targets::default(),
+            benches: Benches::default(),
             tap_name: parts.tap_name,
             gateway: parts.gateway,
             exposures_saved: None,
@@ -360,7 +365,9 @@ impl Control {
                 payload,
                 ..
             } => {
-                if !self.deliver_to_names(&channel, neighbour, kind, &payload) {
+                if !self.deliver_to_bench(&channel, kind, &payload)
+                    && !self.deliver_to_names(&channel, neighbour, kind, &payload)
+                {
                     self.deliver_to_allocator(&channel, neighbour, kind, &payload);
                 }
             }

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use ipam::leases::LeaseState;
 use proto::names::gossip::CHANNEL;
-use proto::names::{AddError, Domain, Filter, Index, Key, Names, Output, State, UnixSecs};
+use proto::names::{AddError, Domain, Event, Filter, Index, Key, Names, Output, State, UnixSecs};
 use proto::node::{Content, DeliveryKind};
 use proto::types::{ConnId, PeerName};
 
@@ -353,6 +353,11 @@ impl Control {
                 if let Some(naming) = &self.naming {
                     naming.index.store(index);
                 }
+            }
+            Output::Event(
+                event @ (Event::PeerClock { off: false, .. } | Event::OurClock { off: false, .. }),
+            ) => {
+                tracing::info!("{event}");
             }
             Output::Event(event) => tracing::warn!("{event}"),
         }

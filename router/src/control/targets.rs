@@ -30,6 +30,11 @@ impl Targets {
         self.handle = Some(handle);
     }
 
+    /// A way to the loop, once it runs.
+    pub(super) fn handle(&self) -> Option<Handle> {
+        self.handle.clone()
+    }
+
     pub(super) fn next_wake(&self) -> Option<Instant> {
         self.unresolved.values().min().copied()
     }

@@ -1,5 +1,6 @@
 //! The HTTP interface: status pages, report, metrics and control.
 
+mod bench;
 pub mod client;
 mod expose;
 pub(crate) mod ip;

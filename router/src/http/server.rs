@@ -87,6 +87,7 @@ fn router(scope: Scope, handle: Handle) -> Router {
         .route("/forget", post(forget))
         .route("/docker/networks", delete(remove_networks))
         .route("/stop", post(stop))
+        .merge(super::bench::routes())
         .merge(super::expose::routes())
         .merge(super::ip::routes())
         .merge(super::names::routes())

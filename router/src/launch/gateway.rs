@@ -1,7 +1,6 @@
 //! The host's own addresses and rules at the start of the router.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use super::LaunchError;
@@ -32,7 +31,7 @@ pub(super) fn restore(
         }
         Err(error) => return Err(LaunchError::new(error)),
     };
-    warn_of_legacy(&config.proc_path);
+    warn_of_legacy(config);
     Ok((Arc::new(gateway), exposures))
 }
 
@@ -74,14 +73,15 @@ fn gateway_config(config: &Config) -> GatewayConfig {
 
 /// The older packet filter of the kernel has an interface of its own, and its rules are applied as
 /// well.
-fn warn_of_legacy(proc: &Path) {
-    let tables = std::fs::read_to_string(proc.join("thread-self/net/ip_tables_names"));
+fn warn_of_legacy(config: &Config) {
+    let tables = std::fs::read_to_string(config.proc_path.join("thread-self/net/ip_tables_names"));
     let tables = tables.unwrap_or_default();
     if tables.lines().any(|table| table == "filter") {
+        let bridge = &config.bridge;
         tracing::warn!(
-            "this host has rules of iptables-legacy, which weft does not change; if they stop what \
-             is forwarded, run: iptables-legacy -I FORWARD -i BRIDGE -j ACCEPT, and the same with \
-             -o BRIDGE"
+            "this host has rules of iptables-legacy, which weft does not change; if they stop \
+             containers, run: iptables-legacy -I FORWARD -i {bridge} -j ACCEPT; iptables-legacy \
+             -I FORWARD -o {bridge} -j ACCEPT"
         );
     }
 }

@@ -405,7 +405,8 @@ fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConf
         channels: {
             let addresses = config.ipam.iter().flat_map(|_| address_channels());
             let names = config.dns.iter().flat_map(|_| name_channels());
-            addresses.chain(names).collect()
+            let benches = [crate::bench::CHANNEL.to_owned()];
+            addresses.chain(names).chain(benches).collect()
         },
         // Zero marks placeholders.
         ..NodeConfig::new(name, &config.nickname, PeerUid(uid.max(1)), seed)

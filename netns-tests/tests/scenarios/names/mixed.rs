@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netns_tests::names::{addresses, ask};
 use netns_tests::{Kind, Launch, Mesh, members, needs_real, needs_root, wait};
@@ -124,6 +124,43 @@ fn look_closely(mesh: &Mesh, host: usize, webs: &[Ipv4Addr; 3]) {
     let over_tcp = ask(at, "web.weave.local", rtype::A, Way::Tcp).unwrap();
     assert_eq!(over_tcp.addresses.len(), 3);
 }
+
+/// How many names a router shows.
+fn count_lines(mesh: &Mesh, host: usize) -> Option<usize> {
+    let page = mesh.get(host, "/status/dns")?;
+    Some(page.lines().count())
+}
+
+/// Ten thousand names of one host are known on the others, and gone with it.
+fn many(kinds: &[Kind]) {
+    const COUNT: usize = 10_000;
+    let mut mesh = Mesh::new(kinds);
+    mesh.launch_all(&[&[], &[0], &[1]], &Launch::new().names());
+    mesh.wait_routed(&[0, 1, 2]);
+    let names: Vec<String> = (0..COUNT).map(|i| format!("name=web-{i}")).collect();
+    let start = Instant::now();
+    let added = mesh.request(0, "PUT", "/name/c/10.99.1.1", &names.join("&"));
+    assert_eq!(added.status, 204, "{added:?}");
+    for host in [0, 1, 2] {
+        wait_for_name(&mesh, &[host], &format!("web-{}", COUNT - 1), &[ip(0, 1)]);
+        let what = format!("host {host} has all names");
+        wait::until_true(&what, wait::LATER, || {
+            count_lines(&mesh, host) == Some(COUNT)
+        });
+        let kib = mesh.resident_kib(host);
+        println!(
+            "{kinds:?}: host {host} has {COUNT} names after {:?}: {kib} KiB",
+            start.elapsed()
+        );
+    }
+    mesh.kill(0);
+    for host in [1, 2] {
+        wait::until_true("they are gone", wait::LATER, || {
+            count_lines(&mesh, host) == Some(0)
+        });
+    }
+}
+members!(many: ours [Weft Weft Weft], real_third [Weft Weft Weaver]);
 
 /// Real routers lose count of names that differ only in case, so they are never told of two.
 #[test]

@@ -64,8 +64,8 @@ pub fn attached(bridge: &str, proc: &Path) -> Result<Vec<AttachedInterface>, Net
     Ok(all)
 }
 
-/// For whom interfaces are attached to a bridge, by us. Unlike [`attached`], this looks at the
-/// host's ends alone, so it costs little.
+/// For whom the interfaces were attached that are on a bridge in the calling thread's namespace.
+/// Unlike [`attached`], this looks at the host's ends alone, so it costs little.
 pub fn owners(bridge: &str) -> Result<BTreeSet<String>, NetError> {
     let host = Netlink::open()?;
     let Some(bridge) = Bridge::find(&host, bridge)? else {

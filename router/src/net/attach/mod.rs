@@ -342,10 +342,10 @@ fn ipv4_networks(networks: &[IpNet]) -> Vec<Ipv4Net> {
     networks.iter().filter_map(v4).collect()
 }
 
-/// All of IPv4 multicast: 224.0.0.0/4.
-const MULTICAST: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(224, 0, 0, 0), 4);
 /// What the owner of a namespace starts with; the number of the namespace follows.
 const NAMESPACE_OWNER: &str = "netns:";
+/// All of IPv4 multicast: 224.0.0.0/4.
+const MULTICAST: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(224, 0, 0, 0), 4);
 /// Bytes of an owner that are kept; a longer one is cut. The kernel takes 255 for an alias.
 pub const OWNER_BYTES_MAX: usize = 200;
 /// How long to wait for a port to forward. The kernel may take a second when interfaces change

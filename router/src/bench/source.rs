@@ -1,0 +1,192 @@
+//! Where a measurement's bytes and packets come from.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::sink::{PACKETS, STREAM};
+use super::{PORT, Stage};
+use crate::net::NetError;
+use crate::net::pinger::{PingOptions, Pinger};
+
+/// How long the other container may take to be reached.
+const REACH_TIME: Duration = Duration::from_secs(10);
+const PINGS: usize = 200;
+const PING_TIMEOUT: Duration = Duration::from_millis(200);
+const STALL_MAX: Duration = Duration::from_secs(10);
+/// Payload of the packets that are counted.
+const PACKET_BYTES: usize = 64;
+const BLOCK_BYTES: usize = 128 << 10;
+/// Streams at the same time, for the second figure.
+const STREAMS: usize = 4;
+
+/// What is being measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// The other router makes its container.
+    Asking,
+    /// Waiting for a first answer.
+    Reaching,
+    /// Round trips.
+    RoundTrip,
+    /// Bytes of one stream.
+    OneStream,
+    /// Bytes of several streams.
+    Streams,
+    /// Small packets.
+    Packets,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Figures {
+    /// The middle one of the round trips, and what only one of a hundred exceeds, in microseconds.
+    pub round_trip_us: f64,
+    /// See [`Figures::round_trip_us`].
+    pub round_trip_p99_us: f64,
+    /// Payload bits per second of one TCP stream.
+    pub stream_bits_per_second: f64,
+    /// Of four at once, together.
+    pub four_streams_bits_per_second: f64,
+    /// UDP packets of 64 bytes that arrived, per second.
+    pub packets_per_second: f64,
+    /// The part of them that did not arrive, 0 to 1.
+    pub packet_loss: f64,
+}
+
+/// Measures from a container to the sink at `to`, each figure for so long. Tells each step before it
+/// is taken.
+pub fn measure(
+    stage: &Stage,
+    to: Ipv4Addr,
+    time: Duration,
+    tell: &dyn Fn(Step),
+) -> Result<Figures, String> {
+    let text = |error: NetError| error.to_string();
+    tell(Step::Reaching);
+    let mut pinger = Pinger::new(&stage.namespace).map_err(text)?;
+    let deadline = Instant::now() + REACH_TIME;
+    let first = pinger.wait_for(to, PING_TIMEOUT, deadline).map_err(text)?;
+    first.ok_or("the containers do not reach each other")?;
+    tell(Step::RoundTrip);
+    let mut round_trips = Vec::new();
+    for _ in 0..PINGS {
+        let ping = pinger.ping(to, PingOptions::default(), PING_TIMEOUT);
+        round_trips.extend(ping.map_err(text)?);
+    }
+    round_trips.sort();
+    let at = |part: usize| {
+        let time = round_trips.get(round_trips.len() * part / 100).copied();
+        time.unwrap_or_default().as_secs_f64() * 1e6
+    };
+    let failed = |error: io::Error| error.to_string();
+    tell(Step::OneStream);
+    let one = streams(stage, to, 1, time).map_err(failed)?;
+    tell(Step::Streams);
+    let four = streams(stage, to, STREAMS, time).map_err(failed)?;
+    tell(Step::Packets);
+    let (packets_per_second, packet_loss) = packets(stage, to, time).map_err(failed)?;
+    Ok(Figures {
+        round_trip_us: at(50),
+        round_trip_p99_us: at(99),
+        stream_bits_per_second: one,
+        four_streams_bits_per_second: four,
+        packets_per_second,
+        packet_loss,
+    })
+}
+
+fn connect(stage: &Stage, to: Ipv4Addr, kind: u8) -> io::Result<TcpStream> {
+    let target = SocketAddr::from((to, PORT));
+    let connect = || TcpStream::connect_timeout(&target, STALL_MAX);
+    let mut stream = stage.namespace.run(connect).map_err(other)??;
+    stream.set_write_timeout(Some(STALL_MAX))?;
+    stream.set_read_timeout(Some(STALL_MAX))?;
+    stream.write_all(&[kind])?;
+    Ok(stream)
+}
+
+/// What the sink counted, and in what time.
+fn read_count(stream: &mut TcpStream) -> io::Result<(u64, Duration)> {
+    let (mut count, mut micros) = ([0; 8], [0; 8]);
+    stream.read_exact(&mut count)?;
+    stream.read_exact(&mut micros)?;
+    let micros = u64::from_be_bytes(micros);
+    Ok((u64::from_be_bytes(count), Duration::from_micros(micros)))
+}
+
+/// Bits per second of so many streams together.
+fn streams(stage: &Stage, to: Ipv4Addr, count: usize, time: Duration) -> io::Result<f64> {
+    let mut open = Vec::new();
+    for _ in 0..count {
+        open.push(connect(stage, to, STREAM)?);
+    }
+    let deadline = Instant::now() + time;
+    let send = |mut stream: TcpStream| -> io::Result<(u64, Duration)> {
+        let block = vec![0x5a; BLOCK_BYTES];
+        while Instant::now() < deadline {
+            stream.write_all(&block)?;
+        }
+        stream.shutdown(Shutdown::Write)?;
+        read_count(&mut stream)
+    };
+    let counted: Vec<io::Result<(u64, Duration)>> = thread::scope(|scope| {
+        let running: Vec<_> = open
+            .into_iter()
+            .map(|stream| scope.spawn(move || send(stream)))
+            .collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join();
+        let panicked = |_| Err(io::Error::other("a stream panicked"));
+        running
+            .into_iter()
+            .map(|thread| join(thread).unwrap_or_else(panicked))
+            .collect()
+    });
+    let (mut bytes, mut longest) = (0, Duration::ZERO);
+    for counted in counted {
+        let (count, took) = counted?;
+        bytes += count;
+        longest = longest.max(took);
+    }
+    Ok(rate(bytes as f64 * 8.0, longest))
+}
+
+/// Small packets that arrived per second, and the part that did not.
+fn packets(stage: &Stage, to: Ipv4Addr, time: Duration) -> io::Result<(f64, f64)> {
+    let mut control = connect(stage, to, PACKETS)?;
+    let mut port = [0; 2];
+    control.read_exact(&mut port)?;
+    let target = SocketAddr::from((to, u16::from_be_bytes(port)));
+    let open = || -> io::Result<UdpSocket> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect(target)?;
+        Ok(socket)
+    };
+    let socket = stage.namespace.run(open).map_err(other)??;
+    let payload = [0x5a; PACKET_BYTES];
+    let deadline = Instant::now() + time;
+    let mut sent = 0_u64;
+    while Instant::now() < deadline {
+        // A full queue is what shows how fast the way is.
+        sent += u64::from(socket.send(&payload).is_ok());
+    }
+    control.write_all(b"E")?;
+    let (arrived, took) = read_count(&mut control)?;
+    let loss = 1.0 - arrived as f64 / sent.max(1) as f64;
+    Ok((rate(arrived as f64, took), loss.max(0.0)))
+}
+
+fn rate(count: f64, time: Duration) -> f64 {
+    match time.as_secs_f64() {
+        0.0 => 0.0,
+        seconds => count / seconds,
+    }
+}
+
+fn other(error: NetError) -> io::Error {
+    io::Error::other(error.to_string())
+}

@@ -1,0 +1,50 @@
+//! Measurements towards other routers, over HTTP.
+
+use axum::Router;
+use axum::extract::{Path as UrlPath, Request, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use serde_json::json;
+
+use super::server::{Answer, Form, JSON, Refusal, typed};
+use crate::control::Handle;
+
+/// For how long one figure is measured, if nobody says.
+const SECONDS: u32 = 3;
+
+pub(super) fn routes() -> Router<Handle> {
+    Router::new()
+        .route("/weft/bench", get(step))
+        .route("/weft/bench/{peer}", post(measure))
+}
+
+/// What is being measured; null if nothing is.
+async fn step(State(handle): State<Handle>) -> Answer {
+    let step = handle.call(|control| control.bench_step()).await?;
+    Ok(typed(StatusCode::OK, JSON, json!(step).to_string()))
+}
+
+/// Measures, and answers with the figures.
+async fn measure(
+    State(handle): State<Handle>,
+    UrlPath(peer): UrlPath<String>,
+    request: Request,
+) -> Answer {
+    let form = Form::read(request).await?;
+    let seconds = match form.first("seconds") {
+        "" => SECONDS,
+        text => text
+            .parse()
+            .map_err(|_| Refusal::bad(format!("seconds: {text:?} is no number")))?,
+    };
+    let begin = {
+        let handle = handle.clone();
+        move |control: &mut crate::control::Control| control.begin_bench(&handle, &peer, seconds)
+    };
+    let outcome = handle.call(begin).await?.map_err(Refusal::bad)?;
+    let figures = match outcome.await {
+        Ok(figures) => figures.map_err(Refusal::failed)?,
+        Err(_) => return Err(Refusal::failed("the measurement ended early")),
+    };
+    Ok(typed(StatusCode::OK, JSON, json!(figures).to_string()))
+}
