@@ -97,8 +97,14 @@ impl Plugin {
             });
         }
         let mut locked = vec![true; candidates.len()];
-        let deadline = Instant::now() + patience;
+        let begun = Instant::now();
+        let mut deadline = begun + patience;
+        if candidates.len() > 1 {
+            // Where nobody answers soon, several are being started, and no patience helps.
+            deadline = begun + (patience / 2).max(PROBE_TIME_MIN);
+        }
         while let Ok(Some(probe)) = tokio::time::timeout_at(deadline, probes.join_next()).await {
+            deadline = begun + patience;
             if let Ok((number, true)) = probe {
                 locked[number] = false;
             }
