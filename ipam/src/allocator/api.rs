@@ -435,7 +435,10 @@ pub enum RequestError {
         addresses: u32,
     },
     /// Another router takes the peer over.
-    #[error("peer {taker} is taking over what {peer} owns already")]
+    #[error(
+        "peer {taker} is taking over what {peer} owns already ('weft rmpeer' of that one first, if \
+         it is gone for ever as well)"
+    )]
     TakenByOther {
         /// The lost peer.
         peer: String,

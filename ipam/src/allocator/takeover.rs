@@ -35,6 +35,8 @@ const REMEMBERED: u64 = 30 * 24 * 60 * 60;
 pub(super) struct Removal {
     pub(super) peer: PeerName,
     confirmed: bool,
+    /// When others were asked who is gone, as somebody out of reach takes the peer over.
+    asked: Option<Time>,
     /// Whether its takeover has begun, and how many addresses we owned at that time.
     begun: Option<u32>,
 }
@@ -44,6 +46,7 @@ impl Removal {
         Removal {
             peer,
             confirmed,
+            asked: None,
             begun: None,
         }
     }
@@ -60,6 +63,9 @@ impl Allocator {
             return Progress::Done(Err(RequestError::Reachable(name)));
         }
         if op.begun.is_none() {
+            if let Some(wait) = self.ask_of_taker(op) {
+                return wait;
+            }
             if let Some(result) = self.begin_removal(op) {
                 return Progress::Done(result);
             }
@@ -84,6 +90,32 @@ impl Allocator {
             },
         };
         Progress::Wait(waiting, self.clock.now + ASK_AGAIN)
+    }
+
+    /// Whoever takes the peer over may be gone as well without our knowing: others are asked.
+    /// `Some` while they may answer.
+    fn ask_of_taker(&mut self, op: &mut Removal) -> Option<Progress> {
+        let taker = self.other_taker(op.peer)?;
+        if !op.confirmed || self.peers.is_reachable(taker) {
+            return None;
+        }
+        let now = self.clock.now;
+        if op.asked.is_none() {
+            let peers: Vec<PeerName> = self.peers.weft_in_reach().collect();
+            for peer in peers {
+                let message = Message::RingQuery {
+                    nonce: now.as_micros(),
+                    taking: Vec::new(),
+                };
+                self.unicast(Channel::Leases, peer, message.encode());
+            }
+        }
+        let until = *op.asked.get_or_insert(now) + ASK_AGAIN;
+        let waiting = Waiting::Takeover {
+            peer: self.peers.describe(op.peer),
+            waiting: self.peers.describe(taker),
+        };
+        (now < until).then_some(Progress::Wait(waiting, until))
     }
 
     /// Begins a removal. `Some` if there is nothing to do, or it cannot be done.

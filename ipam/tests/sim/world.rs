@@ -193,6 +193,11 @@ impl World {
             let end = self.now + 400 * SECOND;
             self.run_until(end)?;
         }
+        // Originals that lack space hand the network's address to and fro as long as anybody
+        // waits for one.
+        self.restart_weave();
+        let end = self.now + 60 * SECOND;
+        self.run_until(end)?;
         checks::at_the_end(self)
     }
 
