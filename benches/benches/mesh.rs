@@ -25,10 +25,11 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use benches::siege::{self, Siege};
 use benches::{median, vxlan};
 use netns_tests::{Kind, Launch, Mesh, wait};
 use router::data::trial::{Trial, TrialError};
-use router::net::lab::Lab;
+use router::net::lab::{HostOptions, Lab};
 use router::net::netns::Namespace;
 use router::net::pinger::{PingOptions, Pinger};
 use router::net::throughput::{self, Packets, process_cpu};
@@ -146,6 +147,8 @@ struct Way {
     native: bool,
     /// Whether the underlay's devices cut segments, and join them again.
     cuts: bool,
+    /// Whether a stranger throws garbage at the receiver's router meanwhile.
+    siege: bool,
 }
 
 const VXLAN: Way = Way {
@@ -154,6 +157,7 @@ const VXLAN: Way = Way {
     password: None,
     native: true,
     cuts: true,
+    siege: false,
 };
 const PASSWORD: Option<&str> = Some("a secret");
 
@@ -164,12 +168,17 @@ const fn way(name: &'static str, kinds: [Kind; 2], password: Option<&'static str
         password,
         native: true,
         cuts: true,
+        siege: false,
     }
 }
 
-const WAYS: [Way; 10] = [
+const WAYS: [Way; 11] = [
     VXLAN,
     way("native", [Kind::Weft, Kind::Weft], PASSWORD),
+    Way {
+        siege: true,
+        ..way("native-besieged", [Kind::Weft, Kind::Weft], PASSWORD)
+    },
     way("real-encrypted", [Kind::Weaver, Kind::Weaver], PASSWORD),
     Way {
         native: false,
@@ -215,11 +224,24 @@ impl Way {
                 status["connections"][0]["overlay"] == overlay
             });
         }
+        let _siege = match self.siege {
+            true => Some(besiege(&mut mesh)?),
+            false => None,
+        };
         let routers = [mesh.pid(0), mesh.pid(1)];
         let [from, to] = [&containers[0], &containers[1]];
         let namespaces = [&from.namespace, &to.namespace];
         Sample::take(namespaces, [from.address, to.address], duration, &routers)
     }
+}
+
+/// Has a host that is no part of the mesh throw garbage at the second router.
+fn besiege(mesh: &mut Mesh) -> Result<Siege, TrialError> {
+    let stranger = mesh.lab.add_host(HostOptions::default())?;
+    let victim = mesh.address(1);
+    let seen = siege::overhear(mesh.namespace(1), victim)?;
+    let from = &mesh.lab.hosts()[stranger].namespace;
+    Ok(Siege::begin(from, victim, seen)?)
 }
 
 impl Way {

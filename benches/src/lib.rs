@@ -1,5 +1,6 @@
 //! What the measurements of the whole have in common.
 
+pub mod siege;
 pub mod vxlan;
 
 /// The median of a figure, its lowest and its highest; NaN of nothing.

@@ -423,7 +423,10 @@ fn sticky_pods_move() {
         assert_eq!(*before.get_or_insert(facts.clone()), facts);
         assert_eq!(host.call_on(at, &call).ok(), result);
         // It is found by its name, from the other host as well.
-        let lookup = || host.mesh.weft(1 - at, &["dns-lookup", "db-0.shop"]);
+        let lookup = || {
+            host.mesh
+                .weft(1 - at, &["dns-lookup", "db-0.shop.weave.local"])
+        };
         let address = facts.0.as_str().unwrap().split('/').next().unwrap();
         netns_tests::wait::until_true("its name is known", netns_tests::wait::SOON, || {
             lookup().stdout.trim() == address
