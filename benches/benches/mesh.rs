@@ -1,6 +1,7 @@
 //! How fast frames get from container to container through whole routers, as processes on hosts
-//! made of namespaces: ours, real ones where `WEAVER` names one, and the kernel's VXLAN. Needs
-//! root.
+//! made of namespaces: ours, the kernel's VXLAN, a plain overlay that treats each packet by itself,
+//! and others where variables name their programs: `WEAVER`, `WIREGUARD_GO`, `BORINGTUN`, `NEBULA`.
+//! Needs root.
 //!
 //! ```text
 //! WEAVER=/path/to/weaver cargo bench -p benches --bench mesh -- [--rounds N] [--seconds N] [NAME...]
@@ -19,36 +20,34 @@
     reason = "prints what it measured"
 )]
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use benches::rivals::Rival;
+use benches::sample::Sample;
 use benches::siege::{self, Siege};
-use benches::{median, vxlan};
+use benches::{baseline, median, vxlan};
 use netns_tests::{Kind, Launch, Mesh, wait};
 use router::data::trial::{Trial, TrialError};
 use router::net::lab::{HostOptions, Lab};
 use router::net::netns::Namespace;
-use router::net::pinger::{PingOptions, Pinger};
-use router::net::throughput::{self, Packets, process_cpu};
 
 /// By this name the program is the router that it measures, optimised as it is itself.
 const ROUTER: &str = "weft";
-const PINGS: u32 = 300;
-const REACH_TIME: Duration = Duration::from_secs(20);
-const GIGA: f64 = 1e9;
 
 fn main() -> ExitCode {
     let program = std::env::args().next().unwrap_or_default();
-    if Path::new(&program)
-        .file_name()
-        .is_some_and(|name| name == ROUTER)
-    {
+    let name = Path::new(&program).file_name().unwrap_or_default();
+    if name == ROUTER {
         return be_router();
     }
-    match measure() {
+    let done = match name == baseline::NAME {
+        true => baseline::run(std::env::args().skip(1)),
+        false => measure(),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -75,14 +74,18 @@ fn measure() -> Result<(), TrialError> {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    let weft = folder.path().join(ROUTER);
-    symlink(std::env::current_exe()?, &weft)?;
-    netns_tests::set_weft(weft);
+    let program = |name| -> Result<PathBuf, TrialError> {
+        let path = folder.path().join(name);
+        symlink(std::env::current_exe()?, &path)?;
+        Ok(path)
+    };
+    netns_tests::set_weft(program(ROUTER)?);
+    let per_packet = program(baseline::NAME)?;
     let settings = Settings::read()?;
     let mut samples = vec![Vec::new(); settings.ways.len()];
     for round in 1..=settings.rounds {
         for (way, samples) in settings.ways.iter().zip(&mut samples) {
-            let sample = way.measure(settings.duration)?;
+            let sample = way.measure(settings.duration, &per_packet)?;
             eprintln!("round {round}, {}: {sample:?}", way.name);
             samples.push(sample);
         }
@@ -123,14 +126,7 @@ impl Settings {
         settings.ways = WAYS
             .into_iter()
             .filter(|way| names.is_empty() || names.iter().any(|name| name == way.name))
-            .filter(|way| {
-                let real = way.kinds.is_some_and(|kinds| kinds.contains(&Kind::Weaver));
-                if real && netns_tests::weaver().is_none() {
-                    skips::skip(way.name, "WEAVER=/path/to/a/real/Weave/Net/2.8.1/weaver");
-                    return false;
-                }
-                true
-            })
+            .filter(Way::is_possible)
             .collect();
         Ok(settings)
     }
@@ -140,8 +136,7 @@ impl Settings {
 #[derive(Clone, Copy)]
 struct Way {
     name: &'static str,
-    /// The routers; VXLAN without.
-    kinds: Option<[Kind; 2]>,
+    by: By,
     password: Option<&'static str>,
     /// Whether native datagrams get through.
     native: bool,
@@ -151,9 +146,18 @@ struct Way {
     siege: bool,
 }
 
+/// What carries frames.
+#[derive(Clone, Copy)]
+enum By {
+    Routers([Kind; 2]),
+    Vxlan,
+    Baseline,
+    Rival(Rival),
+}
+
 const VXLAN: Way = Way {
     name: "vxlan",
-    kinds: None,
+    by: By::Vxlan,
     password: None,
     native: true,
     cuts: true,
@@ -164,7 +168,7 @@ const PASSWORD: Option<&str> = Some("a secret");
 const fn way(name: &'static str, kinds: [Kind; 2], password: Option<&'static str>) -> Way {
     Way {
         name,
-        kinds: Some(kinds),
+        by: By::Routers(kinds),
         password,
         native: true,
         cuts: true,
@@ -172,8 +176,24 @@ const fn way(name: &'static str, kinds: [Kind; 2], password: Option<&'static str
     }
 }
 
-const WAYS: [Way; 11] = [
+const fn rival(name: &'static str, rival: Rival) -> Way {
+    Way {
+        name,
+        by: By::Rival(rival),
+        ..VXLAN
+    }
+}
+
+const WAYS: [Way; 15] = [
     VXLAN,
+    Way {
+        name: "per-packet",
+        by: By::Baseline,
+        ..VXLAN
+    },
+    rival("wireguard-go", Rival::WireguardGo),
+    rival("boringtun", Rival::Boringtun),
+    rival("nebula", Rival::Nebula),
     way("native", [Kind::Weft, Kind::Weft], PASSWORD),
     Way {
         siege: true,
@@ -203,13 +223,53 @@ const WAYS: [Way; 11] = [
 ];
 
 impl Way {
-    fn measure(&self, duration: Duration) -> Result<Sample, TrialError> {
-        let Some(kinds) = self.kinds else {
-            let (lab, [from, to]) = vxlan::pair()?;
-            self.prepare(&lab)?;
-            let addresses = [Trial::address(0), Trial::address(1)];
-            return Sample::take([&from, &to], addresses, duration, &[]);
-        };
+    /// Whether everything that it needs was named.
+    fn is_possible(&self) -> bool {
+        match self.by {
+            By::Routers(kinds) if kinds.contains(&Kind::Weaver) => {
+                let is_named = netns_tests::weaver().is_some();
+                if !is_named {
+                    skips::skip(self.name, "WEAVER=/path/to/a/real/Weave/Net/2.8.1/weaver");
+                }
+                is_named
+            }
+            By::Rival(rival) => {
+                let is_named = rival.program().is_some();
+                if !is_named {
+                    skips::skip(self.name, &format!("{}=/path/to/it", rival.variable()));
+                }
+                is_named
+            }
+            By::Routers(_) | By::Vxlan | By::Baseline => true,
+        }
+    }
+
+    fn measure(&self, duration: Duration, per_packet: &Path) -> Result<Sample, TrialError> {
+        let addresses = [Trial::address(0), Trial::address(1)];
+        match self.by {
+            By::Routers(kinds) => self.measure_routers(kinds, duration),
+            By::Vxlan => {
+                let (lab, [from, to]) = vxlan::pair()?;
+                self.prepare(&lab)?;
+                Sample::take([&from, &to], addresses, duration, &[])
+            }
+            By::Baseline => {
+                let (_lab, [from, to], daemons) = baseline::pair(per_packet)?;
+                let programs = [daemons[0].pid(), daemons[1].pid()];
+                Sample::take([&from, &to], addresses, duration, &programs)
+            }
+            By::Rival(rival) => {
+                let pair = rival.pair()?;
+                let hosts = pair.lab.hosts();
+                let programs = [pair.daemons[0].pid(), pair.daemons[1].pid()];
+                let addresses = [Rival::address(0), Rival::address(1)];
+                let namespaces = [&hosts[0].namespace, &hosts[1].namespace];
+                Sample::take(namespaces, addresses, duration, &programs)
+            }
+        }
+    }
+
+    fn measure_routers(&self, kinds: [Kind; 2], duration: Duration) -> Result<Sample, TrialError> {
         let mut mesh = Mesh::new(&kinds);
         self.prepare(&mesh.lab)?;
         let launch = Launch::new().maybe_password(self.password);
@@ -291,81 +351,16 @@ const CUTTING: [&str; 10] = [
     "off",
 ];
 
-/// What one way reached in one round.
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    gbits: f64,
-    cpu_seconds_per_gigabyte: f64,
-    gbits_of_four: f64,
-    /// Of one stream in each direction at once, together.
-    gbits_of_both: f64,
-    small_per_second: f64,
-    round_trip_us: f64,
-}
-
-impl Sample {
-    fn take(
-        [from, to]: [&Namespace; 2],
-        [back, address]: [Ipv4Addr; 2],
-        duration: Duration,
-        routers: &[u32],
-    ) -> Result<Sample, TrialError> {
-        let mut pinger = Pinger::new(from)?;
-        let mut ping = |timeout| pinger.ping(address, PingOptions::default(), timeout);
-        let deadline = Instant::now() + REACH_TIME;
-        while ping(Duration::from_millis(200))?.is_none() {
-            if Instant::now() > deadline {
-                return Err("the containers do not reach each other".into());
-            }
-        }
-        let mut round_trips = Vec::new();
-        for _ in 0..PINGS {
-            round_trips.extend(ping(Duration::from_millis(100))?);
-        }
-        let target: IpAddr = address.into();
-        let used = || -> Result<Duration, TrialError> {
-            let mut sum = Duration::ZERO;
-            for router in routers {
-                sum += process_cpu(*router)?;
-            }
-            Ok(sum)
-        };
-        let before = used()?;
-        let one = throughput::tcp(from, to, target, 1, duration)?;
-        let cpu = used()? - before;
-        let four = throughput::tcp(from, to, target, 4, duration)?;
-        let both = std::thread::scope(|scope| {
-            let reverse = scope.spawn(|| throughput::tcp(to, from, back.into(), 1, duration));
-            let forth = throughput::tcp(from, to, target, 1, duration)?;
-            let back = reverse.join().map_err(|_| "a stream panicked")??;
-            Ok::<f64, TrialError>(forth.bits_per_second() + back.bits_per_second())
-        })?;
-        let packets = Packets {
-            payload_bytes: 64,
-            per_second: None,
-        };
-        let small = throughput::udp(from, to, target, packets, duration / 2)?;
-        Ok(Sample {
-            gbits: one.bits_per_second() / GIGA,
-            cpu_seconds_per_gigabyte: cpu.as_secs_f64() / (one.bytes as f64 / GIGA),
-            gbits_of_four: four.bits_per_second() / GIGA,
-            gbits_of_both: both / GIGA,
-            small_per_second: small.packets_per_second(),
-            round_trip_us: median(round_trips.iter().map(Duration::as_secs_f64)).0 * 1e6,
-        })
-    }
-}
-
 fn print(ways: &[Way], samples: &[Vec<Sample>]) {
     let of = |name: &str, figure: fn(&Sample) -> f64| {
         let index = ways.iter().position(|way| way.name == name);
         index.map(|index| median(samples[index].iter().map(figure)).0)
     };
     println!(
-        "| way | 1 stream Gbit/s | / vxlan | / real | CPU s/GB | 4 streams \
-         | both ways | 64-byte kpps | RTT p50 us |"
+        "| way | 1 stream Gbit/s | / vxlan | / real | CPU s/GB | by iperf3 | 4 streams \
+         | / vxlan | both ways | 64-byte kpps | RTT p50 us |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for (way, samples) in ways.iter().zip(samples) {
         let show = |figure: fn(&Sample) -> f64, unit: f64, digits: usize| {
             let (median, low, high) = median(samples.iter().map(figure));
@@ -373,23 +368,26 @@ fn print(ways: &[Way], samples: &[Vec<Sample>]) {
             format!("{median:.digits$} ({low:.digits$}-{high:.digits$})")
         };
         let gbits: fn(&Sample) -> f64 = |sample| sample.gbits;
+        let of_four: fn(&Sample) -> f64 = |sample| sample.gbits_of_four;
         let real = match way.name {
             "real-plain" | "sleeve-plain" => "real-plain",
             _ => "real-encrypted",
         };
         let vxlan = if way.cuts { "vxlan" } else { "vxlan-uncut" };
-        let ratio = |reference: &str| match of(reference, gbits) {
-            Some(reference) => format!("{:.2}", of(way.name, gbits).unwrap_or(0.0) / reference),
+        let ratio = |reference: &str, figure| match of(reference, figure) {
+            Some(reference) => format!("{:.2}", of(way.name, figure).unwrap_or(0.0) / reference),
             None => "-".to_owned(),
         };
         println!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             way.name,
             show(gbits, 1.0, 2),
-            ratio(vxlan),
-            ratio(real),
+            ratio(vxlan, gbits),
+            ratio(real, gbits),
             show(|sample| sample.cpu_seconds_per_gigabyte, 1.0, 2),
-            show(|sample| sample.gbits_of_four, 1.0, 2),
+            show(|sample| sample.gbits_by_iperf.unwrap_or(f64::NAN), 1.0, 2),
+            show(of_four, 1.0, 2),
+            ratio(vxlan, of_four),
             show(|sample| sample.gbits_of_both, 1.0, 2),
             show(|sample| sample.small_per_second, 1e3, 0),
             show(|sample| sample.round_trip_us, 1.0, 0),

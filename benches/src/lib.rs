@@ -1,5 +1,10 @@
 //! What the measurements of the whole have in common.
 
+pub mod baseline;
+pub mod daemon;
+pub mod iperf;
+pub mod rivals;
+pub mod sample;
 pub mod siege;
 pub mod vxlan;
 

@@ -1,0 +1,52 @@
+//! Programs that run while something is measured.
+
+use std::process::{Child, ChildStdout, Command};
+
+use router::data::trial::{TrialError, wait_until};
+use router::net::netlink::Netlink;
+use router::net::netns::Namespace;
+
+/// A program in a namespace, ended when dropped.
+#[derive(Debug)]
+pub struct Daemon(Child);
+
+impl Daemon {
+    /// Starts it.
+    pub fn start(namespace: &Namespace, command: &mut Command) -> Result<Daemon, TrialError> {
+        Ok(Daemon(namespace.spawn(command)?))
+    }
+
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// What it prints, if that was to be piped; once.
+    pub fn take_output(&mut self) -> Option<ChildStdout> {
+        self.0.stdout.take()
+    }
+
+    /// An error if it has ended.
+    pub fn check(&mut self) -> Result<(), TrialError> {
+        match self.0.try_wait()? {
+            None => Ok(()),
+            Some(status) => Err(format!("a program to compare with ended: {status}").into()),
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // One that has ended already needs neither.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits for the device that a program makes.
+pub fn wait_for_link(netlink: &Netlink, name: &str) -> Result<(), TrialError> {
+    match wait_until(|| matches!(netlink.link(name), Ok(Some(_)))) {
+        true => Ok(()),
+        false => Err(format!("no device {name} was made").into()),
+    }
+}
