@@ -418,7 +418,7 @@ pub enum RequestError {
     #[error("timed out: {0}")]
     Deadline(Waiting),
     /// The store does not take what would have been answered.
-    #[error("cannot save: {0}")]
+    #[error("{0}")]
     Store(String),
     /// The peer is alive.
     #[error("peer {0} can be reached: its addresses are in use and cannot be taken over")]

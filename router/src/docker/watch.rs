@@ -311,6 +311,8 @@ impl Plugin {
         // A loop that has ended needs to know nothing.
         let _ = self.handle.call(move |c| c.container_died(&died)).await;
         self.attached_died(id).await;
+        // Whoever registered them.
+        self.unname(id, None).await;
     }
 }
 
