@@ -46,6 +46,12 @@ pub(crate) struct ResetArgs {
 
 impl ResetArgs {
     pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
+        // Without it the router would stop, and all else would stay.
+        if !rustix::process::geteuid().is_root() {
+            return Err(CliError::failed(
+                "removing devices and rules takes root: run it again with sudo",
+            ));
+        }
         let client = self.router.client()?;
         // While the plugin answers, which Docker asks about it.
         if let Ok(answer) = client.delete("/docker/networks").await
