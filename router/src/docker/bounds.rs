@@ -83,7 +83,8 @@ impl Plugin {
     }
 }
 
-fn check_host(wanted: Cidr) -> Result<(), String> {
+/// Refuses what cannot be the address of a host.
+pub(super) fn check_host(wanted: Cidr) -> Result<(), String> {
     let host_range = wanted.host_range();
     if wanted.len > PREFIX_LEN_MAX || host_range.contains(wanted.address) {
         return Ok(());
