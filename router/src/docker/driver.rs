@@ -410,8 +410,10 @@ impl Plugin {
                     return;
                 }
                 Err(error) => {
-                    let gone = self.registry.endpoint(&call.endpoint).is_none();
-                    if !gone {
+                    // One that ends at once takes its interface along before Docker says so.
+                    let name = host_name(&call.endpoint);
+                    let there = blocking(move || endpoint::exists(&name)).await;
+                    if there != Ok(false) && self.registry.endpoint(&call.endpoint).is_some() {
                         let endpoint = short(&call.endpoint);
                         tracing::warn!(endpoint, %error, "an endpoint was not set up fully");
                     }

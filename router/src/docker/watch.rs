@@ -20,11 +20,13 @@ use crate::net::attach::endpoint;
 
 /// How long Docker may take for something outside of its own calls of us.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a removal waits for Docker to say what there is.
+const REMOVAL_TIME_MAX: Duration = Duration::from_secs(3);
 /// How long Docker may take to make a network: it waits for the plugin first.
 const NETWORK_TIME_MAX: Duration = Duration::from_secs(60);
 /// First and longest pause before the stream of events is asked for again.
 const RETRY_TIME_MIN: Duration = Duration::from_millis(250);
-const RETRY_TIME_MAX: Duration = Duration::from_secs(5);
+const RETRY_TIME_MAX: Duration = Duration::from_secs(1);
 /// What Docker does not know for so long, it has forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
@@ -50,7 +52,11 @@ impl Plugin {
                     tracing::info!("Docker's events ended; waiting for it to come back");
                 }
                 Err(error) if !told => {
-                    tracing::debug!(%error, "Docker's events cannot be followed yet");
+                    if matches!(error, ApiError::Late(..)) {
+                        tracing::warn!(api = %docker.address(), %error, "Docker does not answer");
+                    } else {
+                        tracing::debug!(%error, "Docker's events cannot be followed yet");
+                    }
                     told = true;
                 }
                 Err(_) => {}
@@ -233,8 +239,11 @@ impl Plugin {
         let Some(docker) = &self.docker else {
             return Vec::new();
         };
-        let _turn = self.ensuring.lock().await;
-        let networks = docker.networks(ANSWER_TIME_MAX).await.unwrap_or_default();
+        let turn = tokio::time::timeout(REMOVAL_TIME_MAX, self.ensuring.lock()).await;
+        let Ok(_turn) = turn else {
+            return Vec::new();
+        };
+        let networks = docker.networks(REMOVAL_TIME_MAX).await.unwrap_or_default();
         let mut lines = Vec::new();
         for driver in self.serving() {
             let Some(ours) = expected_network(&self.config.plugin, &driver, "") else {
