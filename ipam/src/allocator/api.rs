@@ -92,7 +92,10 @@ pub enum StartError {
         given: Cidr,
     },
     /// Everything was handed over to other peers.
-    #[error("this router has handed its addresses over to others and left: remove its store")]
+    #[error(
+        "this router has handed its addresses over to others and left: 'weft reset' with the same \
+         --db-prefix removes its store, for a new start"
+    )]
     Left,
     /// The state contradicts itself.
     #[error("the stored addresses contradict each other: {0}")]

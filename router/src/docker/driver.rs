@@ -9,6 +9,7 @@ use ipam::range::Cidr;
 use ipnet::Ipv4Net;
 use proto::types::Mac;
 use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use super::Plugin;
 use super::api::ListedNetwork;
@@ -49,6 +50,8 @@ struct Chosen {
     cidr: Cidr,
     mac: Option<Mac>,
     holder: Option<String>,
+    /// Until there is a record, nobody else tidies up what the holder has.
+    turn: Option<OwnedMutexGuard<()>>,
     chose_address: bool,
     open: bool,
     container: Option<String>,
@@ -137,6 +140,7 @@ impl Plugin {
             && let Err(error) = self.release(holder).await
         {
             tracing::warn!(%error, holder, "an address was not released");
+            self.untidy.notify_one();
         }
         let record = made?;
         tracing::info!(
@@ -161,6 +165,7 @@ impl Plugin {
         let whose = self.whose(call, mac).await?;
         let looked = begun.elapsed();
         let holder = holder(call, whose.container.as_deref());
+        let turn = self.turns.take(&holder).await;
         let subnet = match network.subnet.as_str() {
             "" => None,
             text => Some(Cidr::parse_subnet(text).map_err(|e| e.to_string())?),
@@ -189,6 +194,7 @@ impl Plugin {
             cidr: given.cidr,
             mac: given.mac,
             holder: Some(holder),
+            turn: Some(turn),
             chose_address: true,
             open: whose.open,
             container: whose.container,
@@ -211,6 +217,7 @@ impl Plugin {
             cidr,
             mac: None,
             holder: None,
+            turn: None,
             chose_address: false,
             open: false,
             container: None,
@@ -225,6 +232,7 @@ impl Plugin {
             self.check_address(socket, cidr).await?;
         }
         let holder = holder(call, None);
+        chosen.turn = Some(self.turns.take(&holder).await);
         chosen.mac = self.claim(&holder, cidr, identity).await?.mac;
         chosen.holder = Some(holder);
         Ok(chosen)
@@ -325,7 +333,11 @@ impl Plugin {
             blocking(move || endpoint::delete(&name)).await?;
             return Ok(());
         };
-        self.forget_endpoint(id, &known).await
+        let forgotten = self.forget_endpoint(id, &known).await;
+        if forgotten.is_err() {
+            self.untidy.notify_one();
+        }
+        forgotten
     }
 
     async fn forget_endpoint(&self, id: &str, known: &Endpoint) -> Result<(), String> {

@@ -36,11 +36,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UnixListener;
+use tokio::sync::Notify;
 
 use crate::config::{Config, Listen};
 use crate::control::Handle;
 use crate::http::server::{blocking, open_unix};
-use crate::net::attach::endpoint;
+use crate::net::attach::endpoint::{self, FoundEndpoint};
 use crate::store::{Record, Store};
 use api::Docker;
 use server::Socket;
@@ -68,6 +69,8 @@ struct Plugin {
     retrying: Mutex<BTreeSet<String>>,
     /// Whether Docker's events come in, so that it answers.
     following: AtomicBool,
+    /// Told when something was left behind.
+    untidy: Notify,
     /// The sockets that this process made, and removes when the host leaves the mesh.
     bound: Mutex<Vec<PathBuf>>,
     /// Held while networks are made.
@@ -125,6 +128,7 @@ pub async fn start(
         sidecar: Mutex::default(),
         retrying: Mutex::default(),
         following: AtomicBool::new(false),
+        untidy: Notify::new(),
         bound: Mutex::default(),
         ensuring: tokio::sync::Mutex::default(),
     });
@@ -258,19 +262,34 @@ impl Plugin {
             }
             Ok::<_, crate::net::NetError>(found)
         });
-        // What a container has is in use, whether or not there is a record of it.
-        let taken = found.await?.into_iter().filter(|pair| pair.taken);
-        let mut known: BTreeSet<String> = taken.filter_map(|pair| pair.owner).collect();
-        known.extend(endpoints.into_values().filter_map(|e| e.holder));
-        for (holder, _) in self.holdings().await? {
-            if driver::is_holder(&holder) && !known.contains(&holder) {
-                self.release(&holder).await?;
-                tracing::info!(
-                    holder,
-                    "released the address of an endpoint that was never made"
-                );
-            }
+        let found = found.await?;
+        for holder in self.strays(&found).await? {
+            self.release_stray(&holder).await?;
         }
+        Ok(())
+    }
+
+    /// Who has addresses without an endpoint: calls that are under way, and such as failed and
+    /// could not give theirs back.
+    async fn strays(&self, found: &[FoundEndpoint]) -> Result<BTreeSet<String>, String> {
+        let holdings = self.holdings().await?;
+        // What a container has is in use, whether or not there is a record of it.
+        let taken = found.iter().filter(|pair| pair.taken);
+        let mut known: BTreeSet<String> = taken.filter_map(|pair| pair.owner.clone()).collect();
+        let endpoints = self.registry.endpoints();
+        known.extend(endpoints.into_values().filter_map(|e| e.holder));
+        let holders = holdings.into_iter().map(|(holder, _)| holder);
+        Ok(holders
+            .filter(|holder| driver::is_holder(holder) && !known.contains(holder))
+            .collect())
+    }
+
+    async fn release_stray(&self, holder: &str) -> Result<(), String> {
+        self.release(holder).await?;
+        tracing::info!(
+            holder,
+            "released the address of an endpoint that was never made"
+        );
         Ok(())
     }
 }

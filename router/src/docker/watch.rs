@@ -29,6 +29,8 @@ const RETRY_TIME_MIN: Duration = Duration::from_millis(250);
 const RETRY_TIME_MAX: Duration = Duration::from_secs(1);
 /// What Docker does not know for so long, it has forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// How often it is looked for what was forgotten.
+const TIDY_INTERVAL: Duration = Duration::from_secs(600);
 
 impl Plugin {
     /// Follows Docker until the runtime ends.
@@ -102,8 +104,12 @@ impl Plugin {
         if let Err(error) = self.look_at_everything().await {
             tracing::warn!(%error, "what Docker has could not be looked at");
         }
-        if let Err(error) = self.forget_the_forgotten().await {
-            tracing::warn!(%error, "what Docker has forgotten was not cleaned up");
+        loop {
+            if let Err(error) = self.forget_the_forgotten().await {
+                tracing::warn!(%error, "what Docker has forgotten was not cleaned up");
+            }
+            // Without word of it something may be left all the same.
+            let _ = tokio::time::timeout(TIDY_INTERVAL, self.untidy.notified()).await;
         }
     }
 
@@ -161,6 +167,8 @@ impl Plugin {
             return Ok(());
         };
         let (before_networks, before) = (self.registry.networks(), self.registry.endpoints());
+        let found = blocking(|| endpoint::all(driver::HOST_PREFIX)).await?;
+        let strays = self.strays(&found).await?;
         tokio::time::sleep(FORGOTTEN_AFTER).await;
         let text = |error: ApiError| error.to_string();
         let networks = docker.networks(ANSWER_TIME_MAX).await.map_err(text)?;
@@ -184,6 +192,13 @@ impl Plugin {
                     "Docker has forgotten an endpoint"
                 );
                 self.delete_endpoint(id).await?;
+            }
+        }
+        // Longer than any call takes.
+        for holder in self.strays(&found).await?.intersection(&strays) {
+            let _turn = self.turns.take(holder).await;
+            if self.strays(&found).await?.contains(holder) {
+                self.release_stray(holder).await?;
             }
         }
         let mut left: BTreeMap<String, usize> = BTreeMap::new();
