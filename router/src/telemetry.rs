@@ -12,14 +12,15 @@ use tracing_subscriber::registry::LookupSpan;
 /// Sets logging up for the process. `level` is one of debug, info, warning, error; `format` is
 /// text or json. The environment variable `WEFT_LOG` can name levels for single modules.
 pub fn init(level: &str, format: &str) -> Result<(), String> {
-    let level = match level {
+    let level = match level.to_ascii_lowercase().as_str() {
         "debug" => "debug",
         "info" => "info",
         "warning" | "warn" => "warn",
-        "error" => "error",
-        other => {
+        // The original has two that are above it.
+        "error" | "fatal" | "panic" => "error",
+        _ => {
             return Err(format!(
-                "--log-level: {other:?} is none of debug, info, warning, error"
+                "--log-level: {level:?} is none of debug, info, warning, error"
             ));
         }
     };

@@ -92,7 +92,10 @@ pub enum StartError {
         given: Cidr,
     },
     /// Everything was handed over to other peers.
-    #[error("this router has handed its addresses over to others and left: remove its store")]
+    #[error(
+        "this router has handed its addresses over to others and left: 'weft reset' with the same \
+         --db-prefix removes its store, for a new start"
+    )]
     Left,
     /// The state contradicts itself.
     #[error("the stored addresses contradict each other: {0}")]
@@ -418,7 +421,7 @@ pub enum RequestError {
     #[error("timed out: {0}")]
     Deadline(Waiting),
     /// The store does not take what would have been answered.
-    #[error("cannot save: {0}")]
+    #[error("{0}")]
     Store(String),
     /// The peer is alive.
     #[error("peer {0} can be reached: its addresses are in use and cannot be taken over")]

@@ -210,7 +210,7 @@ pub enum Event {
     #[error("released the addresses of {0}, which has ended")]
     Released(String),
     /// The store failed; nothing of the steps it should have stored was answered or sent.
-    #[error("cannot save: {0}")]
+    #[error("{0}")]
     StoreFailed(String),
     /// The store works again.
     #[error("can save again")]

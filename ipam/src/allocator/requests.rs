@@ -126,9 +126,14 @@ impl Allocator {
         self.emit(Output::Reply { request, result });
     }
 
-    pub(super) fn default_subnet(&self) -> Cidr {
-        let universe = self.state.meta().universe;
-        self.config.default_subnet.unwrap_or(universe)
+    /// All addresses that are allocated from.
+    pub fn universe(&self) -> Cidr {
+        self.state.meta().universe
+    }
+
+    /// The subnet of requests that name none.
+    pub fn default_subnet(&self) -> Cidr {
+        self.config.default_subnet.unwrap_or(self.universe())
     }
 
     /// Reserving a certain address is claiming it for the identity without a container.

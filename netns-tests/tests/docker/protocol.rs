@@ -223,3 +223,148 @@ fn repeated_calls_do_not_add_up() {
     assert_eq!(call(&local, "/NetworkDriver.DeleteNetwork", network).0, 200);
     assert_eq!(mesh.get(0, "/ip").unwrap(), "{\"owned\":null}\n");
 }
+
+/// What other hosts could use as well is refused, by the range that the mesh really has: a
+/// default one has yielded.
+#[test]
+fn addresses_outside_the_range_are_refused() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft, Kind::Weft]);
+    mesh.launch(0, &Launch::new().with("--ipalloc-range=10.32.0.0/16"));
+    assert!(
+        mesh.post(0, "/ip/first?timeout=30s", "")
+            .status
+            .is_success()
+    );
+    let socket = mesh.folder(1).join("weft.sock");
+    // The driver is served where Docker is; that it never answers does no harm.
+    let engine = mesh.folder(1).join("engine.sock");
+    let _engine = std::os::unix::net::UnixListener::bind(&engine).unwrap();
+    let launch = Launch::new()
+        .peer(mesh.address(0))
+        .with(&format!("--docker-api=unix://{}", engine.display()))
+        .with(&format!("--weft-plugin-socket={}", socket.display()));
+    mesh.launch(1, &launch);
+    wait::until_true("the range has yielded", wait::SOON, || {
+        mesh.get(1, "/ipinfo/defaultsubnet").as_deref() == Some("10.32.0.0/16")
+    });
+    wait::until_true("the plugin answers", wait::SOON, || {
+        UnixStream::connect(&socket).is_ok()
+    });
+    let network = |id: &str, space: &str, pool: &str, options: &str| {
+        format!(
+            r#"{{"NetworkID":"{id}","Options":{{"com.docker.network.generic":{options}}},
+                "IPv4Data":[{{"AddressSpace":"{space}","Pool":"{pool}"}}]}}"#
+        )
+    };
+    let endpoint = |network: &str, id: &str, address: &str, options: &str| {
+        format!(
+            r#"{{"NetworkID":"{network}","EndpointID":"{id}","Options":{options},
+                "Interface":{{"Address":"{address}"}}}}"#
+        )
+    };
+    let pool = |pool: &str, part: &str| format!(r#"{{"Pool":"{pool}","SubPool":"{part}"}}"#);
+    let address = |address: &str| {
+        format!(r#"{{"PoolID":"weft-10.32.0.0/16-10.32.0.0/16","Address":"{address}"}}"#)
+    };
+    let (create_network, create_endpoint) = (
+        "/NetworkDriver.CreateNetwork",
+        "/NetworkDriver.CreateEndpoint",
+    );
+    let (request_pool, request_address) = ("/IpamDriver.RequestPool", "/IpamDriver.RequestAddress");
+    let zero = "0.0.0.0/0";
+    for (path, body, word) in [
+        (
+            create_network,
+            network("a1", "LocalDefault", "10.7.9.0/24", "{}"),
+            "10.32.0.0/16",
+        ),
+        (
+            create_network,
+            network("a2", "LocalDefault", "10.32.9.0/24", "{}"),
+            "",
+        ),
+        (
+            create_network,
+            network("a3", "null", zero, r#"{"weft.subnet":"10.7.9.0/24"}"#),
+            "outside",
+        ),
+        (
+            create_network,
+            network("a4", "null", zero, r#"{"weft.subnt":"10.32.9.0/24"}"#),
+            "weft.subnt",
+        ),
+        (
+            create_network,
+            network("a5", "null", zero, r#"{"weft.subnet":"10.32.9.0/24"}"#),
+            "",
+        ),
+        (
+            create_endpoint,
+            endpoint("a2", "b1", "10.32.9.0/24", "{}"),
+            "own address",
+        ),
+        (
+            create_endpoint,
+            endpoint("a2", "b2", "10.7.9.9/24", "{}"),
+            "outside",
+        ),
+        (
+            create_endpoint,
+            endpoint("a5", "b3", "", r#"{"weft.ip":"10.7.9.9"}"#),
+            "outside",
+        ),
+        (
+            create_endpoint,
+            endpoint("a5", "b4", "", r#"{"weft.ip":"10.32.9.255"}"#),
+            "broadcast",
+        ),
+        (
+            create_endpoint,
+            endpoint("a5", "b5", "", r#"{"weft.idenity":"web"}"#),
+            "weft.idenity",
+        ),
+        (
+            create_endpoint,
+            endpoint("a5", "b6", "", r#"{"weft.ip":[1]}"#),
+            "weft.ip",
+        ),
+        (request_pool, pool("10.7.5.0/24", ""), "outside"),
+        (
+            request_pool,
+            pool("10.32.5.0/24", "10.32.6.0/24"),
+            "no part",
+        ),
+        (request_pool, pool("10.32.5.0/31", ""), "minimum"),
+        (request_pool, pool("10.32.5.0/24", "10.32.5.128/25"), ""),
+        (request_address, address("10.7.9.9"), "outside"),
+        (request_address, address("10.32.255.255"), "broadcast"),
+    ] {
+        let (status, answer) = call(&socket, path, &body);
+        let expected = if word.is_empty() { 200 } else { 500 };
+        assert_eq!(status, expected, "{path} {body}: {answer}");
+        assert!(answer.contains(word), "{path} {body}: {answer}");
+    }
+    assert_eq!(mesh.get(1, "/ip").unwrap(), "{\"owned\":null}\n");
+    assert!(
+        mesh.devices(1)
+            .iter()
+            .all(|name| !name.starts_with("vethw"))
+    );
+}
+
+/// A host that leaves the mesh for good keeps no socket of ours.
+#[test]
+fn reset_removes_the_sockets() {
+    needs_root!();
+    let (mesh, global, local) = original();
+    let prefix = format!("--db-prefix={}/", mesh.folder(0).display());
+    let told = mesh.weft(0, &["reset", &prefix]).ok();
+    for socket in [&global, &local] {
+        assert!(!socket.exists());
+        assert!(
+            told.contains(&format!("removed {}", socket.display())),
+            "{told}"
+        );
+    }
+}

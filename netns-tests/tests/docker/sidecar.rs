@@ -236,3 +236,91 @@ fn an_engine_that_never_answers() {
     );
     drop(silent);
 }
+
+/// What is asked for a container that does not run is not given, and names go with their container.
+#[test]
+fn who_does_not_run_has_neither_address_nor_name() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft]);
+    let socket = mesh.folder(0).join("docker.sock");
+    let page = json!({
+        "Id": "c0ffee", "Name": "/new", "State": { "Running": true, "Pid": 1 },
+        "Config": { "Labels": null, "Env": null }, "NetworkSettings": { "Networks": null },
+    });
+    let engine = NewEngine::start(&socket, &page);
+    let launch = Launch::new()
+        .with(&format!("--docker-api=unix://{}", socket.display()))
+        .with("--weft-plugin-socket=");
+    mesh.launch(0, &launch);
+    let put = |path: &str| mesh.call(0, "PUT", path).unwrap();
+    for (id, name) in [("c0ffee", "here"), ("dead", "gone")] {
+        put(&format!(
+            "/name/{id}/10.7.0.9?check-alive=true&fqdn={name}.weave.local"
+        ));
+    }
+    put("/name/c0ffee/10.7.0.9?fqdn=also.weave.local");
+    let names = || mesh.weft(0, &["status", "dns"]).ok();
+    let listed = names();
+    assert!(
+        listed.contains("here") && listed.contains("also"),
+        "{listed}"
+    );
+    assert!(!listed.contains("gone"), "{listed}");
+    let allocated = mesh.call(0, "POST", "/ip/dead?check-alive=true").unwrap();
+    assert_eq!(allocated, "cancelled");
+    assert_eq!(put("/ip/dead/10.7.0.10/16?check-alive=true"), "cancelled");
+    assert_eq!(mesh.get(0, "/ip").unwrap(), "{\"owned\":null}\n");
+    mesh.call(0, "POST", "/ip/c0ffee?check-alive=true").unwrap();
+    let event = json!({ "Type": "container", "Action": "die", "Actor": { "ID": "c0ffee" } });
+    engine.events.send(event.to_string()).unwrap();
+    wait::until_true("its names are gone", wait::SOON, || {
+        names().trim().is_empty()
+    });
+}
+
+/// Docker tells of one start in several events; what failed is tried again once for all of them.
+#[test]
+fn one_start_is_tried_again_once() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft]);
+    let container = mesh.lab.new_container().unwrap();
+    let mut sleep = Command::new("sleep");
+    let process = mesh.lab.spawn_in(&container, sleep.arg("1000")).unwrap();
+    let socket = mesh.folder(0).join("docker.sock");
+    let page = json!({
+        "Id": "c0ffee", "Name": "/new", "State": { "Running": true, "Pid": process.id() },
+        "HostConfig": { "NetworkMode": "bridge" },
+        "Config": { "Labels": { "weft.ip": "10.7.0.9/16" }, "Env": null },
+        "NetworkSettings": { "Networks": null },
+    });
+    let launch = Launch::new()
+        .with(&format!("--docker-api=unix://{}", socket.display()))
+        .with("--attach=labels")
+        .with("--weft-plugin-socket=");
+    mesh.launch(0, &launch);
+    mesh.call(0, "PUT", "/ip/another/10.7.0.9/16").unwrap();
+    let engine = NewEngine::start(&socket, &page);
+    for (kind, id, attributes) in [
+        ("network", "n1", json!({ "container": "c0ffee" })),
+        ("container", "c0ffee", json!({})),
+    ] {
+        let action = if kind == "network" {
+            "connect"
+        } else {
+            "start"
+        };
+        let actor = json!({ "ID": id, "Attributes": attributes });
+        let event = json!({ "Type": kind, "Action": action, "Actor": actor });
+        engine.events.send(event.to_string()).unwrap();
+    }
+    let said = |text: &str| mesh.log(0).matches(text).count();
+    wait::until_true("it is tried again", wait::LATER, || {
+        said("still not attached") > 0
+    });
+    assert_eq!(said("it is tried again"), 1, "{}", mesh.log(0));
+    mesh.call(0, "DELETE", "/ip/another").unwrap();
+    let address = wait::until("the container is attached", wait::LATER, || {
+        attached(&container)
+    });
+    assert_eq!(address.to_string(), "10.7.0.9");
+}

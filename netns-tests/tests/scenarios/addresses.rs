@@ -203,6 +203,33 @@ fn a_full_disk_is_told() {
     }
 }
 
+/// On a file system that has become read-only a router does not start, and says why; nothing that
+/// it had is lost.
+#[test]
+fn a_read_only_disk_is_told_of() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft]);
+    let folder = mesh.folder(0).join("disk");
+    let mounted = Small::mount(&folder);
+    mesh.launch(0, &Launch::new());
+    let address = mesh.call(0, "POST", "/ip/first").unwrap();
+    mesh.kill(0);
+    let stored = mesh.folder(0).join("weft.db");
+    std::fs::copy(&stored, folder.join("weft.db")).unwrap();
+    let prefix = format!("--db-prefix={}/", folder.display());
+    let launch = ["launch", "--docker-api=", "--no-dns", &prefix];
+    mounted.remount("ro");
+    let before = mesh.devices(0);
+    let told = mesh.weft(0, &launch).failed(1);
+    assert!(told.contains("Read-only file system"), "{told}");
+    assert!(told.contains("--db-prefix"), "{told}");
+    assert_eq!(mesh.devices(0), before);
+    mounted.remount("rw");
+    std::fs::copy(folder.join("weft.db"), &stored).unwrap();
+    mesh.launch(0, &Launch::new());
+    assert_eq!(mesh.call(0, "GET", "/ip/first").unwrap(), address);
+}
+
 /// A small file system.
 struct Small(std::path::PathBuf);
 
@@ -213,6 +240,12 @@ impl Small {
         mount.args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]);
         assert!(mount.arg(folder).status().unwrap().success());
         Small(folder.to_owned())
+    }
+
+    fn remount(&self, how: &str) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,{how}")]);
+        assert!(mount.arg(&self.0).status().unwrap().success());
     }
 }
 

@@ -48,6 +48,19 @@ impl FromStr for Wanted {
     }
 }
 
+/// Refuses the first and the last address of a subnet, with which no host can be reached.
+fn check_host(address: Ipv4Net) -> Result<(), CliError> {
+    let host = address.addr();
+    if address.prefix_len() > 30 || (host != address.network() && host != address.broadcast()) {
+        return Ok(());
+    }
+    Err(CliError::usage(format!(
+        "{host} is the first or the last address of {}, not one of a host (net:{} chooses one)",
+        address.trunc(),
+        address.trunc()
+    )))
+}
+
 /// Takes arguments apart: leading words that are addresses, and the rest.
 pub(crate) fn split(words: &[String]) -> Result<(Vec<Wanted>, Vec<String>), CliError> {
     let (mut wanted, mut rest) = (Vec::new(), Vec::new());
@@ -120,6 +133,7 @@ impl<'c> Allocator<'c> {
                     .await?
             }
             Wanted::Address(address) => {
+                check_host(address)?;
                 let answer = self
                     .ask(Method::PUT, &format!("/ip/{owner}/{address}"))
                     .await?;

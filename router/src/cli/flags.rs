@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+/// Where Docker looks for our plugin.
+pub(super) const PLUGIN_SOCKET: &str = "/run/docker/plugins/weft.sock";
+
 /// Adds this host's router to the mesh and runs until it is stopped.
 ///
 /// Give the address of any router that is already in the mesh, or none to be the first. The
@@ -284,7 +287,7 @@ pub struct LaunchFlags {
     #[arg(
         long,
         value_name = "PATH",
-        default_value = "/run/docker/plugins/weft.sock",
+        default_value = PLUGIN_SOCKET,
         help_heading = "Docker"
     )]
     pub weft_plugin_socket: String,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::attach::{HostArgs, store_files};
+use super::flags::PLUGIN_SOCKET;
 use super::{CliError, Output, RouterArgs};
 use crate::firewall::HostRules;
 use crate::http::client::{Client, ClientError};
@@ -45,6 +46,12 @@ pub(crate) struct ResetArgs {
 
 impl ResetArgs {
     pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
+        // Without it the router would stop, and all else would stay.
+        if !rustix::process::geteuid().is_root() {
+            return Err(CliError::failed(
+                "removing devices and rules takes root: run it again with sudo",
+            ));
+        }
         let client = self.router.client()?;
         // While the plugin answers, which Docker asks about it.
         if let Ok(answer) = client.delete("/docker/networks").await
@@ -79,7 +86,10 @@ impl ResetArgs {
         if rules {
             out.line("removed packet filter rules")?;
         }
-        for file in store_files(&self.db_prefix) {
+        let left = store_files(&self.db_prefix)
+            .into_iter()
+            .chain(stale_socket());
+        for file in left {
             if remove_file(&file)? {
                 out.line(&format!("removed {}", file.display()))?;
             }
@@ -122,6 +132,13 @@ async fn stop(client: &Client) -> Result<(), CliError> {
     tokio::time::timeout(STOP_TIME_MAX, wait)
         .await
         .map_err(|_| late())?
+}
+
+/// The socket of Docker's plugin, if a router that was killed has left it.
+fn stale_socket() -> Option<PathBuf> {
+    let path = PathBuf::from(PLUGIN_SOCKET);
+    let refused = std::os::unix::net::UnixStream::connect(&path).err()?;
+    (refused.kind() == std::io::ErrorKind::ConnectionRefused).then_some(path)
 }
 
 fn remove_file(path: &Path) -> Result<bool, CliError> {

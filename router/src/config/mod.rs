@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use proto::names::Domain;
 use proto::overlay::Overlay;
 use proto::types::PeerName;
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub nickname: String,
     /// The password of the mesh.
     pub password: Option<Vec<u8>>,
+    /// Whether one was given that is empty, and so is none.
+    pub password_empty: bool,
     /// Whether links without encryption are refused.
     pub require_encryption: bool,
     /// Oldest protocol version accepted.
@@ -258,7 +261,7 @@ impl Config {
         };
         let name = flags.name.as_deref().and_then(|text| {
             let parsed = text.parse::<PeerName>().map_err(|error| error.to_string());
-            bad.take("--name", parsed.and_then(not_unknown))
+            bad.take("--name", parsed.and_then(own_name))
         });
         let trusted = bad.take("--trusted-subnets", subnets(&flags.trusted_subnets));
         let password = bad.take("--password-file", password(flags)).flatten();
@@ -295,6 +298,7 @@ impl Config {
                 .nickname
                 .clone()
                 .unwrap_or_else(|| hostname.to_owned()),
+            password_empty: password.is_none() && flags.password.is_some(),
             password,
             require_encryption: flags.require_encryption,
             min_version: flags.min_protocol_version,
@@ -488,7 +492,7 @@ fn dns(flags: &LaunchFlags, bad: &mut Problems) -> Option<Option<DnsConfig>> {
     if !domain.ends_with('.') {
         domain.push('.');
     }
-    if domain == "." || domain.len() > 200 || !domain.is_ascii() || domain.contains("..") {
+    if domain.len() > 200 || domain.parse::<Domain>().is_err() {
         bad.0
             .push(format!("--dns-domain: {:?} is no domain", flags.dns_domain));
     }
@@ -518,6 +522,17 @@ fn not_unknown(name: PeerName) -> Result<PeerName, String> {
     } else {
         Ok(name)
     }
+}
+
+/// Our own name is the MAC address of the bridge as well.
+fn own_name(name: PeerName) -> Result<PeerName, String> {
+    let name = not_unknown(name)?;
+    if name.as_bytes()[0] & 1 == 1 {
+        return Err(format!(
+            "{name} is a multicast address, which no device can have; the second digit must be even"
+        ));
+    }
+    Ok(name)
 }
 
 fn subnet(text: &str) -> Result<Ipv4Net, String> {
@@ -553,6 +568,10 @@ fn password(flags: &LaunchFlags) -> Result<Option<Vec<u8>>, String> {
     let text = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let line = text.split(|b| *b == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let other = flags.password.as_deref().unwrap_or_default().as_bytes();
+    if !other.is_empty() && other != line {
+        return Err("its password is another than that of --password or WEAVE_PASSWORD".into());
+    }
     if line.is_empty() {
         return Err(format!(
             "{} has no password on its first line",

@@ -110,6 +110,9 @@ fn mistakes_are_listed_together() {
     refuse(&["--ipalloc-init=magic"], "consensus[=COUNT]");
     refuse(&["--name=0:0:0:0:0:0"], "means 'no peer'");
     refuse(&["--name=hello"], "six groups");
+    refuse(&["--name=ff:ff:ff:ff:ff:ff"], "multicast");
+    refuse(&["--dns-domain=a b"], "is no domain");
+    refuse(&["--dns-domain="], "is no domain");
     refuse(&["--host=here"], "is no address");
     refuse(&["--http-addr=6784"], "neither an address");
     refuse(&["--min-protocol-version=3"], "must be 1 or 2");
@@ -166,4 +169,5 @@ fn the_password_is_the_first_line_of_its_file() {
     );
     std::fs::write(&file, "\n").unwrap();
     refuse(&[&flag], "has no password on its first line");
+    assert!(resolve(&["--password="]).unwrap().password_empty);
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipam::allocator::{
-    Allocator, Channel, Clock, Delivery, Incoming, Output, Peer, Request, RequestError, RequestId,
-    Response,
+    Allocator, Channel, Clock, Delivery, Event as AddressEvent, Incoming, Output, Peer, Request,
+    RequestError, RequestId, Response,
 };
 use ipam::persist::BatchId;
 use proto::node::{Content, DeliveryKind};
@@ -102,7 +102,12 @@ impl Control {
 
     /// The subnet of requests that name none; `None` if addresses are not allocated.
     pub fn default_subnet(&self) -> Option<ipam::range::Cidr> {
-        Some(self.addresses.as_ref()?.allocator.status().default_subnet)
+        Some(self.addresses.as_ref()?.allocator.default_subnet())
+    }
+
+    /// All addresses that are allocated from; `None` if they are not.
+    pub fn address_range(&self) -> Option<ipam::range::Cidr> {
+        Some(self.addresses.as_ref()?.allocator.universe())
     }
 
     /// Hands a request to the allocator. The answer comes at the deadline at the latest, if there
@@ -326,6 +331,11 @@ impl Control {
                 }
             }
             Output::Alarm(alarm) => tracing::error!("{alarm}"),
+            Output::Event(
+                event @ (AddressEvent::StoreFailed(_) | AddressEvent::Refused { .. }),
+            ) => {
+                tracing::warn!("{event}");
+            }
             Output::Event(event) => tracing::info!("{event}"),
         }
     }

@@ -15,6 +15,7 @@ mod facts;
 mod gateway;
 mod handle;
 mod links;
+mod log;
 mod names;
 mod report;
 mod targets;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::native::Report;
-use proto::node::{ConnSecret, Event, Level, Node, Output};
+use proto::node::{ConnSecret, Node, Output};
 use proto::sleeve::{LinkId, Special};
 use proto::types::{ConnId, Time};
 use tokio::sync::mpsc;
@@ -44,6 +45,7 @@ use crate::net::expose::Gateway;
 use crate::store::{Change, Store};
 use crate::tcp::{self, Pump, TcpEvent, TcpEvents};
 use bench::Benches;
+use log::Strangers;
 use targets::Targets;
 
 /// Between sweeps of the MAC table.
@@ -75,6 +77,7 @@ pub struct Control {
     /// The host's own addresses and rules.
     pub gateway: Arc<Gateway>,
     exposures_saved: Option<u64>,
+    strangers: Strangers,
     swept: Instant,
     stopping: bool,
 }
@@ -137,6 +140,7 @@ impl Control {
             tap_name: parts.tap_name,
             gateway: parts.gateway,
             exposures_saved: None,
+            strangers: Strangers::default(),
             swept: parts.epoch,
             stopping: false,
         }
@@ -353,7 +357,7 @@ impl Control {
                 self.tell_allocator_of_targets();
                 self.save_targets(texts);
             }
-            Output::Event(event) => log(&event),
+            Output::Event(event) => self.log(&event),
             Output::PeersGone(_) => {
                 self.tell_allocator_of_peers();
                 self.tell_names_of_peers();
@@ -450,12 +454,4 @@ fn secret() -> Option<ConnSecret> {
         native: *native,
         conn_id,
     })
-}
-
-fn log(event: &Event) {
-    match event.level() {
-        Level::Warn => tracing::warn!("{event}"),
-        Level::Info => tracing::info!("{event}"),
-        Level::Debug => tracing::debug!("{event}"),
-    }
 }

@@ -52,7 +52,7 @@ impl Control {
                 stem.map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
             }
         };
-        let subnet = self.config.ipam.as_ref().map(|ipam| ipam.default_subnet);
+        let subnet = self.default_subnet();
         Some(PluginReport {
             config: PluginConfig {
                 socket: text(&plugin.socket),

@@ -6,6 +6,7 @@
 //! forward    one query to the host's servers, over UDP and TCP
 //! resolv     which servers those are
 //! limit      how many queries and connections at once, in all and per client
+//! near       for whom others are asked
 //! metrics    counters
 //! client     asks other servers, for commands and tests
 //! ```
@@ -19,6 +20,7 @@ mod forward;
 mod limit;
 mod listen;
 mod metrics;
+mod near;
 mod resolv;
 mod tcp;
 #[cfg(test)]
@@ -26,7 +28,7 @@ mod tests;
 mod udp;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -110,6 +112,8 @@ pub struct DnsServer {
 #[derive(Debug)]
 struct Shared {
     zone: Zone,
+    /// Whether it listens on whatever addresses the host has, and not on one that was chosen.
+    everywhere: bool,
     names: Arc<ArcSwap<Index>>,
     forwarder: Forwarder,
     forwards: Limit,
@@ -130,6 +134,7 @@ impl DnsServer {
         let metrics = Arc::<DnsMetrics>::default();
         let shared = Arc::new(Shared {
             zone: config.zone,
+            everywhere: config.listen.ip().is_unspecified(),
             names,
             forwarder: Forwarder {
                 resolv: Resolv::new(config.resolv_conf, config.resolv_conf_interval, listen),
@@ -210,6 +215,11 @@ impl Shared {
         // Without randomness the order of addresses repeats, which harms nobody.
         let _ = getrandom::fill(&mut seed);
         Responder::new(self.zone.clone(), Rng::with_seed(u64::from_ne_bytes(seed)))
+    }
+
+    /// Whether others are asked for this client, which asked at `local`.
+    fn forwards_for(&self, client: IpAddr, local: Option<IpAddr>) -> bool {
+        !self.everywhere || near::is_near(client, local, &self.zone.private)
     }
 
     /// Counts a query that was answered here.

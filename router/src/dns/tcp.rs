@@ -55,6 +55,7 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: TcpListener) -> io::Err
 
 /// Answers one query after the other until the client is done.
 async fn converse(shared: &Shared, mut stream: TcpStream, client: SocketAddr) -> io::Result<()> {
+    let local = stream.local_addr().ok().map(|address| address.ip());
     let mut responder = shared.responder();
     let mut response = Vec::new();
     loop {
@@ -69,6 +70,10 @@ async fn converse(shared: &Shared, mut stream: TcpStream, client: SocketAddr) ->
             Reply::Ignored => {
                 shared.metrics.ignored.inc();
                 return Ok(());
+            }
+            Reply::Forward(query) if !shared.forwards_for(client.ip(), local) => {
+                shared.metrics.refused.inc();
+                query.failure(Rcode::Refused, &mut response);
             }
             Reply::Forward(query) => match shared.forwards.admit(client.ip()) {
                 Some(_slot) => {

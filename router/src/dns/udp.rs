@@ -100,6 +100,10 @@ impl Server {
                     shared.metrics.ignored.inc();
                     continue;
                 }
+                Reply::Forward(query) if !shared.forwards_for(path.remote.ip(), path.local) => {
+                    shared.metrics.refused.inc();
+                    query.failure(Rcode::Refused, response);
+                }
                 Reply::Forward(query) => match shared.forwards.admit(path.remote.ip()) {
                     Some(slot) => {
                         let (shared, socket) = (shared.clone(), self.socket.clone());

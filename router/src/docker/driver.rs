@@ -8,9 +8,12 @@ use ipam::leases::Identity;
 use ipam::range::Cidr;
 use ipnet::Ipv4Net;
 use proto::types::Mac;
+use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
 
 use super::Plugin;
 use super::api::ListedNetwork;
+use super::bounds::check_options;
 use super::identity;
 use super::server::Socket;
 use super::state::{Endpoint, Ipam, Network};
@@ -32,6 +35,9 @@ const MTU: [&str; 2] = ["weft.mtu", "com.docker.network.driver.mtu"];
 const SUBNET: &str = "weft.subnet";
 /// Option of an endpoint on a network whose addresses we choose: this address.
 const ADDRESS: &str = "weft.ip";
+/// Our options of networks and of endpoints.
+const NETWORK_OPTIONS: [&str; 3] = [MULTICAST[0], MTU[0], SUBNET];
+const ENDPOINT_OPTIONS: [&str; 2] = [identity::IDENTITY, ADDRESS];
 /// Smallest and largest MTU of an interface in bytes; others are refused.
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 576..=65535;
 /// How long the engine may take to move an interface into its container and set it up.
@@ -44,6 +50,8 @@ struct Chosen {
     cidr: Cidr,
     mac: Option<Mac>,
     holder: Option<String>,
+    /// Until there is a record, nobody else tidies up what the holder has.
+    turn: Option<OwnedMutexGuard<()>>,
     chose_address: bool,
     open: bool,
     container: Option<String>,
@@ -64,41 +72,21 @@ impl Plugin {
         socket: &Socket,
         call: CreateNetwork,
     ) -> Result<(), String> {
-        check_id("network", &call.network)?;
+        check_id("a network", &call.network)?;
+        if let Some(Value::Object(own)) = call.options.get(GENERIC) {
+            check_options(own, &NETWORK_OPTIONS)?;
+        }
         let network = read_network(socket, &call)?;
         let known = self.registry.network(&call.network);
         let name = known.and_then(|network| network.name);
         if let (Ipam::Foreign, Some(pool)) = (network.ipam, call.ipv4.first()) {
             self.check_foreign_pool(socket, &pool.pool).await?;
         }
+        if let Ok(subnet) = network.subnet.parse() {
+            self.check_subnet(socket, subnet).await?;
+        }
         let network = Network { name, ..network };
         self.registry.put_network(&call.network, network).await
-    }
-
-    /// Addresses of another allocator are safe only where ours watches over them.
-    async fn check_foreign_pool(&self, socket: &Socket, pool: &str) -> Result<(), String> {
-        let Some(pool) = pool.parse::<Ipv4Net>().ok() else {
-            return Ok(());
-        };
-        let range = self.config.ipam.as_ref().map(|ipam| ipam.range);
-        if range.is_some_and(|range| range.contains(&pool)) {
-            return Ok(());
-        }
-        let range = range.map_or_else(|| "none".to_owned(), |range| range.to_string());
-        if socket.foreign_pools {
-            tracing::warn!(
-                %pool,
-                "a network's addresses are outside of the range {range}: other hosts will not \
-                 know when they are in use"
-            );
-            return Ok(());
-        }
-        Err(format!(
-            "the addresses {pool} of Docker's own allocator are outside of this router's range \
-             ({range}), so that other hosts would use them as well. Add --ipam-driver=null for \
-             addresses that containers keep, or --ipam-driver={} with --subnet for --ip",
-            socket.name
-        ))
     }
 
     /// Forgets a network, and endpoints of it that Docker has forgotten to delete.
@@ -121,7 +109,8 @@ impl Plugin {
                 "Not supported: creating an interface from within CreateEndpoint".to_owned(),
             );
         };
-        check_id("endpoint", &call.endpoint)?;
+        check_id("an endpoint", &call.endpoint)?;
+        check_options(&call.options, &ENDPOINT_OPTIONS)?;
         let _turn = self.turns.take(&call.endpoint).await;
         let Some(network) = self.registry.network(&call.network) else {
             return Err(format!(
@@ -142,8 +131,8 @@ impl Plugin {
             text => Some(text.parse::<Mac>().map_err(|e| format!("{text}: {e}"))?),
         };
         let chosen = match wanted.address.as_str() {
-            "" => self.choose_address(&call, &network, mac).await?,
-            address => self.take_address(&call, &network, address).await?,
+            "" => self.choose_address(socket, &call, &network, mac).await?,
+            address => self.take_address(socket, &call, &network, address).await?,
         };
         let made = self.make_endpoint(&call, &network, &chosen, mac).await;
         if made.is_err()
@@ -151,6 +140,7 @@ impl Plugin {
             && let Err(error) = self.release(holder).await
         {
             tracing::warn!(%error, holder, "an address was not released");
+            self.untidy.notify_one();
         }
         let record = made?;
         tracing::info!(
@@ -166,6 +156,7 @@ impl Plugin {
     /// An address that we choose.
     async fn choose_address(
         &self,
+        socket: &Socket,
         call: &CreateEndpoint,
         network: &Network,
         mac: Option<Mac>,
@@ -174,6 +165,7 @@ impl Plugin {
         let whose = self.whose(call, mac).await?;
         let looked = begun.elapsed();
         let holder = holder(call, whose.container.as_deref());
+        let turn = self.turns.take(&holder).await;
         let subnet = match network.subnet.as_str() {
             "" => None,
             text => Some(Cidr::parse_subnet(text).map_err(|e| e.to_string())?),
@@ -186,6 +178,7 @@ impl Plugin {
                 };
                 let address = text.parse().map_err(|e| format!("{ADDRESS}={text}: {e}"))?;
                 let cidr = subnet.with_address(address);
+                self.check_address(socket, cidr).await?;
                 self.claim(&holder, cidr, whose.identity).await?
             }
             None => self.allocate(&holder, subnet, whose.identity).await?,
@@ -201,6 +194,7 @@ impl Plugin {
             cidr: given.cidr,
             mac: given.mac,
             holder: Some(holder),
+            turn: Some(turn),
             chose_address: true,
             open: whose.open,
             container: whose.container,
@@ -211,6 +205,7 @@ impl Plugin {
     /// claimed.
     async fn take_address(
         &self,
+        socket: &Socket,
         call: &CreateEndpoint,
         network: &Network,
         address: &str,
@@ -222,6 +217,7 @@ impl Plugin {
             cidr,
             mac: None,
             holder: None,
+            turn: None,
             chose_address: false,
             open: false,
             container: None,
@@ -232,8 +228,11 @@ impl Plugin {
             }
             // The address passes from the pool to the identity.
             self.release(&cidr.address.to_string()).await?;
+        } else {
+            self.check_address(socket, cidr).await?;
         }
         let holder = holder(call, None);
+        chosen.turn = Some(self.turns.take(&holder).await);
         chosen.mac = self.claim(&holder, cidr, identity).await?.mac;
         chosen.holder = Some(holder);
         Ok(chosen)
@@ -327,14 +326,18 @@ impl Plugin {
 
     /// Deletes an endpoint with all that belongs to it. One that is not there is no failure.
     pub(super) async fn delete_endpoint(&self, id: &str) -> Result<(), String> {
-        check_id("endpoint", id)?;
+        check_id("an endpoint", id)?;
         let _turn = self.turns.take(id).await;
         let Some(known) = self.registry.endpoint(id) else {
             let name = host_name(id);
             blocking(move || endpoint::delete(&name)).await?;
             return Ok(());
         };
-        self.forget_endpoint(id, &known).await
+        let forgotten = self.forget_endpoint(id, &known).await;
+        if forgotten.is_err() {
+            self.untidy.notify_one();
+        }
+        forgotten
     }
 
     async fn forget_endpoint(&self, id: &str, known: &Endpoint) -> Result<(), String> {
@@ -361,7 +364,7 @@ impl Plugin {
     }
 
     pub(super) async fn join(self: &Arc<Self>, call: &EndpointCall) -> Result<Joined, String> {
-        check_id("endpoint", &call.endpoint)?;
+        check_id("an endpoint", &call.endpoint)?;
         let name = host_name(&call.endpoint);
         if !blocking(move || endpoint::exists(&name)).await? {
             return Err(format!("endpoint {} is not known", call.endpoint));
@@ -419,8 +422,10 @@ impl Plugin {
                     return;
                 }
                 Err(error) => {
-                    let gone = self.registry.endpoint(&call.endpoint).is_none();
-                    if !gone {
+                    // One that ends at once takes its interface along before Docker says so.
+                    let name = host_name(&call.endpoint);
+                    let there = blocking(move || endpoint::exists(&name)).await;
+                    if there != Ok(false) && self.registry.endpoint(&call.endpoint).is_some() {
                         let endpoint = short(&call.endpoint);
                         tracing::warn!(endpoint, %error, "an endpoint was not set up fully");
                     }
@@ -579,7 +584,7 @@ fn truth(text: &str) -> Option<bool> {
 fn check_id(what: &str, id: &str) -> Result<(), String> {
     let odd = |c: char| !c.is_ascii_alphanumeric();
     if id.is_empty() || id.len() > ID_LENGTH_MAX || id.contains(odd) {
-        return Err(format!("{id:?} is no id of a {what}"));
+        return Err(format!("{id:?} is no id of {what}"));
     }
     Ok(())
 }

@@ -76,6 +76,11 @@ impl Plugin {
             "" => subnet,
             text => parse(text)?,
         };
+        Cidr::parse_subnet(&subnet.to_string()).map_err(|e| e.to_string())?;
+        if range.range().intersect(&subnet.range()) != range.range() {
+            return Err(format!("{range} is no part of {subnet}"));
+        }
+        self.check_subnet(socket, range).await?;
         Ok(RequestedPool {
             error: "",
             pool_id: format!("{}-{subnet}-{range}", socket.pool_prefix),
@@ -87,6 +92,7 @@ impl Plugin {
 
     pub(super) async fn request_address(
         &self,
+        socket: &Socket,
         call: AddressCall,
     ) -> Result<RequestedAddress, String> {
         let pool = match call.pool.as_str() {
@@ -115,6 +121,9 @@ impl Plugin {
             text => {
                 let address: Address = text.parse().map_err(|e| format!("{text}: {e}"))?;
                 let cidr = pool.subnet.with_address(address);
+                if is_endpoint {
+                    self.check_address(socket, cidr).await?;
+                }
                 self.claim(&holder, cidr, who).await?.cidr.address
             }
         };

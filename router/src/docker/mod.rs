@@ -6,12 +6,14 @@
 //! ```
 //!
 //! * `server` speaks the plugin protocol, `driver` and `ipam` do what it asks for.
+//! * `bounds` says what may be asked for.
 //! * `starting` and `identity` find out for whom an endpoint is.
 //! * `state` keeps networks and endpoints over restarts.
 //! * `watch` follows Docker's events; `settle` puts right what was not known when an endpoint was
 //!   made, and `sidecar` attaches containers that are on none of our networks.
 
 mod api;
+mod bounds;
 mod driver;
 mod identity;
 mod ipam;
@@ -28,17 +30,18 @@ mod wish;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixListener as StdListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UnixListener;
+use tokio::sync::Notify;
 
 use crate::config::{Config, Listen};
 use crate::control::Handle;
 use crate::http::server::{blocking, open_unix};
-use crate::net::attach::endpoint;
+use crate::net::attach::endpoint::{self, FoundEndpoint};
 use crate::store::{Record, Store};
 use api::Docker;
 use server::Socket;
@@ -47,6 +50,8 @@ use turns::Turns;
 
 /// How often it is looked whether Docker is there, while it is not.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long Docker may take to say whether a container runs.
+const ALIVE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What Docker's calls work on.
 #[derive(Debug)]
@@ -60,8 +65,14 @@ struct Plugin {
     serving: Mutex<BTreeSet<String>>,
     /// The containers that were attached without any network of Docker's.
     sidecar: Mutex<BTreeMap<String, sidecar::Attached>>,
+    /// Those that could not be attached and are tried again.
+    retrying: Mutex<BTreeSet<String>>,
     /// Whether Docker's events come in, so that it answers.
     following: AtomicBool,
+    /// Told when something was left behind.
+    untidy: Notify,
+    /// The sockets that this process made, and removes when the host leaves the mesh.
+    bound: Mutex<Vec<PathBuf>>,
     /// Held while networks are made.
     ensuring: tokio::sync::Mutex<()>,
 }
@@ -71,9 +82,27 @@ struct Plugin {
 pub struct Networks(Arc<Plugin>);
 
 impl Networks {
-    /// Removes the networks that weft makes by itself. Returns what became of them, one a line.
+    /// Removes the networks that weft makes by itself, and then the sockets of the plugin.
+    /// Returns what became of them, one a line.
     pub async fn remove(&self) -> Vec<String> {
-        self.0.remove_networks().await
+        let mut lines = self.0.remove_networks().await;
+        lines.extend(self.0.remove_sockets());
+        lines
+    }
+
+    /// Whether Docker says that there is no such container, or that it does not run. Without
+    /// Docker's word it may run.
+    pub async fn has_ended(&self, container: &str) -> bool {
+        let Some(docker) = &self.0.docker else {
+            return false;
+        };
+        match docker.container(container, ALIVE_TIME_MAX).await {
+            Ok(found) => found.is_none_or(|container| !container.state.running),
+            Err(error) => {
+                tracing::warn!(container, %error, "it is not known whether a container runs");
+                false
+            }
+        }
     }
 }
 
@@ -97,7 +126,10 @@ pub async fn start(
         turns: Turns::default(),
         serving: Mutex::default(),
         sidecar: Mutex::default(),
+        retrying: Mutex::default(),
         following: AtomicBool::new(false),
+        untidy: Notify::new(),
+        bound: Mutex::default(),
         ensuring: tokio::sync::Mutex::default(),
     });
     let networks = Networks(Arc::clone(&plugin));
@@ -167,6 +199,7 @@ impl Plugin {
     async fn listen(self: Arc<Self>, socket: Socket) {
         match open_unix(&socket.path).await {
             Ok(listener) => {
+                self.bound().push(socket.path.clone());
                 self.serve(listener, socket).await;
             }
             Err(error) => {
@@ -189,6 +222,19 @@ impl Plugin {
         let plugin = Arc::clone(&self);
         tokio::spawn(async move { plugin.ensure_networks().await });
         server::serve(listener, socket, self).await;
+    }
+
+    fn bound(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove_sockets(&self) -> Vec<String> {
+        let mut bound = self.bound();
+        let removed = bound.drain(..).filter_map(|path| {
+            std::fs::remove_file(&path).ok()?;
+            Some(format!("removed {}", path.display()))
+        });
+        removed.collect()
     }
 
     fn now_serving(&self, name: &str) {
@@ -216,19 +262,34 @@ impl Plugin {
             }
             Ok::<_, crate::net::NetError>(found)
         });
-        // What a container has is in use, whether or not there is a record of it.
-        let taken = found.await?.into_iter().filter(|pair| pair.taken);
-        let mut known: BTreeSet<String> = taken.filter_map(|pair| pair.owner).collect();
-        known.extend(endpoints.into_values().filter_map(|e| e.holder));
-        for (holder, _) in self.holdings().await? {
-            if driver::is_holder(&holder) && !known.contains(&holder) {
-                self.release(&holder).await?;
-                tracing::info!(
-                    holder,
-                    "released the address of an endpoint that was never made"
-                );
-            }
+        let found = found.await?;
+        for holder in self.strays(&found).await? {
+            self.release_stray(&holder).await?;
         }
+        Ok(())
+    }
+
+    /// Who has addresses without an endpoint: calls that are under way, and such as failed and
+    /// could not give theirs back.
+    async fn strays(&self, found: &[FoundEndpoint]) -> Result<BTreeSet<String>, String> {
+        let holdings = self.holdings().await?;
+        // What a container has is in use, whether or not there is a record of it.
+        let taken = found.iter().filter(|pair| pair.taken);
+        let mut known: BTreeSet<String> = taken.filter_map(|pair| pair.owner.clone()).collect();
+        let endpoints = self.registry.endpoints();
+        known.extend(endpoints.into_values().filter_map(|e| e.holder));
+        let holders = holdings.into_iter().map(|(holder, _)| holder);
+        Ok(holders
+            .filter(|holder| driver::is_holder(holder) && !known.contains(holder))
+            .collect())
+    }
+
+    async fn release_stray(&self, holder: &str) -> Result<(), String> {
+        self.release(holder).await?;
+        tracing::info!(
+            holder,
+            "released the address of an endpoint that was never made"
+        );
         Ok(())
     }
 }

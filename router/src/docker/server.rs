@@ -315,7 +315,7 @@ async fn ipam(
         }
         "RequestAddress" => {
             let call: AddressCall = decode(body)?;
-            line(&plugin.request_address(call).await?)
+            line(&plugin.request_address(socket, call).await?)
         }
         "ReleaseAddress" => {
             let call: AddressCall = decode(body)?;

@@ -106,6 +106,7 @@ impl Plugin {
         container: &Inspected,
     ) -> Result<(), String> {
         let holder = format!("{}@{}", container.id, short(&settled.network));
+        let _turn = self.turns.take(&holder).await;
         let given = self
             .allocate(&holder, Some(current.network()), Some(who))
             .await?;

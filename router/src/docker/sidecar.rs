@@ -37,6 +37,10 @@ impl Plugin {
         self.sidecar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn retrying(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.retrying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Attaches a container that runs, if it is to be.
     pub(super) async fn attach_if_wanted(self: &Arc<Self>, container: &Inspected) {
         let wish = match Wish::of(container, self.config.attach) {
@@ -53,16 +57,24 @@ impl Plugin {
             // It is on one of our networks.
             return;
         }
-        if let Err(error) = self.attach(container, &wish).await {
-            tracing::error!(
-                container = container.name(),
-                %error,
-                "a container is not attached; it is tried again"
-            );
-            let plugin = Arc::clone(self);
-            let id = container.id.clone();
-            tokio::spawn(async move { plugin.attach_again(&id, &wish).await });
+        let Err(error) = self.attach(container, &wish).await else {
+            return;
+        };
+        let id = container.id.clone();
+        if !self.retrying().insert(id.clone()) {
+            // Docker tells of one start in several events.
+            return;
         }
+        tracing::error!(
+            container = container.name(),
+            %error,
+            "a container is not attached; it is tried again"
+        );
+        let plugin = Arc::clone(self);
+        tokio::spawn(async move {
+            plugin.attach_again(&id, &wish).await;
+            plugin.retrying().remove(&id);
+        });
     }
 
     async fn attach_again(self: &Arc<Self>, id: &str, wish: &Wish) {
@@ -103,7 +115,7 @@ impl Plugin {
             let given = match given {
                 Ok(given) => given,
                 Err(error) => {
-                    self.release(id).await?;
+                    self.give_back(id).await?;
                     return Err(error);
                 }
             };
@@ -126,7 +138,7 @@ impl Plugin {
         let done = match done {
             Ok(done) => done,
             Err(error) => {
-                self.release(id).await?;
+                self.give_back(id).await?;
                 return Err(error);
             }
         };
@@ -148,6 +160,19 @@ impl Plugin {
         Ok(())
     }
 
+    /// Releases what a container was given that could not be attached. One that is attached since
+    /// before goes on using it.
+    async fn give_back(&self, id: &str) -> Result<(), String> {
+        let bridge = self.config.bridge.clone();
+        if blocking(move || attach::owners(&bridge))
+            .await?
+            .contains(id)
+        {
+            return Ok(());
+        }
+        self.release(id).await
+    }
+
     /// A container has ended, and its interface with it.
     pub(super) async fn attached_died(&self, id: &str) {
         let attached = self.sidecar().remove(id);
@@ -158,7 +183,6 @@ impl Plugin {
         {
             tracing::warn!(container = short(id), %error, "an address was not released");
         }
-        self.unname(id, None).await;
     }
 
     /// Names a container for one of its addresses.

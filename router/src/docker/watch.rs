@@ -20,13 +20,17 @@ use crate::net::attach::endpoint;
 
 /// How long Docker may take for something outside of its own calls of us.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a removal waits for Docker to say what there is.
+const REMOVAL_TIME_MAX: Duration = Duration::from_secs(3);
 /// How long Docker may take to make a network: it waits for the plugin first.
 const NETWORK_TIME_MAX: Duration = Duration::from_secs(60);
 /// First and longest pause before the stream of events is asked for again.
 const RETRY_TIME_MIN: Duration = Duration::from_millis(250);
-const RETRY_TIME_MAX: Duration = Duration::from_secs(5);
+const RETRY_TIME_MAX: Duration = Duration::from_secs(1);
 /// What Docker does not know for so long, it has forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// How often it is looked for what was forgotten.
+const TIDY_INTERVAL: Duration = Duration::from_secs(600);
 
 impl Plugin {
     /// Follows Docker until the runtime ends.
@@ -50,7 +54,11 @@ impl Plugin {
                     tracing::info!("Docker's events ended; waiting for it to come back");
                 }
                 Err(error) if !told => {
-                    tracing::debug!(%error, "Docker's events cannot be followed yet");
+                    if matches!(error, ApiError::Late(..)) {
+                        tracing::warn!(api = %docker.address(), %error, "Docker does not answer");
+                    } else {
+                        tracing::debug!(%error, "Docker's events cannot be followed yet");
+                    }
                     told = true;
                 }
                 Err(_) => {}
@@ -96,8 +104,12 @@ impl Plugin {
         if let Err(error) = self.look_at_everything().await {
             tracing::warn!(%error, "what Docker has could not be looked at");
         }
-        if let Err(error) = self.forget_the_forgotten().await {
-            tracing::warn!(%error, "what Docker has forgotten was not cleaned up");
+        loop {
+            if let Err(error) = self.forget_the_forgotten().await {
+                tracing::warn!(%error, "what Docker has forgotten was not cleaned up");
+            }
+            // Without word of it something may be left all the same.
+            let _ = tokio::time::timeout(TIDY_INTERVAL, self.untidy.notified()).await;
         }
     }
 
@@ -155,6 +167,8 @@ impl Plugin {
             return Ok(());
         };
         let (before_networks, before) = (self.registry.networks(), self.registry.endpoints());
+        let found = blocking(|| endpoint::all(driver::HOST_PREFIX)).await?;
+        let strays = self.strays(&found).await?;
         tokio::time::sleep(FORGOTTEN_AFTER).await;
         let text = |error: ApiError| error.to_string();
         let networks = docker.networks(ANSWER_TIME_MAX).await.map_err(text)?;
@@ -178,6 +192,13 @@ impl Plugin {
                     "Docker has forgotten an endpoint"
                 );
                 self.delete_endpoint(id).await?;
+            }
+        }
+        // Longer than any call takes.
+        for holder in self.strays(&found).await?.intersection(&strays) {
+            let _turn = self.turns.take(holder).await;
+            if self.strays(&found).await?.contains(holder) {
+                self.release_stray(holder).await?;
             }
         }
         let mut left: BTreeMap<String, usize> = BTreeMap::new();
@@ -233,8 +254,11 @@ impl Plugin {
         let Some(docker) = &self.docker else {
             return Vec::new();
         };
-        let _turn = self.ensuring.lock().await;
-        let networks = docker.networks(ANSWER_TIME_MAX).await.unwrap_or_default();
+        let turn = tokio::time::timeout(REMOVAL_TIME_MAX, self.ensuring.lock()).await;
+        let Ok(_turn) = turn else {
+            return Vec::new();
+        };
+        let networks = docker.networks(REMOVAL_TIME_MAX).await.unwrap_or_default();
         let mut lines = Vec::new();
         for driver in self.serving() {
             let Some(ours) = expected_network(&self.config.plugin, &driver, "") else {
@@ -311,6 +335,8 @@ impl Plugin {
         // A loop that has ended needs to know nothing.
         let _ = self.handle.call(move |c| c.container_died(&died)).await;
         self.attached_died(id).await;
+        // Whoever registered them.
+        self.unname(id, None).await;
     }
 }
 

@@ -4,6 +4,7 @@ use ipam::leases::{Identity, IdentityKind};
 use ipam::range::Cidr;
 
 use super::api::Inspected;
+use super::bounds::check_host;
 use super::identity;
 use crate::config::AttachWhich;
 
@@ -100,7 +101,9 @@ fn wanted(word: &str) -> Result<Wanted, String> {
             .map_err(|_| wrong()),
         None => {
             let address = word.strip_prefix("ip:").unwrap_or(word);
-            address.parse().map(Wanted::Address).map_err(|_| wrong())
+            let cidr = address.parse().map_err(|_| wrong())?;
+            check_host(cidr)?;
+            Ok(Wanted::Address(cidr))
         }
     }
 }
@@ -204,6 +207,8 @@ mod tests {
         assert_eq!(addresses(&container_, AttachWhich::Labels), Some(expected));
         for bad in [
             "WEAVE_CIDR=10.7.0.1",
+            "WEAVE_CIDR=10.7.0.0/16",
+            "WEAVE_CIDR=net:default ip:10.7.5.255/24",
             "WEAVE_CIDR=net:10.7.5.1/24",
             "WEAVE_CIDR=x",
         ] {

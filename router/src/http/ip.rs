@@ -6,13 +6,14 @@ use axum::Router;
 use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::ACCEPT;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use ipam::allocator::{Request as Wish, RequestError, RequestId, Response as Gift};
 use ipam::leases::{Identity, IdentityKind};
 use ipam::range::{Address, Cidr};
 use serde_json::{Value, json};
 
+use super::names::has_ended;
 use super::server::{Answer, Form, JSON, Refusal, not_found, text, typed};
 use crate::config;
 use crate::control::Handle;
@@ -82,11 +83,15 @@ pub(crate) async fn ask(
 /// A refusal in the original's words; requests that were cancelled are no errors there.
 pub(super) fn refuse(error: &RequestError, prefix: &str) -> Answer {
     match error {
-        RequestError::Cancelled { .. } => Ok(text(StatusCode::OK, "cancelled".to_owned())),
+        RequestError::Cancelled { .. } => Ok(cancelled()),
         RequestError::Deadline(_) => Err(Refusal(StatusCode::REQUEST_TIMEOUT, error.to_string())),
         RequestError::Store(_) => Err(Refusal::failed(error)),
         _ => Err(Refusal::bad(format!("{prefix}{error}"))),
     }
+}
+
+fn cancelled() -> Response {
+    text(StatusCode::OK, "cancelled".to_owned())
 }
 
 /// What the query says about a request for an address.
@@ -147,17 +152,9 @@ fn subnet(ip: &str, len: &str) -> Result<Cidr, Refusal> {
 }
 
 async fn default_subnet(State(handle): State<Handle>) -> Answer {
-    let subnet = handle
-        .call(|control| {
-            control
-                .config
-                .ipam
-                .as_ref()
-                .map(|ipam| ipam.default_subnet.to_string())
-        })
-        .await?;
+    let subnet = handle.call(|control| control.default_subnet()).await?;
     match subnet {
-        Some(subnet) => Ok(text(StatusCode::OK, subnet)),
+        Some(subnet) => Ok(text(StatusCode::OK, subnet.to_string())),
         None => Ok(not_found().await),
     }
 }
@@ -189,6 +186,9 @@ async fn allocate_in(
 }
 
 async fn get_address(handle: &Handle, id: String, subnet: Option<Cidr>, wanted: Wanted) -> Answer {
+    if wanted.container && has_ended(handle, &id).await? {
+        return Ok(cancelled());
+    }
     let Wanted {
         time_max,
         identity,
@@ -225,6 +225,9 @@ async fn claim(
 ) -> Answer {
     let cidr = cidr(&ip, &len)?;
     let wanted = Wanted::read(request).await?;
+    if wanted.container && has_ended(&handle, &id).await? {
+        return Ok(cancelled());
+    }
     let wish = Wish::Claim {
         id,
         cidr,

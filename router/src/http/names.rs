@@ -83,6 +83,7 @@ async fn add(
     request: Request,
 ) -> Answer {
     let form = Form::read(request).await?;
+    let check_alive = form.bool("check-alive").unwrap_or(false);
     let address = address(&ip)?;
     let mut names: Vec<String> = form.all("name").map(str::to_owned).collect();
     // What the original knows only in its full form is not relative to the domain.
@@ -101,7 +102,24 @@ async fn add(
         }
         Err(error) => return Err(refuse(error)),
     }
+    // After the registration: a container that ends now is told of by an event.
+    if check_alive && has_ended(&handle, &container).await? {
+        let removed = handle.unregister_names(&container, Some(address)).await;
+        removed.map_err(refuse)?;
+        tracing::info!(
+            container,
+            "removed the names of a container that does not run"
+        );
+    }
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Whether Docker says that a container does not run.
+pub(super) async fn has_ended(handle: &Handle, container: &str) -> Result<bool, Refusal> {
+    match handle.call(|control| control.docker.clone()).await? {
+        Some(docker) => Ok(docker.has_ended(container).await),
+        None => Ok(false),
+    }
 }
 
 async fn remove_any(State(handle): State<Handle>, request: Request) -> Answer {

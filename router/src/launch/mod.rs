@@ -165,6 +165,9 @@ pub fn peer_name(config: &Config) -> Result<PeerName, LaunchError> {
 }
 
 fn warn_of_ignored(config: &Config) {
+    if config.password_empty {
+        tracing::warn!("the password that was given is empty: nothing is kept from strangers");
+    }
     if !config.ignored.is_empty() {
         tracing::warn!(
             "without effect here: {}; these belong to services that weft does not have",
