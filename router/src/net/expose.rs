@@ -115,6 +115,8 @@ impl Gateway {
         for one in stored.into_iter().flatten() {
             state.exposed.insert(one.address, one.masquerade);
         }
+        let rules = self.rules(&state)?;
+        pass_legacy(&rules);
         self.put_back(&mut state)?;
         Ok(state.exposures())
     }
@@ -156,6 +158,7 @@ impl Gateway {
         }
         arp::announce(&bridge.link, &[address.addr()])?;
         rollback.commit();
+        pass_legacy(&rules);
         state.exposed = exposed;
         state.revision += 1;
         state.seen = None;
@@ -182,10 +185,12 @@ impl Gateway {
         state.exposed.retain(|network, _| !wanted(network));
         state.revision += u64::from(before != state.exposed.len());
         state.seen = None;
-        match self.rules(&state)?.apply() {
+        let rules = self.rules(&state)?;
+        match rules.apply() {
             Err(error) if nft::is_unsupported(&error) => {}
             result => result?,
         }
+        pass_legacy(&rules);
         Ok((hidden, state.exposures()))
     }
 
@@ -202,7 +207,16 @@ impl Gateway {
     ) -> Result<Vec<&'static str>, NetError> {
         let mut state = self.state();
         state.unmasqueraded = unmasqueraded;
-        self.put_back(&mut state)
+        if state.closed {
+            return Ok(Vec::new());
+        }
+        // It has no number that changes with its rules, so it is read each time.
+        let legacy = self.rules(&state)?.apply_to_legacy();
+        let mut changed = self.put_back(&mut state)?;
+        if legacy? {
+            changed.push("rules in iptables-legacy");
+        }
+        Ok(changed)
     }
 
     /// Changes nothing from here on. Whoever removes rules afterwards will not find them back.
@@ -212,9 +226,6 @@ impl Gateway {
 
     fn put_back(&self, state: &mut State) -> Result<Vec<&'static str>, NetError> {
         let mut changed = Vec::new();
-        if state.closed {
-            return Ok(changed);
-        }
         if self.put_back_addresses(state)? {
             changed.push("exposed addresses");
         }
@@ -294,6 +305,14 @@ impl Gateway {
             addresses: addresses.iter().map(Ipv4Net::addr).collect(),
             mesh_port: self.config.mesh_port,
         }))
+    }
+}
+
+/// Lets containers pass the older packet filter. Nothing else depends on it, and the next look
+/// tries again.
+fn pass_legacy(rules: &HostRules) {
+    if let Err(error) = rules.apply_to_legacy() {
+        tracing::warn!(%error, "rules of iptables-legacy may stop containers");
     }
 }
 
