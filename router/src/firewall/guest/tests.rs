@@ -168,3 +168,30 @@ fn docker_keeps_a_chain_free() {
         assert_eq!(run("-S").matches("weft").count(), 0);
     });
 }
+
+/// What only passes the bridge is also asked of ip6tables.
+#[test]
+fn the_other_family_has_chains_of_its_own() {
+    needs_root!();
+    in_new_namespace(|| {
+        let test = "guest::tests::the_other_family_has_chains_of_its_own";
+        if iptables(test, "-P FORWARD DROP").is_none() {
+            return;
+        }
+        let ip6tables = |line: &str| {
+            let output = Command::new("ip6tables-nft").args(line.split(' ')).output();
+            String::from_utf8(output.unwrap().stdout).unwrap()
+        };
+        ip6tables("-P FORWARD DROP");
+        let within = &rules()[..1];
+        apply(Family::V6, within).unwrap();
+        assert!(are_in_place(Family::V6, within).unwrap());
+        assert!(!are_in_place(Family::V4, within).unwrap());
+        let text = ip6tables("-S");
+        assert!(text.contains(&format!("-A FORWARD {JUMP}")), "{text}");
+        assert!(text.contains("-A WEFT-FORWARD -i weave"), "{text}");
+        assert_eq!(shown("FORWARD"), Vec::<String>::new());
+        assert!(remove(Family::V6).unwrap());
+        assert!(!ip6tables("-S").contains("WEFT"));
+    });
+}
