@@ -19,18 +19,14 @@ pub(super) fn restore(
     records: &[Record],
 ) -> Result<(Arc<Gateway>, Exposures), LaunchError> {
     let gateway = Gateway::new(gateway_config(config));
-    let exposures = match gateway.restore(stored_exposures(records)) {
-        Ok(exposures) => exposures,
-        Err(error) if nft::is_unsupported(&error) => {
-            tracing::warn!(
-                %error,
-                "this kernel has no nf_tables: nothing is masqueraded, and the control interface \
-                 is not kept from others"
-            );
-            gateway.exposures()
-        }
-        Err(error) => return Err(LaunchError::new(error)),
-    };
+    let exposures = gateway.restore(stored_exposures(records));
+    let exposures = exposures.map_err(LaunchError::new)?;
+    if nft::generation().map_err(LaunchError::new)?.is_none() {
+        tracing::warn!(
+            "this kernel has no nf_tables: nothing is masqueraded, and the control interface is \
+             not kept from others"
+        );
+    }
     Ok((Arc::new(gateway), exposures))
 }
 
