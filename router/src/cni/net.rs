@@ -71,13 +71,13 @@ impl Net<'_> {
         }
     }
 
-    /// Lets a pod be found as POD.NAMESPACE. The name goes when its interface goes. A container
-    /// without it runs as well, so this does not fail.
+    /// Lets a pod be found as POD.NAMESPACE, a container of podman by its name. The name goes when
+    /// its interface goes. A container without it runs as well, so this does not fail.
     async fn register_name(&self, outcome: &Outcome) {
-        let Some((namespace, pod)) = self.call.pod_names() else {
+        let Some(caller) = self.call.caller() else {
             return;
         };
-        let name = format!("{pod}.{namespace}");
+        let name = caller.name();
         let owner = owner(&self.conf.name, &attachment(self.call));
         for address in ipv4(outcome) {
             if let Err(error) = self.addresses.name(&owner, address, &name).await {
