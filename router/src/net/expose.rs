@@ -128,6 +128,11 @@ impl Gateway {
         address: Ipv4Net,
         masquerade: bool,
     ) -> Result<(bool, Exposures), NetError> {
+        if !can_be_exposed(address) {
+            return Err(NetError::NoHostAddress {
+                address: address.to_string(),
+            });
+        }
         let mut state = self.state();
         let netlink = Netlink::open()?;
         let bridge = Bridge::named(&netlink, &self.config.bridge)?;
@@ -306,6 +311,18 @@ impl Gateway {
             mesh_port: self.config.mesh_port,
         }))
     }
+}
+
+/// Whether the kernel would take it for an address of a host, and leave the way to all others as
+/// it is.
+fn can_be_exposed(net: Ipv4Net) -> bool {
+    let address = net.addr();
+    let special = address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_broadcast();
+    let edge = net.prefix_len() < 31 && (address == net.network() || address == net.broadcast());
+    !special && !edge && net.prefix_len() > 0
 }
 
 /// Lets containers pass the older packet filter. Nothing else depends on it, and the next look
