@@ -1,6 +1,7 @@
 //! The CNI plugin, run as container runtimes run it.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -542,6 +543,45 @@ fn del_always_succeeds() {
     drop(first);
     host.call(&add.with_command("DEL")).ok();
     assert_eq!(host.owners(), ["weave:expose"]);
+}
+
+/// An address whose giving was not heard of is given back by the next call; that of a container
+/// which is attached stays.
+#[test]
+fn an_answer_that_is_lost_leaves_nothing() {
+    needs_root!();
+    let mut host = Host::new();
+    host.launch();
+    let conf = host.conf("1.0.0", json!({}));
+    let [first, second] = [host.container(), host.container()];
+    let attached = Call::new("ADD", "c1", &first, &conf);
+    let given = host.call(&attached).ok();
+    // It passes requests on to the router, and no answers back.
+    let open = || TcpListener::bind("127.0.0.1:6799").unwrap();
+    let listener = host.mesh.namespace(0).run(open).unwrap();
+    let inside = host.mesh.namespace(0).clone();
+    let lossy = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut plugin, _) = listener.accept().unwrap();
+            let connect = || TcpStream::connect("127.0.0.1:6784").unwrap();
+            let mut router = inside.run(connect).unwrap();
+            let mut buffer = [0; 4096];
+            let read = plugin.read(&mut buffer).unwrap();
+            router.write_all(&buffer[..read]).unwrap();
+            assert!(router.read(&mut buffer).unwrap() > 0);
+        }
+    });
+    let lossy_conf = host.conf("1.0.0", json!({ "httpAddr": "127.0.0.1:6799" }));
+    for (id, target) in [("c1", &first), ("c2", &second)] {
+        host.call(&Call::new("ADD", id, target, &lossy_conf))
+            .failed(11);
+    }
+    lossy.join().unwrap();
+    let owners = ["cni:weave:c1:eth0", "cni:weave:c2:eth0", "weave:expose"];
+    assert_eq!(host.owners(), owners);
+    assert_eq!(links(&second), ["lo"]);
+    assert_eq!(host.call(&attached).ok(), given);
+    assert_eq!(host.owners(), ["cni:weave:c1:eth0", "weave:expose"]);
 }
 
 /// Addresses that a Weave Net router gave out stand under the container's id alone.

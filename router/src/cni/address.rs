@@ -5,6 +5,7 @@
 //! several interfaces. Addresses that a Weave Net router gave out have the container's id alone
 //! as their owner.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::Method;
@@ -32,6 +33,8 @@ pub(super) struct Addresses<'c> {
     client: Client,
     conf: &'c NetConf,
     spool: Spool,
+    /// Whether the router may have given an address that we never heard of.
+    unheard: AtomicBool,
 }
 
 /// An address, and the MAC address that goes with it if it is an identity's.
@@ -65,6 +68,7 @@ impl<'c> Addresses<'c> {
             client: Client::new(conf.http_addr.clone(), TIME_MAX + GRACE),
             conf,
             spool: Spool::new(&conf.state_dir),
+            unheard: AtomicBool::new(false),
         }
     }
 
@@ -163,7 +167,13 @@ impl<'c> Addresses<'c> {
     ) -> Result<Given, CniError> {
         let path = format!("{path}?timeout={}s{query}", TIME_MAX.as_secs());
         let json = Some(("accept", "application/json"));
-        let answer = self.client.request(method, &path, json, "").await?;
+        let answer = self.client.request(method, &path, json, "").await;
+        let lost =
+            |e: &ClientError| matches!(e, ClientError::Late { .. } | ClientError::Broken { .. });
+        if answer.as_ref().is_err_and(lost) {
+            self.unheard.store(true, Ordering::Relaxed);
+        }
+        let answer = answer?;
         if answer.status.as_u16() == 404 {
             return Err(CniError::new(
                 Code::Config,
@@ -253,6 +263,15 @@ impl<'c> Addresses<'c> {
             }
             result => Ok(result?),
         }
+    }
+
+    /// Has an owner's addresses given back as soon as the router is found again, if it may have
+    /// given one without our hearing of it.
+    pub(super) fn release_unheard(&self, owner: &str) -> Result<(), CniError> {
+        if self.unheard.load(Ordering::Relaxed) {
+            self.spool.add(owner)?;
+        }
+        Ok(())
     }
 
     /// Gives back one address of an owner.

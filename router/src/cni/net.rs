@@ -52,7 +52,15 @@ impl Net<'_> {
     async fn add(&self) -> Result<Value, CniError> {
         self.refuse_unsupported()?;
         let target = self.target()?;
-        let (mut outcome, mac) = self.get_addresses().await?;
+        let (mut outcome, mac) = match self.get_addresses().await {
+            Ok(got) => got,
+            Err(error) => {
+                if let Err(undo) = self.give_back_unheard(&target).await {
+                    complain(&format!("after a failed ADD: {undo}"));
+                }
+                return Err(error);
+            }
+        };
         let done = match self.complete_gateway(&mut outcome).await {
             Ok(()) => self.attach(&target, &mut outcome, mac).await,
             Err(error) => Err(error),
@@ -242,6 +250,18 @@ impl Net<'_> {
             if !inside.iter().any(|net| net.addr() == address.addr()) {
                 self.addresses.release_one(&owner, address).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// After an ADD that got no answer; one that is repeated for a container which is attached
+    /// leaves its addresses.
+    async fn give_back_unheard(&self, target: &Namespace) -> Result<(), CniError> {
+        let (target, interface) = (target.clone(), self.call.interface.clone());
+        let inside = blocking(move || addresses_of(&target, &interface)).await;
+        if inside.map_err(CniError::failed)?.is_empty() {
+            let owner = owner(&self.conf.name, &attachment(self.call));
+            self.addresses.release_unheard(&owner)?;
         }
         Ok(())
     }
