@@ -49,9 +49,9 @@ while [ $# -gt 0 ]; do
     --)
         shift
         for flag; do
-            # systemd takes the flags apart at blanks.
+            # systemd takes the flags apart at blanks, and respects quotes.
             case $flag in
-            *[[:space:]\"\$\\]*) die "$flag: write flags like this to /etc/weft/weft.env" ;;
+            *[[:space:]\"\'\$\\]*) die "$flag: write flags like this to /etc/weft/weft.env" ;;
             esac
         done
         flags=$*
@@ -143,7 +143,8 @@ remove() {
 
 uninstall_all() {
     if [ -z "$root" ] && [ -x "$program" ]; then
-        "$program" setup-cni --remove
+        # What cannot be removed by a program that does not run any more is no reason to keep it.
+        "$program" setup-cni --remove || say "the CNI plugin is not removed: see above"
         # What Docker asks through the socket would start the router again.
         systemd disable weft.socket weft.service
         systemd stop weft.socket

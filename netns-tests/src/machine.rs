@@ -53,6 +53,7 @@ pub struct Machine {
     _init: LabProcess,
     /// The first process of the machine, as seen from outside.
     init_pid: u32,
+    engine_path: Option<String>,
     host: usize,
     folder: PathBuf,
 }
@@ -78,6 +79,7 @@ impl Machine {
         let init_pid = child_of(init.id());
         Machine {
             router: None,
+            engine_path: None,
             engine: None,
             _init: init,
             init_pid,
@@ -146,6 +148,9 @@ impl Machine {
             .arg("--host")
             .arg(format!("unix://{}", self.socket().display()));
         command.args(flags);
+        if let Some(path) = &self.engine_path {
+            command.env("PATH", path);
+        }
         command.args(["--storage-driver=vfs", "--log-level=warn"]);
         let log = self.log("docker.log");
         command
@@ -153,6 +158,24 @@ impl Machine {
             .stderr(log.try_clone().unwrap())
             .stdout(log);
         self.engine = Some(mesh.lab.spawn(self.host, &mut command).unwrap());
+    }
+
+    /// From its next start on the engine finds these programs under the names `iptables` and
+    /// `ip6tables`.
+    #[track_caller]
+    pub fn choose_iptables(&mut self, kind: &str) {
+        let folder = self.folder.join(format!("tools-{kind}"));
+        let programs = std::env::var("PATH").unwrap_or_default();
+        fs::create_dir_all(&folder).unwrap();
+        for name in ["iptables", "ip6tables"] {
+            let program = Command::new("sh")
+                .args(["-c", &format!("command -v {name}-{kind}")])
+                .output();
+            let program = String::from_utf8(program.unwrap().stdout).unwrap();
+            let _ = fs::remove_file(folder.join(name));
+            std::os::unix::fs::symlink(program.trim(), folder.join(name)).unwrap();
+        }
+        self.engine_path = Some(format!("{}:{programs}", folder.display()));
     }
 
     /// Waits until the engine answers.

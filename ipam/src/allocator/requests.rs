@@ -363,7 +363,9 @@ impl Allocator {
 }
 
 fn bad_id(id: &str) -> Option<RequestError> {
-    let valid = !id.is_empty() && id.len() <= ID_BYTES_MAX;
-    let text = format!("an id must have 1 to {ID_BYTES_MAX} bytes");
+    // It is shown line by line.
+    let valid = !id.is_empty() && id.len() <= ID_BYTES_MAX && !id.contains(char::is_control);
+    let text =
+        format!("an id must have 1 to {ID_BYTES_MAX} bytes, none of them control characters");
     (!valid).then_some(RequestError::Invalid(text))
 }

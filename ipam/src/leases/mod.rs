@@ -54,13 +54,17 @@ pub enum IdentityKind {
 
 /// A text that cannot name an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an identity must have 1 to {max} bytes", max = IDENTITY_BYTES_MAX)]
+#[error(
+    "an identity must have 1 to {max} bytes, none of them control characters",
+    max = IDENTITY_BYTES_MAX
+)]
 pub struct IdentityError;
 
 impl Identity {
     /// The identity of this kind and name.
     pub fn new(kind: IdentityKind, name: &str) -> Result<Identity, IdentityError> {
-        if name.is_empty() || name.len() > IDENTITY_BYTES_MAX {
+        let controls = name.contains(char::is_control);
+        if name.is_empty() || name.len() > IDENTITY_BYTES_MAX || controls {
             return Err(IdentityError);
         }
         Ok(Identity {
@@ -207,3 +211,30 @@ pub fn mac(key: &LeaseKey, address: Address) -> Mac {
 
 /// A key and its lease.
 pub type LeaseEntry = (Arc<LeaseKey>, Lease);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_fit_a_line() {
+        let new = |name: &str| Identity::new(IdentityKind::Explicit, name).is_ok();
+        for good in [
+            "web-1",
+            "shop/db 0",
+            "größe",
+            &"x".repeat(IDENTITY_BYTES_MAX),
+        ] {
+            assert!(new(good), "{good}");
+        }
+        for bad in [
+            "",
+            "a\nb",
+            "\0",
+            "\u{1b}[2J",
+            &"x".repeat(IDENTITY_BYTES_MAX + 1),
+        ] {
+            assert!(!new(bad), "{bad:?}");
+        }
+    }
+}

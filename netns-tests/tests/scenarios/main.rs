@@ -23,6 +23,7 @@ mod names;
 mod native;
 mod pages;
 mod pair;
+mod podman;
 mod refusal;
 mod restart;
 mod rules;

@@ -31,11 +31,20 @@ fn answers(from: &Namespace, to: Ipv4Addr, time: Duration) -> bool {
     answer.unwrap().is_some()
 }
 
-/// Has the bridge ask iptables about what only passes it, as Docker does.
+/// Has the bridge ask iptables and ip6tables about what only passes it, as Docker does.
 fn filter_bridged(mesh: &Mesh, host: usize) {
-    let set = || std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "1");
-    // Without it nothing is asked, and nothing stops what passes the bridge.
-    let _ = mesh.namespace(host).run(set).unwrap();
+    for tables in ["iptables", "ip6tables"] {
+        let setting = format!("/proc/sys/net/bridge/bridge-nf-call-{tables}");
+        let set = || std::fs::write(setting, "1");
+        // Without it nothing is asked, and nothing stops what passes the bridge.
+        let _ = mesh.namespace(host).run(set).unwrap();
+    }
+}
+
+/// Sets the policy of forwarding to drop, for both families. None, loudly, without the program.
+fn drop_forwarded(mesh: &Mesh, host: usize, kind: &str) -> Option<()> {
+    tool(mesh, host, &format!("iptables-{kind} -P FORWARD DROP"))?;
+    tool(mesh, host, &format!("ip6tables-{kind} -P FORWARD DROP")).map(drop)
 }
 
 /// Where others drop what is forwarded, our containers still reach each other, other hosts and
@@ -43,23 +52,55 @@ fn filter_bridged(mesh: &Mesh, host: usize) {
 #[test]
 fn containers_pass_where_others_drop() {
     needs_root!();
+    pass_where_others_drop(
+        "nft",
+        &[
+            "iptables-nft -F DOCKER-USER",
+            "iptables-nft -F",
+            "ip6tables-nft -F",
+            "nft flush ruleset",
+            "nft delete table ip weft",
+        ],
+    );
+}
+
+/// As above, with the packet filter that the kernel had before nf_tables.
+#[test]
+fn containers_pass_where_older_filters_drop() {
+    needs_root!();
+    pass_where_others_drop(
+        "legacy",
+        &[
+            "iptables-legacy -F DOCKER-USER",
+            "iptables-legacy -F",
+            "ip6tables-legacy -F",
+        ],
+    );
+}
+
+fn pass_where_others_drop(kind: &str, flushes: &[&str]) {
     let mut mesh = Mesh::new(&[Kind::Weft, Kind::Weft, Kind::Weft]);
-    if tool(&mesh, 0, "iptables-nft -P FORWARD DROP").is_none() {
+    if drop_forwarded(&mesh, 0, kind).is_none() {
         return;
     }
     filter_bridged(&mesh, 0);
     // The chains as Docker makes them.
     for line in [
-        "iptables-nft -N DOCKER-USER",
-        "iptables-nft -A DOCKER-USER -j RETURN",
-        "iptables-nft -I FORWARD -j DOCKER-USER",
+        "-N DOCKER-USER",
+        "-A DOCKER-USER -j RETURN",
+        "-I FORWARD -j DOCKER-USER",
     ] {
-        tool(&mesh, 0, line);
+        tool(&mesh, 0, &format!("iptables-{kind} {line}"));
     }
+    mesh.launch(0, &Launch::new().with("--expect-npc"));
+    let [a, near] = [mesh.attach(0), mesh.attach(0)];
+    let short = Duration::from_millis(500);
+    assert!(!answers(&a.namespace, near.address, short));
+    mesh.kill(0);
     mesh.launch(0, &Launch::new());
     mesh.launch(1, &Launch::new().peer(mesh.address(0)));
     mesh.wait_connected(0, 1);
-    let [a, near, far] = [mesh.attach(0), mesh.attach(0), mesh.attach(1)];
+    let far = mesh.attach(1);
     mesh.wait_routed(&[0, 1]);
     mesh.weft(0, &["expose", "10.99.1.100/16"]).ok();
     let outside = mesh.address(2);
@@ -70,26 +111,23 @@ fn containers_pass_where_others_drop() {
     for to in all {
         assert!(answers(&a.namespace, to, wait::SOON), "{to}");
     }
+    a.send_ipv6(&near, 100);
     let mut longest = Duration::ZERO;
-    for flush in [
-        "iptables-nft -F DOCKER-USER",
-        "iptables-nft -F",
-        "nft flush ruleset",
-        "nft delete table ip weft",
-    ] {
+    for flush in flushes {
         if tool(&mesh, 0, flush).is_none() {
             return;
         }
         // A flush of everything has also taken the policy.
-        tool(&mesh, 0, "iptables-nft -P FORWARD DROP");
+        drop_forwarded(&mesh, 0, kind);
         let start = Instant::now();
         for to in all {
             assert!(answers(&a.namespace, to, wait::SOON), "{to} after {flush}");
         }
+        a.send_ipv6(&near, 100);
         longest = longest.max(start.elapsed());
     }
     println!("rules are back after at most {longest:?}");
-    assert!(mesh.log(0).contains("put back packet filter rules"));
+    assert!(mesh.log(0).contains("put back "));
 }
 
 /// The control interface is for the host alone, also where others route loopback addresses.
@@ -192,32 +230,64 @@ fn rules_of_others_stay() {
         "nft add chain inet mine forward { type filter hook forward priority 0 ; }",
         "nft add rule inet mine forward counter accept",
         "nft add table ip weftlike",
+        "ip6tables-nft -A FORWARD -i eth9 -j DROP",
+        "iptables-legacy -P FORWARD DROP",
+        "iptables-legacy -N ZONE",
+        "iptables-legacy -A FORWARD -i eth9 -g ZONE",
+        "iptables-legacy -A ZONE -p tcp -m multiport --dports 22,80 -j ACCEPT",
+        "iptables-legacy -t nat -A POSTROUTING -s 172.17.0.0/16 -j MASQUERADE",
+        "ip6tables-legacy -A FORWARD -i eth9 -j DROP",
     ];
     for line in lines {
         if tool(&mesh, 0, line).is_none() {
             return;
         }
     }
-    let ruleset = |mesh: &Mesh| tool(mesh, 0, "nft -s list ruleset").unwrap();
+    let ruleset = |mesh: &Mesh| {
+        let all = [
+            "nft -s list ruleset",
+            "iptables-legacy-save",
+            "ip6tables-legacy-save",
+        ];
+        let all = all.map(|line| tool(mesh, 0, line).unwrap());
+        let text = all.concat();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
     let before = ruleset(&mesh);
     mesh.launch(0, &Launch::new());
     mesh.weft(0, &["expose", "10.99.0.9/16"]).ok();
     let during = ruleset(&mesh);
-    for line in before.lines() {
+    for line in without_counts(&before).lines() {
         assert!(during.contains(line), "{line} is not in\n{during}");
     }
-    assert!(during.contains("WEFT-FORWARD"), "{during}");
-    // iptables still understands its table.
-    let shown = tool(&mesh, 0, "iptables-nft-save").unwrap();
-    assert!(
-        shown.contains("-A FORWARD -m comment --comment \"weft"),
-        "{shown}"
-    );
+    // iptables still understands its tables.
+    for kind in [
+        "iptables-nft",
+        "ip6tables-nft",
+        "iptables-legacy",
+        "ip6tables-legacy",
+    ] {
+        let shown = tool(&mesh, 0, &format!("{kind}-save")).unwrap();
+        assert!(
+            shown.contains("-A FORWARD -m comment --comment \"weft"),
+            "{shown}"
+        );
+    }
     mesh.weft(0, &["hide"]).ok();
     let folder = format!("{}/", mesh.folder(0).display());
     mesh.weft(0, &["reset", "--db-prefix", &folder]).ok();
     mesh.wait_for_end(0);
-    assert_eq!(ruleset(&mesh), before);
+    assert_eq!(without_counts(&ruleset(&mesh)), without_counts(&before));
+}
+
+/// `iptables-save` shows what the policies have counted.
+fn without_counts(rules: &str) -> String {
+    let chain = |line: &str| match line.split_once(" [") {
+        Some((chain, _)) if line.starts_with(':') => chain.to_owned(),
+        _ => line.to_owned(),
+    };
+    rules.lines().map(|line| chain(line) + "\n").collect()
 }
 
 /// Ports of the mesh are none of the business of containers on Docker's bridge, and they are kept
@@ -281,28 +351,4 @@ fn dockers_containers_are_kept_apart() {
     // Theirs do not reach ours; ours reach what the host reaches.
     assert!(!answers(&theirs, ours.address, Duration::from_millis(500)));
     assert!(answers(&ours.namespace, bridge_address, wait::SOON));
-}
-
-/// Rules of the older packet filter are not ours to change; what helps against them is said.
-#[test]
-fn older_filters_are_told_of() {
-    needs_root!();
-    let mut mesh = Mesh::new(&[Kind::Weft]);
-    if tool(&mesh, 0, "iptables-legacy -P FORWARD DROP").is_none() {
-        return;
-    }
-    filter_bridged(&mesh, 0);
-    mesh.launch(0, &Launch::new());
-    let [a, b] = [mesh.attach(0), mesh.attach(0)];
-    assert!(!answers(
-        &a.namespace,
-        b.address,
-        Duration::from_millis(500)
-    ));
-    let log = mesh.log(0);
-    let advice = log.split_once(", run: ").unwrap().1.lines().next().unwrap();
-    for line in advice.split("; ") {
-        tool(&mesh, 0, line);
-    }
-    assert!(answers(&a.namespace, b.address, wait::SOON));
 }

@@ -127,6 +127,13 @@ fn the_script_installs_and_uninstalls() {
         let text = std::fs::read_to_string(&env).unwrap();
         assert!(text.contains("WEFT_FLAGS=\"--resume\""), "{text}");
     }
+    // What systemd would take apart or replace is refused before anything is written.
+    for flag in ["a b", "it's", "\"x", "$HOME", "a\\b", "a\nb"] {
+        let refused = run(&["--binary", &binary, "--", flag]);
+        assert_eq!(refused.status.code(), Some(1), "{flag:?}");
+        let text = std::fs::read_to_string(&env).unwrap();
+        assert!(text.contains("WEFT_FLAGS=\"--resume\""), "{text}");
+    }
     assert_eq!(run(&["--nonsense"]).status.code(), Some(2));
     assert_eq!(
         run(&["--binary", "/nonexistent"])

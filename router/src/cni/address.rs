@@ -5,6 +5,7 @@
 //! several interfaces. Addresses that a Weave Net router gave out have the container's id alone
 //! as their owner.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hyper::Method;
@@ -12,7 +13,7 @@ use ipnet::Ipv4Net;
 use proto::types::Mac;
 use serde_json::Value;
 
-use super::conf::{Attachment, NetConf};
+use super::conf::{Attachment, NetConf, Wanted};
 use super::spool::Spool;
 use super::{Call, CniError, Code};
 use crate::http::client::{Client, ClientError, encode};
@@ -32,6 +33,8 @@ pub(super) struct Addresses<'c> {
     client: Client,
     conf: &'c NetConf,
     spool: Spool,
+    /// Whether the router may have given an address that we never heard of.
+    unheard: AtomicBool,
 }
 
 /// An address, and the MAC address that goes with it if it is an identity's.
@@ -65,6 +68,7 @@ impl<'c> Addresses<'c> {
             client: Client::new(conf.http_addr.clone(), TIME_MAX + GRACE),
             conf,
             spool: Spool::new(&conf.state_dir),
+            unheard: AtomicBool::new(false),
         }
     }
 
@@ -77,22 +81,48 @@ impl<'c> Addresses<'c> {
     pub(super) async fn get(&self, call: &Call) -> Result<Vec<Given>, CniError> {
         let owner = owner(&self.conf.name, &attachment(call));
         let identity = self.identity(call)?;
-        let query = identity.map(|name| format!("&identity={}", encode(&name)));
+        let query = identity.map(|(name, kind)| format!("&identity={}&kind={kind}", encode(&name)));
         let query = query.unwrap_or_default();
         if self.conf.wanted.is_empty() {
             return Ok(vec![self.allocate_patiently(&owner, &query).await?]);
         }
         let mut given = Vec::new();
         for wanted in &self.conf.wanted {
+            let wanted = self.with_prefix(*wanted).await?;
             let path = format!("/ip/{}/{wanted}", encode(&owner));
-            let (_, mac) = self.ask(Method::PUT, &path, &query, Some(*wanted)).await?;
-            given.push((*wanted, mac));
+            let (_, mac) = self.ask(Method::PUT, &path, &query, Some(wanted)).await?;
+            given.push((wanted, mac));
         }
         Ok(given)
     }
 
-    /// Who the container is, if it is to have the same address wherever it runs next.
-    fn identity(&self, call: &Call) -> Result<Option<String>, CniError> {
+    /// An address with the prefix of the subnet that the network gives addresses from.
+    async fn with_prefix(&self, wanted: Wanted) -> Result<Ipv4Net, CniError> {
+        let Wanted { address, prefix } = wanted;
+        let subnet = match (prefix, self.conf.ipam.subnet) {
+            (Some(prefix), _) => {
+                return Ipv4Net::new(address, prefix).map_err(CniError::failed);
+            }
+            (None, Some(subnet)) => subnet,
+            (None, None) => {
+                let answer = self.client.get("/ipinfo/defaultsubnet").await?.ok()?;
+                let subnet = answer.trim().parse::<Ipv4Net>();
+                subnet.map_err(|_| CniError::failed("the router does not allocate addresses"))?
+            }
+        };
+        if !subnet.contains(&address) {
+            return Err(CniError::new(
+                Code::Config,
+                format!("{address} is not in the network's subnet {subnet}"),
+                "name another address, or this one with the prefix of its subnet",
+            ));
+        }
+        Ipv4Net::new(address, subnet.prefix_len()).map_err(CniError::failed)
+    }
+
+    /// The identity of the container and its kind, if it is to have the same address wherever it
+    /// runs next.
+    fn identity(&self, call: &Call) -> Result<Option<(String, &'static str)>, CniError> {
         if !self.conf.sticky {
             return Ok(None);
         }
@@ -100,10 +130,10 @@ impl<'c> Addresses<'c> {
             CniError::new(
                 Code::Environment,
                 "a sticky network needs to be told who the container is",
-                "CNI_ARGS has no K8S_POD_NAMESPACE and K8S_POD_NAME",
+                "CNI_ARGS has no K8S_POD_NAME",
             )
         };
-        call.pod().map(Some).ok_or_else(missing)
+        Ok(call.caller().ok_or_else(missing)?.identity())
     }
 
     /// Allocates; an identity that has only just ended elsewhere gets a moment until that is known
@@ -137,7 +167,13 @@ impl<'c> Addresses<'c> {
     ) -> Result<Given, CniError> {
         let path = format!("{path}?timeout={}s{query}", TIME_MAX.as_secs());
         let json = Some(("accept", "application/json"));
-        let answer = self.client.request(method, &path, json, "").await?;
+        let answer = self.client.request(method, &path, json, "").await;
+        let lost =
+            |e: &ClientError| matches!(e, ClientError::Late { .. } | ClientError::Broken { .. });
+        if answer.as_ref().is_err_and(lost) {
+            self.unheard.store(true, Ordering::Relaxed);
+        }
+        let answer = answer?;
         if answer.status.as_u16() == 404 {
             return Err(CniError::new(
                 Code::Config,
@@ -227,6 +263,15 @@ impl<'c> Addresses<'c> {
             }
             result => Ok(result?),
         }
+    }
+
+    /// Has an owner's addresses given back as soon as the router is found again, if it may have
+    /// given one without our hearing of it.
+    pub(super) fn release_unheard(&self, owner: &str) -> Result<(), CniError> {
+        if self.unheard.load(Ordering::Relaxed) {
+            self.spool.add(owner)?;
+        }
+        Ok(())
     }
 
     /// Gives back one address of an owner.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{CniError, Code};
+use crate::docker::is_made_up;
 
 /// Longest container id, in bytes; a longer one is refused.
 const CONTAINER_BYTES_MAX: usize = 100;
@@ -107,16 +108,51 @@ impl Call {
         Ok(call)
     }
 
-    /// The identity that Kubernetes gives the container: namespace and name of its pod.
-    pub fn pod(&self) -> Option<String> {
-        let (namespace, name) = self.pod_names()?;
-        Some(format!("{namespace}/{name}"))
+    /// Who the container is, if the runtime says so.
+    pub fn caller(&self) -> Option<Caller<'_>> {
+        let get = |name: &str| self.arguments.get(name).filter(|value| !value.is_empty());
+        let name = get("K8S_POD_NAME")?;
+        Some(match get("K8S_POD_NAMESPACE") {
+            Some(namespace) => Caller::Pod { namespace, name },
+            None => Caller::Container { name },
+        })
+    }
+}
+
+/// Who a container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller<'c> {
+    /// A pod of Kubernetes.
+    Pod {
+        /// The pod's namespace there.
+        namespace: &'c str,
+        /// The pod's name in it.
+        name: &'c str,
+    },
+    /// A container of podman, which has a name alone: one that the user chose or podman made up.
+    Container {
+        /// The name.
+        name: &'c str,
+    },
+}
+
+impl Caller<'_> {
+    /// The identity by which an address is kept, as the router is asked for it. `None` for a name
+    /// that nobody chose. The same pod is never in two places; the same name may be.
+    pub fn identity(&self) -> Option<(String, &'static str)> {
+        match self {
+            Caller::Pod { namespace, name } => Some((format!("{namespace}/{name}"), "explicit")),
+            Caller::Container { name } if is_made_up(name) => None,
+            Caller::Container { name } => Some(((*name).to_owned(), "derived")),
+        }
     }
 
-    /// The namespace of the container's pod in Kubernetes, and the pod's name.
-    pub fn pod_names(&self) -> Option<(&str, &str)> {
-        let get = |name: &str| self.arguments.get(name).filter(|value| !value.is_empty());
-        Some((get("K8S_POD_NAMESPACE")?, get("K8S_POD_NAME")?))
+    /// The name that others find it by.
+    pub fn name(&self) -> String {
+        match self {
+            Caller::Pod { namespace, name } => format!("{name}.{namespace}"),
+            Caller::Container { name } => (*name).to_owned(),
+        }
     }
 }
 

@@ -1,14 +1,15 @@
 //! The network's configuration, as it stands in a conflist and as the runtime completes it.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::Ipv4Net;
 use proto::types::Mac;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::outcome::RouteEntry;
-use super::{CniError, Code, Command};
+use super::{Call, CniError, Code, Command};
 use crate::config::Listen;
 
 /// The bridge, unless the configuration names another.
@@ -136,13 +137,22 @@ pub struct NetConf {
     /// Where what could not be given back is kept.
     pub state_dir: PathBuf,
     /// The addresses that the runtime wants the container to have.
-    pub wanted: Vec<Ipv4Net>,
+    pub wanted: Vec<Wanted>,
     /// The MAC address that the runtime wants the interface to have.
     pub mac: Option<Mac>,
     /// What ADD answered, for CHECK and DEL.
     pub previous: Option<Value>,
     /// The attachments that exist, for GC.
     pub attachments: Option<Vec<Attachment>>,
+}
+
+/// An address that a runtime asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The length of its subnet's prefix; that of the network's subnet if not given.
+    pub prefix: Option<u8>,
 }
 
 /// Where addresses come from.
@@ -292,16 +302,30 @@ impl NetConf {
             sticky: keys.sticky,
             http_addr,
             state_dir: keys.state_dir,
-            wanted: ips.map(|ip| address(ip)).collect::<Result<_, _>>()?,
+            wanted: ips
+                .map(|ip| address(ip).map_err(|why| wrong("runtimeConfig.ips", why)))
+                .collect::<Result<_, _>>()?,
             mac: match mac.as_str() {
                 "" => None,
-                text => Some(text.parse().map_err(|_| {
-                    wrong("runtimeConfig.mac", format!("{text:?} is no MAC address"))
-                })?),
+                text => Some(hardware(text).map_err(|why| wrong("runtimeConfig.mac", why))?),
             },
             previous: keys.prev_result,
             attachments: keys.valid_attachments.or(keys.attachments),
         })
+    }
+
+    /// Takes up what a runtime asks for by `CNI_ARGS` (`IP`, `MAC`), as podman does, where its
+    /// `runtimeConfig` does not say.
+    pub fn hear(&mut self, call: &Call) -> Result<(), CniError> {
+        let get = |name: &str| call.arguments.get(name).filter(|text| !text.is_empty());
+        let wrong = |why: String| CniError::new(Code::Environment, "invalid CNI_ARGS", why);
+        if let Some(text) = get("IP").filter(|_| self.wanted.is_empty()) {
+            self.wanted.push(address(text).map_err(wrong)?);
+        }
+        if let Some(text) = get("MAC").filter(|_| self.mac.is_none()) {
+            self.mac = Some(hardware(text).map_err(wrong)?);
+        }
+        Ok(())
     }
 }
 
@@ -399,12 +423,19 @@ fn check_name(name: &str) -> Result<(), CniError> {
     Ok(())
 }
 
-fn address(text: &str) -> Result<Ipv4Net, CniError> {
-    match text.parse() {
-        Ok(IpNet::V4(net)) => Ok(net),
-        _ => Err(wrong(
-            "runtimeConfig.ips",
-            format!("{text:?} is no IPv4 address with a prefix, like 10.7.0.5/16"),
-        )),
+fn address(text: &str) -> Result<Wanted, String> {
+    let (address, prefix) = match text.split_once('/') {
+        Some(_) => {
+            let net = text.parse::<Ipv4Net>().ok();
+            net.map(|net| (net.addr(), Some(net.prefix_len())))
+        }
+        None => text.parse().ok().map(|address| (address, None)),
     }
+    .ok_or_else(|| format!("{text:?} is no IPv4 address, like 10.7.0.5 or 10.7.0.5/16"))?;
+    Ok(Wanted { address, prefix })
+}
+
+fn hardware(text: &str) -> Result<Mac, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is no MAC address"))
 }

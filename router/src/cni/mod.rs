@@ -33,8 +33,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-pub use call::{Call, Command};
-pub use conf::{NetConf, Version};
+pub use call::{Call, Caller, Command};
+pub use conf::{NetConf, Version, Wanted};
 pub use error::{CniError, Code};
 pub use outcome::Outcome;
 
@@ -104,8 +104,11 @@ async fn answer(
         ));
     }
     *version = NetConf::version_of(text)?.into();
-    let conf = NetConf::read(text)?;
+    let mut conf = NetConf::read(text)?;
     let call = Call::read(command, variable)?;
+    if command == Command::Add {
+        conf.hear(&call)?;
+    }
     conf.version.check_knows(command)?;
     match plugin {
         Plugin::Net => net::run(&call, &conf, text).await,

@@ -52,7 +52,15 @@ impl Net<'_> {
     async fn add(&self) -> Result<Value, CniError> {
         self.refuse_unsupported()?;
         let target = self.target()?;
-        let (mut outcome, mac) = self.get_addresses().await?;
+        let (mut outcome, mac) = match self.get_addresses().await {
+            Ok(got) => got,
+            Err(error) => {
+                if let Err(undo) = self.give_back_unheard(&target).await {
+                    complain(&format!("after a failed ADD: {undo}"));
+                }
+                return Err(error);
+            }
+        };
         let done = match self.complete_gateway(&mut outcome).await {
             Ok(()) => self.attach(&target, &mut outcome, mac).await,
             Err(error) => Err(error),
@@ -71,13 +79,13 @@ impl Net<'_> {
         }
     }
 
-    /// Lets a pod be found as POD.NAMESPACE. The name goes when its interface goes. A container
-    /// without it runs as well, so this does not fail.
+    /// Lets a pod be found as POD.NAMESPACE, a container of podman by its name. The name goes when
+    /// its interface goes. A container without it runs as well, so this does not fail.
     async fn register_name(&self, outcome: &Outcome) {
-        let Some((namespace, pod)) = self.call.pod_names() else {
+        let Some(caller) = self.call.caller() else {
             return;
         };
-        let name = format!("{pod}.{namespace}");
+        let name = caller.name();
         let owner = owner(&self.conf.name, &attachment(self.call));
         for address in ipv4(outcome) {
             if let Err(error) = self.addresses.name(&owner, address, &name).await {
@@ -242,6 +250,18 @@ impl Net<'_> {
             if !inside.iter().any(|net| net.addr() == address.addr()) {
                 self.addresses.release_one(&owner, address).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// After an ADD that got no answer; one that is repeated for a container which is attached
+    /// leaves its addresses.
+    async fn give_back_unheard(&self, target: &Namespace) -> Result<(), CniError> {
+        let (target, interface) = (target.clone(), self.call.interface.clone());
+        let inside = blocking(move || addresses_of(&target, &interface)).await;
+        if inside.map_err(CniError::failed)?.is_empty() {
+            let owner = owner(&self.conf.name, &attachment(self.call));
+            self.addresses.release_unheard(&owner)?;
         }
         Ok(())
     }

@@ -68,7 +68,7 @@ impl Setup {
     }
 
     /// Removes what [`Setup::install`] wrote, the conflist first, and puts back what was in its
-    /// way. Returns what was removed.
+    /// way. The program stays while another network names it. Returns what was removed.
     pub fn remove(&self) -> io::Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
         let mut remove = |path: PathBuf| match fs::remove_file(&path) {
@@ -80,6 +80,9 @@ impl Setup {
             Err(error) => Err(error),
         };
         remove(self.conflist())?;
+        if self.is_named_elsewhere() {
+            return Ok(removed);
+        }
         for name in LINKS {
             let path = self.bin_dir.join(name);
             if is_ours(&path) {
@@ -92,6 +95,20 @@ impl Setup {
         }
         remove(self.bin_dir.join(PROGRAM))?;
         Ok(removed)
+    }
+
+    /// Whether a network that is left uses the program by a name of ours.
+    fn is_named_elsewhere(&self) -> bool {
+        let entries = fs::read_dir(&self.conf_dir).into_iter().flatten();
+        let paths = entries.flatten().map(|entry| entry.path());
+        let mut networks = paths.filter(|path| {
+            let kind = path.extension().and_then(|kind| kind.to_str());
+            matches!(kind, Some("conf" | "conflist" | "json"))
+        });
+        networks.any(|path| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.contains("\"weft-net\"") || text.contains("\"weft-ipam\"")
+        })
     }
 
     /// Makes a name lead to the program. What somebody else put there is kept aside.
@@ -259,6 +276,22 @@ mod tests {
         assert_eq!(names(&setup.conf_dir), Vec::<String>::new());
         let link = fs::read_link(setup.bin_dir.join("weave-net")).unwrap();
         assert_eq!(link, Path::new("weave-plugin-2.8.1"));
+    }
+
+    #[tokio::test]
+    async fn the_program_stays_for_other_networks() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = setup(folder.path());
+        let second = Setup {
+            name: "other".into(),
+            ..first.clone()
+        };
+        first.install().await.unwrap();
+        second.install().await.unwrap();
+        assert_eq!(first.remove().unwrap(), [first.conflist()]);
+        assert_eq!(names(&first.bin_dir).len(), 4);
+        assert_eq!(second.remove().unwrap().len(), 5);
+        assert_eq!(names(&first.bin_dir), Vec::<String>::new());
     }
 
     #[tokio::test]

@@ -264,7 +264,7 @@ fn what_is_missing_or_wrong_is_named() {
         r#","ipam":{"gateway":"here"}"#,
         r#","ipam":{"type":"../evil"}"#,
         r#","httpAddr":"nowhere""#,
-        r#","runtimeConfig":{"ips":["10.7.0.1"]}"#,
+        r#","runtimeConfig":{"ips":["10.7.0"]}"#,
         r#","runtimeConfig":{"mac":"red"}"#,
     ] {
         refused(&ADD, &conf(rest), Code::Config);
@@ -316,9 +316,64 @@ fn pods_have_a_name() {
         Call::read(Command::Add, &get).unwrap()
     };
     let kubelet = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0;K8S_POD_UID=5";
-    assert_eq!(call(kubelet).pod().as_deref(), Some("shop/web-0"));
-    assert_eq!(call("K8S_POD_NAME=web-0").pod(), None);
-    assert_eq!(call("K8S_POD_NAMESPACE=;K8S_POD_NAME=web-0").pod(), None);
+    let who = |arguments: &str| {
+        let call = call(arguments);
+        let caller = call.caller()?;
+        let (identity, kind) = caller.identity().unwrap_or_default();
+        Some(format!("{identity} {kind} {}", caller.name()))
+    };
+    assert_eq!(who(kubelet).unwrap(), "shop/web-0 explicit web-0.shop");
+    // As podman has it.
+    assert_eq!(who("K8S_POD_NAME=web-0").unwrap(), "web-0 derived web-0");
+    let empty = "K8S_POD_NAMESPACE=;K8S_POD_NAME=web-0";
+    assert_eq!(who(empty).unwrap(), "web-0 derived web-0");
+    assert_eq!(
+        who("K8S_POD_NAME=upbeat_hopper").unwrap(),
+        "  upbeat_hopper"
+    );
+    assert_eq!(who("K8S_POD_NAMESPACE=shop;K8S_POD_NAME="), None);
+    assert_eq!(who("IgnoreUnknown=1"), None);
+}
+
+/// podman asks for an address and a MAC by arguments, other runtimes by their configuration.
+#[test]
+fn arguments_ask_for_addresses() {
+    let hear = |arguments: &str, runtime: &str| {
+        let mut variables = ADD.to_vec();
+        variables.push(("CNI_ARGS", arguments));
+        let get = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let call = Call::read(Command::Add, &get).unwrap();
+        let text = format!(r#"{{"cniVersion":"1.0.0","name":"n","runtimeConfig":{runtime}}}"#);
+        let mut conf = NetConf::read(&text).unwrap();
+        conf.hear(&call).map(|()| {
+            let wanted = conf.wanted.iter();
+            let wanted = wanted.map(|w| format!("{} {:?}", w.address, w.prefix));
+            let mac = conf.mac.map(|mac| mac.to_string());
+            (
+                wanted.collect::<Vec<_>>().join(","),
+                mac.unwrap_or_default(),
+            )
+        })
+    };
+    let both = "IgnoreUnknown=1;IP=10.7.0.5;MAC=02:00:00:00:00:07";
+    let mac = String::from("02:00:00:00:00:07");
+    assert_eq!(
+        hear(both, "{}").unwrap(),
+        ("10.7.0.5 None".into(), mac.clone())
+    );
+    let prefix = hear("IP=10.7.0.5/24", "{}").unwrap();
+    assert_eq!(prefix, ("10.7.0.5 Some(24)".into(), String::new()));
+    // The configuration has the first word.
+    let runtime = r#"{"ips":["10.7.0.6/16","10.7.0.7"]}"#;
+    let expected = ("10.7.0.6 Some(16),10.7.0.7 None".into(), mac);
+    assert_eq!(hear(both, runtime).unwrap(), expected);
+    for wrong in ["IP=fd00::5", "IP=10.7.0.5/33", "IP=web", "MAC=red"] {
+        let error = hear(wrong, "{}").unwrap_err();
+        assert!(error.is(Code::Environment), "{wrong}: {error:?}");
+    }
 }
 
 /// A router that is away: DEL succeeds, and the address is given back later.

@@ -28,6 +28,8 @@ mod watch;
 mod wire;
 mod wish;
 
+pub(crate) use identity::is_made_up;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};

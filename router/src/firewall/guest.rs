@@ -5,19 +5,21 @@
 //! That also stops what only passes the bridge, wherever the bridge asks iptables
 //! (`bridge-nf-call-iptables`, which Docker switches on). So a chain of ours goes into that table,
 //! and one marked rule leads there: in `DOCKER-USER`, the chain that Docker keeps free for this,
-//! or where there is none in `FORWARD` itself. If nothing stands in `FORWARD`, neither do we.
+//! or where there is none in `FORWARD` itself. If nothing stands in `FORWARD`, neither do we. So
+//! also for ip6tables: containers may speak IPv6 to each other, and `bridge-nf-call-ip6tables` is on
+//! wherever the other is.
 //!
 //! Rules here use no more than iptables can show, or it would refuse to list the table at all.
 
 use super::nft::{self, FoundChain, Place};
-use super::rules::{Chain, Hook, Rule};
+use super::rules::{Chain, Family, Hook, Rule};
 use crate::net::NetError;
 
 /// Makes the chain these rules, and has packets sent there. Without rules nothing of ours stays.
-pub(super) fn apply(rules: &[Rule]) -> Result<(), NetError> {
-    let found = nft::read_table(TABLE)?;
-    let Some(place) = place(&found).filter(|_| !rules.is_empty()) else {
-        return leave(&found).map(drop);
+pub(super) fn apply(family: Family, rules: &[Rule]) -> Result<(), NetError> {
+    let found = nft::read_table_of(family, TABLE)?;
+    let Some(place) = place(family, &found).filter(|_| !rules.is_empty()) else {
+        return leave(family, &found).map(drop);
     };
     if is_in_place(&found, place, rules) {
         return Ok(());
@@ -26,27 +28,27 @@ pub(super) fn apply(rules: &[Rule]) -> Result<(), NetError> {
 }
 
 /// Whether the chain is these rules, and packets are sent there.
-pub(super) fn are_in_place(rules: &[Rule]) -> Result<bool, NetError> {
-    let found = nft::read_table(TABLE)?;
-    Ok(match place(&found).filter(|_| !rules.is_empty()) {
+pub(super) fn are_in_place(family: Family, rules: &[Rule]) -> Result<bool, NetError> {
+    let found = nft::read_table_of(family, TABLE)?;
+    Ok(match place(family, &found).filter(|_| !rules.is_empty()) {
         Some(place) => is_in_place(&found, place, rules),
         None => marked(&found).is_empty() && own(&found).is_none(),
     })
 }
 
 /// Removes what is ours. Returns whether there was anything.
-pub(super) fn remove() -> Result<bool, NetError> {
-    leave(&nft::read_table(TABLE)?)
+pub(super) fn remove(family: Family) -> Result<bool, NetError> {
+    leave(family, &nft::read_table_of(family, TABLE)?)
 }
 
-fn leave(found: &[FoundChain]) -> Result<bool, NetError> {
+fn leave(family: Family, found: &[FoundChain]) -> Result<bool, NetError> {
     let (chain, rules) = (own(found).map(|_| CHAIN), marked(found));
-    nft::leave(TABLE, chain, &rules)?;
+    nft::leave(family, TABLE, chain, &rules)?;
     Ok(chain.is_some() || !rules.is_empty())
 }
 
 /// Where the rule that leads to us belongs, if forwarding is filtered at all.
-fn place(found: &[FoundChain]) -> Option<Place<'static>> {
+fn place(family: Family, found: &[FoundChain]) -> Option<Place<'static>> {
     let hook = Some(nft::hook_number(Hook::Forward));
     let forward = found
         .iter()
@@ -65,6 +67,7 @@ fn place(found: &[FoundChain]) -> Option<Place<'static>> {
         None => "FORWARD",
     };
     Some(Place {
+        family,
         table: TABLE,
         chain,
     })
@@ -98,12 +101,12 @@ fn chain(rules: &[Rule]) -> Chain {
 }
 
 /// The table of iptables.
-const TABLE: &str = "filter";
+pub(super) const TABLE: &str = "filter";
 /// Our chain in it.
-const CHAIN: &str = "WEFT-FORWARD";
+pub(super) const CHAIN: &str = "WEFT-FORWARD";
 /// The comment of the rule that leads there.
-const MARK: &str = "weft: its containers may pass";
-const DOCKER_USER: &str = "DOCKER-USER";
+pub(super) const MARK: &str = "weft: its containers may pass";
+pub(super) const DOCKER_USER: &str = "DOCKER-USER";
 
 #[cfg(test)]
 mod tests;

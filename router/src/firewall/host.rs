@@ -10,10 +10,10 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::rules::{
-    Base, Chain, ChainKind, Hook, Match, PRIORITY_FILTER, PRIORITY_SOURCE_NAT, Protocol, Rule,
-    Table, Verdict,
+    Base, Chain, ChainKind, Family, Hook, Match, PRIORITY_FILTER, PRIORITY_SOURCE_NAT, Protocol,
+    Rule, Table, Verdict,
 };
-use super::{guest, nft};
+use super::{guest, legacy, nft};
 use crate::net::NetError;
 
 /// What the host's rules shall do.
@@ -57,8 +57,8 @@ impl HostRules {
         Ok(subnets.collect())
     }
 
-    /// Makes the kernel's rules these. Our own table changes in one step, the chain in that of
-    /// others in another.
+    /// Makes the rules in nf_tables these. Our own table changes in one step, the chains in those
+    /// of others in another.
     pub fn apply(&self) -> Result<(), NetError> {
         let table = self.table();
         if !is_in_place(&table)? {
@@ -68,18 +68,40 @@ impl HostRules {
                 nft::replace_table(&table)?;
             }
         }
-        guest::apply(&self.accepts())
+        for (family, accepts) in self.accepts() {
+            guest::apply(family, &accepts)?;
+        }
+        Ok(())
     }
 
-    /// Whether the kernel's rules are these; they are not after somebody flushed them.
+    /// Whether the rules in nf_tables are these; they are not after somebody flushed them.
     pub fn are_in_place(&self) -> Result<bool, NetError> {
-        Ok(is_in_place(&self.table())? && guest::are_in_place(&self.accepts())?)
+        for (family, accepts) in self.accepts() {
+            if !guest::are_in_place(family, &accepts)? {
+                return Ok(false);
+            }
+        }
+        is_in_place(&self.table())
+    }
+
+    /// Lets containers pass the tables of iptables-legacy, where there are any. Returns whether
+    /// that took a change.
+    pub fn apply_to_legacy(&self) -> Result<bool, NetError> {
+        collect(
+            self.accepts()
+                .map(|(family, accepts)| legacy::apply(family, &accepts)),
+        )
     }
 
     /// Deletes all rules of ours. Returns whether there were any.
     pub fn remove() -> Result<bool, NetError> {
-        let visited = guest::remove()?;
-        Ok(remove_table()? || visited)
+        collect([
+            guest::remove(Family::V4),
+            guest::remove(Family::V6),
+            legacy::remove(Family::V4),
+            legacy::remove(Family::V6),
+            remove_table(),
+        ])
     }
 
     fn table(&self) -> Table {
@@ -182,11 +204,12 @@ impl HostRules {
         }
     }
 
-    /// What the filter of others has to let through: all that comes from containers, and what is
-    /// for subnets that the host leads to.
-    fn accepts(&self) -> Vec<Rule> {
+    /// What the filters of others have to let through. For IPv4 that is all that comes from
+    /// containers, and what is for subnets that the host leads to; for IPv6, which this host does
+    /// not route for them, what only passes the bridge.
+    fn accepts(&self) -> [(Family, Vec<Rule>); 2] {
         if !self.forwards {
-            return Vec::new();
+            return [(Family::V4, Vec::new()), (Family::V6, Vec::new())];
         }
         let bridge = &self.bridge;
         let outward = Rule {
@@ -199,7 +222,34 @@ impl HostRules {
             verdict: Verdict::Accept,
             comment: format!("to {subnet} by {bridge}"),
         });
-        std::iter::once(outward).chain(inward).collect()
+        let within = Rule {
+            matches: vec![
+                Match::CameBy(bridge.clone()),
+                Match::LeavesBy(bridge.clone()),
+            ],
+            verdict: Verdict::Accept,
+            comment: format!("within {bridge}"),
+        };
+        [
+            (Family::V4, std::iter::once(outward).chain(inward).collect()),
+            (Family::V6, vec![within]),
+        ]
+    }
+}
+
+/// Whether any of them is true; all that failed, if any did.
+fn collect(results: impl IntoIterator<Item = Result<bool, NetError>>) -> Result<bool, NetError> {
+    let (mut any, mut errors) = (false, Vec::new());
+    for result in results {
+        match result {
+            Ok(one) => any |= one,
+            Err(error) => errors.push(error),
+        }
+    }
+    match errors.len() {
+        0 => Ok(any),
+        1 => Err(errors.remove(0)),
+        _ => Err(NetError::Several(errors)),
     }
 }
 

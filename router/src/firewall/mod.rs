@@ -6,10 +6,11 @@
 //! * [`HostRules`] is what the router wants on its host, [`multicast`] what it wants in containers.
 //!
 //! Rules of others are never touched: everything of ours is in a table of ours, but for one chain
-//! with accepts and one rule that leads there (`guest`).
+//! with accepts and one rule that leads there (`guest`), also in the older packet filter (`legacy`).
 
 mod guest;
 mod host;
+mod legacy;
 pub mod multicast;
 pub mod nft;
 pub mod rules;

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use expression::{expressions, target_of};
 
-use super::rules::{Base, COMMENT_BYTES_MAX, Chain, ChainKind, Hook, Rule, Table, Verdict};
+use super::rules::{Base, COMMENT_BYTES_MAX, Chain, ChainKind, Family, Hook, Rule, Table, Verdict};
 use crate::net::NetError;
 use crate::net::netlink::socket::Socket;
 use crate::net::netlink::wire::{NLM_F_APPEND, NLM_F_CREATE, Request, text};
@@ -111,15 +111,20 @@ impl FoundChain {
     }
 }
 
-/// Reads the chains of a table. None if there is no table of this name, or no nf_tables.
+/// Reads the chains of a table for IPv4. None if there is no table of this name, or no nf_tables.
 pub fn read_table(name: &str) -> Result<Vec<FoundChain>, NetError> {
+    read_table_of(Family::V4, name)
+}
+
+/// As [`read_table`], of another family.
+pub fn read_table_of(family: Family, name: &str) -> Result<Vec<FoundChain>, NetError> {
     let what = || format!("list packet filter table {name}");
     let socket = match Socket::netfilter() {
         Err(error) if error.is(Errno::PROTONOSUPPORT) => return Ok(Vec::new()),
         result => result?,
     };
     let list = |kind: u16, attribute: u16| {
-        let request = message(kind, 0).text(attribute, name);
+        let request = message(family, kind, 0).text(attribute, name);
         match socket.list(what, &request) {
             // NOENT: no such table. INVAL: the kernel has no nf_tables.
             Err(error) if error.is(Errno::NOENT) || error.is(Errno::INVAL) => Ok(Vec::new()),
@@ -169,7 +174,7 @@ pub fn generation() -> Result<Option<u32>, NetError> {
     };
     match socket.get(
         || "read the packet filter".into(),
-        message(NFT_MSG_GETGEN, 0),
+        message(Family::V4, NFT_MSG_GETGEN, 0),
     ) {
         Err(error) if is_unsupported(&error) || error.is(Errno::INVAL) => Ok(None),
         Err(error) => Err(error),
@@ -180,6 +185,8 @@ pub fn generation() -> Result<Option<u32>, NetError> {
 /// A place in a table of others, for one rule of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place<'a> {
+    /// Whose packets the table sees.
+    pub family: Family,
     /// The table.
     pub table: &'a str,
     /// The chain whose first rule ours is to be.
@@ -195,7 +202,7 @@ pub fn visit(
     mark: &str,
     old: &[(String, u64)],
 ) -> Result<(), NetError> {
-    let mut batch = Batch::new();
+    let mut batch = Batch::of(place.family);
     for (chain, handle) in old {
         batch.delete_rule(place.table, chain, *handle);
     }
@@ -212,8 +219,13 @@ pub fn visit(
 }
 
 /// Takes rules and a chain of ours out of a table of others, in one step.
-pub fn leave(table: &str, chain: Option<&str>, rules: &[(String, u64)]) -> Result<(), NetError> {
-    let mut batch = Batch::new();
+pub fn leave(
+    family: Family,
+    table: &str,
+    chain: Option<&str>,
+    rules: &[(String, u64)],
+) -> Result<(), NetError> {
+    let mut batch = Batch::of(family);
     for (chain, handle) in rules {
         batch.delete_rule(table, chain, *handle);
     }
@@ -229,12 +241,21 @@ pub fn leave(table: &str, chain: Option<&str>, rules: &[(String, u64)]) -> Resul
 
 /// Changes to be made in one step.
 struct Batch {
+    family: Family,
     steps: Vec<(String, Request)>,
 }
 
 impl Batch {
+    /// To tables of ours, which are for IPv4.
     const fn new() -> Batch {
-        Batch { steps: Vec::new() }
+        Batch::of(Family::V4)
+    }
+
+    const fn of(family: Family) -> Batch {
+        Batch {
+            family,
+            steps: Vec::new(),
+        }
     }
 
     fn commit(self) -> Result<(), NetError> {
@@ -251,19 +272,19 @@ impl Batch {
     }
 
     fn add_table(&mut self, name: &str) {
-        let request = message(NFT_MSG_NEWTABLE, NLM_F_CREATE)
+        let request = message(self.family, NFT_MSG_NEWTABLE, NLM_F_CREATE)
             .text(NFTA_TABLE_NAME, name)
             .be32(NFTA_TABLE_FLAGS, 0);
         self.push(format!("add packet filter table {name}"), request);
     }
 
     fn delete_table(&mut self, name: &str) {
-        let request = message(NFT_MSG_DELTABLE, 0).text(NFTA_TABLE_NAME, name);
+        let request = message(self.family, NFT_MSG_DELTABLE, 0).text(NFTA_TABLE_NAME, name);
         self.push(format!("delete packet filter table {name}"), request);
     }
 
     fn add_chain(&mut self, table: &str, chain: &Chain) {
-        let request = message(NFT_MSG_NEWCHAIN, NLM_F_CREATE)
+        let request = message(self.family, NFT_MSG_NEWCHAIN, NLM_F_CREATE)
             .text(NFTA_CHAIN_TABLE, table)
             .text(NFTA_CHAIN_NAME, &chain.name)
             .maybe(
@@ -290,14 +311,14 @@ impl Batch {
     }
 
     fn flush_chain(&mut self, table: &str, chain: &str) {
-        let request = message(NFT_MSG_DELRULE, 0)
+        let request = message(self.family, NFT_MSG_DELRULE, 0)
             .text(NFTA_RULE_TABLE, table)
             .text(NFTA_RULE_CHAIN, chain);
         self.push(format!("flush packet filter chain {chain}"), request);
     }
 
     fn delete_chain(&mut self, table: &str, chain: &str) {
-        let request = message(NFT_MSG_DELCHAIN, 0)
+        let request = message(self.family, NFT_MSG_DELCHAIN, 0)
             .text(NFTA_CHAIN_TABLE, table)
             .text(NFTA_CHAIN_NAME, chain);
         self.push(format!("delete packet filter chain {chain}"), request);
@@ -315,7 +336,7 @@ impl Batch {
     }
 
     fn add_rule(&mut self, table: &str, chain: &str, rule: &Rule, flags: u16) {
-        let request = message(NFT_MSG_NEWRULE, NLM_F_CREATE | flags)
+        let request = message(self.family, NFT_MSG_NEWRULE, NLM_F_CREATE | flags)
             .text(NFTA_RULE_TABLE, table)
             .text(NFTA_RULE_CHAIN, chain)
             .nest(NFTA_RULE_EXPRESSIONS, |r| expressions(r, rule))
@@ -327,7 +348,7 @@ impl Batch {
     }
 
     fn delete_rule(&mut self, table: &str, chain: &str, handle: u64) {
-        let request = message(NFT_MSG_DELRULE, 0)
+        let request = message(self.family, NFT_MSG_DELRULE, 0)
             .text(NFTA_RULE_TABLE, table)
             .text(NFTA_RULE_CHAIN, chain)
             .bytes(NFTA_RULE_HANDLE, &handle.to_be_bytes());
@@ -336,9 +357,13 @@ impl Batch {
 }
 
 /// `struct nfgenmsg`: family, version 0, resource id 0.
-fn message(kind: u16, flags: u16) -> Request {
+fn message(family: Family, kind: u16, flags: u16) -> Request {
     let kind = u16::from(NFNL_SUBSYS_NFTABLES) << 8 | kind;
-    Request::new(kind, flags, &[NFPROTO_IPV4, 0, 0, 0])
+    let family = match family {
+        Family::V4 => NFPROTO_IPV4,
+        Family::V6 => NFPROTO_IPV6,
+    };
+    Request::new(kind, flags, &[family, 0, 0, 0])
 }
 
 fn base_numbers(chain: &Chain) -> Option<(u32, i32)> {
@@ -391,6 +416,7 @@ const UDATA_COMMENT: u8 = 0;
 
 const HEADER_BYTES: usize = 4;
 const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
 const NFNL_SUBSYS_NFTABLES: u8 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;

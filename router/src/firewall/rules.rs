@@ -2,6 +2,8 @@
 
 use ipnet::Ipv4Net;
 
+pub use crate::sys::xtables::Family;
+
 /// A table for IPv4 packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {

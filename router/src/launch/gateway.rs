@@ -19,19 +19,14 @@ pub(super) fn restore(
     records: &[Record],
 ) -> Result<(Arc<Gateway>, Exposures), LaunchError> {
     let gateway = Gateway::new(gateway_config(config));
-    let exposures = match gateway.restore(stored_exposures(records)) {
-        Ok(exposures) => exposures,
-        Err(error) if nft::is_unsupported(&error) => {
-            tracing::warn!(
-                %error,
-                "this kernel has no nf_tables: nothing is masqueraded, and the control interface \
-                 is not kept from others"
-            );
-            gateway.exposures()
-        }
-        Err(error) => return Err(LaunchError::new(error)),
-    };
-    warn_of_legacy(config);
+    let exposures = gateway.restore(stored_exposures(records));
+    let exposures = exposures.map_err(LaunchError::new)?;
+    if nft::generation().map_err(LaunchError::new)?.is_none() {
+        tracing::warn!(
+            "this kernel has no nf_tables: nothing is masqueraded, and the control interface is \
+             not kept from others"
+        );
+    }
     Ok((Arc::new(gateway), exposures))
 }
 
@@ -68,20 +63,5 @@ fn gateway_config(config: &Config) -> GatewayConfig {
         mesh_port: config.port,
         private_ports: ports.collect::<BTreeSet<_>>(),
         expects_controller: config.expect_npc,
-    }
-}
-
-/// The older packet filter of the kernel has an interface of its own, and its rules are applied as
-/// well.
-fn warn_of_legacy(config: &Config) {
-    let tables = std::fs::read_to_string(config.proc_path.join("thread-self/net/ip_tables_names"));
-    let tables = tables.unwrap_or_default();
-    if tables.lines().any(|table| table == "filter") {
-        let bridge = &config.bridge;
-        tracing::warn!(
-            "this host has rules of iptables-legacy, which weft does not change; if they stop \
-             containers, run: iptables-legacy -I FORWARD -i {bridge} -j ACCEPT; iptables-legacy \
-             -I FORWARD -o {bridge} -j ACCEPT"
-        );
     }
 }

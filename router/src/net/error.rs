@@ -76,6 +76,15 @@ pub enum NetError {
         /// The bridge it should lead to.
         bridge: String,
     },
+    /// No host can have this address.
+    #[error(
+        "{address} cannot be an address of this host: name one of a subnet of containers, like \
+         10.7.255.254/16"
+    )]
+    NoHostAddress {
+        /// The address.
+        address: String,
+    },
     /// An address is already on another interface of the same namespace.
     #[error("address {address} is already on interface {name} of {target}")]
     AddressElsewhere {

@@ -115,6 +115,8 @@ impl Gateway {
         for one in stored.into_iter().flatten() {
             state.exposed.insert(one.address, one.masquerade);
         }
+        let rules = self.rules(&state)?;
+        pass_legacy(&rules);
         self.put_back(&mut state)?;
         Ok(state.exposures())
     }
@@ -126,6 +128,11 @@ impl Gateway {
         address: Ipv4Net,
         masquerade: bool,
     ) -> Result<(bool, Exposures), NetError> {
+        if !can_be_exposed(address) {
+            return Err(NetError::NoHostAddress {
+                address: address.to_string(),
+            });
+        }
         let mut state = self.state();
         let netlink = Netlink::open()?;
         let bridge = Bridge::named(&netlink, &self.config.bridge)?;
@@ -156,6 +163,7 @@ impl Gateway {
         }
         arp::announce(&bridge.link, &[address.addr()])?;
         rollback.commit();
+        pass_legacy(&rules);
         state.exposed = exposed;
         state.revision += 1;
         state.seen = None;
@@ -182,10 +190,12 @@ impl Gateway {
         state.exposed.retain(|network, _| !wanted(network));
         state.revision += u64::from(before != state.exposed.len());
         state.seen = None;
-        match self.rules(&state)?.apply() {
+        let rules = self.rules(&state)?;
+        match rules.apply() {
             Err(error) if nft::is_unsupported(&error) => {}
             result => result?,
         }
+        pass_legacy(&rules);
         Ok((hidden, state.exposures()))
     }
 
@@ -202,7 +212,16 @@ impl Gateway {
     ) -> Result<Vec<&'static str>, NetError> {
         let mut state = self.state();
         state.unmasqueraded = unmasqueraded;
-        self.put_back(&mut state)
+        if state.closed {
+            return Ok(Vec::new());
+        }
+        // It has no number that changes with its rules, so it is read each time.
+        let legacy = self.rules(&state)?.apply_to_legacy();
+        let mut changed = self.put_back(&mut state)?;
+        if legacy? {
+            changed.push("rules in iptables-legacy");
+        }
+        Ok(changed)
     }
 
     /// Changes nothing from here on. Whoever removes rules afterwards will not find them back.
@@ -212,9 +231,6 @@ impl Gateway {
 
     fn put_back(&self, state: &mut State) -> Result<Vec<&'static str>, NetError> {
         let mut changed = Vec::new();
-        if state.closed {
-            return Ok(changed);
-        }
         if self.put_back_addresses(state)? {
             changed.push("exposed addresses");
         }
@@ -294,6 +310,26 @@ impl Gateway {
             addresses: addresses.iter().map(Ipv4Net::addr).collect(),
             mesh_port: self.config.mesh_port,
         }))
+    }
+}
+
+/// Whether the kernel would take it for an address of a host, and leave the way to all others as
+/// it is.
+fn can_be_exposed(net: Ipv4Net) -> bool {
+    let address = net.addr();
+    let special = address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_broadcast();
+    let edge = net.prefix_len() < 31 && (address == net.network() || address == net.broadcast());
+    !special && !edge && net.prefix_len() > 0
+}
+
+/// Lets containers pass the older packet filter. Nothing else depends on it, and the next look
+/// tries again.
+fn pass_legacy(rules: &HostRules) {
+    if let Err(error) = rules.apply_to_legacy() {
+        tracing::warn!(%error, "rules of iptables-legacy may stop containers");
     }
 }
 

@@ -12,3 +12,4 @@ pub mod packet;
 pub mod sockopt;
 pub mod tap;
 pub mod udp;
+pub mod xtables;

@@ -54,16 +54,16 @@ fn where_nothing_is_filtered_nothing_is_added() {
     needs_root!();
     in_new_namespace(|| {
         let test = "guest::tests::where_nothing_is_filtered_nothing_is_added";
-        apply(&rules()).unwrap();
-        assert!(are_in_place(&rules()).unwrap());
+        apply(Family::V4, &rules()).unwrap();
+        assert!(are_in_place(Family::V4, &rules()).unwrap());
         assert_eq!(nft::read_table(TABLE).unwrap(), []);
         if iptables(test, "-P FORWARD ACCEPT").is_none() {
             return;
         }
-        apply(&rules()).unwrap();
-        assert!(are_in_place(&rules()).unwrap());
+        apply(Family::V4, &rules()).unwrap();
+        assert!(are_in_place(Family::V4, &rules()).unwrap());
         assert_eq!(shown("FORWARD"), Vec::<String>::new());
-        assert!(!remove().unwrap());
+        assert!(!remove(Family::V4).unwrap());
     });
 }
 
@@ -77,10 +77,10 @@ fn a_policy_to_drop_is_answered() {
         }
         let run = |line: &str| iptables(test, line).unwrap();
         run("-A FORWARD -s 192.0.2.1 -j ACCEPT");
-        assert!(!are_in_place(&rules()).unwrap());
+        assert!(!are_in_place(Family::V4, &rules()).unwrap());
         for _ in 0..2 {
-            apply(&rules()).unwrap();
-            assert!(are_in_place(&rules()).unwrap());
+            apply(Family::V4, &rules()).unwrap();
+            assert!(are_in_place(Family::V4, &rules()).unwrap());
             let expected = [
                 format!("-A FORWARD {JUMP}"),
                 "-A FORWARD -s 192.0.2.1/32 -j ACCEPT".into(),
@@ -97,29 +97,29 @@ fn a_policy_to_drop_is_answered() {
         }
         // What the user puts in front of ours stays there.
         run("-I FORWARD -s 192.0.2.2 -j DROP");
-        assert!(are_in_place(&rules()).unwrap());
+        assert!(are_in_place(Family::V4, &rules()).unwrap());
         // Others flush.
         run("-F FORWARD");
-        assert!(!are_in_place(&rules()).unwrap());
-        apply(&rules()).unwrap();
+        assert!(!are_in_place(Family::V4, &rules()).unwrap());
+        apply(Family::V4, &rules()).unwrap();
         assert_eq!(shown("FORWARD").len(), 1);
         run("-F");
         run("-X");
-        assert!(!are_in_place(&rules()).unwrap());
-        apply(&rules()[..1]).unwrap();
+        assert!(!are_in_place(Family::V4, &rules()).unwrap());
+        apply(Family::V4, &rules()[..1]).unwrap();
         assert_eq!(shown("WEFT-FORWARD").len(), 1);
-        apply(&rules()).unwrap();
+        apply(Family::V4, &rules()).unwrap();
         assert_eq!(shown("WEFT-FORWARD").len(), 2);
         // When nothing filters any more, and when we leave.
         run("-P FORWARD ACCEPT");
-        apply(&rules()).unwrap();
+        apply(Family::V4, &rules()).unwrap();
         assert_eq!(shown("FORWARD"), Vec::<String>::new());
         run("-P FORWARD DROP");
         run("-A FORWARD -s 192.0.2.1 -j ACCEPT");
         let before = run("-S");
-        apply(&rules()).unwrap();
-        assert!(remove().unwrap());
-        assert!(!remove().unwrap());
+        apply(Family::V4, &rules()).unwrap();
+        assert!(remove(Family::V4).unwrap());
+        assert!(!remove(Family::V4).unwrap());
         assert_eq!(run("-S"), before);
     });
 }
@@ -135,7 +135,7 @@ fn docker_keeps_a_chain_free() {
         }
         let run = |line: &str| iptables(test, line).unwrap();
         // Before Docker starts.
-        apply(&rules()).unwrap();
+        apply(Family::V4, &rules()).unwrap();
         assert_eq!(shown("FORWARD"), [format!("-A FORWARD {JUMP}")]);
         for line in [
             "-N DOCKER-USER",
@@ -145,9 +145,9 @@ fn docker_keeps_a_chain_free() {
         ] {
             run(line);
         }
-        assert!(!are_in_place(&rules()).unwrap());
-        apply(&rules()).unwrap();
-        assert!(are_in_place(&rules()).unwrap());
+        assert!(!are_in_place(Family::V4, &rules()).unwrap());
+        apply(Family::V4, &rules()).unwrap();
+        assert!(are_in_place(Family::V4, &rules()).unwrap());
         let docker_user = [
             format!("-A DOCKER-USER {JUMP}"),
             "-A DOCKER-USER -j RETURN".into(),
@@ -156,15 +156,42 @@ fn docker_keeps_a_chain_free() {
         assert_eq!(shown("FORWARD").len(), 2);
         // A flush of FORWARD loses the way to Docker's chain.
         run("-F FORWARD");
-        apply(&rules()).unwrap();
+        apply(Family::V4, &rules()).unwrap();
         assert_eq!(shown("FORWARD"), [format!("-A FORWARD {JUMP}")]);
         assert_eq!(shown("DOCKER-USER").len(), 1);
         run("-I FORWARD -j DOCKER-USER");
-        apply(&rules()).unwrap();
+        apply(Family::V4, &rules()).unwrap();
         assert_eq!(shown("DOCKER-USER"), docker_user);
         assert_eq!(shown("FORWARD"), ["-A FORWARD -j DOCKER-USER"]);
-        assert!(remove().unwrap());
+        assert!(remove(Family::V4).unwrap());
         assert_eq!(shown("DOCKER-USER"), ["-A DOCKER-USER -j RETURN"]);
         assert_eq!(run("-S").matches("weft").count(), 0);
+    });
+}
+
+/// What only passes the bridge is also asked of ip6tables.
+#[test]
+fn the_other_family_has_chains_of_its_own() {
+    needs_root!();
+    in_new_namespace(|| {
+        let test = "guest::tests::the_other_family_has_chains_of_its_own";
+        if iptables(test, "-P FORWARD DROP").is_none() {
+            return;
+        }
+        let ip6tables = |line: &str| {
+            let output = Command::new("ip6tables-nft").args(line.split(' ')).output();
+            String::from_utf8(output.unwrap().stdout).unwrap()
+        };
+        ip6tables("-P FORWARD DROP");
+        let within = &rules()[..1];
+        apply(Family::V6, within).unwrap();
+        assert!(are_in_place(Family::V6, within).unwrap());
+        assert!(!are_in_place(Family::V4, within).unwrap());
+        let text = ip6tables("-S");
+        assert!(text.contains(&format!("-A FORWARD {JUMP}")), "{text}");
+        assert!(text.contains("-A WEFT-FORWARD -i weave"), "{text}");
+        assert_eq!(shown("FORWARD"), Vec::<String>::new());
+        assert!(remove(Family::V6).unwrap());
+        assert!(!ip6tables("-S").contains("WEFT"));
     });
 }

@@ -74,6 +74,33 @@ fn addresses_come_and_go() {
     });
 }
 
+/// What is refused leaves nothing behind, in the kernel or in what is put back.
+#[test]
+fn what_no_host_can_have_is_refused() {
+    needs_root!();
+    in_new_namespace(|| {
+        ensure(&Netlink::open().unwrap());
+        let gateway = gateway();
+        for wrong in [
+            "0.0.0.0/0",
+            "10.7.0.1/0",
+            "127.0.0.2/8",
+            "224.0.0.5/24",
+            "255.255.255.255/32",
+            "10.7.0.0/16",
+            "10.7.255.255/16",
+        ] {
+            let error = gateway.expose(net(wrong), true).unwrap_err().to_string();
+            assert!(error.starts_with(wrong), "{error}");
+        }
+        assert_eq!(gateway.exposures(), Exposures::default());
+        assert_eq!(exposed(NAME).unwrap(), []);
+        for right in ["10.7.0.1/32", "10.7.0.2/31", "10.8.255.254/16"] {
+            expose(&gateway, right, false);
+        }
+    });
+}
+
 #[test]
 fn masquerading_can_be_changed() {
     needs_root!();
