@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `native` is what two of ours do by themselves; for `sleeve-...` native datagrams are dropped, so
-//! that sleeve takes over. On an underlay that is `uncut` no device cuts what is larger than a
-//! packet.
+//! that sleeve takes over. `native-chacha` is as on processors without instructions for AES. On an
+//! underlay that is `uncut` no device cuts what is larger than a packet.
 //!
 //! Rounds are interleaved, so that what else the machine does hits all alike; figures are medians
 //! with their range. Everything (both routers, generator, sink) shares the machine's cores.
@@ -149,6 +149,8 @@ struct Way {
     cuts: bool,
     /// Whether a stranger throws garbage at the receiver's router meanwhile.
     siege: bool,
+    /// What the routers, which are ours, are told not to use.
+    off: Option<&'static str>,
 }
 
 const VXLAN: Way = Way {
@@ -158,6 +160,7 @@ const VXLAN: Way = Way {
     native: true,
     cuts: true,
     siege: false,
+    off: None,
 };
 const PASSWORD: Option<&str> = Some("a secret");
 
@@ -169,12 +172,17 @@ const fn way(name: &'static str, kinds: [Kind; 2], password: Option<&'static str
         native: true,
         cuts: true,
         siege: false,
+        off: None,
     }
 }
 
-const WAYS: [Way; 11] = [
+const WAYS: [Way; 12] = [
     VXLAN,
     way("native", [Kind::Weft, Kind::Weft], PASSWORD),
+    Way {
+        off: Some("aes"),
+        ..way("native-chacha", [Kind::Weft, Kind::Weft], PASSWORD)
+    },
     Way {
         siege: true,
         ..way("native-besieged", [Kind::Weft, Kind::Weft], PASSWORD)
@@ -212,7 +220,10 @@ impl Way {
         };
         let mut mesh = Mesh::new(&kinds);
         self.prepare(&mesh.lab)?;
-        let launch = Launch::new().maybe_password(self.password);
+        let mut launch = Launch::new().maybe_password(self.password);
+        if let Some(off) = self.off {
+            launch = launch.with("--no-offload").with(off);
+        }
         mesh.launch_all(&[&[], &[0]], &launch);
         let containers = mesh.attach_all();
         mesh.wait_connected(0, 1);
