@@ -27,6 +27,9 @@ pub const KEY_TIME_MAX: Duration = Duration::from_secs(3600);
 /// least.
 pub const KEY_LINGER: Duration = Duration::from_secs(10);
 
+/// Between requests for another key: the other end may find that it is too soon, by its own clock.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How long a key is used. The other end may use it for less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyLife {
@@ -244,7 +247,7 @@ impl Keyring {
         if self.dialled {
             return Some(Rekey::Begin);
         }
-        if self.asked_at.is_some_and(|at| now < at + KEY_LINGER) {
+        if self.asked_at.is_some_and(|at| now < at + ASK_INTERVAL) {
             return None;
         }
         self.asked_at = Some(now);
