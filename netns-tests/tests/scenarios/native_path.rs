@@ -104,55 +104,73 @@ fn nothing_lost(sent: u32, mut arrived: Vec<u32>) {
     assert_eq!(arrived.len(), sent as usize, "some arrived twice");
 }
 
-/// Keys are replaced by time, and by volume of either end, and no frame is lost or comes twice.
-#[test]
-fn keys_are_replaced_under_traffic() {
+/// Keys are replaced, as one end or the other wants, and no frame is lost or comes twice.
+#[track_caller]
+fn keys_are_replaced_under_traffic(hasty: usize, how: &str) {
     needs_root!();
     let plain = Launch::new().password("a secret");
-    let hasty = plain.clone().with("--rekey-seconds=10");
-    let busy = plain.clone().with("--rekey-datagrams=1000");
-    for launches in [
-        [&hasty, &plain],
-        [&plain, &hasty],
-        [&plain, &busy],
-        [&busy, &plain],
-    ] {
-        let mut mesh = Mesh::new(&[Kind::Weft, Kind::Weft]);
-        mesh.launch(0, launches[0]);
-        let peer = mesh.address(0);
-        mesh.launch(1, &launches[1].clone().peer(peer));
-        let [a, b] = [mesh.attach(0), mesh.attach(1)];
-        mesh.wait_routed(&[0, 1]);
-        wait_native(&mesh, &[(0, 1)]);
-        a.must_reach(&b);
-        // A report may come before its key at the very start.
-        let before = [drops(&mesh, 0), drops(&mesh, 1)];
-        let ((sent, arrived, ()), (sent_back, arrived_back, ())) = std::thread::scope(|scope| {
-            let back =
-                scope.spawn(|| stream(&b, &a, || std::thread::sleep(Duration::from_secs(24))));
-            let out = stream(&a, &b, || {
-                let start = Instant::now();
-                while start.elapsed() < Duration::from_secs(23) {
-                    a.send_tcp(&b, 1 << 20);
-                    std::thread::sleep(Duration::from_millis(200));
-                }
-            });
-            (out, back.join().unwrap())
+    let mut launches = [plain.clone(), plain];
+    launches[hasty] = launches[hasty].clone().with(how);
+    let [accepting, dialling] = launches;
+    let mut mesh = Mesh::new(&[Kind::Weft, Kind::Weft]);
+    mesh.launch(0, &accepting);
+    let peer = mesh.address(0);
+    mesh.launch(1, &dialling.peer(peer));
+    let [a, b] = [mesh.attach(0), mesh.attach(1)];
+    mesh.wait_routed(&[0, 1]);
+    wait_native(&mesh, &[(0, 1)]);
+    a.must_reach(&b);
+    // A report may come before its key at the very start.
+    let before = [drops(&mesh, 0), drops(&mesh, 1)];
+    let epochs =
+        || [(0, 1), (1, 0)].map(|(host, to)| native(&mesh, host, to)["key_epoch"].as_u64());
+    let ((sent, arrived, ()), (sent_back, arrived_back, ())) = std::thread::scope(|scope| {
+        let back = scope.spawn(|| {
+            stream(&b, &a, || {
+                wait::until_true("keys are replaced twice", wait::LATER, || {
+                    epochs().iter().all(|epoch| *epoch >= Some(2))
+                });
+                std::thread::sleep(Duration::from_millis(500));
+            })
         });
-        let epochs =
-            [(0, 1), (1, 0)].map(|(host, to)| native(&mesh, host, to)["key_epoch"].as_u64());
-        println!("{sent} and {sent_back} frames, {epochs:?} epochs");
-        assert!(epochs.iter().all(|epoch| *epoch >= Some(2)), "{epochs:?}");
-        nothing_lost(sent, arrived);
-        nothing_lost(sent_back, arrived_back);
-        assert_eq!(facts(&mesh, 0, 1).unwrap()["overlay"], "weft");
-        for (host, before) in before.iter().enumerate() {
-            let drops = drops(&mesh, host);
-            for reason in ["unknown_session", "forged", "replayed", "key_worn"] {
-                assert_eq!(drops[reason], before[reason], "{drops}");
+        let out = stream(&a, &b, || {
+            while !back.is_finished() {
+                a.send_tcp(&b, 1 << 20);
+                std::thread::sleep(Duration::from_millis(200));
             }
+        });
+        (out, back.join().unwrap())
+    });
+    println!("{sent} and {sent_back} frames, {:?} epochs", epochs());
+    nothing_lost(sent, arrived);
+    nothing_lost(sent_back, arrived_back);
+    assert_eq!(facts(&mesh, 0, 1).unwrap()["overlay"], "weft");
+    for (host, before) in before.iter().enumerate() {
+        let drops = drops(&mesh, host);
+        for reason in ["unknown_session", "forged", "replayed", "key_worn"] {
+            assert_eq!(drops[reason], before[reason], "{drops}");
         }
     }
+}
+
+#[test]
+fn keys_are_replaced_by_time_of_the_acceptor() {
+    keys_are_replaced_under_traffic(0, "--rekey-seconds=10");
+}
+
+#[test]
+fn keys_are_replaced_by_time_of_the_dialler() {
+    keys_are_replaced_under_traffic(1, "--rekey-seconds=10");
+}
+
+#[test]
+fn keys_are_replaced_by_volume_of_the_acceptor() {
+    keys_are_replaced_under_traffic(0, "--rekey-datagrams=1000");
+}
+
+#[test]
+fn keys_are_replaced_by_volume_of_the_dialler() {
+    keys_are_replaced_under_traffic(1, "--rekey-datagrams=1000");
 }
 
 /// How many frames and packets a router dropped, by reason.
