@@ -8,8 +8,8 @@
 //! ```
 //!
 //! `native` is what two of ours do by themselves; for `sleeve-...` native datagrams are dropped, so
-//! that sleeve takes over. On an underlay that is `uncut` no device cuts what is larger than a
-//! packet.
+//! that sleeve takes over. `native-chacha` is as on processors without instructions for AES. On an
+//! underlay that is `uncut` no device cuts what is larger than a packet.
 //!
 //! Rounds are interleaved, so that what else the machine does hits all alike; figures are medians
 //! with their range. Everything (both routers, generator, sink) shares the machine's cores.
@@ -144,6 +144,8 @@ struct Way {
     cuts: bool,
     /// Whether a stranger throws garbage at the receiver's router meanwhile.
     siege: bool,
+    /// What the routers, which are ours, are told not to use.
+    off: Option<&'static str>,
 }
 
 /// What carries frames.
@@ -162,6 +164,7 @@ const VXLAN: Way = Way {
     native: true,
     cuts: true,
     siege: false,
+    off: None,
 };
 const PASSWORD: Option<&str> = Some("a secret");
 
@@ -173,6 +176,7 @@ const fn way(name: &'static str, kinds: [Kind; 2], password: Option<&'static str
         native: true,
         cuts: true,
         siege: false,
+        off: None,
     }
 }
 
@@ -184,7 +188,7 @@ const fn rival(name: &'static str, rival: Rival) -> Way {
     }
 }
 
-const WAYS: [Way; 15] = [
+const WAYS: [Way; 16] = [
     VXLAN,
     Way {
         name: "per-packet",
@@ -195,6 +199,10 @@ const WAYS: [Way; 15] = [
     rival("boringtun", Rival::Boringtun),
     rival("nebula", Rival::Nebula),
     way("native", [Kind::Weft, Kind::Weft], PASSWORD),
+    Way {
+        off: Some("aes"),
+        ..way("native-chacha", [Kind::Weft, Kind::Weft], PASSWORD)
+    },
     Way {
         siege: true,
         ..way("native-besieged", [Kind::Weft, Kind::Weft], PASSWORD)
@@ -272,7 +280,10 @@ impl Way {
     fn measure_routers(&self, kinds: [Kind; 2], duration: Duration) -> Result<Sample, TrialError> {
         let mut mesh = Mesh::new(&kinds);
         self.prepare(&mesh.lab)?;
-        let launch = Launch::new().maybe_password(self.password);
+        let mut launch = Launch::new().maybe_password(self.password);
+        if let Some(off) = self.off {
+            launch = launch.with("--no-offload").with(off);
+        }
         mesh.launch_all(&[&[], &[0]], &launch);
         let containers = mesh.attach_all();
         mesh.wait_connected(0, 1);

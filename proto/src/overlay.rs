@@ -20,7 +20,7 @@ use self::slot::{Forwarder, Slot};
 use crate::crypto::SessionKey;
 use crate::message::{OVERLAYS_MAX, OverlayMode};
 use crate::native::link::SessionNumbers;
-use crate::native::{self, Ciphers, Keys, Report};
+use crate::native::{self, Ciphers, KeyLife, Keys, Report};
 use crate::sleeve::link::Path;
 use crate::sleeve::{self, LinkId, Special};
 use crate::types::{ConnUid, PeerName, Time};
@@ -116,6 +116,8 @@ pub struct Params {
     pub ciphers: Ciphers,
     /// Our numbers for native keys.
     pub numbers: SessionNumbers,
+    /// How long a native key is used.
+    pub key_life: KeyLife,
 }
 
 impl Params {

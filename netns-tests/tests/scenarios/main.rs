@@ -21,6 +21,7 @@ mod mixed_addresses;
 mod mtu;
 mod names;
 mod native;
+mod native_path;
 mod pages;
 mod pair;
 mod podman;

@@ -13,7 +13,7 @@ use crate::native::wire::{
     Chunk, DATAGRAM_BYTES_MAX, HEADER_BYTES, Header, Kind, NAMES_BYTES, Names, Record, Records,
     TAG_BYTES, is_native,
 };
-use crate::native::{Cipher, Ciphers, LinkConfig, OpenError, Receiving, Report, Sending};
+use crate::native::{Cipher, Ciphers, KeyLife, LinkConfig, OpenError, Receiving, Report, Sending};
 use crate::offload::join::Joined;
 use crate::offload::split::Split;
 use crate::offload::vnet::OpenFrame;
@@ -165,6 +165,7 @@ pub fn fuzz_native_link(data: &[u8]) {
         seed: [4; 32],
         ciphers: Ciphers::ALL,
         numbers: SessionNumbers::new(5),
+        key_life: KeyLife::MAX,
         remote: dialled.then_some(remote),
     };
     let Some((first, mut rest)) = data.split_first() else {

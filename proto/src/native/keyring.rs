@@ -17,7 +17,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use super::keys::{Binding, Chain, Exchange, Hello, KeysError, Secrets, VERSION};
 use super::link::{ControlError, Keys, LinkConfig, SessionNumbers};
 use super::seal::Ciphers;
-use super::tunnel::{Receiving, Sending};
+use super::tunnel::{REKEY_DATAGRAMS, Receiving, Sending};
 use crate::sleeve::LinkId;
 use crate::types::{PeerName, Time};
 
@@ -27,6 +27,26 @@ pub const KEY_TIME_MAX: Duration = Duration::from_secs(3600);
 /// least.
 pub const KEY_LINGER: Duration = Duration::from_secs(10);
 
+/// Between requests for another key: the other end may find that it is too soon, by its own clock.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a key is used. The other end may use it for less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyLife {
+    /// After this time another one is wanted.
+    pub time: Duration,
+    /// After so many datagrams of one stream another one is wanted.
+    pub datagrams: u64,
+}
+
+impl KeyLife {
+    /// The longest that is safe, which is what everybody uses but tests.
+    pub const MAX: KeyLife = KeyLife {
+        time: KEY_TIME_MAX,
+        datagrams: REKEY_DATAGRAMS,
+    };
+}
+
 /// See the module.
 pub(super) struct Keyring {
     id: LinkId,
@@ -35,6 +55,7 @@ pub(super) struct Keyring {
     binding: Binding,
     ciphers: Ciphers,
     numbers: SessionNumbers,
+    life: KeyLife,
     secrets: Secrets,
     chain: Chain,
     /// The epoch whose hellos are exchanged next.
@@ -82,6 +103,7 @@ impl Keyring {
             binding: config.binding,
             ciphers: config.ciphers,
             numbers: config.numbers,
+            life: config.key_life,
             secrets: Secrets::new(config.seed),
             chain: Chain::new(config.session_key.as_ref()),
             next_epoch: 0,
@@ -132,15 +154,19 @@ impl Keyring {
     }
 
     /// Whether it is the turn of this hello.
-    pub(super) fn expect(&self, hello: &Hello) -> Result<(), ControlError> {
+    pub(super) fn expect(&self, now: Time, hello: &Hello) -> Result<(), ControlError> {
         let unasked = self.next_epoch > 0 && self.dialled && self.offer.is_none();
-        if hello.epoch == self.next_epoch && !unasked {
-            return Ok(());
+        if hello.epoch != self.next_epoch || unasked {
+            return Err(ControlError::Epoch {
+                got: hello.epoch,
+                wanted: self.next_epoch,
+            });
         }
-        Err(ControlError::Epoch {
-            got: hello.epoch,
-            wanted: self.next_epoch,
-        })
+        // By the dialler's clock it is a whole linger since the hellos before.
+        if hello.epoch > 0 && !self.dialled && now < self.keyed_at + KEY_LINGER / 2 {
+            return Err(ControlError::Hasty);
+        }
+        Ok(())
     }
 
     /// Begins the next epoch; returns the hello to be sent.
@@ -213,14 +239,15 @@ impl Keyring {
     /// What to do about the keys, if they are worn.
     pub(super) fn consider(&mut self, now: Time) -> Option<Rekey> {
         let send = self.send.as_ref()?;
-        let is_worn = send.is_worn() || self.keyed_at + KEY_TIME_MAX <= now;
-        if !is_worn || self.offer.is_some() || self.send_next.is_some() {
+        let is_worn = send.is_worn(self.life.datagrams) || self.keyed_at + self.life.time <= now;
+        let is_rested = self.keyed_at + KEY_LINGER <= now;
+        if !is_worn || !is_rested || self.offer.is_some() || self.send_next.is_some() {
             return None;
         }
         if self.dialled {
             return Some(Rekey::Begin);
         }
-        if self.asked_at.is_some_and(|at| now < at + KEY_LINGER) {
+        if self.asked_at.is_some_and(|at| now < at + ASK_INTERVAL) {
             return None;
         }
         self.asked_at = Some(now);

@@ -32,7 +32,7 @@ use crate::sleeve::link::Path;
 use crate::sleeve::wire::UDP_IP_BYTES;
 use crate::types::{PeerName, Time};
 
-pub use super::keyring::{KEY_LINGER, KEY_TIME_MAX};
+pub use super::keyring::{KEY_LINGER, KEY_TIME_MAX, KeyLife};
 pub use control::{Control, ControlError};
 
 mod control;
@@ -87,6 +87,8 @@ pub struct LinkConfig {
     pub ciphers: Ciphers,
     /// Our numbers for keys.
     pub numbers: SessionNumbers,
+    /// How long a key is used.
+    pub key_life: KeyLife,
     /// Where the peer is; known to the side that dialled.
     pub remote: Option<SocketAddrV4>,
 }
@@ -330,7 +332,7 @@ impl Link {
             (Control::Hello(bytes), _) => {
                 let hello = Hello::parse(&bytes);
                 let hello = hello.ok_or(ControlError::Malformed(bytes.len()))?;
-                self.ring.expect(&hello)?;
+                self.ring.expect(now, &hello)?;
                 match self.state {
                     State::Passive => self.early = Some((bytes, hello)),
                     _ => self.take_hello(now, &bytes, &hello),

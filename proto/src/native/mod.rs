@@ -26,7 +26,7 @@ pub mod tunnel;
 pub mod wire;
 
 pub use choice::{Choice, choose};
-pub use link::{Keys, LinkConfig, LinkView};
+pub use link::{KeyLife, Keys, LinkConfig, LinkView};
 pub use replay::WINDOW as REPLAY_WINDOW;
 pub use report::Report;
 pub use seal::{Cipher, Ciphers};

@@ -129,11 +129,11 @@ impl Sending {
         self.streams.iter().map(|stream| stream.drawn()).sum()
     }
 
-    /// Whether so many were sent on one stream that it is time for another key.
-    pub fn is_worn(&self) -> bool {
+    /// Whether this many were sent on one stream.
+    pub fn is_worn(&self, datagrams: u64) -> bool {
         self.streams
             .iter()
-            .any(|stream| stream.drawn() >= REKEY_DATAGRAMS)
+            .any(|stream| stream.drawn() >= datagrams)
     }
 
     #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::native::Ciphers;
+use crate::native::{Ciphers, KeyLife};
 use crate::overlay::Overlay;
 use crate::types::{PeerName, PeerUid, ShortId};
 use crate::wire::{VERSION_MAX, VERSION_MIN};
@@ -67,6 +67,8 @@ pub struct NodeConfig {
     pub overlays: Vec<Overlay>,
     /// The ciphers that we take for native datagrams.
     pub ciphers: Ciphers,
+    /// How long a key for native datagrams is used.
+    pub key_life: KeyLife,
     /// Whether no frame may travel in the clear: no subnet is trusted, and overlays that do not
     /// encrypt are not used.
     pub require_encryption: bool,
@@ -93,6 +95,7 @@ impl NodeConfig {
             max_version: VERSION_MAX,
             overlays: Overlay::ALL.to_vec(),
             ciphers: Ciphers::PORTABLE,
+            key_life: KeyLife::MAX,
             require_encryption: false,
             channels: Vec::new(),
             seed,

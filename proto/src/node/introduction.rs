@@ -170,6 +170,7 @@ impl Node {
             seed: connection.native_seed,
             ciphers: self.config.ciphers,
             numbers: self.numbers,
+            key_life: self.config.key_life,
         };
         let last_link = &mut self.last_link;
         let overlay = OverlaySwitch::prepare(

@@ -164,6 +164,7 @@ fn native_config(
         seed: params.seed,
         ciphers: params.ciphers,
         numbers: params.numbers,
+        key_life: params.key_life,
         remote,
     }
 }

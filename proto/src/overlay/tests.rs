@@ -15,6 +15,7 @@ fn params(dialled: bool) -> Params {
         seed: [u8::from(dialled); 32],
         ciphers: Ciphers::ALL,
         numbers: SessionNumbers::new(5),
+        key_life: KeyLife::MAX,
     }
 }
 

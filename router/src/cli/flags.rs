@@ -141,7 +141,7 @@ pub struct LaunchFlags {
     /// MTU of the bridge and of containers; 0 = 1376
     #[arg(long, env = "WEAVE_MTU", default_value_t = 0, help_heading = "Frames")]
     pub mtu: u32,
-    /// Leave an offload out: gso, gro, tap, or several with commas (for diagnosis)
+    /// Leave an offload out: gso, gro, tap, aes, or several with commas (for diagnosis)
     #[arg(
         long,
         value_name = "NAME,...",
@@ -155,6 +155,14 @@ pub struct LaunchFlags {
     /// Overlays to offer, best first
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', hide = true)]
     pub overlays: Vec<String>,
+    /// Replace native keys after so many seconds
+    #[arg(long, default_value_t = 3600, hide = true,
+        value_parser = clap::value_parser!(u64).range(10..=3600))]
+    pub rekey_seconds: u64,
+    /// Replace native keys after so many datagrams of one stream
+    #[arg(long, default_value_t = 1 << 30, hide = true,
+        value_parser = clap::value_parser!(u64).range(1000..=1 << 30))]
+    pub rekey_datagrams: u64,
 
     /// Address or socket path of the control interface; empty = none
     #[arg(

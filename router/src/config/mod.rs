@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use proto::names::Domain;
+use proto::native::KeyLife;
 use proto::overlay::Overlay;
 use proto::types::PeerName;
 
@@ -54,6 +55,8 @@ pub struct Config {
     pub resume: bool,
     /// Overlays to offer, best first.
     pub overlays: Vec<Overlay>,
+    /// How long a key of the native overlay is used.
+    pub key_life: KeyLife,
 
     /// Address allocation, unless it is off.
     pub ipam: Option<IpamConfig>,
@@ -178,6 +181,8 @@ pub struct OffloadOff {
     pub gro: bool,
     /// Super-frames from and to the TAP device.
     pub tap: bool,
+    /// The processor's instructions for AES, without which another cipher is used.
+    pub aes: bool,
 }
 
 /// Where an interface listens.
@@ -308,6 +313,10 @@ impl Config {
             peers: flags.peers.clone(),
             resume: flags.resume,
             overlays,
+            key_life: KeyLife {
+                time: Duration::from_secs(flags.rekey_seconds),
+                datagrams: flags.rekey_datagrams,
+            },
             ipam,
             dns,
             bridge: flags.weave_bridge.clone(),
@@ -588,7 +597,8 @@ fn offloads(names: &[String]) -> Result<OffloadOff, String> {
             "gso" => off.gso = true,
             "gro" => off.gro = true,
             "tap" => off.tap = true,
-            other => return Err(format!("{other:?} is none of gso, gro, tap")),
+            "aes" => off.aes = true,
+            other => return Err(format!("{other:?} is none of gso, gro, tap, aes")),
         }
     }
     Ok(off)

@@ -123,7 +123,7 @@ fn mistakes_are_listed_together() {
     );
     refuse(&["--overlays=fastdp"], "only weft and sleeve");
     refuse(&["--password-file=/nonexistent"], "No such file");
-    refuse(&["--no-offload=everything"], "none of gso, gro, tap");
+    refuse(&["--no-offload=everything"], "none of gso, gro, tap, aes");
     refuse(&["--attach=some"], "none of labels, all, none");
     refuse(&["--lease-retention=soon"], "is no duration");
     refuse(&["a:b:c"], "too many colons in address");

@@ -34,6 +34,9 @@ const MESSAGES_SINGLE: usize = 64;
 /// Bytes of each receive buffer: the largest message.
 const MESSAGE_BYTES: usize = 1 << 16;
 
+/// Bytes of the largest frame: of IP, with an Ethernet header and tags.
+const FRAME_BYTES_MAX: usize = (1 << 16) + 32;
+
 /// The thread that takes packets from a socket.
 pub(super) struct Receive {
     shared: Arc<Shared>,
@@ -70,7 +73,7 @@ impl Receive {
             joiner,
             chunks: ChunkJoiner::new(),
             output: Output::new(stream_of_relayed(queue)),
-            scratch: vec![0; 1 << 17].into(),
+            scratch: vec![0; 2 * FRAME_BYTES_MAX].into(),
         }
     }
 
@@ -137,6 +140,9 @@ impl Receive {
             if message.truncated {
                 cx.counters.drop(DropReason::Truncated, 1);
                 continue;
+            }
+            if message.len == 0 {
+                cx.counters.drop(DropReason::Malformed, 1);
             }
             let end = message.start + message.len;
             for start in (message.start..end).step_by(message.stride) {
@@ -413,7 +419,7 @@ impl Sink<'_> {
 
     /// Writes the segments of a super-frame that the device does not take one by one.
     fn inject_segments(&mut self, frame: &Joined<'_>) {
-        let (whole, segment) = self.scratch.split_at_mut(1 << 16);
+        let (whole, segment) = self.scratch.split_at_mut(FRAME_BYTES_MAX);
         let copy = frame.copy_to(whole);
         let Some(Ok(split)) = copy.map(|copy| Split::new(frame.header, copy)) else {
             return fail(self.cx, frame.segments());

@@ -403,7 +403,11 @@ fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConf
             .collect(),
         min_version: config.min_version,
         overlays: config.overlays.clone(),
-        ciphers: ciphers(),
+        ciphers: match config.offload_off.aes {
+            true => Ciphers::PORTABLE,
+            false => ciphers(),
+        },
+        key_life: config.key_life,
         require_encryption: config.require_encryption,
         channels: {
             let addresses = config.ipam.iter().flat_map(|_| address_channels());

@@ -18,6 +18,9 @@ pub enum ControlError {
     /// The content is none.
     #[error("malformed hello of {0} bytes")]
     Malformed(usize),
+    /// The keys before are too young to be replaced.
+    #[error("hello too soon after the one before")]
+    Hasty,
     /// It is not the turn of this epoch.
     #[error("hello for epoch {got}, {wanted} wanted")]
     Epoch {

@@ -51,6 +51,7 @@ fn config(dialled: bool) -> LinkConfig {
         seed: [u8::from(dialled); 32],
         ciphers: Ciphers::ALL,
         numbers: SessionNumbers::new(u64::from(dialled)),
+        key_life: KeyLife::MAX,
         remote: dialled.then(|| "10.0.0.2:6783".parse().unwrap()),
     }
 }
@@ -368,6 +369,8 @@ fn control_messages_of_all_kinds_are_survived() {
         (hello(1, 2, [9; 32]), "version 2"),
     ] {
         let mut world = World::started(1);
+        world.run(KEY_LINGER);
+        let now = world.now;
         world.ends[1].handle_control(now, control).unwrap();
         world.act(1);
         let Some(LinkOutput::Failed(reason)) = world.outputs[1].last() else {
@@ -511,6 +514,63 @@ fn keys_are_replaced_when_either_end_has_worn_its_key() {
         let worn = world.ends[end].keys().send.unwrap();
         assert!(worn.datagrams() < REKEY_DATAGRAMS);
     }
+}
+
+/// An end that may use a key for a short time or for few datagrams only, whatever the other does.
+#[test]
+fn keys_live_as_long_as_the_end_with_less_patience_says() {
+    let short = KeyLife {
+        time: Duration::from_secs(20),
+        datagrams: REKEY_DATAGRAMS,
+    };
+    let few = KeyLife {
+        time: KEY_TIME_MAX,
+        datagrams: 1000,
+    };
+    for (life, epochs) in [(short, 4..=5), (few, 8..=10)] {
+        for end in 0..2 {
+            let mut configs = [config(true), config(false)];
+            configs[end].key_life = life;
+            let [a, b] = configs;
+            let mut world = World::with(1, a, b);
+            world.start();
+            world.run(Duration::from_secs(1));
+            world.frames = (1, 100);
+            world.run(Duration::from_secs(100));
+            for end in &world.ends {
+                assert!(epochs.contains(&end.view().epoch), "{:?}", end.view());
+            }
+            assert_eq!(world.unopened, 0);
+            assert!(world.established());
+        }
+    }
+}
+
+#[test]
+fn nobody_makes_the_acceptor_hurry_with_new_keys() {
+    let mut world = World::started(1);
+    world.run(KEY_LINGER);
+    let epoch = world.ends[1].view().epoch;
+    let hello = |epoch| {
+        Control::Hello(
+            Hello {
+                version: VERSION,
+                ciphers: Ciphers::ALL,
+                epoch,
+                session: 1,
+                public: [9; 32],
+            }
+            .encode(),
+        )
+    };
+    let now = world.now;
+    let end = &mut world.ends[1];
+    assert_eq!(end.handle_control(now, hello(epoch + 1)), Ok(()));
+    for _ in 0..100 {
+        let result = end.handle_control(now, hello(epoch + 2));
+        assert_eq!(result, Err(ControlError::Hasty));
+    }
+    assert_eq!(end.view().epoch, epoch + 1);
 }
 
 #[test]
