@@ -7,11 +7,13 @@
 //!
 //! * `server` speaks the plugin protocol, `driver` and `ipam` do what it asks for.
 //! * `starting` and `identity` find out for whom an endpoint is.
+//! * `costs` says how long it all took.
 //! * `state` keeps networks and endpoints over restarts.
 //! * `watch` follows Docker's events; `settle` puts right what was not known when an endpoint was
 //!   made, and `sidecar` attaches containers that are on none of our networks.
 
 mod api;
+mod costs;
 mod driver;
 mod identity;
 mod ipam;
@@ -33,15 +35,19 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::net::UnixListener;
 
 use crate::config::{Config, Listen};
 use crate::control::Handle;
+use crate::http::metrics::Metric;
 use crate::http::server::{blocking, open_unix};
 use crate::net::attach::endpoint;
 use crate::store::{Record, Store};
 use api::Docker;
+use costs::Costs;
 use server::Socket;
+use starting::Seekers;
 use state::Registry;
 use turns::Turns;
 
@@ -56,6 +62,9 @@ struct Plugin {
     registry: Registry,
     docker: Option<Arc<Docker>>,
     turns: Turns,
+    costs: Costs,
+    /// Endpoints that are being made, by network.
+    seekers: Seekers,
     /// The names of the drivers whose sockets are open.
     serving: Mutex<BTreeSet<String>>,
     /// The containers that were attached without any network of Docker's.
@@ -74,6 +83,16 @@ impl Networks {
     /// Removes the networks that weft makes by itself. Returns what became of them, one a line.
     pub async fn remove(&self) -> Vec<String> {
         self.0.remove_networks().await
+    }
+
+    /// What Docker's calls have taken, as JSON.
+    pub fn costs(&self) -> Value {
+        self.0.costs.facts()
+    }
+
+    /// The same as metrics.
+    pub fn metrics(&self) -> Vec<Metric> {
+        self.0.costs.metrics()
     }
 }
 
@@ -95,6 +114,8 @@ pub async fn start(
         registry: Registry::load(Arc::clone(store), records),
         docker,
         turns: Turns::default(),
+        costs: Costs::default(),
+        seekers: Seekers::default(),
         serving: Mutex::default(),
         sidecar: Mutex::default(),
         following: AtomicBool::new(false),
