@@ -20,8 +20,6 @@
 )]
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -34,50 +32,15 @@ use router::net::netns::Namespace;
 use router::net::pinger::{PingOptions, Pinger};
 use router::net::throughput::{self, Packets, process_cpu};
 
-/// By this name the program is the router that it measures, optimised as it is itself.
-const ROUTER: &str = "weft";
 const PINGS: u32 = 300;
 const REACH_TIME: Duration = Duration::from_secs(20);
 const GIGA: f64 = 1e9;
 
 fn main() -> ExitCode {
-    let program = std::env::args().next().unwrap_or_default();
-    if Path::new(&program)
-        .file_name()
-        .is_some_and(|name| name == ROUTER)
-    {
-        return be_router();
-    }
-    match measure() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn be_router() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let done = runtime.map(|runtime| runtime.block_on(router::cli::run(std::env::args())));
-    match done {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => ExitCode::from(error.report()),
-        Err(_) => ExitCode::FAILURE,
-    }
+    benches::program::router_or("mesh", measure)
 }
 
 fn measure() -> Result<(), TrialError> {
-    if !rustix::process::geteuid().is_root() {
-        skips::skip("mesh", "root");
-        return Ok(());
-    }
-    let folder = tempfile::tempdir()?;
-    let weft = folder.path().join(ROUTER);
-    symlink(std::env::current_exe()?, &weft)?;
-    netns_tests::set_weft(weft);
     let settings = Settings::read()?;
     let mut samples = vec![Vec::new(); settings.ways.len()];
     for round in 1..=settings.rounds {

@@ -1,5 +1,6 @@
 //! What the measurements of the whole have in common.
 
+pub mod program;
 pub mod siege;
 pub mod vxlan;
 

@@ -64,6 +64,8 @@ pub struct Machine {
     init_pid: u32,
     host: usize,
     folder: PathBuf,
+    /// Where the router keeps its records.
+    records: PathBuf,
 }
 
 impl Machine {
@@ -91,8 +93,15 @@ impl Machine {
             _init: init,
             init_pid,
             host,
+            records: folder.join(""),
             folder,
         }
+    }
+
+    /// From its next start on the router keeps its records in memory, where no disk is waited
+    /// for; they end with the machine.
+    pub fn keep_records_in_memory(&mut self) {
+        self.records = "/run/docker/records/".into();
     }
 
     /// The number of its host.
@@ -192,7 +201,7 @@ impl Machine {
         command.env_clear().env("RUST_BACKTRACE", "1");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.args(["launch", "--log-level", "debug"]);
-        command.arg("--db-prefix").arg(self.folder.join(""));
+        command.arg("--db-prefix").arg(&self.records);
         command
             .arg("--docker-api")
             .arg(format!("unix://{}", self.socket().display()));

@@ -37,9 +37,10 @@ impl Stage {
     ];
 }
 
-/// All of a call, and what is left of it without any stage.
+/// All of a call; what is left of it without any stage; and all but Docker's list and the kernel.
 const TOTAL: &str = "total";
 const OWN: &str = "own";
+const OVERHEAD: &str = "overhead";
 
 /// What one call has spent so far.
 #[derive(Clone, Debug)]
@@ -108,12 +109,17 @@ struct Finished {
 }
 
 impl Finished {
+    fn overhead(&self) -> Duration {
+        let others = self.stages[Stage::List as usize] + self.stages[Stage::Interface as usize];
+        self.total.saturating_sub(others)
+    }
+
     fn parts(&self) -> impl Iterator<Item = (&'static str, Duration)> + '_ {
         let named = Stage::ALL.iter().zip(self.stages);
         [(TOTAL, self.total)]
             .into_iter()
             .chain(named.map(|((_, name), time)| (*name, time)))
-            .chain([(OWN, self.own)])
+            .chain([(OWN, self.own), (OVERHEAD, self.overhead())])
     }
 }
 
@@ -229,7 +235,7 @@ mod tests {
         let part = |name: &str| facts["Join"][name]["p99_us"].as_u64().unwrap() / 1_000_000;
         assert_eq!(facts["Join"]["count"], 1);
         assert_eq!([part("total"), part("list"), part("record")], [9, 4, 1]);
-        assert_eq!([part("own"), part("probe")], [4, 0]);
+        assert_eq!([part("own"), part("probe"), part("overhead")], [4, 0, 5]);
     }
 
     #[test]
