@@ -20,8 +20,6 @@
     reason = "prints what it measured"
 )]
 
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -34,58 +32,20 @@ use router::data::trial::{Trial, TrialError};
 use router::net::lab::{HostOptions, Lab};
 use router::net::netns::Namespace;
 
-/// By this name the program is the router that it measures, optimised as it is itself.
-const ROUTER: &str = "weft";
-
 fn main() -> ExitCode {
-    let program = std::env::args().next().unwrap_or_default();
-    let name = Path::new(&program).file_name().unwrap_or_default();
-    if name == ROUTER {
-        return be_router();
+    if let Some(Err(error)) = baseline::run_if_called() {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
     }
-    let done = match name == baseline::NAME {
-        true => baseline::run(std::env::args().skip(1)),
-        false => measure(),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn be_router() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let done = runtime.map(|runtime| runtime.block_on(router::cli::run(std::env::args())));
-    match done {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => ExitCode::from(error.report()),
-        Err(_) => ExitCode::FAILURE,
-    }
+    benches::program::router_or("mesh", measure)
 }
 
 fn measure() -> Result<(), TrialError> {
-    if !rustix::process::geteuid().is_root() {
-        skips::skip("mesh", "root");
-        return Ok(());
-    }
-    let folder = tempfile::tempdir()?;
-    let program = |name| -> Result<PathBuf, TrialError> {
-        let path = folder.path().join(name);
-        symlink(std::env::current_exe()?, &path)?;
-        Ok(path)
-    };
-    netns_tests::set_weft(program(ROUTER)?);
-    let per_packet = program(baseline::NAME)?;
     let settings = Settings::read()?;
     let mut samples = vec![Vec::new(); settings.ways.len()];
     for round in 1..=settings.rounds {
         for (way, samples) in settings.ways.iter().zip(&mut samples) {
-            let sample = way.measure(settings.duration, &per_packet)?;
+            let sample = way.measure(settings.duration)?;
             eprintln!("round {round}, {}: {sample:?}", way.name);
             samples.push(sample);
         }
@@ -252,7 +212,7 @@ impl Way {
         }
     }
 
-    fn measure(&self, duration: Duration, per_packet: &Path) -> Result<Sample, TrialError> {
+    fn measure(&self, duration: Duration) -> Result<Sample, TrialError> {
         let addresses = [Trial::address(0), Trial::address(1)];
         match self.by {
             By::Routers(kinds) => self.measure_routers(kinds, duration),
@@ -262,9 +222,10 @@ impl Way {
                 Sample::take([&from, &to], addresses, duration, &[])
             }
             By::Baseline => {
-                let (_lab, [from, to], daemons) = baseline::pair(per_packet)?;
-                let programs = [daemons[0].pid(), daemons[1].pid()];
-                Sample::take([&from, &to], addresses, duration, &programs)
+                let pair = baseline::pair()?;
+                let [from, to] = &pair.containers;
+                let programs = [pair.daemons[0].pid(), pair.daemons[1].pid()];
+                Sample::take([from, to], addresses, duration, &programs)
             }
             By::Rival(rival) => {
                 let pair = rival.pair()?;

@@ -2,7 +2,10 @@
 //! sealed and sent by itself, with the tun-tap and chacha20poly1305 crates. Two threads, one for
 //! each direction; one peer; no replay window.
 
+use std::env;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -18,15 +21,29 @@ use tun_tap::{Iface, Mode};
 use crate::daemon::{Daemon, wait_for_link};
 
 /// By this name a benchmark's program is the overlay.
-pub const NAME: &str = "per-packet";
+const NAME: &str = "per-packet";
 const TAP: &str = "perpacket";
 const PORT: u16 = 6790;
 const COUNTER_BYTES: usize = 8;
 const TAG_BYTES: usize = 16;
 const FRAME_BYTES_MAX: usize = 9216;
 
-/// Two hosts, each with a bridge, a container and the overlay, which is `program` under [`NAME`].
-pub fn pair(program: &std::path::Path) -> Result<(Lab, [Namespace; 2], Vec<Daemon>), TrialError> {
+/// Two hosts, each with a bridge, a container and the overlay.
+pub struct Pair {
+    /// The hosts.
+    pub lab: Lab,
+    /// Their containers, at [`router::data::trial::Trial::address`].
+    pub containers: [Namespace; 2],
+    /// The overlays.
+    pub daemons: Vec<Daemon>,
+    _folder: tempfile::TempDir,
+}
+
+/// Makes a pair, whose overlays are this program under another name.
+pub fn pair() -> Result<Pair, TrialError> {
+    let folder = tempfile::tempdir()?;
+    let program = folder.path().join(NAME);
+    symlink(env::current_exe()?, &program)?;
     let lab = Lab::with_hosts(2)?;
     let mut daemons = Vec::new();
     let mut containers = Vec::new();
@@ -34,7 +51,7 @@ pub fn pair(program: &std::path::Path) -> Result<(Lab, [Namespace; 2], Vec<Daemo
         containers.push(bridge_with_container(&lab, number, Options::default().mtu)?);
         let host = &lab.hosts()[number];
         let remote = lab.hosts()[1 - number].address.to_string();
-        let mut command = Command::new(program);
+        let mut command = Command::new(&program);
         command.args([host.address.to_string(), remote]);
         daemons.push(Daemon::start(&host.namespace, &mut command)?);
         let netlink = host.namespace.netlink()?;
@@ -48,12 +65,24 @@ pub fn pair(program: &std::path::Path) -> Result<(Lab, [Namespace; 2], Vec<Daemo
         };
         netlink.change_link(&netlink.link_named(TAP)?, &change)?;
     }
-    let containers = containers.try_into().map_err(|_| "two containers")?;
-    Ok((lab, containers, daemons))
+    Ok(Pair {
+        lab,
+        containers: containers.try_into().map_err(|_| "two containers")?,
+        daemons,
+        _folder: folder,
+    })
 }
 
-/// Is the overlay, until it is killed. Arguments: its own address and that of its peer.
-pub fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), TrialError> {
+/// Is the overlay until it is killed, if the program was called by its name.
+pub fn run_if_called() -> Option<Result<(), TrialError>> {
+    let mut arguments = env::args();
+    let program = arguments.next()?;
+    let is_called = Path::new(&program).file_name().is_some_and(|f| f == NAME);
+    is_called.then(|| run(arguments))
+}
+
+/// Arguments: its own address and that of its peer.
+fn run(mut arguments: impl Iterator<Item = String>) -> Result<(), TrialError> {
     let mut address = || -> Result<Ipv4Addr, TrialError> {
         Ok(arguments.next().ok_or("wants two addresses")?.parse()?)
     };

@@ -3,6 +3,7 @@
 pub mod baseline;
 pub mod daemon;
 pub mod iperf;
+pub mod program;
 pub mod rivals;
 pub mod sample;
 pub mod siege;

@@ -18,11 +18,20 @@ pub const IMAGE: &str = "weft-test:1";
 /// How long Docker's engine may take to start or to end.
 const ENGINE_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// Docker's engine: `WEFT_DOCKERD` from the environment, or the one that is installed.
+pub fn engine() -> String {
+    std::env::var("WEFT_DOCKERD").unwrap_or_else(|_| "dockerd".to_owned())
+}
+
 /// Whether Docker's engine and its command are installed. If not, notes that.
 pub fn has_docker() -> bool {
     let test = std::thread::current().name().unwrap_or("test").to_owned();
+    let engine = engine();
     for (program, needs) in [
-        ("dockerd", "the program dockerd (Debian: docker.io)"),
+        (
+            engine.as_str(),
+            "the program dockerd (Debian: docker.io, or WEFT_DOCKERD)",
+        ),
         ("docker", "the program docker (Debian: docker.io)"),
         ("nsenter", "the program nsenter (Debian: util-linux)"),
     ] {
@@ -56,6 +65,8 @@ pub struct Machine {
     engine_path: Option<String>,
     host: usize,
     folder: PathBuf,
+    /// Where the router keeps its records.
+    records: PathBuf,
 }
 
 impl Machine {
@@ -84,8 +95,15 @@ impl Machine {
             _init: init,
             init_pid,
             host,
+            records: folder.join(""),
             folder,
         }
+    }
+
+    /// From its next start on the router keeps its records in memory, where no disk is waited
+    /// for; they end with the machine.
+    pub fn keep_records_in_memory(&mut self) {
+        self.records = "/run/docker/records/".into();
     }
 
     /// The number of its host.
@@ -136,7 +154,7 @@ impl Machine {
     #[track_caller]
     pub fn begin_engine_with(&mut self, mesh: &Mesh, flags: &[&str]) {
         let _ = fs::remove_file(self.folder.join("docker.pid"));
-        let mut command = self.command("dockerd");
+        let mut command = self.command(engine());
         for (flag, file) in [
             ("--data-root", "docker-data"),
             ("--exec-root", "docker-exec"),
@@ -206,7 +224,7 @@ impl Machine {
         command.env_clear().env("RUST_BACKTRACE", "1");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.args(["launch", "--log-level", "debug"]);
-        command.arg("--db-prefix").arg(self.folder.join(""));
+        command.arg("--db-prefix").arg(&self.records);
         command
             .arg("--docker-api")
             .arg(format!("unix://{}", self.socket().display()));

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::Control;
 use super::facts::frames_are_encrypted;
 use crate::data::{Count, DropReason};
+use crate::docker::Networks;
 use crate::http::metrics::{Kind, Metric};
 use crate::http::report::{
     BroadcastRoute, COMPATIBLE_VERSION, ConnectionReport, IpamReport, MacReport, PaxosReport,
@@ -349,6 +350,7 @@ impl Control {
             "connections": self.connection_facts(),
             "ipam": self.ipam_facts(),
             "dns": self.dns_facts(),
+            "docker": self.docker.as_ref().map(Networks::costs),
             "data": {
                 "interface": self.tap_name,
                 "queues": data.queues,
@@ -432,6 +434,7 @@ impl Control {
         }
         metrics.extend([events, drops, downgrades]);
         metrics.extend(self.dns_metrics());
+        metrics.extend(self.docker.iter().flat_map(Networks::metrics));
         metrics
     }
 }

@@ -280,6 +280,12 @@ impl Docker {
         version.map(str::to_owned).ok_or_else(none)
     }
 
+    /// Whether it answers at all; it does so without looking at anything.
+    pub(super) async fn ping(&self, limit: Duration) -> Result<(), ApiError> {
+        let call = async { self.send(Method::GET, "/_ping", None).await.map(drop) };
+        within("/_ping", limit, call).await
+    }
+
     /// All containers.
     pub(super) async fn containers(&self, limit: Duration) -> Result<Vec<Listed>, ApiError> {
         self.get("/containers/json?all=1", limit).await

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipam::leases::Identity;
 use ipam::range::Cidr;
@@ -14,6 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::Plugin;
 use super::api::ListedNetwork;
 use super::bounds::check_options;
+use super::costs::{Spent, Stage};
 use super::identity;
 use super::server::Socket;
 use super::state::{Endpoint, Ipam, Network};
@@ -103,6 +104,7 @@ impl Plugin {
         &self,
         socket: &Socket,
         call: CreateEndpoint,
+        spent: &mut Spent,
     ) -> Result<CreatedEndpoint, String> {
         let Some(wanted) = &call.interface else {
             return Err(
@@ -121,7 +123,7 @@ impl Plugin {
         };
         if let Some(known) = self.registry.endpoint(&call.endpoint) {
             let name = host_name(&call.endpoint);
-            if blocking(move || endpoint::exists(&name)).await? {
+            if spent.kernel(move || endpoint::exists(&name)).await? {
                 return Ok(answer(&known));
             }
             self.forget_endpoint(&call.endpoint, &known).await?;
@@ -131,10 +133,18 @@ impl Plugin {
             text => Some(text.parse::<Mac>().map_err(|e| format!("{text}: {e}"))?),
         };
         let chosen = match wanted.address.as_str() {
-            "" => self.choose_address(socket, &call, &network, mac).await?,
-            address => self.take_address(socket, &call, &network, address).await?,
+            "" => {
+                self.choose_address(socket, &call, &network, mac, spent)
+                    .await?
+            }
+            address => {
+                self.take_address(socket, &call, &network, address, spent)
+                    .await?
+            }
         };
-        let made = self.make_endpoint(&call, &network, &chosen, mac).await;
+        let made = self
+            .make_endpoint(&call, &network, &chosen, mac, spent)
+            .await;
         if made.is_err()
             && let Some(holder) = &chosen.holder
             && let Err(error) = self.release(holder).await
@@ -160,10 +170,9 @@ impl Plugin {
         call: &CreateEndpoint,
         network: &Network,
         mac: Option<Mac>,
+        spent: &mut Spent,
     ) -> Result<Chosen, String> {
-        let begun = Instant::now();
-        let whose = self.whose(call, mac).await?;
-        let looked = begun.elapsed();
+        let whose = self.whose(call, mac, spent).await?;
         let holder = holder(call, whose.container.as_deref());
         let turn = self.turns.take(&holder).await;
         let subnet = match network.subnet.as_str() {
@@ -179,17 +188,14 @@ impl Plugin {
                 let address = text.parse().map_err(|e| format!("{ADDRESS}={text}: {e}"))?;
                 let cidr = subnet.with_address(address);
                 self.check_address(socket, cidr).await?;
-                self.claim(&holder, cidr, whose.identity).await?
+                let claimed = self.claim(&holder, cidr, whose.identity);
+                spent.on(Stage::Address, claimed).await?
             }
-            None => self.allocate(&holder, subnet, whose.identity).await?,
+            None => {
+                let given = self.allocate(&holder, subnet, whose.identity);
+                spent.on(Stage::Address, given).await?
+            }
         };
-        let looked = looked.as_micros();
-        tracing::debug!(
-            endpoint = short(&call.endpoint),
-            looked,
-            allocated = begun.elapsed().as_micros() - looked,
-            "chose an address; times in microseconds"
-        );
         Ok(Chosen {
             cidr: given.cidr,
             mac: given.mac,
@@ -209,6 +215,7 @@ impl Plugin {
         call: &CreateEndpoint,
         network: &Network,
         address: &str,
+        spent: &mut Spent,
     ) -> Result<Chosen, String> {
         let cidr: Cidr = address.parse().map_err(|e| format!("{address}: {e}"))?;
         let named = option(&call.options, identity::IDENTITY);
@@ -227,19 +234,26 @@ impl Plugin {
                 return Ok(chosen);
             }
             // The address passes from the pool to the identity.
-            self.release(&cidr.address.to_string()).await?;
+            let passed = cidr.address.to_string();
+            spent.on(Stage::Address, self.release(&passed)).await?;
         } else {
             self.check_address(socket, cidr).await?;
         }
         let holder = holder(call, None);
         chosen.turn = Some(self.turns.take(&holder).await);
-        chosen.mac = self.claim(&holder, cidr, identity).await?.mac;
+        let claimed = self.claim(&holder, cidr, identity);
+        chosen.mac = spent.on(Stage::Address, claimed).await?.mac;
         chosen.holder = Some(holder);
         Ok(chosen)
     }
 
     /// For whom an endpoint is made, by the first clue that there is.
-    async fn whose(&self, call: &CreateEndpoint, mac: Option<Mac>) -> Result<Whose, String> {
+    async fn whose(
+        &self,
+        call: &CreateEndpoint,
+        mac: Option<Mac>,
+        spent: &mut Spent,
+    ) -> Result<Whose, String> {
         if let Some(name) = option(&call.options, identity::IDENTITY) {
             return Ok(Whose {
                 identity: Some(identity::explicit(&name)?),
@@ -248,8 +262,8 @@ impl Plugin {
         }
         let name = option(&call.options, wire::ENDPOINT_NAME);
         let container = match &name {
-            Some(name) => self.named(name).await,
-            None => self.starting(&call.network).await,
+            Some(name) => spent.on(Stage::List, self.named(name)).await,
+            None => self.starting(&call.network, &call.endpoint, spent).await,
         };
         let mut whose = Whose::default();
         match (container, name) {
@@ -277,6 +291,7 @@ impl Plugin {
         network: &Network,
         chosen: &Chosen,
         mac: Option<Mac>,
+        spent: &mut Spent,
     ) -> Result<Endpoint, String> {
         let id = call.endpoint.clone();
         let bridge = self.config.bridge.clone();
@@ -286,8 +301,7 @@ impl Plugin {
             Some(holder) => holder.clone(),
             None => chosen.cidr.address.to_string(),
         };
-        let begun = Instant::now();
-        let given = blocking(move || {
+        let making = move || {
             endpoint::create(&NewEndpoint {
                 bridge: &bridge,
                 host_name: &host_name(&id),
@@ -296,9 +310,8 @@ impl Plugin {
                 mtu,
                 owner: &owner,
             })
-        })
-        .await?;
-        let device = begun.elapsed().as_micros();
+        };
+        let given = spent.kernel(making).await?;
         let record = Endpoint {
             network: call.network.clone(),
             holder: chosen.holder.clone(),
@@ -310,17 +323,11 @@ impl Plugin {
             container: chosen.container.clone(),
         };
         let saved = self.registry.put_endpoint(&call.endpoint, record.clone());
-        if let Err(error) = saved.await {
+        if let Err(error) = spent.on(Stage::Record, saved).await {
             let name = host_name(&call.endpoint);
             blocking(move || endpoint::delete(&name)).await?;
             return Err(error);
         }
-        tracing::debug!(
-            endpoint = short(&call.endpoint),
-            device,
-            saved = begun.elapsed().as_micros() - device,
-            "made an interface; times in microseconds"
-        );
         Ok(record)
     }
 
@@ -328,6 +335,7 @@ impl Plugin {
     pub(super) async fn delete_endpoint(&self, id: &str) -> Result<(), String> {
         check_id("an endpoint", id)?;
         let _turn = self.turns.take(id).await;
+        self.seekers.forget(id);
         let Some(known) = self.registry.endpoint(id) else {
             let name = host_name(id);
             blocking(move || endpoint::delete(&name)).await?;
@@ -363,10 +371,14 @@ impl Plugin {
         Ok(())
     }
 
-    pub(super) async fn join(self: &Arc<Self>, call: &EndpointCall) -> Result<Joined, String> {
+    pub(super) async fn join(
+        self: &Arc<Self>,
+        call: &EndpointCall,
+        spent: &mut Spent,
+    ) -> Result<Joined, String> {
         check_id("an endpoint", &call.endpoint)?;
         let name = host_name(&call.endpoint);
-        if !blocking(move || endpoint::exists(&name)).await? {
+        if !spent.kernel(move || endpoint::exists(&name)).await? {
             return Err(format!("endpoint {} is not known", call.endpoint));
         }
         let multicast = match (self.config.plugin.v2, self.registry.network(&call.network)) {

@@ -8,12 +8,14 @@
 //! * `server` speaks the plugin protocol, `driver` and `ipam` do what it asks for.
 //! * `bounds` says what may be asked for.
 //! * `starting` and `identity` find out for whom an endpoint is.
+//! * `costs` says how long it all took.
 //! * `state` keeps networks and endpoints over restarts.
 //! * `watch` follows Docker's events; `settle` puts right what was not known when an endpoint was
 //!   made, and `sidecar` attaches containers that are on none of our networks.
 
 mod api;
 mod bounds;
+mod costs;
 mod driver;
 mod identity;
 mod ipam;
@@ -37,16 +39,20 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 
 use crate::config::{Config, Listen};
 use crate::control::Handle;
+use crate::http::metrics::Metric;
 use crate::http::server::{blocking, open_unix};
 use crate::net::attach::endpoint::{self, FoundEndpoint};
 use crate::store::{Record, Store};
 use api::Docker;
+use costs::Costs;
 use server::Socket;
+use starting::Seekers;
 use state::Registry;
 use turns::Turns;
 
@@ -63,6 +69,9 @@ struct Plugin {
     registry: Registry,
     docker: Option<Arc<Docker>>,
     turns: Turns,
+    costs: Costs,
+    /// Endpoints that are being made, by network.
+    seekers: Seekers,
     /// The names of the drivers whose sockets are open.
     serving: Mutex<BTreeSet<String>>,
     /// The containers that were attached without any network of Docker's.
@@ -106,6 +115,16 @@ impl Networks {
             }
         }
     }
+
+    /// What Docker's calls have taken, as JSON.
+    pub fn costs(&self) -> Value {
+        self.0.costs.facts()
+    }
+
+    /// The same as metrics.
+    pub fn metrics(&self) -> Vec<Metric> {
+        self.0.costs.metrics()
+    }
 }
 
 /// Starts what the configuration wants of Docker. `activated` are the sockets that systemd opened.
@@ -126,6 +145,8 @@ pub async fn start(
         registry: Registry::load(Arc::clone(store), records),
         docker,
         turns: Turns::default(),
+        costs: Costs::default(),
+        seekers: Seekers::default(),
         serving: Mutex::default(),
         sidecar: Mutex::default(),
         retrying: Mutex::default(),

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 
 use super::Plugin;
+use super::costs::Spent;
 use super::ipam::{WEAVE_SPACES, WEFT_SPACES};
 use super::wire::{
     Activated, AddressCall, AddressSpaces, AllocateNetwork, AllocatedNetwork, CreateEndpoint,
@@ -142,7 +143,12 @@ async fn answer(
     let begun = std::time::Instant::now();
     let call = path.clone();
     // On a task of its own it is not cut short when the engine goes away.
-    let work = tokio::spawn(async move { act(&socket, &plugin, &path, &body).await });
+    let work = tokio::spawn(async move {
+        let mut spent = Spent::begin();
+        let answer = act(&socket, &plugin, &path, &body, &mut spent).await?;
+        let method = path.rsplit('.').next().unwrap_or(&path);
+        Ok((answer, plugin.costs.note(method, &spent)))
+    });
     let result = match tokio::time::timeout(CALL_TIME_MAX, work).await {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => Err(Failure::Failed(error.to_string())),
@@ -153,8 +159,8 @@ async fn answer(
     };
     let micros = begun.elapsed().as_micros();
     match result {
-        Ok(body) => {
-            tracing::debug!(call, micros, "answered Docker");
+        Ok((body, parts)) => {
+            tracing::debug!(call, micros, parts, "answered Docker");
             (StatusCode::OK, [(CONTENT_TYPE, CONTENT)], body).into_response()
         }
         Err(failure) => {
@@ -212,6 +218,7 @@ async fn act(
     plugin: &Arc<Plugin>,
     path: &str,
     body: &[u8],
+    spent: &mut Spent,
 ) -> Result<String, Failure> {
     if path == "/Plugin.Activate" {
         let mut implements = vec!["NetworkDriver"];
@@ -219,7 +226,7 @@ async fn act(
         return line(&Activated { implements });
     }
     if let Some(method) = path.strip_prefix("/NetworkDriver.") {
-        return network(socket, plugin, method, body).await;
+        return network(socket, plugin, method, body, spent).await;
     }
     match path.strip_prefix("/IpamDriver.") {
         Some(method) if socket.with_ipam => ipam(socket, plugin, method, body).await,
@@ -232,6 +239,7 @@ async fn network(
     plugin: &Arc<Plugin>,
     method: &str,
     body: &[u8],
+    spent: &mut Spent,
 ) -> Result<String, Failure> {
     match method {
         "GetCapabilities" => line(&NetworkCapabilities {
@@ -260,7 +268,7 @@ async fn network(
         }
         "CreateEndpoint" => {
             let call: CreateEndpoint = decode(body)?;
-            line(&plugin.create_endpoint(socket, call).await?)
+            line(&plugin.create_endpoint(socket, call, spent).await?)
         }
         "DeleteEndpoint" => {
             let call: EndpointCall = decode(body)?;
@@ -274,7 +282,7 @@ async fn network(
         }
         "Join" => {
             let call: EndpointCall = decode(body)?;
-            line(&plugin.join(&call).await?)
+            line(&plugin.join(&call, spent).await?)
         }
         "Leave" => {
             decode::<EndpointCall>(body)?;

@@ -32,6 +32,7 @@ impl Plugin {
     /// Takes note whose an endpoint is.
     pub(super) async fn settle(&self, id: &str, container: &Inspected) -> Result<(), String> {
         let _turn = self.turns.take(id).await;
+        self.seekers.forget(id);
         let Some(known) = self.registry.endpoint(id) else {
             return Ok(());
         };

@@ -76,6 +76,7 @@ fn write_page(out: &mut String, status: &Value) -> std::fmt::Result {
         writeln!(out)?;
     }
     writeln!(out)?;
+    write_docker(out, &status["docker"])?;
     let counted = [
         ("", &data["counters"]),
         ("drop ", &data["drops"]),
@@ -87,6 +88,37 @@ fn write_page(out: &mut String, status: &Value) -> std::fmt::Result {
                 writeln!(out, "{:>24}: {value}", format!("{kind}{name}"))?;
             }
         }
+    }
+    Ok(())
+}
+
+/// What calls of Docker take, in the order in which it is shown.
+const DOCKER_PARTS: [&str; 8] = [
+    "total",
+    "list",
+    "probe",
+    "address",
+    "interface",
+    "record",
+    "own",
+    "overhead",
+];
+
+/// What the latest calls of Docker took; nothing if there were none.
+fn write_docker(out: &mut String, docker: &Value) -> std::fmt::Result {
+    for (call, parts) in docker.as_object().into_iter().flatten() {
+        write!(out, "{call:>15}: {} calls of Docker;", parts["count"])?;
+        for part in DOCKER_PARTS {
+            let micros = |figure: &str| parts[part][figure].as_u64().unwrap_or_default();
+            let [p50, p99] = ["p50_us", "p99_us"].map(|figure| micros(figure) as f64 / 1e3);
+            if p99 > 0.0 {
+                write!(out, " {part} {p50:.1}/{p99:.1}")?;
+            }
+        }
+        writeln!(out, " ms (p50/p99)")?;
+    }
+    if docker.as_object().is_some_and(|calls| !calls.is_empty()) {
+        writeln!(out)?;
     }
     Ok(())
 }
