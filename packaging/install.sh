@@ -66,6 +66,7 @@ done
 program=$root/usr/local/bin/weft
 units=$root/etc/systemd/system
 env_file=$root/etc/weft/weft.env
+manuals=$root/usr/local/share/man/man1
 # Another root is being prepared, not run.
 systemd() {
     if [ -z "$root" ] && [ -d /run/systemd/system ]; then
@@ -100,6 +101,13 @@ find_binary() {
 install_all() {
     file=$(find_binary)
     place 0755 "$file" "$program"
+    # Another root may be that of a machine of another kind, where the program does not run.
+    mkdir -p "$manuals"
+    if "$program" man "$manuals" >/dev/null 2>&1; then
+        say "wrote $manuals/weft*.1"
+    else
+        say "no manual pages: $program does not run here"
+    fi
     place 0644 "$here/weft.service" "$units/weft.service"
     place 0644 "$here/weft.socket" "$units/weft.socket"
     if [ -n "$flags" ] || [ ! -f "$env_file" ]; then
@@ -154,6 +162,7 @@ uninstall_all() {
         systemd stop weft.service
     fi
     remove "$units/weft.service" "$units/weft.socket" "$program"
+    rm -f "$manuals/weft.1" "$manuals"/weft-*.1
     if [ "$purge" = yes ]; then
         remove "$env_file"
         rmdir "$root/etc/weft" "$root/var/lib/weft/cni/releases" "$root/var/lib/weft/cni" \

@@ -1,9 +1,9 @@
 //! Networks of all kinds, and what works on which.
 
 use netns_tests::machine::IMAGE;
-use netns_tests::{Machine, needs_docker, wait};
+use netns_tests::{Kind, Launch, Machine, Mesh, needs_docker, wait};
 
-use crate::support::{Site, addresses_inside, interfaces, must_reach};
+use crate::support::{Site, addresses_inside, interfaces, must_reach, turn};
 
 #[track_caller]
 fn refused(machine: &Machine, arguments: &[&str], words: &[&str]) {
@@ -264,4 +264,29 @@ fn the_names_of_the_original() {
         machine.remove(name);
     }
     assert_eq!(site.mesh.get(0, "/ip").unwrap(), "{\"owned\":null}\n");
+}
+
+/// The network of the original is made before the mesh is there; when the default range yields to
+/// that of the mesh, so does the network.
+#[test]
+fn networks_follow_a_range_that_yields() {
+    needs_docker!();
+    let _turn = turn();
+    let mut mesh = Mesh::new(&[Kind::Weft; 2]);
+    let mut machine = Machine::new(&mesh, 1);
+    machine.begin_engine(&mesh);
+    machine.wait_for_engine();
+    machine.import_image();
+    let first = mesh.address(0).to_string();
+    machine.start_router(&mesh, &["--plugin", &first]);
+    let has = |subnet: &str| {
+        let shown = machine.docker(&["network", "inspect", "weave"]);
+        shown.status.success() && shown.stdout.contains(subnet)
+    };
+    wait::until_true("there is a network", wait::LATER, || has("10.7.0.0/16"));
+    let launch = Launch::new().with("--ipalloc-range=10.32.0.0/16");
+    mesh.launch(0, &launch.with("--ipalloc-init=consensus=1"));
+    wait::until_true("it is another one", wait::LATER, || has("10.32.0.0/16"));
+    let address = machine.run("here", "weave", &[]);
+    assert!(address.starts_with("10.32."), "{address}");
 }

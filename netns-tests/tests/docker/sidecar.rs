@@ -278,6 +278,52 @@ fn who_does_not_run_has_neither_address_nor_name() {
     });
 }
 
+/// A container that is looked at again keeps its one address, also when its name is another's.
+#[test]
+fn who_is_attached_keeps_its_address() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft]);
+    let container = mesh.lab.new_container().unwrap();
+    let mut sleep = Command::new("sleep");
+    let process = mesh.lab.spawn_in(&container, sleep.arg("1000")).unwrap();
+    let socket = mesh.folder(0).join("docker.sock");
+    let page = json!({
+        "Id": "c0ffee", "Name": "/new", "State": { "Running": true, "Pid": process.id() },
+        "HostConfig": { "NetworkMode": "bridge" },
+        "Config": { "Hostname": "new", "Labels": { "weft.attach": "true" }, "Env": null },
+        "NetworkSettings": { "Networks": null },
+    });
+    let launch = Launch::new()
+        .with(&format!("--docker-api=unix://{}", socket.display()))
+        .with("--attach=labels")
+        .with("--weft-plugin-socket=");
+    mesh.launch(0, &launch);
+    mesh.call(0, "POST", "/ip/another?identity=new&kind=derived")
+        .unwrap();
+    let engine = NewEngine::start(&socket, &page);
+    wait::until("the container is attached", wait::SOON, || {
+        attached(&container)
+    });
+    let looked = || {
+        let seen = engine.seen.lock().unwrap();
+        seen.iter()
+            .filter(|path| path.ends_with("/c0ffee/json"))
+            .count()
+    };
+    let owned = mesh.get(0, "/ip").unwrap();
+    for action in ["start", "rename"] {
+        let before = looked();
+        let event = json!({ "Type": "container", "Action": action, "Actor": { "ID": "c0ffee" } });
+        engine.events.send(event.to_string()).unwrap();
+        wait::until_true("it is looked at again", wait::SOON, || looked() > before);
+    }
+    // The next question of the same loop is answered after what was begun before.
+    wait::until_true("it has its name again", wait::SOON, || {
+        mesh.weft(0, &["status", "dns"]).ok().contains("c0ffee")
+    });
+    assert_eq!(mesh.get(0, "/ip").unwrap(), owned);
+}
+
 /// Docker tells of one start in several events; what failed is tried again once for all of them.
 #[test]
 fn one_start_is_tried_again_once() {

@@ -123,6 +123,7 @@ fn the_script_installs_and_uninstalls() {
         let version = Command::new(&program).arg("--version").output().unwrap();
         assert!(ok(&version).starts_with("weft "));
         assert!(units.join("weft.service").exists() && units.join("weft.socket").exists());
+        assert!(root.join("usr/local/share/man/man1/weft-launch.1").exists());
         // An update keeps the flags.
         let text = std::fs::read_to_string(&env).unwrap();
         assert!(text.contains("WEFT_FLAGS=\"--resume\""), "{text}");
@@ -144,6 +145,7 @@ fn the_script_installs_and_uninstalls() {
     );
     ok(&run(&["--uninstall"]));
     assert!(env.exists() && !units.join("weft.service").exists());
+    assert!(!root.join("usr/local/share/man/man1/weft-launch.1").exists());
     ok(&run(&["--uninstall", "--purge"]));
     assert!(!env.exists());
     std::fs::remove_dir_all(&root).unwrap();

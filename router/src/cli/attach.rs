@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use ipnet::Ipv4Net;
 use proto::types::Mac;
 use serde_json::json;
@@ -49,7 +50,7 @@ pub(crate) struct AttachArgs {
     #[arg(long, default_value = INTERFACE, value_name = "NAME")]
     interface: String,
     /// Who the container is: it has the same address and MAC wherever it runs next
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     identity: Option<String>,
     /// Take ADDR also if it is kept for an identity that is not up; its lease ends
     #[arg(long)]

@@ -110,6 +110,12 @@ impl Control {
         Some(self.addresses.as_ref()?.allocator.universe())
     }
 
+    /// Whether it is settled who gives out which addresses, so that the range stays.
+    pub fn has_ring(&self) -> bool {
+        let addresses = self.addresses.as_ref();
+        addresses.is_some_and(|addresses| !addresses.allocator.ring().is_empty())
+    }
+
     /// Hands a request to the allocator. The answer comes at the deadline at the latest, if there
     /// is one. `None` if addresses are not allocated.
     pub fn request_address(

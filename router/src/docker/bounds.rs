@@ -77,7 +77,7 @@ impl Plugin {
     }
 
     /// All addresses of the mesh, as it is now: a range that was only defaulted yields.
-    async fn range(&self) -> Result<Option<Cidr>, String> {
+    pub(super) async fn range(&self) -> Result<Option<Cidr>, String> {
         let range = self.handle.call(|control| control.address_range()).await;
         range.map_err(|stopped| stopped.to_string())
     }

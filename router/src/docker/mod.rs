@@ -161,6 +161,11 @@ pub async fn start(
     if let Err(error) = plugin.clean_up().await {
         tracing::warn!(%error, "what interrupted calls of Docker left was not cleaned up");
     }
+    if config.plugin.legacy
+        && let Ok(Some(range)) = plugin.range().await
+    {
+        tokio::spawn(Arc::clone(&plugin).follow_range(range));
+    }
     let mut activated: Vec<UnixListener> = activated
         .into_iter()
         .filter_map(|listener| UnixListener::from_std(listener).ok())

@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipam::allocator::Request;
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::Plugin;
 use super::api::Inspected;
@@ -102,6 +102,14 @@ impl Plugin {
             leased: wish.identity.is_some(),
         };
         self.sidecar().insert(id.clone(), attached);
+        let there = self.attached_already(container).await?;
+        for address in &there {
+            self.name(container, &[], address.addr()).await;
+        }
+        if !there.is_empty() {
+            // It keeps what it has, whatever it would get now: its name may be another one.
+            return Ok(());
+        }
         let (mut addresses, mut mac) = (Vec::new(), None);
         for wanted in &wish.addresses {
             // An identity has one address; the others are without.
@@ -158,6 +166,28 @@ impl Plugin {
             self.name(container, &[], address.addr()).await;
         }
         Ok(())
+    }
+
+    /// The addresses that a container has of us since an earlier look at it.
+    async fn attached_already(&self, container: &Inspected) -> Result<Vec<Ipv4Net>, String> {
+        let holdings = self.holdings().await?;
+        let held = holdings.into_iter().find(|(id, _)| *id == container.id);
+        let Some((_, held)) = held else {
+            return Ok(Vec::new());
+        };
+        let (proc, pid) = (self.config.proc_path.clone(), container.state.pid);
+        let there = blocking(move || {
+            let netlink = Namespace::of_pid_under(&proc, pid)?.netlink()?;
+            match netlink.link(attach::INTERFACE)? {
+                Some(link) => netlink.addresses_of(link.index),
+                None => Ok(Vec::new()),
+            }
+        });
+        let there = there.await?;
+        let held = held.into_iter().map(network);
+        Ok(held
+            .filter(|held| there.contains(&IpNet::V4(*held)))
+            .collect())
     }
 
     /// Releases what a container was given that could not be attached. One that is attached since

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ipam::range::Cidr;
 use ipnet::Ipv4Net;
 
 use super::Plugin;
@@ -29,6 +30,8 @@ const RETRY_TIME_MIN: Duration = Duration::from_millis(250);
 const RETRY_TIME_MAX: Duration = Duration::from_secs(1);
 /// What Docker does not know for so long, it has forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+/// How often it is looked whether the range has yielded, until it is settled.
+const RANGE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is looked for what was forgotten.
 const TIDY_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -232,7 +235,20 @@ impl Plugin {
             let Some(new) = expected_network(&self.config.plugin, &name, &subnet) else {
                 continue;
             };
-            match networks.iter().find(|network| network.name == new.name) {
+            let mut there = networks.iter().find(|network| network.name == new.name);
+            if let Some(network) = there
+                && self.is_outdated(network, &new).await
+            {
+                match docker.remove_network(&network.id, NETWORK_TIME_MAX).await {
+                    Ok(()) => there = None,
+                    Err(error) => tracing::warn!(
+                        network = new.name,
+                        %error,
+                        "a network of Docker has addresses of another range than the mesh"
+                    ),
+                }
+            }
+            match there {
                 Some(network) if network.driver == new.driver => {}
                 Some(network) => tracing::warn!(
                     network = network.name,
@@ -245,6 +261,34 @@ impl Plugin {
                         tracing::warn!(network = new.name, %error, "Docker made no network");
                     }
                 },
+            }
+        }
+    }
+
+    /// Whether a network of ours was made when the range was another: it can have no containers.
+    async fn is_outdated(&self, network: &ListedNetwork, new: &NewNetwork<'_>) -> bool {
+        let Ok(Some(range)) = self.range().await else {
+            return false;
+        };
+        let pool = network.ipam.config.first();
+        let subnet = pool.and_then(|pool| pool.subnet.parse::<Cidr>().ok());
+        !new.subnet.is_empty()
+            && network.driver == new.driver
+            && subnet.is_some_and(|subnet| !subnet.range().overlaps(&range.range()))
+    }
+
+    /// Makes networks again whose subnet is the range, if that was a default and yields to the
+    /// mesh's. That happens at most once, before anybody has an address.
+    pub(super) async fn follow_range(self: Arc<Self>, first: Cidr) {
+        loop {
+            tokio::time::sleep(RANGE_INTERVAL).await;
+            let look = |control: &mut crate::control::Control| {
+                (control.address_range(), control.has_ring())
+            };
+            match self.handle.call(look).await {
+                Ok((range, _)) if range != Some(first) => return self.ensure_networks().await,
+                Ok((_, false)) => {}
+                Ok((_, true)) | Err(_) => return,
             }
         }
     }
