@@ -216,7 +216,10 @@ fn an_engine_that_never_answers() {
         .with(&format!("--docker-api=unix://{}", socket.display()))
         .with(&format!("--weft-plugin-socket={}", plugin.display()));
     mesh.launch(0, &launch);
-    wait::until_true("the plugin answers", wait::SOON, || plugin.exists());
+    // Its file is there a moment before anybody listens.
+    wait::until_true("the plugin answers", wait::SOON, || {
+        UnixStream::connect(&plugin).is_ok()
+    });
     let begun = Instant::now();
     let network = r#"{"NetworkID":"n1","IPv4Data":[{"AddressSpace":"null"}]}"#;
     let endpoint = r#"{"NetworkID":"n1","EndpointID":"0123456789abcdef","Interface":{}}"#;

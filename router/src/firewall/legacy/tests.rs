@@ -35,7 +35,7 @@ struct Recorded {
     entries: Vec<u8>,
 }
 
-/// The lines that the recorded tables were made by; `record` makes them again.
+/// The lines that the recorded tables were made by.
 const TABLES: [(&str, Family, &[&str]); 4] = [
     ("drop", Family::V4, &["-P FORWARD DROP"]),
     ("docker", Family::V4, DOCKER),
@@ -531,20 +531,33 @@ fn counts_survive_in_the_kernel() {
     });
 }
 
-/// Writes `recorded.json` anew: `cargo test -p router -- --ignored legacy::tests::record`.
+/// What iptables makes of the lines here is what was recorded. With `WEFT_RECORD` in the
+/// environment it is recorded anew.
 #[test]
-#[ignore = "writes a file of the sources"]
-fn record() {
+fn recorded_tables_are_real_ones() {
+    needs_root!();
+    let test = "legacy::tests::recorded_tables_are_real_ones";
+    let recorded = recorded();
+    let recording = std::env::var_os("WEFT_RECORD").is_some();
     let mut all = serde_json::Map::new();
-    for (name, family, lines) in TABLES {
-        let (info, entries) = in_new_namespace(|| {
+    for ((name, family, lines), recorded) in TABLES.into_iter().zip(&recorded) {
+        let read = in_new_namespace(|| {
             for line in lines {
-                iptables("", &tool(family, ""), &format!("-w {line}")).unwrap();
+                iptables(test, &tool(family, ""), &format!("-w {line}"))?;
             }
             let tables = Tables::open(family).unwrap();
             let info = tables.info(TABLE).unwrap();
-            (info, tables.entries(TABLE, info.bytes).unwrap())
+            Some((info, tables.entries(TABLE, info.bytes).unwrap()))
         });
+        let Some((info, entries)) = read else { return };
+        let table = Table::parse(Layout::of(family), &info, &entries).unwrap();
+        let shape = |table: &Table| {
+            let chains = table.chains.iter();
+            let shape = chains.map(|chain| (chain.name.clone(), chain.rules.len()));
+            shape.collect::<Vec<_>>()
+        };
+        let same = shape(&table) == shape(&recorded.table());
+        assert!(same || recording, "{name}: {:?}", shape(&table));
         let hex: String = entries.iter().map(|byte| format!("{byte:02x}")).collect();
         let table = serde_json::json!({
             "hooks": info.hooks, "starts": info.starts, "policies": info.policies,
@@ -552,9 +565,12 @@ fn record() {
         });
         all.insert(name.into(), table);
     }
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/src/firewall/legacy/recorded.json"
-    );
-    std::fs::write(path, serde_json::to_string_pretty(&all).unwrap() + "\n").unwrap();
+    if recording {
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/firewall/legacy/recorded.json"
+        );
+        let text = serde_json::to_string_pretty(&all).unwrap() + "\n";
+        std::fs::write(path, text).unwrap();
+    }
 }
