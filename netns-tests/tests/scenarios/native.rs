@@ -1,7 +1,7 @@
 //! The native overlay: agreed on between two of ours, left when nothing gets through, come back
 //! to; and what is carried over it.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use netns_tests::{
@@ -366,6 +366,57 @@ fn measured_by_a_command() {
         "{refused}"
     );
     mesh.weft(0, &["bench", "h1"]).failed(1);
+}
+
+/// A measurement ends with whoever asked for it, and with the other router; and then nothing of it
+/// stays.
+#[test]
+fn measurement_is_given_up() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft; 2]);
+    mesh.launch_all(&[&[], &[0]], &Launch::new());
+    mesh.wait_routed(&[0, 1]);
+    let before = mesh.devices(0);
+    let is_clean = |mesh: &Mesh| mesh.devices(0) == before;
+    let begin = |mesh: &Mesh, step: &str| {
+        let mut command = Command::new(netns_tests::weft());
+        command.args(["bench", "h2", "--seconds", "20"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let running = mesh.namespace(0).spawn(&mut command).unwrap();
+        wait::until_true("it gets so far", wait::LATER, || {
+            mesh.get_json(0, "/weft/bench")
+                .is_some_and(|now| now == step)
+        });
+        running
+    };
+    let mut running = begin(&mesh, "one_stream");
+    let other = mesh.weft(1, &["bench", "h1", "--seconds", "1"]);
+    let refused = mesh.weft(0, &["bench", "h2"]).failed(1);
+    assert!(refused.contains("another measurement runs"), "{refused}");
+    running.kill().unwrap();
+    running.wait().unwrap();
+    let start = Instant::now();
+    wait::until_true("it ends with who asked", wait::SOON, || is_clean(&mesh));
+    println!("given up after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(3));
+    // Both directions at once are fine.
+    other.ok();
+    wait::until_true("the other router is free again", wait::SOON, || {
+        mesh.weft(0, &["bench", "h2", "--seconds", "1", "--json"])
+            .status
+            .success()
+    });
+
+    let running = begin(&mesh, "one_stream");
+    mesh.kill(1);
+    let start = Instant::now();
+    let output = running.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    println!("after {:?}: {said}", start.elapsed());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("has left the mesh"), "{said}");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    wait::until_true("nothing of it stays", wait::SOON, || is_clean(&mesh));
 }
 
 /// A real router says nothing to it.

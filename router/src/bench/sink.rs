@@ -55,7 +55,8 @@ impl<'a> Sink<'a> {
     pub fn serve(&self, stop: &AtomicBool, time_max: Duration) {
         let deadline = Instant::now() + time_max;
         let running = AtomicUsize::new(0);
-        let is_over = || stop.load(Relaxed) || Instant::now() >= deadline;
+        let running = &running;
+        let is_over = &|| stop.load(Relaxed) || Instant::now() >= deadline;
         thread::scope(|scope| {
             while !is_over() {
                 let Ok((stream, _)) = self.listener.accept() else {
@@ -66,24 +67,27 @@ impl<'a> Sink<'a> {
                     continue;
                 }
                 running.fetch_add(1, Relaxed);
-                scope.spawn(|| {
+                scope.spawn(move || {
                     // Who asked sees that there is no answer.
-                    let _ = self.answer(stream, &is_over);
+                    if self.answer(&stream, is_over).is_err() || is_over() {
+                        // What was not sent would keep the namespace for minutes.
+                        let _ = sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+                    }
                     running.fetch_sub(1, Relaxed);
                 });
             }
         });
     }
 
-    fn answer(&self, mut stream: TcpStream, is_over: &dyn Fn() -> bool) -> io::Result<()> {
+    fn answer(&self, mut stream: &TcpStream, is_over: &dyn Fn() -> bool) -> io::Result<()> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(STALL_MAX))?;
         stream.set_write_timeout(Some(STALL_MAX))?;
         let mut kind = [0];
         stream.read_exact(&mut kind)?;
         let (count, time) = match kind[0] {
-            STREAM => count_bytes(&mut stream, is_over)?,
-            PACKETS => self.count_packets(&mut stream, is_over)?,
+            STREAM => count_bytes(stream, is_over)?,
+            PACKETS => self.count_packets(stream, is_over)?,
             _ => return Ok(()),
         };
         stream.write_all(&count.to_be_bytes())?;
@@ -92,7 +96,7 @@ impl<'a> Sink<'a> {
 
     fn count_packets(
         &self,
-        stream: &mut TcpStream,
+        mut stream: &TcpStream,
         is_over: &dyn Fn() -> bool,
     ) -> io::Result<(u64, Duration)> {
         let bind = || UdpSocket::bind((self.stage.address, 0));
@@ -123,14 +127,19 @@ impl<'a> Sink<'a> {
     }
 }
 
-fn count_bytes(stream: &mut TcpStream, is_over: &dyn Fn() -> bool) -> io::Result<(u64, Duration)> {
+fn count_bytes(mut stream: &TcpStream, is_over: &dyn Fn() -> bool) -> io::Result<(u64, Duration)> {
     let mut block = vec![0; BLOCK_BYTES];
     let (mut count, mut time) = (0, Duration::ZERO);
     let start = Instant::now();
+    stream.set_read_timeout(Some(POLL_INTERVAL))?;
     while !is_over() {
-        match stream.read(&mut block)? {
-            0 => break,
-            length => {
+        match stream.read(&mut block) {
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock
+                    && start.elapsed() < STALL_MAX + time => {}
+            Err(error) => return Err(error),
+            Ok(0) => break,
+            Ok(length) => {
                 count += length as u64;
                 time = start.elapsed();
             }

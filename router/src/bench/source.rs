@@ -1,10 +1,11 @@
 //! Where a measurement's bytes and packets come from.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt;
 use serde::Serialize;
 
 use super::sink::{PACKETS, STREAM};
@@ -16,10 +17,14 @@ use crate::net::pinger::{PingOptions, Pinger};
 const REACH_TIME: Duration = Duration::from_secs(10);
 const PINGS: usize = 200;
 const PING_TIMEOUT: Duration = Duration::from_millis(200);
-const STALL_MAX: Duration = Duration::from_secs(10);
+/// How long nothing may move before that is an error.
+const STALL_MAX: Duration = Duration::from_secs(5);
+/// Between looks whether anybody still wants to know.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Payload of the packets that are counted.
 const PACKET_BYTES: usize = 64;
 const BLOCK_BYTES: usize = 128 << 10;
+const GIVEN_UP: &str = "nobody waits for the figures any more";
 /// Streams at the same time, for the second figure.
 const STREAMS: usize = 4;
 
@@ -58,38 +63,56 @@ pub struct Figures {
     pub packet_loss: f64,
 }
 
-/// Measures from a container to the sink at `to`, each figure for so long. Tells each step before it
-/// is taken.
-pub fn measure(
-    stage: &Stage,
-    to: Ipv4Addr,
-    time: Duration,
-    tell: &dyn Fn(Step),
-) -> Result<Figures, String> {
+/// How a measurement goes on.
+pub struct Course<'a> {
+    /// For how long each figure is measured.
+    pub time: Duration,
+    /// Is told each step before it is taken.
+    pub tell: &'a dyn Fn(Step),
+    /// Whether nobody wants the figures any more.
+    pub is_given_up: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// Measures from a container to the sink at `to`.
+pub fn measure(stage: &Stage, to: Ipv4Addr, course: &Course<'_>) -> Result<Figures, String> {
     let text = |error: NetError| error.to_string();
+    let tell = course.tell;
     tell(Step::Reaching);
     let mut pinger = Pinger::new(&stage.namespace).map_err(text)?;
     let deadline = Instant::now() + REACH_TIME;
-    let first = pinger.wait_for(to, PING_TIMEOUT, deadline).map_err(text)?;
-    first.ok_or("the containers do not reach each other")?;
+    while pinger
+        .ping(to, PingOptions::default(), PING_TIMEOUT)
+        .map_err(text)?
+        .is_none()
+    {
+        if Instant::now() >= deadline || (course.is_given_up)() {
+            return Err("the containers do not reach each other".into());
+        }
+    }
     tell(Step::RoundTrip);
     let mut round_trips = Vec::new();
     for _ in 0..PINGS {
         let ping = pinger.ping(to, PingOptions::default(), PING_TIMEOUT);
         round_trips.extend(ping.map_err(text)?);
+        if (course.is_given_up)() {
+            return Err(GIVEN_UP.into());
+        }
     }
     round_trips.sort();
     let at = |part: usize| {
         let time = round_trips.get(round_trips.len() * part / 100).copied();
         time.unwrap_or_default().as_secs_f64() * 1e6
     };
-    let failed = |error: io::Error| error.to_string();
+    let failed = |error: io::Error| match is_silence(&error) {
+        true => format!("nothing came through for {} seconds", STALL_MAX.as_secs()),
+        false => error.to_string(),
+    };
     tell(Step::OneStream);
-    let one = streams(stage, to, 1, time).map_err(failed)?;
+    let one = streams(stage, to, 1, course).map_err(failed)?;
     tell(Step::Streams);
-    let four = streams(stage, to, STREAMS, time).map_err(failed)?;
+    let four = streams(stage, to, STREAMS, course).map_err(failed)?;
     tell(Step::Packets);
-    let (packets_per_second, packet_loss) = packets(stage, to, time).map_err(failed)?;
+    let (packets_per_second, packet_loss) = packets(stage, to, course).map_err(failed)?;
     Ok(Figures {
         round_trip_us: at(50),
         round_trip_p99_us: at(99),
@@ -104,35 +127,72 @@ fn connect(stage: &Stage, to: Ipv4Addr, kind: u8) -> io::Result<TcpStream> {
     let target = SocketAddr::from((to, PORT));
     let connect = || TcpStream::connect_timeout(&target, STALL_MAX);
     let mut stream = stage.namespace.run(connect).map_err(other)??;
-    stream.set_write_timeout(Some(STALL_MAX))?;
-    stream.set_read_timeout(Some(STALL_MAX))?;
+    stream.set_write_timeout(Some(POLL_INTERVAL))?;
+    stream.set_read_timeout(Some(POLL_INTERVAL))?;
+    // What was not sent is of no use to anybody, and would keep the namespace for minutes.
+    sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
     stream.write_all(&[kind])?;
     Ok(stream)
 }
 
+/// Repeats something that waits for the other end, until it is done or makes no sense any more.
+fn patiently<T>(course: &Course<'_>, mut what: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + STALL_MAX;
+    loop {
+        if (course.is_given_up)() {
+            return Err(io::Error::other(GIVEN_UP));
+        }
+        match what() {
+            Err(error) if is_silence(&error) && Instant::now() < deadline => {}
+            done => return done,
+        }
+    }
+}
+
+fn is_silence(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+fn read_exact(stream: &mut TcpStream, course: &Course<'_>, mut to: &mut [u8]) -> io::Result<()> {
+    while !to.is_empty() {
+        match patiently(course, || stream.read(to))? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            length => to = &mut to[length..],
+        }
+    }
+    Ok(())
+}
+
 /// What the sink counted, and in what time.
-fn read_count(stream: &mut TcpStream) -> io::Result<(u64, Duration)> {
+fn read_count(stream: &mut TcpStream, course: &Course<'_>) -> io::Result<(u64, Duration)> {
     let (mut count, mut micros) = ([0; 8], [0; 8]);
-    stream.read_exact(&mut count)?;
-    stream.read_exact(&mut micros)?;
+    read_exact(stream, course, &mut count)?;
+    read_exact(stream, course, &mut micros)?;
     let micros = u64::from_be_bytes(micros);
     Ok((u64::from_be_bytes(count), Duration::from_micros(micros)))
 }
 
 /// Bits per second of so many streams together.
-fn streams(stage: &Stage, to: Ipv4Addr, count: usize, time: Duration) -> io::Result<f64> {
+fn streams(stage: &Stage, to: Ipv4Addr, count: usize, course: &Course<'_>) -> io::Result<f64> {
     let mut open = Vec::new();
     for _ in 0..count {
         open.push(connect(stage, to, STREAM)?);
     }
-    let deadline = Instant::now() + time;
+    let deadline = Instant::now() + course.time;
+    let is_given_up = course.is_given_up;
     let send = |mut stream: TcpStream| -> io::Result<(u64, Duration)> {
+        let tell = &|_| {};
+        let course = &Course {
+            time: Duration::ZERO,
+            tell,
+            is_given_up,
+        };
         let block = vec![0x5a; BLOCK_BYTES];
         while Instant::now() < deadline {
-            stream.write_all(&block)?;
+            patiently(course, || stream.write(&block))?;
         }
         stream.shutdown(Shutdown::Write)?;
-        read_count(&mut stream)
+        read_count(&mut stream, course)
     };
     let counted: Vec<io::Result<(u64, Duration)>> = thread::scope(|scope| {
         let running: Vec<_> = open
@@ -156,10 +216,10 @@ fn streams(stage: &Stage, to: Ipv4Addr, count: usize, time: Duration) -> io::Res
 }
 
 /// Small packets that arrived per second, and the part that did not.
-fn packets(stage: &Stage, to: Ipv4Addr, time: Duration) -> io::Result<(f64, f64)> {
+fn packets(stage: &Stage, to: Ipv4Addr, course: &Course<'_>) -> io::Result<(f64, f64)> {
     let mut control = connect(stage, to, PACKETS)?;
     let mut port = [0; 2];
-    control.read_exact(&mut port)?;
+    read_exact(&mut control, course, &mut port)?;
     let target = SocketAddr::from((to, u16::from_be_bytes(port)));
     let open = || -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
@@ -168,14 +228,14 @@ fn packets(stage: &Stage, to: Ipv4Addr, time: Duration) -> io::Result<(f64, f64)
     };
     let socket = stage.namespace.run(open).map_err(other)??;
     let payload = [0x5a; PACKET_BYTES];
-    let deadline = Instant::now() + time;
+    let deadline = Instant::now() + course.time;
     let mut sent = 0_u64;
-    while Instant::now() < deadline {
+    while Instant::now() < deadline && !(course.is_given_up)() {
         // A full queue is what shows how fast the way is.
         sent += u64::from(socket.send(&payload).is_ok());
     }
     control.write_all(b"E")?;
-    let (arrived, took) = read_count(&mut control)?;
+    let (arrived, took) = read_count(&mut control, course)?;
     let loss = 1.0 - arrived as f64 / sent.max(1) as f64;
     Ok((rate(arrived as f64, took), loss.max(0.0)))
 }
@@ -183,7 +243,7 @@ fn packets(stage: &Stage, to: Ipv4Addr, time: Duration) -> io::Result<(f64, f64)
 fn rate(count: f64, time: Duration) -> f64 {
     match time.as_secs_f64() {
         0.0 => 0.0,
-        seconds => count / seconds,
+        seconds => (count / seconds).round(),
     }
 }
 

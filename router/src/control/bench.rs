@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::node::DeliveryKind;
 use proto::types::PeerName;
@@ -13,11 +13,13 @@ use tokio::sync::{oneshot, watch};
 
 use super::{Control, Handle};
 use crate::bench::sink::Sink;
-use crate::bench::source::{self, Figures, Step};
+use crate::bench::source::{self, Course, Figures, Step};
 use crate::bench::{self, CHANNEL, Message, SECONDS_MAX, Stage};
 
 /// How long the other router may take to make its container.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// Between looks whether anybody still waits for it.
+const ANSWER_POLL: Duration = Duration::from_millis(200);
 
 /// The measurements that run: at most one from here, and one towards here.
 #[derive(Default)]
@@ -78,10 +80,14 @@ impl Control {
         let handle = handle.clone();
         let time = Duration::from_secs(seconds.into());
         thread::spawn(move || {
-            let tell = |now| {
-                step.send_replace(now);
+            let course = Course {
+                time,
+                tell: &|now| {
+                    step.send_replace(now);
+                },
+                is_given_up: &|| result.is_closed(),
             };
-            let measured = measure(&bridge, [ours, theirs], &answered, time, &tell);
+            let measured = measure(&bridge, [ours, theirs], &answered, &course);
             // Whoever asked may have gone away, and the router may stop.
             let _ = result.send(measured);
             let _ = handle.post(Box::new(move |control| control.end_bench(id)));
@@ -99,6 +105,13 @@ impl Control {
     pub fn bench_step(&self) -> Option<Step> {
         let source = self.benches.source.as_ref()?;
         Some(*source.step.borrow())
+    }
+
+    /// Why nothing will come of the measurement that runs, if that is already known.
+    pub fn bench_obstacle(&self) -> Option<String> {
+        let peer = self.benches.source.as_ref()?.peer;
+        let is_gone = self.node.topology().peer(peer).is_none();
+        is_gone.then(|| format!("{peer} has left the mesh"))
     }
 
     fn end_bench(&mut self, id: u64) {
@@ -209,16 +222,19 @@ fn measure(
     bridge: &str,
     [ours, theirs]: [Ipv4Addr; 2],
     answered: &mpsc::Receiver<Result<(), String>>,
-    time: Duration,
-    tell: &dyn Fn(Step),
+    course: &Course<'_>,
 ) -> Result<Figures, String> {
     let stage = Stage::open(bridge, ours)?;
-    match answered.recv_timeout(ANSWER_TIME) {
-        Ok(Ok(())) => {}
-        Ok(Err(reason)) => return Err(format!("the other router refuses: {reason}")),
-        Err(_) => return Err("the other router does not answer; does it run weft?".into()),
+    let deadline = Instant::now() + ANSWER_TIME;
+    loop {
+        match answered.recv_timeout(ANSWER_POLL) {
+            Ok(Ok(())) => break,
+            Ok(Err(reason)) => return Err(format!("the other router refuses: {reason}")),
+            Err(_) if Instant::now() < deadline && !(course.is_given_up)() => {}
+            Err(_) => return Err("the other router does not answer; does it run weft?".into()),
+        }
     }
-    source::measure(&stage, theirs, time, tell)
+    source::measure(&stage, theirs, course)
 }
 
 fn serve(

@@ -1,5 +1,7 @@
 //! Measurements towards other routers, over HTTP.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::StatusCode;
@@ -11,6 +13,8 @@ use crate::control::Handle;
 
 /// For how long one figure is measured, if nobody says.
 const SECONDS: u32 = 3;
+/// Between looks whether the other router is still there.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(super) fn routes() -> Router<Handle> {
     Router::new()
@@ -41,8 +45,18 @@ async fn measure(
         let handle = handle.clone();
         move |control: &mut crate::control::Control| control.begin_bench(&handle, &peer, seconds)
     };
-    let outcome = handle.call(begin).await?.map_err(Refusal::bad)?;
-    let figures = match outcome.await {
+    let mut outcome = handle.call(begin).await?.map_err(Refusal::bad)?;
+    // Who asked may hang up; then this ends here, and the measurement with it.
+    let figures = loop {
+        tokio::select! {
+            figures = &mut outcome => break figures,
+            () = tokio::time::sleep(LOOK_INTERVAL) => {
+                let obstacle = handle.call(|control| control.bench_obstacle()).await?;
+                obstacle.map_or(Ok(()), |reason| Err(Refusal::failed(reason)))?;
+            }
+        }
+    };
+    let figures = match figures {
         Ok(figures) => figures.map_err(Refusal::failed)?,
         Err(_) => return Err(Refusal::failed("the measurement ended early")),
     };
