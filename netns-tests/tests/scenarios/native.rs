@@ -399,13 +399,11 @@ fn measurement_is_given_up() {
     wait::until_true("it ends with who asked", wait::SOON, || is_clean(&mesh));
     println!("given up after {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(3));
-    // Both directions at once are fine.
+    // Both directions at once are fine, and so is one right after the other.
     other.ok();
-    wait::until_true("the other router is free again", wait::SOON, || {
-        mesh.weft(0, &["bench", "h2", "--seconds", "1", "--json"])
-            .status
-            .success()
-    });
+    for _ in 0..2 {
+        mesh.weft(0, &["bench", "h2", "--seconds", "1"]).ok();
+    }
 
     let running = begin(&mesh, "one_stream");
     mesh.kill(1);

@@ -355,6 +355,11 @@ impl Tunnel {
         true
     }
 
+    /// Nobody was told of the news after all: they are news again with the next datagram.
+    pub fn forget_news(&self) {
+        self.told.set(None);
+    }
+
     /// The largest datagram, in bytes of UDP payload.
     #[inline]
     pub fn max_payload(&self) -> usize {
@@ -406,4 +411,24 @@ const COUNTERS: u64 = 1 << 32;
 const fn nonce(stream: u8, counter: u32) -> [u8; 12] {
     let [a, b, c, d] = counter.to_be_bytes();
     [stream, 0, 0, 0, 0, 0, 0, 0, a, b, c, d]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn news_of_an_address_is_told_once_unless_it_was_not_heard() {
+        let at = |port| SocketAddrV4::new([10, 0, 0, 1].into(), port);
+        let (us, peer) = (PeerName::from_bytes([1; 6]), PeerName::from_bytes([2; 6]));
+        let tunnel = Tunnel::new(LinkId(1), us, peer, Some(at(1)));
+        assert!(!tunnel.is_news(at(1)), "it is in use");
+        assert!(tunnel.is_news(at(2)));
+        assert!(!tunnel.is_news(at(2)), "it was told");
+        tunnel.forget_news();
+        assert!(tunnel.is_news(at(2)));
+        tunnel.set_remote(Some(at(2)));
+        assert!(!tunnel.is_news(at(2)));
+        assert!(tunnel.is_news(at(1)));
+    }
 }

@@ -42,6 +42,16 @@ struct Counting {
     id: u64,
     peer: PeerName,
     stop: Arc<AtomicBool>,
+    /// What the same peer asked for next, while this one was ending.
+    next: Option<Wanted>,
+}
+
+/// A sink that is asked for.
+#[derive(Clone, Copy)]
+struct Wanted {
+    id: u64,
+    address: Ipv4Addr,
+    seconds: u32,
 }
 
 /// What comes of a measurement.
@@ -140,7 +150,14 @@ impl Control {
                 id,
                 address,
                 seconds,
-            } => self.begin_sink(from, id, address, seconds),
+            } => {
+                let wanted = Wanted {
+                    id,
+                    address,
+                    seconds,
+                };
+                self.begin_sink(from, wanted);
+            }
             Message::Ready { id } => self.answer_bench(from, id, Ok(())),
             Message::Refused { id, reason } => self.answer_bench(from, id, Err(reason)),
             Message::Done { id } => {
@@ -162,7 +179,17 @@ impl Control {
     }
 
     /// Makes a container with a sink for a peer.
-    fn begin_sink(&mut self, from: PeerName, id: u64, address: Ipv4Addr, seconds: u32) {
+    fn begin_sink(&mut self, from: PeerName, wanted: Wanted) {
+        let is_ending = |sink: &&mut Counting| sink.peer == from && sink.stop.load(Relaxed);
+        if let Some(sink) = self.benches.sink.as_mut().filter(is_ending) {
+            sink.next = Some(wanted);
+            return;
+        }
+        let Wanted {
+            id,
+            address,
+            seconds,
+        } = wanted;
         let Some(handle) = self
             .targets
             .handle()
@@ -178,6 +205,7 @@ impl Control {
             id,
             peer: from,
             stop: Arc::clone(&stop),
+            next: None,
         });
         let bridge = self.config.bridge.clone();
         thread::spawn(move || {
@@ -191,7 +219,11 @@ impl Control {
             }) {
                 say(Message::Refused { id, reason });
             }
-            let _ = handle.post(Box::new(|control| control.benches.sink = None));
+            let _ = handle.post(Box::new(move |control| {
+                let next = control.benches.sink.take().and_then(|sink| sink.next);
+                next.into_iter()
+                    .for_each(|next| control.begin_sink(from, next));
+            }));
         });
     }
 

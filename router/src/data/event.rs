@@ -1,6 +1,7 @@
 //! What the data threads tell control. They never wait for it: what it has no room for is counted
 //! and lost, and each of these can be lost, since the sender of a special frame or a report repeats it, a
-//! packet that is too large is followed by others, and moves are news only.
+//! packet that is too large and a datagram from a new address are followed by others, and moves of MAC
+//! addresses are news only.
 
 use std::net::SocketAddrV4;
 

@@ -328,9 +328,21 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Tells control, if it has room.
-    fn tell(&self, event: DataEvent) {
-        if self.shared.events.try_send(event).is_err() {
+    /// Tells control, if it has room. Returns whether it had.
+    fn tell(&self, event: DataEvent) -> bool {
+        let is_told = self.shared.events.try_send(event).is_ok();
+        if !is_told {
+            self.counters.add(Count::EventsLost, 1);
+        }
+        is_told
+    }
+
+    /// Tells control what is nice to know. Half of the room is left for what links live by: any
+    /// two containers can make an address move with every frame.
+    fn mention(&self, event: DataEvent) {
+        if self.shared.events.capacity() > EVENTS_MAX / 2 {
+            self.tell(event);
+        } else {
             self.counters.add(Count::EventsLost, 1);
         }
     }
@@ -346,7 +358,7 @@ impl Context<'_> {
                 let forwarding = self.snapshot.forwarding();
                 if let Some(to) = forwarding.name_of(at) {
                     let from = forwarding.name_of(from);
-                    self.tell(DataEvent::Moved { mac, from, to });
+                    self.mention(DataEvent::Moved { mac, from, to });
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto::offload::checksum;
 use proto::types::Mac;
 use router::data::trial::{Options, Trial, name, wait_until};
-use router::data::{Count, DataEvent, DropReason};
+use router::data::{Count, DataEvent, DropReason, EVENTS_MAX};
 use router::net::netns::Namespace;
 use router::net::pinger::{PingOptions, Pinger};
 use router::sys::packet::PacketSocket;
@@ -257,6 +257,30 @@ fn an_address_that_moves_is_followed_from_both_sides() {
             assert_eq!(told, moved, "at {number}");
         }
     }
+}
+
+/// Two containers that use one address by turns make it move with every frame. What control has to
+/// hear of links finds room all the same.
+#[test]
+fn moves_leave_room_for_what_links_live_by() {
+    needs_root!();
+    let mut trial = Trial::pair(&Options::default()).unwrap();
+    let sockets: Vec<PacketSocket> = trial.hosts.iter().map(|h| raw(&h.container)).collect();
+    let mac = Mac::from_bytes([2, 0, 0, 0, 0xcc, 2]);
+    let announce = frame(Mac::BROADCAST, mac, &[0x88, 0xb5]);
+    let moves = wait_until(|| {
+        for socket in &sockets {
+            for _ in 0..20 {
+                socket.send(&announce).unwrap();
+            }
+        }
+        count(&trial, 0, Count::Moves) > 2 * EVENTS_MAX as u64
+    });
+    assert!(moves, "{}", count(&trial, 0, Count::Moves));
+    assert!(count(&trial, 0, Count::EventsLost) > 0);
+    let told = std::iter::from_fn(|| trial.hosts[0].events.try_recv().ok()).count();
+    // Each thread may find the last place of its half at the same time.
+    assert!(told < EVENTS_MAX / 2 + 16, "{told}");
 }
 
 #[test]

@@ -45,7 +45,9 @@ impl Receive {
         session.key.note_datagrams(1);
         if opened.is_newest && session.tunnel.is_news(from) {
             let link = session.key.link();
-            cx.tell(DataEvent::LinkMoved { link, from });
+            if !cx.tell(DataEvent::LinkMoved { link, from }) {
+                session.tunnel.forget_news();
+            }
         }
         let body = range.start + opened.body.start..range.start + opened.body.end;
         match header.kind {
