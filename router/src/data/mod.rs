@@ -257,6 +257,8 @@ impl Drop for DataPlane {
     }
 }
 
+/// Bytes of the largest frame: of IP, with an Ethernet header and tags.
+const FRAME_BYTES_MAX: usize = (1 << 16) + 32;
 /// Bytes of the header of a frame in a packet.
 const PACKET_SPACE: usize = proto::sleeve::wire::FRAME_HEADER_BYTES;
 

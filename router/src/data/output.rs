@@ -21,11 +21,11 @@ use proto::sleeve::{self, Channel, Choice, LinkId, PacketBuilder, Tunnel};
 use proto::switch::{Flood, LinkIndex};
 use proto::types::{PeerName, Time};
 
-use super::Context;
 use super::counters::{Count, DropReason};
 use super::event::DataEvent;
 use super::pace::Pace;
 use super::snapshot::{Encap, Link};
+use super::{Context, FRAME_BYTES_MAX};
 use crate::udp::{DATAGRAM_BYTES_MAX, Failure, Sender, Way};
 use native::OpenNative;
 
@@ -182,7 +182,7 @@ impl Output {
             busy: Vec::new(),
             sender: Sender::new(),
             sent: Vec::with_capacity(PACKETS_MAX),
-            scratch: vec![0; 1 << 16].into(),
+            scratch: vec![0; FRAME_BYTES_MAX].into(),
             stream,
         }
     }

@@ -21,7 +21,7 @@ use proto::types::{Mac, PeerName};
 use super::counters::{Count, DropReason};
 use super::event::DataEvent;
 use super::output::{Frames, Heading, Outcome, Output};
-use super::{Context, Shared};
+use super::{Context, FRAME_BYTES_MAX, Shared};
 use crate::tap::TapQueue;
 use crate::udp::{FeatureState, Incoming, ReceiveBatch};
 
@@ -33,9 +33,6 @@ const MESSAGES_JOINED: usize = 16;
 const MESSAGES_SINGLE: usize = 64;
 /// Bytes of each receive buffer: the largest message.
 const MESSAGE_BYTES: usize = 1 << 16;
-
-/// Bytes of the largest frame: of IP, with an Ethernet header and tags.
-const FRAME_BYTES_MAX: usize = (1 << 16) + 32;
 
 /// The thread that takes packets from a socket.
 pub(super) struct Receive {

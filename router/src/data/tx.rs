@@ -15,13 +15,13 @@ use proto::switch::{Captured, PeerSlot};
 use super::counters::{Count, DropReason};
 use super::event::DataEvent;
 use super::output::{Frames, Heading, Outcome, Output};
-use super::{Context, Shared};
+use super::{Context, FRAME_BYTES_MAX, Shared};
 use crate::tap::TapQueue;
 
 /// How many reads make up a batch at most.
 const READS_MAX: usize = 64;
-/// Bytes of the largest frame that the device hands over, virtio-net header and tags included.
-const READ_BYTES: usize = VNET_BYTES + 14 + 8 + (1 << 16);
+/// Bytes of the largest frame that the device hands over, virtio-net header included.
+const READ_BYTES: usize = VNET_BYTES + FRAME_BYTES_MAX;
 /// How long a thread leaves a device alone that fails.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 

@@ -297,8 +297,10 @@ impl Output {
     /// Stages a frame in a datagram of its own, which the kernel may fragment.
     fn send_oversize(&mut self, cx: &Context<'_>, to: Heading, link: &NativeLink, frame: &[u8]) {
         self.close_native(cx, to.link, link);
-        let (Some(remote), Ok(record_len)) = (link.tunnel.remote(), u16::try_from(frame.len()))
-        else {
+        let Ok(record_len) = u16::try_from(frame.len()) else {
+            return cx.counters.drop(DropReason::Oversized, 1);
+        };
+        let Some(remote) = link.tunnel.remote() else {
             return cx.counters.drop(DropReason::NoAddress, 1);
         };
         let stream = self.stream;
