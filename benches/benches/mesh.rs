@@ -26,7 +26,7 @@ use std::time::Duration;
 use benches::rivals::Rival;
 use benches::sample::Sample;
 use benches::siege::{self, Siege};
-use benches::{baseline, median, vxlan};
+use benches::{baseline, is_present, median, vxlan};
 use netns_tests::{Kind, Launch, Mesh, wait};
 use router::data::trial::{Trial, TrialError};
 use router::net::lab::{HostOptions, Lab};
@@ -208,7 +208,13 @@ impl Way {
                 }
                 is_named
             }
-            By::Routers(_) | By::Vxlan | By::Baseline => true,
+            By::Routers(_) | By::Vxlan | By::Baseline => {
+                let is_possible = self.cuts || is_present("ethtool");
+                if !is_possible {
+                    skips::skip(self.name, "ethtool");
+                }
+                is_possible
+            }
         }
     }
 

@@ -10,16 +10,6 @@ use router::net::netns::Namespace;
 
 use crate::daemon::Daemon;
 
-/// Whether the program is on this machine.
-pub fn is_present() -> bool {
-    let version = Command::new("iperf3")
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    version.is_ok_and(|status| status.success())
-}
-
 /// Bits per second of one TCP stream, as its receiver counts them.
 pub fn tcp(
     from: &Namespace,

@@ -9,6 +9,8 @@ pub mod sample;
 pub mod siege;
 pub mod vxlan;
 
+use std::process::{Command, Stdio};
+
 /// The median of a figure, its lowest and its highest; NaN of nothing.
 pub fn median(values: impl IntoIterator<Item = f64>) -> (f64, f64, f64) {
     let mut values: Vec<f64> = values.into_iter().collect();
@@ -19,4 +21,14 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> (f64, f64, f64) {
         at(0),
         at(values.len().saturating_sub(1)),
     )
+}
+
+/// Whether a program is on this machine.
+pub fn is_present(program: &str) -> bool {
+    let version = Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    version.is_ok_and(|status| status.success())
 }

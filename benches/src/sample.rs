@@ -8,7 +8,7 @@ use router::net::netns::Namespace;
 use router::net::pinger::{PingOptions, Pinger};
 use router::net::throughput::{self, Packets, process_cpu};
 
-use crate::{iperf, median};
+use crate::{iperf, is_present, median};
 
 const PINGS: u32 = 300;
 const REACH_TIME: Duration = Duration::from_secs(20);
@@ -71,7 +71,7 @@ impl Sample {
             let back = reverse.join().map_err(|_| "a stream panicked")??;
             Ok::<f64, TrialError>(forth.bits_per_second() + back.bits_per_second())
         })?;
-        let gbits_by_iperf = match iperf::is_present() {
+        let gbits_by_iperf = match is_present("iperf3") {
             true => Some(iperf::tcp(from, to, target, duration)? / GIGA),
             false => None,
         };
