@@ -9,7 +9,9 @@ set -eu
 suite=${1:?"usage: $0 SUITE FOLDER"} folder=$(realpath -m "${2:?"usage: $0 SUITE FOLDER"}")
 mkdir -p "$folder/apt/lists/partial" "$folder/apt/archives/partial" "$folder/root"
 touch "$folder/apt/status"
-echo "deb http://deb.debian.org/debian $suite main" >"$folder/apt/sources.list"
+# From where this system has its own packages.
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -n 1)
+echo "deb ${mirror:?"no mirror of Debian is known to apt"} $suite main" >"$folder/apt/sources.list"
 cat >"$folder/apt/apt.conf" <<END
 Dir::Etc::sourcelist "$folder/apt/sources.list";
 Dir::Etc::sourceparts "/dev/null";
