@@ -10,6 +10,7 @@ suite=${1:?"usage: $0 SUITE FOLDER"} folder=$(realpath -m "${2:?"usage: $0 SUITE
 mkdir -p "$folder/apt/lists/partial" "$folder/apt/archives/partial" "$folder/root"
 touch "$folder/apt/status"
 # From where this system has its own packages.
+# shellcheck disable=SC2016 # What stands in $() is for apt.
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -n 1)
 echo "deb ${mirror:?"no mirror of Debian is known to apt"} $suite main" >"$folder/apt/sources.list"
 cat >"$folder/apt/apt.conf" <<END
