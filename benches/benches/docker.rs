@@ -50,7 +50,7 @@ fn measure() -> Result<(), TrialError> {
     machine.start_engine(&mesh);
     machine.import_image();
     machine.keep_records_in_memory();
-    machine.start_router(&mesh, &["--ipalloc-init=consensus=1", "--log-level=info"]);
+    machine.start_router(&mesh, &["--ipalloc-init=consensus=1"]);
     wait::until_true("there is the network", wait::LATER, || {
         machine
             .docker(&["network", "inspect", "weft"])

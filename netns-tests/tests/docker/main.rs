@@ -16,3 +16,4 @@ mod protocol;
 mod sidecar;
 mod starts;
 mod support;
+mod three;

@@ -186,6 +186,65 @@ fn connecting_running_containers() {
     assert_eq!(site.mesh.get(0, "/ip").unwrap(), "{\"owned\":null}\n");
 }
 
+/// Containers that run are connected, several at once, and know their addresses on any host.
+#[test]
+fn connected_containers_keep_their_addresses() {
+    needs_docker!();
+    let site = Site::new(2, &[]);
+    let names: Vec<String> = (0..4).map(|n| format!("late-{n}")).collect();
+    for (host, machine) in site.machines.iter().enumerate() {
+        site.wait_for_network(host, "weft");
+        for name in &names {
+            let run = ["run", "--detach", "--network=none", "--name", name, IMAGE];
+            machine
+                .docker(&[&run[..], &["sleep", "1000"]].concat())
+                .ok();
+            machine
+                .docker(&["network", "disconnect", "none", name])
+                .ok();
+        }
+    }
+    let at_once = |host: usize, verb: &str| {
+        let machine = &site.machines[host];
+        let begin = |name| {
+            let mut command = machine.docker_command(&["network", verb, "weft", name]);
+            command.spawn().unwrap()
+        };
+        let begun: Vec<_> = names.iter().map(|name| begin(name)).collect();
+        for mut child in begun {
+            assert!(child.wait().unwrap().success(), "{verb}");
+        }
+    };
+    let inside = |host: usize| -> Vec<Vec<String>> {
+        let machine = &site.machines[host];
+        let all = names.iter().map(|name| machine.namespace(name));
+        all.map(|namespace| addresses_inside(&namespace)).collect()
+    };
+    at_once(0, "connect");
+    wait::until_true("all have leases", wait::SOON, || {
+        let leases = site.mesh.get_json(0, "/leases").unwrap();
+        let leases = leases.as_array().unwrap();
+        let mut names = names.iter();
+        names.all(|name| leases.iter().any(|lease| lease["identity"] == **name))
+    });
+    let first = inside(0);
+    assert!(
+        first.iter().all(|addresses| addresses.len() == 1),
+        "{first:?}"
+    );
+    for host in [1, 0, 1] {
+        at_once(1 - host, "disconnect");
+        assert_eq!(inside(1 - host), vec![Vec::<String>::new(); names.len()]);
+        at_once(host, "connect");
+        wait::until_true("all have their addresses", wait::SOON, || {
+            inside(host) == first
+        });
+        for address in &first[1..] {
+            must_reach(&site.machines[host].namespace("late-0"), &address[0]);
+        }
+    }
+}
+
 /// A host that leaves takes the network along that was made in Docker.
 #[test]
 fn reset_removes_the_network() {

@@ -27,7 +27,7 @@ const PROBE_TIME_MAX: Duration = Duration::from_millis(50);
 /// there: some times as long as that took, but within these limits.
 const PROBE_FACTOR: u32 = 4;
 const PATIENCE_MIN: Duration = Duration::from_millis(6);
-const PATIENCE_MAX: Duration = Duration::from_millis(15);
+const PATIENCE_MAX: Duration = Duration::from_millis(10);
 /// Running containers that are probed because one may be being connected; with more of them, it
 /// is found out from the event that follows.
 const PROBES_MAX: usize = 32;
@@ -148,8 +148,12 @@ impl Plugin {
             [] => {}
             _ => return None,
         }
-        let running: Vec<&Listed> = listed.iter().filter(|c| c.state == "running").collect();
-        if running.len() > PROBES_MAX {
+        let may_be_connected = |container: &&Listed| {
+            container.state == "running" && !self.seekers.is_taken(&container.id, network, endpoint)
+        };
+        let running: Vec<&Listed> = listed.iter().filter(may_be_connected).collect();
+        let company = running.len() > 1 && self.seekers.has_company(network, endpoint);
+        if company || running.len() > PROBES_MAX {
             return None;
         }
         let locked = spent.on(Stage::Probe, self.locked(&running)).await;
