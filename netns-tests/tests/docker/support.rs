@@ -124,16 +124,3 @@ pub(crate) fn attached(namespace: &Namespace) -> Option<Ipv4Addr> {
         std::net::IpAddr::V6(_) => None,
     })
 }
-
-/// The numbers that follow a marker in a log.
-pub(crate) fn times(log: &str, marker: &str) -> Vec<u64> {
-    let after = log.lines().filter_map(|line| line.split_once(marker));
-    let digits = |text: &str| {
-        text.split(|c: char| !c.is_ascii_digit())
-            .next()
-            .map(str::to_owned)
-    };
-    after
-        .filter_map(|(_, rest)| digits(rest)?.parse().ok())
-        .collect()
-}
