@@ -107,11 +107,12 @@ impl Allocator {
 
     fn claim_own(&mut self, op: &mut Claim) -> Progress {
         let (address, cidr) = (op.address(), op.cidr);
-        let existing = self
-            .state
-            .holding(address)
-            .map(|holding| holding.id.clone());
-        if let Some(existing) = existing {
+        let existing = self.state.holding(address);
+        // What a container already has becomes that of its identity without being free meanwhile.
+        let adopts = op.identity.is_some()
+            && existing.is_some_and(|held| held.id == op.id && held.lease.is_none());
+        let existing = existing.map(|holding| holding.id.clone());
+        if let Some(existing) = existing.filter(|_| !adopts) {
             let text = address.to_string();
             let same = existing == op.id || (op.id == NO_ID && existing == text);
             return Progress::Done(match existing {

@@ -235,6 +235,32 @@ fn the_address_of_an_unused_lease_is_claimed_by_force_alone() {
 }
 
 #[test]
+fn what_a_container_has_becomes_that_of_its_identity() {
+    let mut world = World::scene(2, 0, "10.7.0.0/24");
+    let [web, db] = ["web", "db"].map(explicit);
+    let (first, _) = given(world.plain_up(0, "a"));
+    let claim = |who: &Identity| Request::Claim {
+        id: "a".to_owned(),
+        cidr: first,
+        identity: Some(who.clone()),
+        container: true,
+        no_error_on_unknown: false,
+        force: false,
+    };
+    // One that is up elsewhere is refused, and the address stays where it is.
+    given(world.up(1, "b", &db));
+    world.pass(1);
+    let error = refused(world.ask(0, 5, claim(&db)));
+    assert!(error.contains("db"), "{error}");
+    assert_ne!(given(world.plain_up(0, "c")).0, first);
+    let (same, mac) = given(world.ask(0, 5, claim(&web)));
+    assert_eq!((same, mac.is_some()), (first, true));
+    assert_ne!(given(world.plain_up(0, "d")).0, first);
+    world.down(0, "a");
+    assert_eq!(given(world.up(1, "e", &web)), (first, mac));
+}
+
+#[test]
 fn a_lease_ends_after_its_retention() {
     let mut world = World::scene_of(Plan {
         seeded: true,

@@ -80,11 +80,9 @@ impl Plugin {
         let Some(holder) = &settled.holder else {
             return Ok(false);
         };
-        self.release(holder).await?;
+        // It is in use, so it is never given up for that: somebody else might get it meanwhile.
         if let Err(error) = self.claim(holder, current, Some(who.clone())).await {
-            // It is still in use, so it must be held whatever becomes of the identity.
             tracing::debug!(%error, "an address could not be made that of an identity");
-            self.claim(holder, current, None).await?;
             return Ok(false);
         }
         self.registry.put_endpoint(id, settled.clone()).await?;
