@@ -12,13 +12,13 @@ use std::thread;
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce, Tag};
-use router::data::trial::{BRIDGE, Options, TrialError, bridge_with_container};
+use router::data::trial::{Options, TrialError, bridge_with_container};
 use router::net::lab::Lab;
-use router::net::netlink::LinkChange;
 use router::net::netns::Namespace;
 use tun_tap::{Iface, Mode};
 
 use crate::daemon::{Daemon, wait_for_link};
+use crate::vxlan::add_port;
 
 /// By this name a benchmark's program is the overlay.
 const NAME: &str = "per-packet";
@@ -56,14 +56,7 @@ pub fn pair() -> Result<Pair, TrialError> {
         daemons.push(Daemon::start(&host.namespace, &mut command)?);
         let netlink = host.namespace.netlink()?;
         wait_for_link(&netlink, TAP)?;
-        let bridge = netlink.link_named(BRIDGE)?;
-        let change = LinkChange {
-            mtu: Some(Options::default().mtu),
-            master: Some(Some(bridge.index)),
-            up: Some(true),
-            ..LinkChange::default()
-        };
-        netlink.change_link(&netlink.link_named(TAP)?, &change)?;
+        add_port(&netlink, TAP)?;
     }
     Ok(Pair {
         lab,

@@ -2,7 +2,7 @@
 
 use router::data::trial::{BRIDGE, Options, TrialError, bridge_with_container};
 use router::net::lab::Lab;
-use router::net::netlink::{LinkChange, NewVxlan};
+use router::net::netlink::{LinkChange, Netlink, NewVxlan};
 use router::net::netns::Namespace;
 
 /// Two hosts, whose containers reach each other at [`router::data::trial::Trial::address`]. They
@@ -19,16 +19,21 @@ pub fn pair() -> Result<(Lab, [Namespace; 2]), TrialError> {
             remote: lab.hosts()[1 - number].address,
             port: 4789,
         })?;
-        let bridge = netlink.link_named(BRIDGE)?;
-        let change = LinkChange {
-            mtu: Some(Options::default().mtu),
-            master: Some(Some(bridge.index)),
-            up: Some(true),
-            ..LinkChange::default()
-        };
-        netlink.change_link(&netlink.link_named("vxlan")?, &change)?;
+        add_port(&netlink, "vxlan")?;
         Ok(container)
     };
     let containers = [join(0)?, join(1)?];
     Ok((lab, containers))
+}
+
+/// Makes a device a port of the host's bridge, with the MTU of the containers.
+pub fn add_port(netlink: &Netlink, device: &str) -> Result<(), TrialError> {
+    let bridge = netlink.link_named(BRIDGE)?;
+    let change = LinkChange {
+        mtu: Some(Options::default().mtu),
+        master: Some(Some(bridge.index)),
+        up: Some(true),
+        ..LinkChange::default()
+    };
+    Ok(netlink.change_link(&netlink.link_named(device)?, &change)?)
 }
