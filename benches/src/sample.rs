@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use kernel::netns::Namespace;
 use router::data::trial::TrialError;
-use router::net::netns::Namespace;
 use router::net::pinger::{PingOptions, Pinger};
 use router::net::throughput::{self, Packets, process_cpu};
 

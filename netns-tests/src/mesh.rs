@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use kernel::netns::Namespace;
 use router::net::lab::{HostOptions, Lab, LabProcess};
-use router::net::netns::Namespace;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use kernel::netns::Namespace;
 use router::config::Listen;
 use router::http::client::{Answer, Client, ClientError};
-use router::net::netns::Namespace;
 use serde_json::Value;
 
 /// A connection as a router reports it.

@@ -15,11 +15,7 @@ pub mod launch;
 pub mod lock;
 pub mod net;
 pub mod store;
-pub mod sys;
 pub mod tap;
 pub mod tcp;
 pub mod telemetry;
 pub mod udp;
-
-#[cfg(test)]
-mod testing;

@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kernel::netlink::Link;
+use kernel::netns::Namespace;
 use netns_tests::{Kind, Machine, Mesh, wait};
-use router::net::netlink::Link;
-use router::net::netns::Namespace;
 use router::net::pinger::Pinger;
 
 /// Hosts with engine and router each, joined to one mesh, with the image.

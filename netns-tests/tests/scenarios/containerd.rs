@@ -41,7 +41,7 @@ impl Containerd {
         for program in ["containerd", "ctr", "runc"] {
             if Command::new(program).arg("--version").output().is_err() {
                 let test = std::thread::current().name().unwrap_or("test").to_owned();
-                skips::skip(&test, &format!("the program {program}"));
+                testbed::skips::skip(&test, &format!("the program {program}"));
                 return None;
             }
         }

@@ -381,7 +381,7 @@ fn replayed_packets() {
     assert!(!packets.is_empty());
     let switch = siege.mesh.lab.switch();
     let port = switch.netlink().unwrap().link_named("port0").unwrap();
-    let open = || router::sys::packet::PacketSocket::open(port.index.0, false).unwrap();
+    let open = || kernel::sys::packet::PacketSocket::open(port.index.0, false).unwrap();
     let replay = switch.run(open).unwrap();
     for _ in 0..3 {
         for packet in &packets {

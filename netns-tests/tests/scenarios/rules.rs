@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kernel::netlink::Route;
+use kernel::netns::Namespace;
 use netns_tests::{Kind, Launch, Mesh, needs_root, wait};
-use router::net::netlink::Route;
-use router::net::netns::Namespace;
 use router::net::pinger::Pinger;
 
 /// Runs a tool of the system on a host. None, loudly, where it is not installed.
@@ -16,7 +16,7 @@ fn tool(mesh: &Mesh, host: usize, line: &str) -> Option<String> {
     let known = Command::new(words[0]).arg("--version").output();
     if let Err(error) = known {
         let test = std::thread::current().name().unwrap_or("test").to_owned();
-        skips::skip(&test, &format!("the program {} ({error})", words[0]));
+        testbed::skips::skip(&test, &format!("the program {} ({error})", words[0]));
         return None;
     }
     let mut command = Command::new(words[0]);
@@ -298,7 +298,7 @@ fn dockers_containers_are_kept_apart() {
     let mut mesh = Mesh::new(&[Kind::Weft]);
     let host = mesh.namespace(0).netlink().unwrap();
     let docker = "docker0";
-    host.create_bridge(&router::net::netlink::NewBridge {
+    host.create_bridge(&kernel::netlink::NewBridge {
         name: docker,
         mac: None,
     })

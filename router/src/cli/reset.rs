@@ -11,10 +11,10 @@ use super::{CliError, Output, RouterArgs};
 use crate::firewall::HostRules;
 use crate::http::client::{Client, ClientError};
 use crate::http::server::blocking;
+use crate::lock;
 use crate::net::bridge;
-use crate::net::netlink::Netlink;
 use crate::net::resolver;
-use crate::{lock, net};
+use kernel::netlink::Netlink;
 
 /// How long gossip gets to carry the addresses to other peers.
 const HAND_OVER_TIME: Duration = Duration::from_millis(500);
@@ -77,7 +77,7 @@ impl ResetArgs {
             let netlink = Netlink::open()?;
             let removed = bridge::remove_all(&netlink, &proc)?;
             let rules = HostRules::remove()?;
-            Ok::<_, net::NetError>((removed, rules))
+            Ok::<_, kernel::error::NetError>((removed, rules))
         });
         let (devices, rules) = removed.await.map_err(CliError::failed)?;
         for device in devices {

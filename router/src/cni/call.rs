@@ -174,7 +174,7 @@ fn check_container(id: &str) -> Result<(), CniError> {
 }
 
 fn check_interface(name: &str) -> Result<(), CniError> {
-    crate::net::netlink::check_name(name).map_err(|error| wrong("CNI_IFNAME", error))?;
+    kernel::netlink::check_name(name).map_err(|error| wrong("CNI_IFNAME", error))?;
     if matches!(name, "." | "..") {
         return Err(wrong("CNI_IFNAME", format!("{name:?} is no name")));
     }

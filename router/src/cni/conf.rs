@@ -283,7 +283,7 @@ impl NetConf {
         let keys: Keys = serde_json::from_value(value)
             .map_err(|error| CniError::new(Code::Decode, "failed to load netconf", error))?;
         check_name(&keys.name)?;
-        crate::net::netlink::check_name(&keys.bridge).map_err(|e| wrong("bridge", e))?;
+        kernel::netlink::check_name(&keys.bridge).map_err(|e| wrong("bridge", e))?;
         let http_addr = Listen::parse(&keys.http_addr)
             .and_then(|address| address.ok_or_else(|| "must not be empty".to_owned()))
             .map_err(|error| wrong("httpAddr", error))?;

@@ -14,10 +14,11 @@ use super::wiring::{
 };
 use super::{Call, CniError, Code, Command, complain, delegate, ipam};
 use crate::http::server::blocking;
+use crate::net::ALIAS;
 use crate::net::bridge::Bridge;
-use crate::net::netlink::Netlink;
-use crate::net::netns::Namespace;
-use crate::net::{ALIAS, NetError};
+use kernel::error::NetError;
+use kernel::netlink::Netlink;
+use kernel::netns::Namespace;
 
 pub(super) async fn run(
     call: &Call,

@@ -21,9 +21,9 @@ pub use moving::{IDENTITY, Moved};
 
 use crate::config::Listen;
 use crate::http::client::Client;
-use crate::net::NetError;
 use crate::net::lab::{HostOptions, Lab, LabProcess};
-use crate::net::netns::Namespace;
+use kernel::error::NetError;
+use kernel::netns::Namespace;
 
 /// Hosts that a demonstration has at least and at most; beyond, memory and patience end.
 pub const HOSTS: std::ops::RangeInclusive<u16> = 2..=100;

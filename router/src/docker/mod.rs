@@ -288,7 +288,7 @@ impl Plugin {
                     endpoint::delete(&pair.host_name)?;
                 }
             }
-            Ok::<_, crate::net::NetError>(found)
+            Ok::<_, kernel::error::NetError>(found)
         });
         let found = found.await?;
         for holder in self.strays(&found).await? {

@@ -17,7 +17,7 @@ use super::wish::{self, Wanted, Wish};
 use crate::control::NamesError;
 use crate::http::server::blocking;
 use crate::net::attach::{self, AttachRequest};
-use crate::net::netns::Namespace;
+use kernel::netns::Namespace;
 
 /// First and longest pause before a container that could not be attached is tried again, and how
 /// long it is tried.

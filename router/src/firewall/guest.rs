@@ -11,9 +11,10 @@
 //!
 //! Rules here use no more than iptables can show, or it would refuse to list the table at all.
 
-use super::nft::{self, FoundChain, Place};
-use super::rules::{Chain, Family, Hook, Rule};
-use crate::net::NetError;
+use kernel::error::NetError;
+use kernel::packet_filter::legacy::{CHAIN, DOCKER_USER, MARK, TABLE};
+use kernel::packet_filter::nft::{self, FoundChain, Place};
+use kernel::packet_filter::rules::{Chain, Family, Hook, Rule};
 
 /// Makes the chain these rules, and has packets sent there. Without rules nothing of ours stays.
 pub(super) fn apply(family: Family, rules: &[Rule]) -> Result<(), NetError> {
@@ -99,14 +100,6 @@ fn chain(rules: &[Rule]) -> Chain {
         rules: rules.to_vec(),
     }
 }
-
-/// The table of iptables.
-pub(super) const TABLE: &str = "filter";
-/// Our chain in it.
-pub(super) const CHAIN: &str = "WEFT-FORWARD";
-/// The comment of the rule that leads there.
-pub(super) const MARK: &str = "weft: its containers may pass";
-pub(super) const DOCKER_USER: &str = "DOCKER-USER";
 
 #[cfg(test)]
 mod tests;

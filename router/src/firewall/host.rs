@@ -9,12 +9,13 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::rules::{
+use super::guest;
+use kernel::error::NetError;
+use kernel::packet_filter::rules::{
     Base, Chain, ChainKind, Family, Hook, Match, PRIORITY_FILTER, PRIORITY_SOURCE_NAT, Protocol,
     Rule, Table, Verdict,
 };
-use super::{guest, legacy, nft};
-use crate::net::NetError;
+use kernel::packet_filter::{legacy, nft};
 
 /// What the host's rules shall do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -10,9 +10,6 @@
 
 mod guest;
 mod host;
-mod legacy;
 pub mod multicast;
-pub mod nft;
-pub mod rules;
 
 pub use host::{DockerBridge, HostRules};

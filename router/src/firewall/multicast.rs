@@ -11,9 +11,11 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::nft;
-use super::rules::{Base, Chain, ChainKind, Hook, Match, PRIORITY_FILTER, Rule, Verdict};
-use crate::net::NetError;
+use kernel::error::NetError;
+use kernel::packet_filter::nft;
+use kernel::packet_filter::rules::{
+    Base, Chain, ChainKind, Hook, Match, PRIORITY_FILTER, Rule, Verdict,
+};
 
 /// Lets multicast in by `interface` only if it comes from one of `subnets`.
 pub fn allow_only(interface: &str, subnets: &[Ipv4Net]) -> Result<(), NetError> {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::LaunchError;
 use crate::config::{Config, Listen};
 use crate::control::{Handle, stored_exposures, watch_gateway};
-use crate::firewall::nft;
 use crate::net::expose::{Exposures, Gateway, GatewayConfig};
 use crate::store::Record;
+use kernel::packet_filter::nft;
 
 /// Docker's bridge, unless the user names another.
 const DOCKER_BRIDGE: &str = "docker0";

@@ -36,15 +36,15 @@ use crate::data::{DataConfig, DataPlane, Snapshot, default_queues};
 use crate::docker;
 use crate::http::server::{Listener, Scope};
 use crate::lock::RouterLock;
-use crate::net::arp::NeighbourTiming;
 use crate::net::bridge::{Bridge, BridgeConfig, Origin};
 use crate::net::expose::Gateway;
-use crate::net::netlink::Netlink;
 use crate::net::overlap::overlapping_routes;
 use crate::store::{Record, Store};
 use crate::tap::{Tap, TapConfig};
 use crate::tcp;
 use crate::udp::{Sockets, UdpConfig};
+use kernel::arp::NeighbourTiming;
+use kernel::netlink::Netlink;
 
 /// File of the store, behind the prefix.
 const STORE_FILE: &str = "weft.db";
@@ -135,7 +135,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
             }
         });
     }
-    let activated = crate::sys::activation::listeners();
+    let activated = kernel::sys::activation::listeners();
     let records = &opened.records;
     docker::start(&config, &control.handle, &kept, records, activated).await;
     drop(kept);

@@ -18,9 +18,10 @@ use crate::config::{Config, DnsConfig};
 use crate::control::{Handle, Naming, SavedName};
 use crate::dns::{self, CHECK_INTERVAL, DnsServer, Instead};
 use crate::http::server::blocking;
-use crate::net::netlink::LinkMonitor;
-use crate::net::{NetError, attach, expose, resolver};
+use crate::net::{attach, expose, resolver};
 use crate::store::Record;
+use kernel::error::NetError;
+use kernel::netlink::LinkMonitor;
 
 /// The owner of names that belong to no container.
 pub(crate) const EXTERN_OWNER: &str = "weave:extern";

@@ -2,8 +2,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::net::netns::Namespace;
-use crate::testing::needs_root;
+use kernel::netns::Namespace;
+use testbed::root::needs_root;
 
 #[test]
 fn one_holder_per_namespace() {

@@ -9,11 +9,13 @@ use std::path::Path;
 use ipnet::IpNet;
 use proto::types::Mac;
 
-use super::arp::NeighbourTiming;
 use super::attach;
-use super::netlink::{Link, LinkChange, LinkIndex, Netlink, NewBridge};
 use super::rollback::{Failures, Rollback};
-use super::{ALIAS, NetError, is_ours, sysctl};
+use super::{ALIAS, is_ours};
+use kernel::arp::NeighbourTiming;
+use kernel::error::NetError;
+use kernel::netlink::{Link, LinkChange, LinkIndex, Netlink, NewBridge};
+use kernel::sysctl;
 
 /// What the bridge shall be.
 #[derive(Clone, Debug)]

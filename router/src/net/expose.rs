@@ -16,10 +16,12 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::attach::keep_secondaries;
 use super::bridge::Bridge;
-use super::netlink::Netlink;
 use super::rollback::Rollback;
-use super::{NetError, arp, sysctl};
-use crate::firewall::{DockerBridge, HostRules, nft};
+use crate::firewall::{DockerBridge, HostRules};
+use kernel::error::NetError;
+use kernel::netlink::Netlink;
+use kernel::packet_filter::nft;
+use kernel::{arp, sysctl};
 
 /// An address of the bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,22 +13,15 @@
 //! Each device that we make carries an alias that starts with [`ALIAS`], by which it is found
 //! again after a crash and told from devices of others.
 
-pub mod arp;
 pub mod attach;
 pub mod bridge;
-mod error;
 pub mod expose;
 pub mod lab;
-pub mod netlink;
-pub mod netns;
 pub mod overlap;
 pub mod pinger;
 pub mod resolver;
 pub mod rollback;
-pub mod sysctl;
 pub mod throughput;
-
-pub use error::{KernelError, NetError};
 
 /// What the alias of each device that we made starts with.
 pub const ALIAS: &str = "weft";

@@ -4,8 +4,8 @@ use std::fmt;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::NetError;
-use super::netlink::{Netlink, Route, RouteKind};
+use kernel::error::NetError;
+use kernel::netlink::{Netlink, Route, RouteKind};
 
 /// A route of the host to addresses that the overlay would use as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +64,8 @@ fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
 mod tests {
     use super::*;
     use crate::net::bridge::tests::{NAME, ensure};
-    use crate::net::netlink::Route;
-    use crate::testing::{in_new_namespace, needs_root};
+    use kernel::netlink::Route;
+    use testbed::root::{in_new_namespace, needs_root};
 
     #[test]
     fn routes_of_the_host_count_but_not_our_own() {

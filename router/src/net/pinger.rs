@@ -10,9 +10,9 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{self as options, Ipv4PathMtuDiscovery};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::NetError;
-use super::netns::Namespace;
-use crate::sys::sockopt;
+use kernel::error::NetError;
+use kernel::netns::Namespace;
+use kernel::sys::sockopt;
 
 /// Sends echo requests from one namespace.
 #[derive(Debug)]

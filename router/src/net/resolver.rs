@@ -23,11 +23,12 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use super::attach;
 use super::bridge::Bridge;
-use super::netlink::Netlink;
-use super::netns::{FoundNamespace, RUN_NETNS};
 use super::rollback::Failures;
-use super::{NetError, attach};
+use kernel::error::NetError;
+use kernel::netlink::Netlink;
+use kernel::netns::{FoundNamespace, RUN_NETNS};
 
 /// Docker's bridge, unless the user says otherwise.
 const DOCKER_BRIDGE: &str = "docker0";

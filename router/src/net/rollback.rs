@@ -1,6 +1,6 @@
 //! Set-up as a list of steps that can be undone.
 
-use super::NetError;
+use kernel::error::NetError;
 
 /// Undoes the steps that were taken, in reverse, unless the whole is committed.
 ///

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt;
 use rustix::time::ClockId;
 
-use super::NetError;
-use super::netns::Namespace;
+use kernel::error::NetError;
+use kernel::netns::Namespace;
 
 /// What arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,8 +1,8 @@
 use std::process::Command;
 
-use super::super::rules::{Match, Verdict};
 use super::*;
-use crate::testing::{in_new_namespace, needs_root};
+use kernel::packet_filter::rules::{Match, Verdict};
+use testbed::root::{in_new_namespace, needs_root};
 
 fn rules() -> Vec<Rule> {
     vec![
@@ -33,7 +33,7 @@ fn iptables(test: &str, line: &str) -> Option<String> {
             Some(String::from_utf8(output.stdout).unwrap())
         }
         Err(error) => {
-            skips::skip(test, &format!("the program iptables-nft ({error})"));
+            testbed::skips::skip(test, &format!("the program iptables-nft ({error})"));
             None
         }
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::firewall::multicast;
-use crate::firewall::nft::FoundChain;
-use crate::testing::{in_new_namespace, needs_root, nft_ruleset};
+use kernel::packet_filter::nft::FoundChain;
+use testbed::root::{in_new_namespace, needs_root, nft_ruleset};
 
 fn rules(subnets: &[&str]) -> HostRules {
     HostRules {

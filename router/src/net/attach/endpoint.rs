@@ -11,13 +11,15 @@ use rustix::io::Errno;
 
 use super::listing::owner_of;
 use super::{ipv4_networks, keep_secondaries, wait_for_forwarding};
-use crate::firewall::{multicast, nft};
-use crate::net::arp::{self, NeighbourTiming};
+use crate::firewall::multicast;
 use crate::net::bridge::{self, Bridge};
-use crate::net::netlink::{Link, LinkChange, Netlink, NewVeth, VethPeer};
-use crate::net::netns::Namespace;
+use crate::net::is_ours;
 use crate::net::rollback::Rollback;
-use crate::net::{NetError, is_ours};
+use kernel::arp::{self, NeighbourTiming};
+use kernel::error::NetError;
+use kernel::netlink::{Link, LinkChange, Netlink, NewVeth, VethPeer};
+use kernel::netns::Namespace;
+use kernel::packet_filter::nft;
 
 /// A pair to be made.
 #[derive(Clone, Copy, Debug)]

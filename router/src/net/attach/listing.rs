@@ -8,10 +8,11 @@ use ipnet::Ipv4Net;
 use proto::types::Mac;
 
 use super::ipv4_networks;
+use crate::net::ALIAS;
 use crate::net::bridge::Bridge;
-use crate::net::netlink::{Link, NamespaceNumber, Netlink};
-use crate::net::netns::{self, FoundNamespace};
-use crate::net::{ALIAS, NetError};
+use kernel::error::NetError;
+use kernel::netlink::{Link, NamespaceNumber, Netlink};
+use kernel::netns::{self, FoundNamespace};
 
 /// An interface that is attached to a bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +106,7 @@ pub(super) fn namespaces(
 }
 
 /// Where a veth pair leads, if that is another namespace.
-fn outside_peer(link: &Link) -> Option<(NamespaceNumber, crate::net::netlink::LinkIndex)> {
+fn outside_peer(link: &Link) -> Option<(NamespaceNumber, kernel::netlink::LinkIndex)> {
     let peer = link.peer?;
     Some((peer.namespace?, peer.index))
 }

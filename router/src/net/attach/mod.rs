@@ -22,13 +22,15 @@ use std::time::{Duration, Instant};
 use ipnet::{IpNet, Ipv4Net};
 use proto::types::Mac;
 
-use super::arp::{self, NeighbourTiming};
 use super::bridge::Bridge;
-use super::netlink::{Link, Netlink, PortState, Route};
-use super::netns::Namespace;
 use super::rollback::{Failures, Rollback};
-use super::{NetError, sysctl};
-use crate::firewall::{multicast, nft};
+use crate::firewall::multicast;
+use kernel::arp::{self, NeighbourTiming};
+use kernel::error::NetError;
+use kernel::netlink::{Link, Netlink, PortState, Route};
+use kernel::netns::Namespace;
+use kernel::packet_filter::nft;
+use kernel::sysctl;
 
 /// The name that Weave gives interfaces in containers.
 pub const INTERFACE: &str = "ethwe";

@@ -4,14 +4,14 @@ use std::net::{Ipv4Addr, UdpSocket};
 use proto::types::Mac;
 
 use super::*;
-use crate::firewall::rules::{Chain, Rule, Table, Verdict};
 use crate::net::bridge::remove_all;
 use crate::net::bridge::tests::{NAME, ensure};
-use crate::net::netlink::{LinkChange, LinkIndex, NewBridge, NewVeth, VethPeer};
 use crate::net::pinger::Pinger;
-use crate::sys::ethtool::{Offload, offload};
-use crate::sys::packet::PacketSocket;
-use crate::testing::{in_new_namespace, needs_root};
+use kernel::netlink::{LinkChange, LinkIndex, NewBridge, NewVeth, VethPeer};
+use kernel::packet_filter::rules::{Chain, Rule, Table, Verdict};
+use kernel::sys::ethtool::{Offload, offload};
+use kernel::sys::packet::PacketSocket;
+use testbed::root::{in_new_namespace, needs_root};
 
 fn net(text: &str) -> Ipv4Net {
     text.parse().unwrap()

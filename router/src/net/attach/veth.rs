@@ -4,10 +4,11 @@ use rustix::io::Errno;
 
 use super::{AttachRequest, DetachRequest, OWNER_BYTES_MAX};
 use crate::net::bridge::{self, Bridge};
-use crate::net::netlink::{Link, LinkChange, Netlink, NewVeth, VethPeer};
-use crate::net::netns::{Namespace, NamespaceId};
 use crate::net::rollback::Rollback;
-use crate::net::{ALIAS, NetError, is_ours};
+use crate::net::{ALIAS, is_ours};
+use kernel::error::NetError;
+use kernel::netlink::{Link, LinkChange, Netlink, NewVeth, VethPeer};
+use kernel::netns::{Namespace, NamespaceId};
 
 /// A veth pair with one end on the bridge.
 pub(super) struct Pair {

@@ -1,10 +1,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::net::netlink::{NewVeth, VethPeer};
-use crate::net::netns::Namespace;
-use crate::net::sysctl;
-use crate::testing::{in_new_namespace, needs_root};
+use kernel::netlink::{NewVeth, VethPeer};
+use kernel::netns::Namespace;
+use kernel::sysctl;
+use testbed::root::{in_new_namespace, needs_root};
 
 pub(crate) const NAME: &str = "weave";
 pub(crate) const MAC: Mac = Mac::from_bytes([2, 0, 0, 0, 0x10, 1]);

@@ -6,10 +6,10 @@ use super::*;
 use crate::net::attach::{AttachRequest, attach};
 use crate::net::bridge::tests::{NAME, ensure};
 use crate::net::lab::Lab;
-use crate::net::netlink::{NewBridge, Route};
-use crate::net::netns::Namespace;
 use crate::net::pinger::Pinger;
-use crate::testing::{in_new_namespace, needs_root, nft_ruleset};
+use kernel::netlink::{NewBridge, Route};
+use kernel::netns::Namespace;
+use testbed::root::{in_new_namespace, needs_root, nft_ruleset};
 
 fn net(text: &str) -> Ipv4Net {
     text.parse().unwrap()

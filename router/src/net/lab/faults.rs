@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::Ipv4Net;
 
 use super::{Host, Lab, Place};
-use crate::firewall::nft;
-use crate::firewall::rules::{
+use kernel::error::NetError;
+use kernel::netlink::{LinkChange, LinkIndex, NewBridge};
+use kernel::packet_filter::nft;
+use kernel::packet_filter::rules::{
     Base, Chain, ChainKind, Hook, Match, PRIORITY_RAW, PRIORITY_SOURCE_NAT, Rule, Table, Verdict,
 };
-use crate::net::NetError;
-use crate::net::netlink::{LinkChange, LinkIndex, NewBridge};
-use crate::sys::ethtool::{self, Offload};
+use kernel::sys::ethtool::{self, Offload};
 
 /// The faults that are packet filter rules on hosts.
 #[derive(Debug, Default)]

@@ -36,11 +36,12 @@ use rustix::process::{Pid, Signal};
 
 use self::faults::Faults;
 use super::bridge;
-use super::netlink::{
+use kernel::error::{KernelError, NetError};
+use kernel::netlink::{
     Link, LinkChange, LinkIndex, Netlink, NewBridge, NewVeth, PortState, Route, VethPeer,
 };
-use super::netns::Namespace;
-use super::{KernelError, NetError, sysctl};
+use kernel::netns::Namespace;
+use kernel::sysctl;
 
 /// Hosts and the switch between them. Dropping it ends the processes that were started in it and
 /// removes everything.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::net::NetError;
+use kernel::error::NetError;
 
 /// Ends the processes and removes the folders, below `folder`, of labs whose own process is gone.
 /// Returns how many labs that were.

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::net::pinger::{PingOptions, Pinger};
 use crate::net::throughput::{self, Packets};
-use crate::testing::needs_root;
+use testbed::root::needs_root;
 
 /// After a cut it may take a second until a host asks again for the MAC address of another.
 fn reaches(lab: &Lab, from: usize, to: usize) -> bool {
@@ -255,7 +255,7 @@ fn what_a_killed_lab_left_is_removed() {
 #[test]
 fn offloads_can_be_switched() {
     needs_root!();
-    use crate::sys::ethtool::{Offload, offload};
+    use kernel::sys::ethtool::{Offload, offload};
     let lab = lab(&[HostOptions::default()]);
     let get = |which| {
         lab.hosts()[0]
