@@ -28,9 +28,9 @@ use benches::sample::Sample;
 use benches::siege::{self, Siege};
 use benches::{baseline, is_present, median, vxlan};
 use kernel::netns::Namespace;
+use lab::host::{HostOptions, Lab};
 use netns_tests::{Kind, Launch, Mesh, wait};
 use router::data::trial::{Trial, TrialError};
-use router::net::lab::{HostOptions, Lab};
 
 fn main() -> ExitCode {
     if let Some(Err(error)) = baseline::run_if_called() {

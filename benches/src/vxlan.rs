@@ -2,8 +2,8 @@
 
 use kernel::netlink::{LinkChange, Netlink, NewVxlan};
 use kernel::netns::Namespace;
+use lab::host::Lab;
 use router::data::trial::{BRIDGE, Options, TrialError, bridge_with_container};
-use router::net::lab::Lab;
 
 /// Two hosts, whose containers reach each other at [`router::data::trial::Trial::address`]. They
 /// last as long as the lab.

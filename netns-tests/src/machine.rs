@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kernel::netns::Namespace;
-use router::net::lab::LabProcess;
+use lab::host::LabProcess;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use kernel::netlink::Link;
 use kernel::netns::Namespace;
+use lab::pinger::Pinger;
 use netns_tests::{Kind, Machine, Mesh, wait};
-use router::net::pinger::Pinger;
 
 /// Hosts with engine and router each, joined to one mesh, with the image.
 pub(crate) struct Site {

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use host::attach::{self, AttachRequest};
 use kernel::netns::Namespace;
+use lab::pinger::Pinger;
 use netns_tests::{Kind, Launch, Mesh, needs_root, wait};
-use router::net::attach::{self, AttachRequest};
-use router::net::pinger::Pinger;
 use serde_json::{Value, json};
 
 /// A host with a router, and the plugin under all its names.

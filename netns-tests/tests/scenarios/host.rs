@@ -6,9 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use kernel::netlink::{NewBridge, NewVeth, Route, VethPeer};
+use lab::host::HostOptions;
+use lab::pinger::Pinger;
 use netns_tests::{Kind, Launch, Mesh, Ran, needs_root, wait};
-use router::net::lab::HostOptions;
-use router::net::pinger::Pinger;
 
 /// A launch that must end by itself, with this exit status: what it said.
 #[track_caller]

@@ -5,13 +5,13 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use lab::host::HostOptions;
 use netns_tests::{
     Capture, Container, Kind, Launch, Mesh, Stranger, frame, needs_root, peer_name, wait,
 };
 use proto::message::Message;
 use proto::topology::{Address, Connection, Peer, encode_update};
 use proto::types::{PeerName, PeerUid};
-use router::net::lab::HostOptions;
 
 /// How much a router may grow under attack, in KiB.
 const GROWTH_KIB_MAX: u64 = 16 * 1024;

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use kernel::sys::ethtool::Offload;
 use kernel::sys::packet::PacketSocket;
+use lab::host::{HostOptions, Place};
 use netns_tests::{
     Capture, Container, Kind, Launch, Mesh, frame, members, needs_root, peer_name, wait,
 };
-use router::net::lab::{HostOptions, Place};
 use serde_json::Value;
 
 /// What a router says of its connection to the peer on another host.

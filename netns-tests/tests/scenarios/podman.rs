@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kernel::netns::Namespace;
+use lab::host::LabProcess;
+use lab::pinger::Pinger;
 use netns_tests::machine::copy_program;
 use netns_tests::{Kind, Launch, Mesh, Ran, needs_root, wait};
-use router::net::lab::LabProcess;
-use router::net::pinger::Pinger;
 
 /// podman on a host of the mesh, in a mount and process namespace of its own, with folders of its
 /// own.

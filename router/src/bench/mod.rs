@@ -16,7 +16,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::net::attach::{AttachRequest, attach};
+use host::attach::{AttachRequest, attach};
 use kernel::error::NetError;
 use kernel::netns::Namespace;
 

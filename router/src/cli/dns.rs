@@ -12,11 +12,11 @@ use serde_json::Value;
 use super::attach::{HostArgs, Target};
 use super::{CliError, Output, Router, RouterArgs};
 use crate::dns::client::{self, Way};
-use crate::http::client::{encode, encode_form};
-use crate::http::server::blocking;
 use crate::launch::EXTERN_OWNER;
-use crate::net::attach;
+use host::attach;
+use host::blocking::blocking;
 use kernel::netns::FoundNamespace;
+use web::client::{encode, encode_form};
 
 /// How long a question may take: longer than the router waits for the host's servers.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(12);

@@ -10,8 +10,8 @@ use proto::names::{Domain, domain::is_hostname};
 use super::attach::Target;
 use super::dns::{self, Resolvers};
 use super::{CliError, Router};
-use crate::http::server::blocking;
-use crate::net::resolver::ResolvConf;
+use host::blocking::blocking;
+use host::resolv_conf::ResolvConf;
 use kernel::error::NetError;
 use kernel::netns::{FoundNamespace, Namespace};
 

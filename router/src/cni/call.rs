@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{CniError, Code};
-use crate::docker::is_made_up;
+use host::container_name::is_made_up;
 
 /// Longest container id, in bytes; a longer one is refused.
 const CONTAINER_BYTES_MAX: usize = 100;

@@ -13,9 +13,9 @@ use super::wiring::{
     Inspection, Plan, Removal, Removed, addresses_of, bridge_addresses, delete_host_ends,
 };
 use super::{Call, CniError, Code, Command, complain, delegate, ipam};
-use crate::http::server::blocking;
-use crate::net::ALIAS;
-use crate::net::bridge::Bridge;
+use host::alias::ALIAS;
+use host::blocking::blocking;
+use host::bridge::Bridge;
 use kernel::error::NetError;
 use kernel::netlink::Netlink;
 use kernel::netns::Namespace;

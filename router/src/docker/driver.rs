@@ -22,9 +22,9 @@ use super::wire::{
     self, CreateEndpoint, CreateNetwork, CreatedEndpoint, EndpointCall, GENERIC, Interface,
     InterfaceName, Joined, Options, StaticRoute, option,
 };
-use crate::http::server::blocking;
-use crate::net::attach::INTERFACE;
-use crate::net::attach::endpoint::{self, NewEndpoint};
+use host::attach::INTERFACE;
+use host::attach::endpoint::{self, NewEndpoint};
+use host::blocking::blocking;
 use kernel::arp::NeighbourTiming;
 use kernel::netns::Namespace;
 

@@ -21,8 +21,8 @@ use super::driver::{self, short};
 use super::identity;
 use super::lease::Given;
 use super::state::Endpoint;
-use crate::http::server::blocking;
-use crate::net::attach::endpoint;
+use host::attach::endpoint;
+use host::blocking::blocking;
 use kernel::netns::Namespace;
 
 /// Longest hosts file that is rewritten, in bytes; a longer one is left alone.

@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use super::addresses::Import;
 use crate::config::Config;
-use crate::net::bridge::Bridge;
 use crate::store::{Change, Record, Store, StoreError};
+use host::bridge::Bridge;
 use kernel::error::NetError;
 use kernel::netlink::Netlink;
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use kernel::netns::Namespace;
 use kernel::sys::packet::PacketSocket;
+use lab::pinger::{PingOptions, Pinger};
 use proto::offload::checksum;
 use proto::types::Mac;
 use router::data::trial::{Options, Trial, name, wait_until};
 use router::data::{Count, DataEvent, DropReason, EVENTS_MAX};
-use router::net::pinger::{PingOptions, Pinger};
 
 use crate::support::*;
 
