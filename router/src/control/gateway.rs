@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use super::{Control, Handle};
-use crate::store::{Change, Record, StoreError};
+use boundary::records::{Change, Record, StoreError};
 use host::blocking::blocking;
 use host::gateway::{Exposed, Exposures, Gateway};
 

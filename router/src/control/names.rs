@@ -15,8 +15,9 @@ use proto::node::{Content, DeliveryKind};
 use proto::types::{ConnId, PeerName};
 
 use super::{Control, Handle, Stopped};
-use crate::dns::{DnsServer, Listening};
-use crate::store::{Change, Record};
+use boundary::records::{Change, Record};
+use dns::server::DnsServer;
+use dns::status::Listening;
 use host::blocking::blocking;
 use host::resolv_conf;
 

@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::Control;
 use super::facts::frames_are_encrypted;
-use crate::data::{Count, DropReason};
 use crate::docker::Networks;
+use boundary::counters::{Count, DropReason};
 use report::metrics::{Kind, Metric};
 use report::model::{
     BroadcastRoute, COMPATIBLE_VERSION, ConnectionReport, IpamReport, MacReport, PaxosReport,

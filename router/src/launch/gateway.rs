@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::LaunchError;
 use crate::config::Config;
 use crate::control::{Handle, stored_exposures, watch_gateway};
-use crate::store::Record;
+use boundary::records::Record;
 use host::gateway::{Exposures, Gateway, GatewayConfig};
 use kernel::packet_filter::nft;
 use web::endpoint::Endpoint;

@@ -32,19 +32,21 @@ use crate::config::{Config, IpamConfig};
 use crate::control::{
     Addresses, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels, name_channels,
 };
-use crate::data::{DataConfig, DataPlane, Snapshot, default_queues};
 use crate::docker;
 use crate::http::server::{Scope, router};
-use crate::store::{Record, Store};
-use crate::tap::{Tap, TapConfig};
-use crate::tcp;
-use crate::udp::{Sockets, UdpConfig};
+use boundary::records::Record;
+use boundary::snapshot::Snapshot;
+use dataplane::plane::{DataConfig, DataPlane, default_queues};
+use dataplane::tap::{Tap, TapConfig};
+use dataplane::udp::sockets::{Sockets, UdpConfig};
 use host::bridge::{Bridge, BridgeConfig, Origin};
 use host::gateway::Gateway;
 use host::lock::RouterLock;
 use host::overlap::overlapping_routes;
 use kernel::arp::NeighbourTiming;
 use kernel::netlink::Netlink;
+use store::store::Store;
+use transport::tcp;
 use web::listener::Listener;
 
 /// File of the store, behind the prefix.

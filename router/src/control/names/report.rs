@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::control::Control;
-use crate::dns::Listening;
+use dns::status::Listening;
 use report::metrics::{Kind, Metric};
 use report::model::{DnsEntryReport, DnsReport};
 
