@@ -16,6 +16,7 @@
 
 mod big;
 mod checks;
+mod digest;
 mod drive;
 mod faults;
 mod host;
