@@ -7,8 +7,8 @@ use std::time::Duration;
 use proto::types::{PeerName, Time};
 
 use super::api::{RequestError, Response, Waiting};
-use super::gossip::Source;
-use super::pending::{ASK_AGAIN, Progress};
+use super::queue::{ASK_AGAIN, Progress};
+use super::ring::channel::Source;
 use super::{Alarm, Allocator, Channel, Event, Output};
 use crate::leases::wire::{Answer, Ask, AskKind, Message, Outcome};
 use crate::leases::{Lease, LeaseEntry, LeaseKey, LeaseState};
@@ -386,7 +386,7 @@ impl Allocator {
             let refuted = Lease {
                 version: lease.version.saturating_add(1),
                 holder: us,
-                state: LeaseState::Used(super::allocate::container_name(&holding.id)),
+                state: LeaseState::Used(super::operations::allocate::container_name(&holding.id)),
                 ..lease
             };
             return self.write_lease(&key, refuted);

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::allocate::Allocate;
 use super::api::{Found, LeaseInfo, Request, RequestError, RequestId, Response};
-use super::claim::Claim;
 use super::holder::LeaseChange;
-use super::pending::Op;
-use super::takeover::Removal;
+use super::operations::allocate::Allocate;
+use super::operations::claim::Claim;
+use super::queue::Op;
+use super::reclaim::Removal;
 use super::{Allocator, DEAD_CONTAINER_KEPT, Event, Output};
 use crate::leases::wire::AskKind;
 use crate::leases::{LeaseState, mac};
@@ -296,14 +296,14 @@ impl Allocator {
             if self.state.holding(address).is_some() {
                 continue;
             }
-            let id = if found.id == super::allocate::NO_ID {
+            let id = if found.id == super::operations::allocate::NO_ID {
                 address.to_string()
             } else {
                 found.id
             };
             let mut leases = self.state.leases().at(address);
             let by_lease = leases.find(|(_, lease)| {
-                let container = super::allocate::container_name(&id);
+                let container = super::operations::allocate::container_name(&id);
                 lease.holder == self.state.us() && lease.state == LeaseState::Used(container)
             });
             let lease = by_lease.map(|(key, _)| key.clone());

@@ -3,7 +3,7 @@
 use proto::types::PeerName;
 
 use super::api::Waiting;
-use super::pending::Op;
+use super::queue::Op;
 use super::{Alarm, Allocator, Init};
 use crate::leases::LeaseState;
 use crate::range::{Address, Cidr};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proto::gob::Encoder;
 use proto::types::PeerName;
 
-use super::state::State;
-use super::{
+use super::super::durable::State;
+use super::super::{
     Alarm, Allocator, Channel, DIGESTS_MAX, Delivery, Event, HeldLink, Incoming, Init, LINK_HOLD,
     NOTICES_MAX, Output, Peers,
 };
@@ -17,15 +17,15 @@ use crate::ring::{Contest, ContestKind, Decision, MergeError, Ring, Rules};
 
 /// Where a ring came from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source {
+pub(in crate::allocator) struct Source {
     /// The peer that made the message; not known of gossip.
-    pub(super) sender: Option<PeerName>,
+    pub(in crate::allocator) sender: Option<PeerName>,
     /// Whose state it carries: the sender of a unicast, else the neighbour that sent this hop.
-    pub(super) via: PeerName,
+    pub(in crate::allocator) via: PeerName,
 }
 
 impl Allocator {
-    pub(super) fn on_ring_message(&mut self, message: &Incoming<'_>) {
+    pub(in crate::allocator) fn on_ring_message(&mut self, message: &Incoming<'_>) {
         let via = message.via;
         match message.kind {
             Delivery::Unicast(from) => match Unicast::decode(message.payload) {
@@ -69,7 +69,7 @@ impl Allocator {
     }
 
     /// Reports a message that is of no use; each kind of mistake of each peer once.
-    pub(super) fn refuse(&mut self, from: PeerName, error: String) {
+    pub(in crate::allocator) fn refuse(&mut self, from: PeerName, error: String) {
         if self.refused.len() >= NOTICES_MAX {
             self.refused.clear();
         }
@@ -79,7 +79,7 @@ impl Allocator {
     }
 
     /// Takes a `gossipState`; whether nothing was wrong with it.
-    pub(super) fn on_state(&mut self, source: Source, message: &[u8]) -> bool {
+    pub(in crate::allocator) fn on_state(&mut self, source: Source, message: &[u8]) -> bool {
         let digests = &self.digests;
         let received = match decode_state(message, |digest| digests.contains(digest)) {
             Ok(received) => received,
@@ -124,7 +124,11 @@ impl Allocator {
     }
 
     /// Merges a ring. `None` if it was refused, else whether it changed anything.
-    pub(super) fn merge_ring(&mut self, source: Source, theirs: &Ring) -> Option<bool> {
+    pub(in crate::allocator) fn merge_ring(
+        &mut self,
+        source: Source,
+        theirs: &Ring,
+    ) -> Option<bool> {
         if theirs.universe() != self.state.ring().universe() && !self.yield_universe(source, theirs)
         {
             self.universe_differs(source.via, theirs.universe());
@@ -230,7 +234,7 @@ impl Allocator {
     }
 
     /// Takes the universe of a neighbour, if ours yields.
-    pub(super) fn adopt_universe(&mut self, via: PeerName, theirs: Cidr) -> bool {
+    pub(in crate::allocator) fn adopt_universe(&mut self, via: PeerName, theirs: Cidr) -> bool {
         let ours = self.state.meta().universe;
         if !self.universe_yields() || theirs == ours {
             return false;
@@ -255,7 +259,7 @@ impl Allocator {
     }
 
     /// Whether our universe is a default from which nobody is known to have allocated.
-    pub(super) fn universe_yields(&self) -> bool {
+    pub(in crate::allocator) fn universe_yields(&self) -> bool {
         let universe = self.state.ring().universe();
         let mut held = self.state.holdings().range(universe.start..universe.end);
         self.state.meta().defaulted
@@ -275,7 +279,7 @@ impl Allocator {
                 .all(|(size, free)| size == free)
     }
 
-    pub(super) fn on_state_wanted(
+    pub(in crate::allocator) fn on_state_wanted(
         &mut self,
         channel: Channel,
         token: u64,
@@ -302,7 +306,7 @@ impl Allocator {
     }
 
     /// Sends what was held back on new links.
-    pub(super) fn release_links(&mut self, which: impl Fn(&HeldLink) -> bool) {
+    pub(in crate::allocator) fn release_links(&mut self, which: impl Fn(&HeldLink) -> bool) {
         let held = self.links.iter().filter(|(_, link)| which(link));
         let tokens: Vec<(u64, PeerName)> = held.map(|(t, link)| (*t, link.neighbour)).collect();
         for (token, neighbour) in tokens {
@@ -312,7 +316,7 @@ impl Allocator {
     }
 
     /// Our `gossipState`, with the number of free addresses as it is.
-    pub(super) fn ring_payload(&mut self) -> Vec<u8> {
+    pub(in crate::allocator) fn ring_payload(&mut self) -> Vec<u8> {
         self.report_free();
         let (ring, us) = (self.state.ring(), self.state.us());
         let nicknames = self.peers.nicknames().iter();
@@ -330,7 +334,7 @@ impl Allocator {
     }
 
     /// Sends our ring to one peer.
-    pub(super) fn send_ring(&mut self, to: PeerName) {
+    pub(in crate::allocator) fn send_ring(&mut self, to: PeerName) {
         if self.is_silent(to) {
             return;
         }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use proto::types::{PeerName, Time};
 
-use super::allocate::{NO_ID, container_name};
-use super::api::{RequestError, Response, Waiting};
-use super::holder::{LeaseAsked, Obtain};
-use super::pending::{ASK_AGAIN, Asked, Progress};
-use super::{Allocator, Event};
+use super::super::api::{RequestError, Response, Waiting};
+use super::super::holder::{LeaseAsked, Obtain};
+use super::super::operations::allocate::{NO_ID, container_name};
+use super::super::queue::{ASK_AGAIN, Asked, Progress};
+use super::super::{Allocator, Event};
 use crate::leases::wire::AskKind;
 use crate::leases::{Identity, Lease, LeaseKey, LeaseState, mac};
 use crate::persist::Holding;
@@ -20,18 +20,18 @@ const UNREACHABLE_MAX: Duration = Duration::from_secs(25);
 
 /// A request for one address.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(in crate::allocator) struct Claim {
     /// For whom; empty if the address is only to be reserved for the identity.
-    pub(super) id: String,
-    pub(super) cidr: Cidr,
-    pub(super) subnet: Cidr,
-    pub(super) identity: Option<Identity>,
-    pub(super) container: bool,
-    pub(super) no_error_on_unknown: bool,
-    pub(super) force: bool,
-    pub(super) pinned: bool,
+    pub(in crate::allocator) id: String,
+    pub(in crate::allocator) cidr: Cidr,
+    pub(in crate::allocator) subnet: Cidr,
+    pub(in crate::allocator) identity: Option<Identity>,
+    pub(in crate::allocator) container: bool,
+    pub(in crate::allocator) no_error_on_unknown: bool,
+    pub(in crate::allocator) force: bool,
+    pub(in crate::allocator) pinned: bool,
     /// Since when the owner cannot be reached.
-    pub(super) away_since: Option<Time>,
+    pub(in crate::allocator) away_since: Option<Time>,
 }
 
 impl Claim {
@@ -54,7 +54,7 @@ impl Claim {
 }
 
 impl Allocator {
-    pub(super) fn try_claim(&mut self, op: &mut Claim) -> Progress {
+    pub(in crate::allocator) fn try_claim(&mut self, op: &mut Claim) -> Progress {
         let address = op.address();
         let universe = self.state.ring().universe();
         if !universe.contains(address) {

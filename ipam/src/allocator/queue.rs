@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use proto::types::{PeerName, Time};
 
-use super::allocate::Allocate;
 use super::api::{RequestError, RequestId, Response, Waiting};
-use super::claim::Claim;
 use super::holder::LeaseChange;
-use super::takeover::Removal;
+use super::operations::allocate::Allocate;
+use super::operations::claim::Claim;
+use super::reclaim::Removal;
 use super::{Allocator, Channel, Output};
 use crate::messages::Unicast;
 use crate::range::Range;

@@ -4,21 +4,21 @@ use std::sync::Arc;
 
 use proto::types::{PeerName, Time};
 
-use super::api::{RequestError, Response, Waiting};
-use super::holder::{LeaseAsked, Obtain};
-use super::pending::{ASK_AGAIN, Asked, Progress};
-use super::{Alarm, Allocator, Event};
+use super::super::api::{RequestError, Response, Waiting};
+use super::super::holder::{LeaseAsked, Obtain};
+use super::super::queue::{ASK_AGAIN, Asked, Progress};
+use super::super::{Alarm, Allocator, Event};
 use crate::leases::wire::{AskKind, Outcome};
 use crate::leases::{Identity, IdentityKind, Lease, LeaseKey, LeaseState, mac};
 use crate::persist::Holding;
 use crate::range::{Address, Cidr, Range};
 
 /// The id of requests that have none.
-pub(super) const NO_ID: &str = "_";
+pub(in crate::allocator) const NO_ID: &str = "_";
 
 /// A request for an address.
 #[derive(Debug)]
-pub(super) struct Allocate {
+pub(in crate::allocator) struct Allocate {
     /// For whom; `None` if the address is only to be reserved for the identity.
     id: Option<String>,
     subnet: Cidr,
@@ -36,7 +36,7 @@ pub(super) struct Allocate {
 type NotYet = (Waiting, Time);
 
 impl Allocate {
-    pub(super) fn new(
+    pub(in crate::allocator) fn new(
         id: String,
         subnet: Cidr,
         identity: Option<Identity>,
@@ -54,7 +54,11 @@ impl Allocate {
     }
 
     /// A request for a lease that nobody uses yet.
-    pub(super) fn reserve(identity: Identity, subnet: Cidr, pinned: bool) -> Allocate {
+    pub(in crate::allocator) fn reserve(
+        identity: Identity,
+        subnet: Cidr,
+        pinned: bool,
+    ) -> Allocate {
         Allocate {
             id: None,
             pinned,
@@ -62,22 +66,22 @@ impl Allocate {
         }
     }
 
-    pub(super) fn title(&self) -> &str {
+    pub(in crate::allocator) fn title(&self) -> &str {
         let identity = self.identity.as_ref().map(Identity::name);
         self.id.as_deref().or(identity).unwrap_or(NO_ID)
     }
 
-    pub(super) fn subnet(&self) -> Cidr {
+    pub(in crate::allocator) fn subnet(&self) -> Cidr {
         self.subnet
     }
 
-    pub(super) fn is_for(&self, id: &str) -> bool {
+    pub(in crate::allocator) fn is_for(&self, id: &str) -> bool {
         self.id.as_deref() == Some(id)
     }
 }
 
 impl Allocator {
-    pub(super) fn try_allocate(&mut self, op: &mut Allocate) -> Progress {
+    pub(in crate::allocator) fn try_allocate(&mut self, op: &mut Allocate) -> Progress {
         if let Some(id) = &op.id {
             let range = op.subnet.range();
             let held = self.state.addresses_of(id).filter(|a| range.contains(*a));
@@ -116,7 +120,7 @@ impl Allocator {
     }
 
     /// Why nothing can be given out at all yet. Sees to it that there will be a ring.
-    pub(super) fn not_ready(&mut self) -> Option<NotYet> {
+    pub(in crate::allocator) fn not_ready(&mut self) -> Option<NotYet> {
         let wake = self.clock.now + ASK_AGAIN;
         if !self.found {
             return Some((Waiting::Found, wake));
@@ -157,7 +161,11 @@ impl Allocator {
     }
 
     /// The answer that names an address, with its MAC address if it is of a lease.
-    pub(super) fn address_response(&self, address: Address, subnet: Cidr) -> Response {
+    pub(in crate::allocator) fn address_response(
+        &self,
+        address: Address,
+        subnet: Cidr,
+    ) -> Response {
         let lease = self.state.holding(address).and_then(|h| h.lease.as_ref());
         Response::Address {
             cidr: subnet.with_address(address),
@@ -363,7 +371,7 @@ impl Allocator {
 
     /// Gets the address of a lease that we hold from whoever owns it in the ring. `None` if it
     /// is ours to use; else who has it for good.
-    pub(super) fn lease_address(
+    pub(in crate::allocator) fn lease_address(
         &mut self,
         key: &Arc<LeaseKey>,
         lease: &Lease,
@@ -431,7 +439,7 @@ impl Allocator {
     }
 
     /// What someone who waits for an address that is held back is told.
-    pub(super) fn held_back(&self, address: Address) -> NotYet {
+    pub(in crate::allocator) fn held_back(&self, address: Address) -> NotYet {
         let waited_for = self
             .state
             .takeovers()
@@ -447,7 +455,7 @@ impl Allocator {
 }
 
 /// The id of a container as other routers are told it.
-pub(super) fn container_name(id: &str) -> String {
+pub(in crate::allocator) fn container_name(id: &str) -> String {
     let len = id.floor_char_boundary(crate::leases::CONTAINER_BYTES_MAX);
     id.get(..len).unwrap_or(id).to_owned()
 }

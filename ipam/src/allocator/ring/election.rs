@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Allocator, Event, Init, Output, Waiting};
+use super::super::{Allocator, Event, Init, Output, Waiting};
 use crate::consensus::{Nodes, normalize};
 use crate::persist::Election;
 use crate::ring::Ring;
@@ -15,7 +15,7 @@ const PROPOSE_SPREAD_US: u64 = 1_000_000;
 
 impl Allocator {
     /// Sees to it that there will be a ring.
-    pub(super) fn establish(&mut self) {
+    pub(in crate::allocator) fn establish(&mut self) {
         if !self.state.ring().is_empty() || self.propose_at.is_some() {
             return;
         }
@@ -35,7 +35,7 @@ impl Allocator {
     }
 
     /// Makes a proposal, or as an observer asks for a ring.
-    pub(super) fn propose(&mut self) {
+    pub(in crate::allocator) fn propose(&mut self) {
         if !self.state.ring().is_empty() {
             self.propose_at = None;
             return;
@@ -51,7 +51,7 @@ impl Allocator {
     }
 
     /// Takes in what other electors said.
-    pub(super) fn on_election(&mut self, nodes: &Nodes) {
+    pub(in crate::allocator) fn on_election(&mut self, nodes: &Nodes) {
         let Some(elector) = &mut self.elector else {
             return;
         };
@@ -75,7 +75,7 @@ impl Allocator {
     }
 
     /// Makes the first ring.
-    pub(super) fn make_ring(&mut self, peers: &[PeerName]) {
+    pub(in crate::allocator) fn make_ring(&mut self, peers: &[PeerName]) {
         let peers = normalize(peers);
         let universe = self.state.meta().universe.range();
         let moved = self.state.seed(Ring::seeded(universe, &peers));
@@ -95,7 +95,7 @@ impl Allocator {
     }
 
     /// Goes back to what was saved of our part, after the store failed.
-    pub(super) fn resume_election(&mut self) {
+    pub(in crate::allocator) fn resume_election(&mut self) {
         let wanted = matches!(self.config.init, Init::Consensus(_));
         if !wanted || !self.state.ring().is_empty() {
             self.elector = None;
@@ -112,7 +112,7 @@ impl Allocator {
     }
 
     /// What someone who waits for the first ring is told.
-    pub(super) fn waiting_for_ring(&self) -> Waiting {
+    pub(in crate::allocator) fn waiting_for_ring(&self) -> Waiting {
         match &self.elector {
             Some(elector) => Waiting::Consensus {
                 quorum: elector.quorum(),

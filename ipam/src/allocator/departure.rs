@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proto::types::PeerName;
 
-use super::pending::Asked;
+use super::queue::Asked;
 use super::{Alarm, Allocator, Event, Output};
 use crate::leases::{Lease, LeaseState};
 use crate::persist::Meta;

@@ -16,23 +16,20 @@
 //! If a batch cannot be stored, the state goes back to what is stored, and the requests that it
 //! would have answered fail with the store's error.
 
-mod allocate;
 mod api;
-mod claim;
-mod donate;
-mod election;
-mod gossip;
+mod departure;
+mod durable;
 mod holder;
-mod leave;
+mod members;
 mod notice;
+mod operations;
 mod outbox;
-mod peers;
-mod pending;
+mod queue;
+mod reclaim;
+mod replication;
 mod requests;
-mod state;
+mod ring;
 mod status;
-mod sync;
-mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -53,10 +50,10 @@ use crate::persist::{BatchId, Election, Known, Meta, Stored};
 use crate::range::Address;
 use crate::ring::Ring;
 use crate::space::Space;
+use durable::{Moved, State};
+use members::Peers;
 use outbox::Outbox;
-use peers::Peers;
-use pending::{Asks, Pending};
-use state::{Moved, State};
+use queue::{Asks, Pending};
 
 /// How often things are tried again that depend on messages which may have been lost.
 const TICK: Duration = Duration::from_secs(5);
@@ -115,7 +112,7 @@ pub struct Allocator {
     /// When a takeover can go on.
     takeover_at: Option<Time>,
     expiry_at: Time,
-    leases: sync::Replication,
+    leases: replication::Replication,
     lease_asks: holder::LeaseAsks,
     /// Addresses in use against the ring that are known as such.
     strays: BTreeSet<Address>,
@@ -168,7 +165,7 @@ impl Allocator {
             tick_at: clock.now + TICK,
             takeover_at: None,
             expiry_at: clock.now + EXPIRY_TICK,
-            leases: sync::Replication::new(clock.now),
+            leases: replication::Replication::new(clock.now),
             lease_asks: holder::LeaseAsks::default(),
             strays: BTreeSet::new(),
             leaving: BTreeSet::new(),

@@ -18,8 +18,8 @@ use std::collections::BTreeSet;
 use proto::types::{PeerName, Time};
 
 use super::api::{RequestError, Response, Waiting};
-use super::gossip::Source;
-use super::pending::{ASK_AGAIN, Progress};
+use super::queue::{ASK_AGAIN, Progress};
+use super::ring::channel::Source;
 use super::{Alarm, Allocator, Channel, Event, MESSAGE_LIFETIME, Output};
 use crate::leases::wire::Message;
 use crate::messages::Unicast;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::types::PeerName;
 
-use super::{Allocator, Channel, Event, Output};
+use super::super::{Allocator, Channel, Event, Output};
 use crate::leases::{Lease, LeaseKey};
 use crate::messages::Unicast;
 use crate::range::{Address, Range};
@@ -12,7 +12,7 @@ use crate::range::{Address, Range};
 impl Allocator {
     /// Answers a wish for space: with a grant if there is something to give, and always with our
     /// ring, from which the asker sees what it got or whom else to ask.
-    pub(super) fn on_space_request(&mut self, from: PeerName, wanted: Range) {
+    pub(in crate::allocator) fn on_space_request(&mut self, from: PeerName, wanted: Range) {
         if self.state.ring().is_empty() || self.is_silent(from) || from == self.state.us() {
             return;
         }
@@ -93,7 +93,7 @@ impl Allocator {
 
     /// Ends the lease of ours in `within` that nobody has used for longest, so that its address
     /// becomes free; returns that.
-    pub(super) fn reclaim(&mut self, within: Range) -> Option<Address> {
+    pub(in crate::allocator) fn reclaim(&mut self, within: Range) -> Option<Address> {
         let oldest = self
             .state
             .leases()
@@ -116,7 +116,7 @@ impl Allocator {
     }
 
     /// Other routers that hold leases in a range which nobody uses, those with the oldest first.
-    pub(super) fn holders_of_unused(&self, within: Range) -> Vec<PeerName> {
+    pub(in crate::allocator) fn holders_of_unused(&self, within: Range) -> Vec<PeerName> {
         let us = self.state.us();
         let mut leases: Vec<(u64, &Arc<LeaseKey>, PeerName)> = self
             .state
@@ -139,7 +139,7 @@ impl Allocator {
     ///
     /// If nobody says that anything is free, leases that nobody uses are counted as free: routers
     /// that know nothing of leases ask only those who say that they have something to give.
-    pub(super) fn report_free(&mut self) {
+    pub(in crate::allocator) fn report_free(&mut self) {
         let us = self.state.us();
         let free = self.state.space().free_ranges();
         let ends = self.ends_of_subnet();
