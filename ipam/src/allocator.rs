@@ -21,7 +21,7 @@ mod departure;
 mod durable;
 mod holder;
 mod members;
-mod notice;
+
 mod operations;
 mod outbox;
 mod queue;
@@ -37,11 +37,10 @@ use std::time::Duration;
 use proto::types::{PeerName, Time};
 
 pub use api::{
-    Channel, Clock, Config, Delivery, Found, Incoming, Init, LeaseInfo, Origin, Output, Peer,
-    Request, RequestError, RequestId, Response, StartError, Waiting,
+    Alarm, Channel, Clock, Config, Delivery, ElectionStatus, EntryStatus, Event, Found, Health,
+    Incoming, Init, LeaseInfo, Origin, Output, Peer, Request, RequestError, RequestId, Response,
+    StartError, Status, TakeoverStatus, Waiting,
 };
-pub use notice::{Alarm, Event};
-pub use status::{ElectionStatus, EntryStatus, Health, Status, TakeoverStatus};
 
 use crate::consensus::{Elector, NodeId};
 use crate::leases::LeaseTable;
