@@ -17,13 +17,18 @@
 //! would have answered fail with the store's error.
 
 mod api;
+mod cx;
 mod departure;
 mod durable;
 mod holder;
+mod hosted;
 mod members;
+mod notices;
 
 mod operations;
 mod outbox;
+mod progress;
+mod questions;
 mod queue;
 mod reclaim;
 mod replication;
@@ -46,13 +51,13 @@ use crate::consensus::{Elector, NodeId};
 use crate::leases::LeaseTable;
 use crate::messages::RingDigest;
 use crate::persist::{BatchId, Election, Known, Meta, Stored};
-use crate::range::Address;
+use crate::range::{Address, Cidr};
 use crate::ring::Ring;
 use crate::space::Space;
-use durable::{Moved, State};
-use members::Peers;
+use cx::Cx;
+use durable::{Durable, Moved};
 use outbox::Outbox;
-use queue::{Asks, Pending};
+use queue::Pending;
 
 /// How often things are tried again that depend on messages which may have been lost.
 const TICK: Duration = Duration::from_secs(5);
@@ -62,62 +67,48 @@ const LINK_HOLD: Duration = Duration::from_secs(1);
 const MESSAGE_LIFETIME: Duration = Duration::from_secs(60);
 /// A weft router shows that it is one within this time after it came into reach.
 const WEFT_SILENT_MAX: Duration = Duration::from_secs(200);
-/// How long the addresses of a dead container are kept, in case it is started again.
-const DEAD_CONTAINER_KEPT: Duration = Duration::from_secs(30);
 /// How often leases are looked at that may have outlived their retention.
 const EXPIRY_TICK: Duration = Duration::from_secs(60);
 /// How many received rings that brought nothing new are remembered by their digest.
 const DIGESTS_MAX: usize = 16;
-/// Most alarms and refused messages that are remembered so as to tell each only once; beyond,
-/// they are forgotten and may be told again.
-const NOTICES_MAX: usize = 1024;
 
 /// The allocator of one router. See the [module](self).
 #[derive(Debug)]
 pub struct Allocator {
-    config: Config,
-    state: State,
+    cx: Cx,
     outbox: Outbox,
-    /// What the step under way has put out so far.
-    out: Vec<Output>,
-    rng: fastrand::Rng,
-    clock: Clock,
-    peers: Peers,
-    /// Our part in the election; `None` for an observer, and once there is a ring.
-    elector: Option<Elector>,
     /// When to propose again, while a ring is wanted and there is none.
     propose_at: Option<Time>,
     /// How many peers we were told to connect to.
     targets: usize,
     pending: Pending,
-    asks: Asks,
-    /// Whether something changed that may let waiting requests go on.
-    retry: bool,
     /// Rings that brought nothing new.
     digests: VecDeque<RingDigest>,
     /// States that wait for the neighbour's on a new link.
     links: BTreeMap<u64, HeldLink>,
-    /// Neighbours to which we say nothing about addresses, as they are of another mesh.
-    silent: BTreeMap<PeerName, Alarm>,
-    alarms: BTreeSet<Alarm>,
-    refused: BTreeSet<(PeerName, String)>,
-    /// Dead containers, and when they died.
-    dead: BTreeMap<String, Time>,
-    /// Whether the addresses in use on this host are known ...
-    found: bool,
-    /// ... and the batch that holds them.
+    /// The batch that holds the addresses that were found in use on this host.
     found_by: BatchId,
     tick_at: Time,
     /// When a takeover can go on.
     takeover_at: Option<Time>,
     expiry_at: Time,
     leases: replication::Replication,
-    lease_asks: holder::LeaseAsks,
     /// Addresses in use against the ring that are known as such.
     strays: BTreeSet<Address>,
-    /// Peers that said they leave, and are still in the mesh.
-    leaving: BTreeSet<PeerName>,
     store_error: Option<String>,
+}
+
+impl std::ops::Deref for Allocator {
+    type Target = Cx;
+    fn deref(&self) -> &Cx {
+        &self.cx
+    }
+}
+
+impl std::ops::DerefMut for Allocator {
+    fn deref_mut(&mut self) -> &mut Cx {
+        &mut self.cx
+    }
 }
 
 #[derive(Debug)]
@@ -136,56 +127,41 @@ impl Allocator {
     ) -> Result<Allocator, StartError> {
         let meta = start_meta(&config, &stored)?;
         let before = stored.meta;
-        let mut state = State::load(stored, meta);
+        let mut state = Durable::load(stored, meta);
         state.check().map_err(StartError::Broken)?;
         if origin == Origin::Import || before.is_none() {
             state.touch_all();
         } else if before != Some(meta) {
             state.touch_meta();
         }
-        let peers = Peers::new(config.name, &config.nickname, clock.now);
         let mut allocator = Allocator {
-            rng: fastrand::Rng::with_seed(config.rng_seed),
-            peers,
-            elector: None,
+            cx: Cx::new(clock, config, state),
             propose_at: None,
             targets: 0,
             pending: Pending::default(),
-            asks: Asks::default(),
-            retry: false,
             digests: VecDeque::new(),
             links: BTreeMap::new(),
-            silent: BTreeMap::new(),
-            alarms: BTreeSet::new(),
-            refused: BTreeSet::new(),
-            dead: BTreeMap::new(),
-            found: !config.await_found,
             found_by: BatchId(0),
             tick_at: clock.now + TICK,
             takeover_at: None,
             expiry_at: clock.now + EXPIRY_TICK,
             leases: replication::Replication::new(clock.now),
-            lease_asks: holder::LeaseAsks::default(),
             strays: BTreeSet::new(),
-            leaving: BTreeSet::new(),
             store_error: None,
             outbox: Outbox::default(),
-            out: Vec::new(),
-            clock,
-            config,
-            state,
         };
+        allocator.cx.questions.unknown_until = Some(clock.now + replication::UNKNOWN_FOR);
         allocator.step(clock, Allocator::start);
         Ok(allocator)
     }
 
     fn start(&mut self) {
-        let known = self.state.known().iter();
+        let known = self.cx.durable.known().iter();
         for (peer, _) in known.filter(|(_, known)| known.weft) {
-            self.peers.was_weft(*peer);
+            self.cx.members.was_weft(*peer);
         }
         self.watch_strays();
-        if !self.state.ring().is_empty() {
+        if !self.cx.durable.ring().is_empty() {
             return;
         }
         match self.config.init.clone() {
@@ -200,7 +176,7 @@ impl Allocator {
     }
 
     fn join_election(&mut self) {
-        let stored = self.state.election().cloned();
+        let stored = self.cx.durable.election().cloned();
         let election = stored.unwrap_or_else(|| Election {
             uid: self.config.uid,
             ..Election::default()
@@ -209,7 +185,7 @@ impl Allocator {
             name: self.config.name,
             uid: election.uid,
         };
-        self.elector = Some(if self.state.election().is_some() {
+        self.elector = Some(if self.cx.durable.election().is_some() {
             Elector::resumed(id, election.claims)
         } else {
             Elector::new(id)
@@ -244,7 +220,7 @@ impl Allocator {
     /// Takes that a container with this id was started.
     pub fn handle_container_started(&mut self, clock: Clock, id: &str) {
         self.step(clock, |this| {
-            this.dead.remove(id);
+            this.hosted.not_dead(id);
         });
     }
 
@@ -308,13 +284,13 @@ impl Allocator {
 
     fn store_failed(&mut self, clock: Clock, error: &str) {
         if self.outbox.is_lost(self.found_by) {
-            self.found = false;
+            self.hosted.found = false;
             self.found_by = BatchId(0);
         }
         let Some(undos) = self.outbox.failed(error) else {
             return;
         };
-        self.state.roll_back(undos.into_iter());
+        self.cx.durable.roll_back(undos.into_iter());
         self.digests.clear();
         let first = self.store_error.is_none();
         self.store_error = Some(error.to_owned());
@@ -349,55 +325,64 @@ impl Allocator {
             .unwrap_or(self.tick_at)
     }
 
+    /// All addresses that are allocated from.
+    pub fn universe(&self) -> Cidr {
+        self.cx.universe()
+    }
+
+    /// The subnet of requests that name none.
+    pub fn default_subnet(&self) -> Cidr {
+        self.cx.default_subnet()
+    }
+
     /// Whether nothing about addresses is to be sent to this neighbour.
     pub fn is_silent(&self, neighbour: PeerName) -> bool {
-        self.silent.contains_key(&neighbour)
+        self.cx.members.is_silent(neighbour)
     }
 
     /// The ring as it is in memory, be it saved or not: for tests and diagnosis.
     pub fn ring(&self) -> &Ring {
-        self.state.ring()
+        self.cx.durable.ring()
     }
 
     /// Our addresses as they are in memory, be it saved or not: for tests and diagnosis.
     pub fn space(&self) -> &Space {
-        self.state.space()
+        self.cx.durable.space()
     }
 
     /// The leases as they are in memory, be it saved or not: for tests and diagnosis.
     pub fn lease_table(&self) -> &LeaseTable {
-        self.state.leases()
+        self.cx.durable.leases()
     }
 
     /// Whether everything fits together; else what does not. Slow: for tests and diagnosis.
     pub fn check(&self) -> Result<(), String> {
-        self.state.check()
+        self.cx.durable.check()
     }
 
     /// One step: what `act` decides, what follows from it, and the batch and outputs of both.
     fn step(&mut self, clock: Clock, act: impl FnOnce(&mut Allocator)) {
-        self.clock = clock;
+        self.cx.clock = clock;
         act(self);
-        while std::mem::take(&mut self.retry) {
+        while self.cx.take_retry() {
             self.try_pending();
         }
         self.takeover_at = self.takeover_wake();
-        let outputs = std::mem::take(&mut self.out);
+        let outputs = self.cx.take_outputs();
         let found_before = self.found_by != BatchId(0);
-        self.outbox.finish(self.state.commit(), outputs);
-        if self.found && !found_before {
+        self.outbox.finish(self.cx.durable.commit(), outputs);
+        if self.hosted.found && !found_before {
             self.found_by = self.outbox.last();
         }
     }
 
     fn on_timeout(&mut self) {
-        let now = self.clock.now;
+        let now = self.cx.clock.now;
         self.release_links(|link| link.until <= now);
         if self.tick_at <= now {
             self.tick_at = now + TICK;
-            self.peers.forget_weft(WEFT_SILENT_MAX, now);
-            self.asks.forget_old(now);
-            self.lease_asks.forget_old(now);
+            self.cx.members.forget_weft(WEFT_SILENT_MAX, now);
+            self.cx.questions.forget_old(now);
             self.release_dead();
             self.progress_takeovers();
             self.claim_strays();
@@ -418,10 +403,10 @@ impl Allocator {
     }
 
     fn on_peers(&mut self, peers: Vec<Peer>) {
-        let change = self.peers.update(self.clock.now, peers);
-        let ring = self.state.ring();
-        let known = self.state.known();
-        self.peers.prune(|peer| {
+        let change = self.cx.members.update(self.cx.clock.now, peers);
+        let ring = self.cx.durable.ring();
+        let known = self.cx.durable.known();
+        self.cx.members.prune(|peer| {
             let met = known.get(&peer).is_some_and(|known| !known.gone);
             met || ring.has_owner(peer)
         });
@@ -430,96 +415,66 @@ impl Allocator {
             self.removed_peer_back(*peer);
         }
         if !change.came.is_empty() {
-            self.leases.peers_came(self.clock.now);
-            self.retry = true;
+            self.leases.peers_came(self.cx.clock.now);
+            self.cx.questions.unknown_until = Some(self.cx.clock.now + replication::UNKNOWN_FOR);
+            self.try_again();
         }
         for peer in &change.went {
-            self.asks.forget(*peer);
-            self.lease_asks.forget(*peer);
-            if self.leaving.remove(peer) {
+            self.cx.questions.forget(*peer);
+            if self.cx.members.leaving.remove(peer) {
                 self.peer_gone(*peer);
             }
         }
         if !change.went.is_empty() {
-            self.retry = true;
+            self.try_again();
         }
     }
 
     /// Notes whom we have met, with the day, so that a takeover can wait for them.
     fn note_known(&mut self) {
         let day = 24 * 60 * 60;
-        let wall = self.clock.wall;
-        let known = self.state.known();
+        let wall = self.cx.clock.wall;
+        let known = self.cx.durable.known();
         let stale = |peer: &PeerName| {
             let known = known.get(peer);
             known.is_none_or(|known| {
-                let weft = self.peers.is_weft(*peer);
+                let weft = self.cx.members.is_weft(*peer);
                 known.gone || known.weft != weft || wall.abs_diff(known.seen) > day
             })
         };
         let fresh: Vec<PeerName> = self
-            .peers
+            .members
             .known()
-            .filter(|peer| !self.leaving.contains(peer) && stale(peer))
+            .filter(|peer| !self.cx.members.leaving.contains(peer) && stale(peer))
             .collect();
         for peer in fresh {
             let known = Known {
                 seen: wall,
-                weft: self.peers.is_weft(peer),
+                weft: self.cx.members.is_weft(peer),
                 ..Known::default()
             };
-            self.state.set_known(peer, Some(known));
+            self.cx.durable.set_known(peer, Some(known));
         }
     }
 
     /// Notes that a peer is a weft router, so that this is known when it is away.
     fn note_weft(&mut self, peer: PeerName) {
-        let known = self.state.known().get(&peer).copied();
+        let known = self.cx.durable.known().get(&peer).copied();
         if let Some(known) = known.filter(|known| !known.weft && !known.gone) {
             let known = Known {
                 weft: true,
                 ..known
             };
-            self.state.set_known(peer, Some(known));
+            self.cx.durable.set_known(peer, Some(known));
         }
-    }
-
-    fn emit(&mut self, output: Output) {
-        self.out.push(output);
-    }
-
-    fn event(&mut self, event: Event) {
-        self.emit(Output::Event(event));
-    }
-
-    /// Raises an alarm, unless it was raised before and lasts.
-    fn alarm(&mut self, alarm: Alarm) {
-        if self.alarms.len() >= NOTICES_MAX {
-            self.alarms.clear();
-        }
-        if self.alarms.insert(alarm.clone()) {
-            self.emit(Output::Alarm(alarm));
-        }
-    }
-
-    fn end_alarms(&mut self, ended: impl Fn(&Alarm) -> bool) {
-        self.alarms.retain(|alarm| !ended(alarm));
-    }
-
-    fn unicast(&mut self, channel: Channel, to: PeerName, payload: Vec<u8>) {
-        self.emit(Output::Unicast {
-            channel,
-            to,
-            payload,
-        });
     }
 
     /// What follows from a changed ring.
     fn ring_updated(&mut self, moved: &Moved) {
-        if !self.state.ring().is_empty() {
+        if !self.cx.durable.ring().is_empty() {
             self.elector = None;
             self.propose_at = None;
-            self.state.set_election(None);
+            self.cx.durable.set_election(None);
         }
         self.digests.clear();
         let gained: u32 = moved.gained.iter().map(|range| range.size()).sum();
@@ -528,7 +483,7 @@ impl Allocator {
         }
         self.take_over_again();
         self.watch_strays();
-        self.retry = true;
+        self.try_again();
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proto::types::PeerName;
 
-use super::queue::Asked;
+use super::questions::space::Asked;
 use super::{Alarm, Allocator, Event, Output};
 use crate::leases::{Lease, LeaseState};
 use crate::persist::Meta;
@@ -14,41 +14,41 @@ impl Allocator {
     /// Gives everything away and stops.
     pub(super) fn shut_down(&mut self) {
         self.cancel_where(|_| true);
-        let us = self.state.us();
+        let us = self.durable.us();
         let left = Meta {
             left: true,
-            ..*self.state.meta()
+            ..*self.durable.meta()
         };
         let heir = self.choose_heir();
         if let Some(heir) = heir {
             self.leave_leases(heir);
-            let held: Vec<Address> = self.state.holdings().keys().copied().collect();
+            let held: Vec<Address> = self.durable.holdings().keys().copied().collect();
             for address in held {
-                self.state.set_holding(address, None);
+                self.durable.set_holding(address, None);
             }
-            let moved = self.state.change_ring(|ring| ring.transfer(us, heir));
+            let moved = self.durable.change_ring(|ring| ring.transfer(us, heir));
             self.ring_updated(&moved);
             self.event(Event::HandedOver(heir));
             self.send_ring(heir);
             self.emit(Output::BroadcastState);
             self.announce_gone(us);
         }
-        self.state.set_meta(left);
-        self.retry = false;
+        self.durable.set_meta(left);
+        self.take_retry();
     }
 
     /// Who gets what we own: a weft router that has ranges, in the order of the ring, or another
     /// weft router, before one of the original; and one that can be reached before one that
     /// cannot.
     fn choose_heir(&self) -> Option<PeerName> {
-        let us = self.state.us();
-        let ring = self.state.ring();
+        let us = self.durable.us();
+        let ring = self.durable.ring();
         let owners = ring.entries.iter().map(|entry| entry.peer);
-        let nicknamed = self.peers.nicknames().keys().copied();
+        let nicknamed = self.members.nicknames().keys().copied();
         let mut all: Vec<PeerName> = owners.clone().chain(nicknamed).collect();
         all.retain(|peer| *peer != us && *peer != PeerName::UNKNOWN);
-        let reachable = |peer: &&PeerName| self.peers.is_reachable(**peer);
-        let weft = |peer: &&PeerName| self.peers.is_weft(**peer);
+        let reachable = |peer: &&PeerName| self.members.is_reachable(**peer);
+        let weft = |peer: &&PeerName| self.members.is_weft(**peer);
         let mut candidates = all.iter();
         candidates
             .clone()
@@ -60,9 +60,9 @@ impl Allocator {
 
     /// Gives the leases that we hold to our heir, or if it is not a weft router to another one.
     fn leave_leases(&mut self, heir: PeerName) {
-        let weft = self.peers.weft_in_reach().next();
+        let weft = self.members.weft_in_reach().next();
         let Some(holder) = weft.map(|first| {
-            if self.peers.is_weft(heir) {
+            if self.members.is_weft(heir) {
                 heir
             } else {
                 first
@@ -70,8 +70,8 @@ impl Allocator {
         }) else {
             return;
         };
-        let us = self.state.us();
-        let leases = self.state.leases().iter();
+        let us = self.durable.us();
+        let leases = self.durable.leases().iter();
         let held = leases.filter(|(_, lease)| lease.holder == us && lease.is_live());
         let held: Vec<_> = held.map(|(key, l)| (key.clone(), l.clone())).collect();
         for (key, lease) in held {
@@ -90,10 +90,10 @@ impl Allocator {
     /// Raises alarms for addresses that are in use here although the ring gives them to others,
     /// and ends those of others.
     pub(super) fn watch_strays(&mut self) {
-        let us = self.state.us();
-        let ring = self.state.ring();
+        let us = self.durable.us();
+        let ring = self.durable.ring();
         let strays: Vec<(Address, String, PeerName)> = self
-            .state
+            .durable
             .strays()
             .filter_map(|(address, holding)| {
                 let owner = ring.owner(address).filter(|owner| *owner != us)?;
@@ -103,7 +103,7 @@ impl Allocator {
         let now: BTreeSet<Address> = strays.iter().map(|(address, ..)| *address).collect();
         let ended: Vec<Address> = self.strays.difference(&now).copied().collect();
         for address in ended {
-            self.end_alarms(|alarm| match alarm {
+            self.notices.end(|alarm| match alarm {
                 Alarm::Stray { address: a, .. } | Alarm::Duplicate { address: a, .. } => {
                     *a == address
                 }
@@ -120,14 +120,14 @@ impl Allocator {
 
     /// Asks the owners of addresses that are in use here for them.
     pub(super) fn claim_strays(&mut self) {
-        let us = self.state.us();
+        let us = self.durable.us();
         let strays: Vec<(Address, String)> = self
-            .state
+            .durable
             .strays()
             .map(|(address, holding)| (address, holding.id.clone()))
             .collect();
         for (address, id) in strays {
-            let Some(owner) = self.state.ring().owner(address).filter(|o| *o != us) else {
+            let Some(owner) = self.durable.ring().owner(address).filter(|o| *o != us) else {
                 continue;
             };
             if self.ask_for_space(owner, Range::single(address)) == Asked::Denied {
@@ -138,9 +138,9 @@ impl Allocator {
 
     /// A peer sent its ring, after which a denial of it is final: it keeps what is in use here.
     pub(super) fn note_kept_strays(&mut self, by: PeerName) {
-        let (now, asks, ring) = (self.clock.now, &self.asks, self.state.ring());
+        let (now, asks, ring) = (self.clock.now, &self.questions.space, self.durable.ring());
         let kept: Vec<(Address, String)> = self
-            .state
+            .durable
             .strays()
             .filter(|(address, _)| ring.owner(*address) == Some(by))
             .filter(|(address, _)| asks.is_denied(by, Range::single(*address), now))

@@ -1,7 +1,7 @@
 //! The state that survives restarts, and the record of what a step changed of it.
 //!
 //! Every change goes through a method here that notes what was there before. At the end of a
-//! step [`State::commit`] makes a batch of the changed records; the notes stay with it, so that
+//! step [`Durable::commit`] makes a batch of the changed records; the notes stay with it, so that
 //! a batch that cannot be stored can be taken back.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +38,7 @@ pub(super) struct Moved {
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct Durable {
     meta: Meta,
     ring: Ring,
     space: Space,
@@ -51,9 +51,9 @@ pub(super) struct State {
     undo: Undo,
 }
 
-impl State {
+impl Durable {
     /// The state that was stored, or the first one of a router that never ran.
-    pub(super) fn load(stored: Stored, meta: Meta) -> State {
+    pub(super) fn load(stored: Stored, meta: Meta) -> Durable {
         let mut ring = Ring::new(meta.universe.range());
         ring.seeds = stored.seeds;
         ring.entries = stored.entries.into_values().collect();
@@ -66,7 +66,7 @@ impl State {
             let of_id = by_id.entry(holding.id.clone()).or_default();
             of_id.insert(*address);
         }
-        let mut state = State {
+        let mut state = Durable {
             meta,
             ring,
             space: Space::new(),
@@ -365,7 +365,7 @@ impl State {
         }
     }
 
-    /// Does what [`State::settle`] does for the addresses of a range that are ours.
+    /// Does what [`Durable::settle`] does for the addresses of a range that are ours.
     fn resettle(&mut self, range: Range) {
         let owned: Vec<Range> = self.space.everything_in(range);
         for part in &owned {

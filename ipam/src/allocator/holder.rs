@@ -1,13 +1,12 @@
 //! Holding leases: asking the holder of one, and being asked as the holder.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use proto::types::{PeerName, Time};
 
 use super::api::{RequestError, Response, Waiting};
-use super::queue::{ASK_AGAIN, Progress};
+use super::progress::{ASK_AGAIN, Progress};
+use super::questions::lease::LeaseAsked;
 use super::ring::channel::Source;
 use super::{Alarm, Allocator, Channel, Event, Output};
 use crate::leases::wire::{Answer, Ask, AskKind, Message, Outcome};
@@ -16,10 +15,6 @@ use crate::persist::Holding;
 use crate::range::{Address, Range};
 use crate::ring::TAKEOVER_STEP;
 
-/// After this time without an answer a holder is asked again.
-const ASK_HOLDER_AGAIN: Duration = Duration::from_secs(1);
-/// So long an answer that settles nothing is believed before the question is asked again.
-const ANSWER_KEPT: Duration = Duration::from_millis(500);
 /// What somebody who is not the holder adds to the version of a lease when he changes it, so
 /// that it outdoes what the lost holder may have changed unseen.
 const SEIZE_STEP: u64 = TAKEOVER_STEP as u64;
@@ -36,43 +31,6 @@ pub(super) enum Obtain {
     Wait(Waiting, Time),
 }
 
-/// How it stands with a question to the holder of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LeaseAsked {
-    /// It was asked; look again at this time.
-    Waiting(Time),
-    /// It answered this; ask again at this time.
-    Answered(Outcome, Time),
-    /// It cannot be asked.
-    Unreachable,
-}
-
-#[derive(Debug)]
-struct Question {
-    nonce: u64,
-    at: Time,
-    outcome: Option<(Outcome, Time)>,
-}
-
-type QuestionKey = (PeerName, u8, Arc<LeaseKey>, u64);
-
-/// The questions that were asked of late, by peer, kind, lease and its version.
-#[derive(Debug, Default)]
-pub(super) struct LeaseAsks {
-    questions: BTreeMap<QuestionKey, Question>,
-}
-
-impl LeaseAsks {
-    pub(super) fn forget(&mut self, peer: PeerName) {
-        self.questions.retain(|key, _| key.0 != peer);
-    }
-
-    pub(super) fn forget_old(&mut self, now: Time) {
-        self.questions
-            .retain(|_, question| question.at + ASK_AGAIN > now);
-    }
-}
-
 /// A request to pin or end a lease.
 #[derive(Debug)]
 pub(super) struct LeaseChange {
@@ -85,14 +43,14 @@ impl Allocator {
     /// Finds out whether an identity can have its address here, and becomes the holder of its
     /// lease if so.
     pub(super) fn obtain(&mut self, key: &Arc<LeaseKey>) -> Obtain {
-        let Some(lease) = self.state.leases().live(key).cloned() else {
-            if let Some(wake) = self.leases.not_known_until(self.clock.now) {
+        let Some(lease) = self.durable.leases().live(key).cloned() else {
+            if let Some(wake) = self.questions.leases_unknown_until(self.clock.now) {
                 return Obtain::Wait(Waiting::Leases, wake);
             }
-            let before = self.state.leases().get(key);
+            let before = self.durable.leases().get(key);
             return Obtain::New(before.map_or(1, |lease| lease.version.saturating_add(1)));
         };
-        if lease.holder == self.state.us() {
+        if lease.holder == self.durable.us() {
             return match &lease.state {
                 LeaseState::Used(_) => Obtain::InUse {
                     here: true,
@@ -106,7 +64,7 @@ impl Allocator {
         let entry = (Arc::clone(key), lease.clone());
         match self.ask_lease(lease.holder, AskKind::Take, entry) {
             LeaseAsked::Answered(Outcome::InUse, _) => {
-                let lease = self.state.leases().live(key).cloned().unwrap_or(lease);
+                let lease = self.durable.leases().live(key).cloned().unwrap_or(lease);
                 let error = self.in_use_error(key, &lease);
                 return Obtain::InUse { here: false, error };
             }
@@ -114,8 +72,8 @@ impl Allocator {
             LeaseAsked::Waiting(at) => (why, wake) = ("does not answer", at),
             LeaseAsked::Unreachable => {
                 // A holder that owns nothing any more has been removed, or has left.
-                let gone = !self.state.ring().has_owner(lease.holder);
-                if gone && !self.peers.is_known(lease.holder) {
+                let gone = !self.durable.ring().has_owner(lease.holder);
+                if gone && !self.members.is_known(lease.holder) {
                     let lease = self.seize(key, &lease);
                     return Obtain::Ours(lease);
                 }
@@ -128,7 +86,7 @@ impl Allocator {
     pub(super) fn seize(&mut self, key: &Arc<LeaseKey>, lease: &Lease) -> Lease {
         let seized = Lease {
             version: lease.version.saturating_add(SEIZE_STEP),
-            holder: self.state.us(),
+            holder: self.durable.us(),
             state: LeaseState::Unused,
             since: self.clock.wall,
             ..lease.clone()
@@ -145,7 +103,7 @@ impl Allocator {
         RequestError::IdentityInUse {
             identity: key.name.clone(),
             address: lease.address,
-            host: self.peers.describe(lease.holder),
+            host: self.members.describe(lease.holder),
             container,
         }
     }
@@ -159,7 +117,7 @@ impl Allocator {
         Waiting::Holder {
             identity: key.name.clone(),
             address: lease.address,
-            holder: self.peers.describe(lease.holder),
+            holder: self.members.describe(lease.holder),
             name: lease.holder,
             why,
         }
@@ -172,32 +130,18 @@ impl Allocator {
         kind: AskKind,
         entry: LeaseEntry,
     ) -> LeaseAsked {
-        if !self.peers.is_reachable(peer) {
+        if !self.members.is_reachable(peer) {
             return LeaseAsked::Unreachable;
         }
         let now = self.clock.now;
         let key = (peer, kind as u8, Arc::clone(&entry.0), entry.1.version);
-        if let Some(question) = self.lease_asks.questions.get(&key) {
-            match question.outcome {
-                Some((outcome, at)) if at + ANSWER_KEPT > now => {
-                    return LeaseAsked::Answered(outcome, at + ANSWER_KEPT);
-                }
-                None if question.at + ASK_HOLDER_AGAIN > now => {
-                    return LeaseAsked::Waiting(question.at + ASK_HOLDER_AGAIN);
-                }
-                _ => {}
-            }
+        if let Some(asked) = self.questions.leases.state(&key, now) {
+            return asked;
         }
         let nonce = self.rng.u64(1..);
-        let question = Question {
-            nonce,
-            at: now,
-            outcome: None,
-        };
-        self.lease_asks.questions.insert(key, question);
         let message = Message::Ask(Ask { nonce, kind, entry });
         self.unicast(Channel::Leases, peer, message.encode());
-        LeaseAsked::Waiting(now + ASK_HOLDER_AGAIN)
+        self.questions.leases.sent(key, nonce, now)
     }
 
     pub(super) fn on_answer(&mut self, from: PeerName, answer: Answer) {
@@ -212,13 +156,9 @@ impl Allocator {
             self.accept_lease(key, lease);
         }
         let now = self.clock.now;
-        let mut questions = self.lease_asks.questions.iter_mut();
-        let question =
-            questions.find(|(key, question)| key.0 == from && question.nonce == answer.nonce);
-        if let Some((_, question)) = question {
-            question.outcome = Some((answer.outcome, now));
-        }
-        self.retry = true;
+        let questions = &mut self.questions.leases;
+        questions.answered(from, answer.nonce, answer.outcome, now);
+        self.try_again();
     }
 
     pub(super) fn on_ask(&mut self, from: PeerName, ask: Ask) {
@@ -226,11 +166,11 @@ impl Allocator {
         let version = asked.version;
         self.accept_lease(Arc::clone(&key), asked);
         let mut ring = false;
-        let lease = self.state.leases().get(&key).cloned();
+        let lease = self.durable.leases().get(&key).cloned();
         let outcome = match lease {
-            Some(lease) if lease.is_live() && self.found => match ask.kind {
+            Some(lease) if lease.is_live() && self.hosted.found => match ask.kind {
                 AskKind::Grant => self.grant_lease(from, &key, &lease, &mut ring),
-                _ if lease.holder != self.state.us() || version < lease.version => {
+                _ if lease.holder != self.durable.us() || version < lease.version => {
                     ring = lease.holder == from;
                     Outcome::Elsewhere
                 }
@@ -243,10 +183,10 @@ impl Allocator {
                     Outcome::Done
                 }
             },
-            Some(_) if !self.found => Outcome::Busy,
+            Some(_) if !self.hosted.found => Outcome::Busy,
             _ => Outcome::Elsewhere,
         };
-        let lease = self.state.leases().get(&key).cloned();
+        let lease = self.durable.leases().get(&key).cloned();
         let answer = Answer {
             nonce: ask.nonce,
             outcome,
@@ -268,12 +208,12 @@ impl Allocator {
             return Outcome::InUse;
         }
         let address = lease.address;
-        let ours = self.state.owns(address);
-        if ours && self.state.is_held_back(address) {
+        let ours = self.durable.owns(address);
+        if ours && self.durable.is_held_back(address) {
             return Outcome::Busy;
         }
-        if ours && self.state.holding(address).is_none() {
-            self.state.grant(Range::single(address), to);
+        if ours && self.durable.holding(address).is_none() {
+            self.durable.grant(Range::single(address), to);
             *ring = true;
             self.emit(Output::BroadcastState);
         }
@@ -304,22 +244,22 @@ impl Allocator {
         if lease.holder != to {
             return Outcome::Elsewhere;
         }
-        if !self.state.owns(address) {
+        if !self.durable.owns(address) {
             *ring = true;
             return Outcome::Busy;
         }
-        let us = self.state.us();
+        let us = self.durable.us();
         let wanted_here = {
-            let mut others = self.state.leases().at(address);
+            let mut others = self.durable.leases().at(address);
             others.any(|(other, l)| **other != *key && l.holder == us)
         };
-        if self.state.holding(address).is_some() || wanted_here {
+        if self.durable.holding(address).is_some() || wanted_here {
             return Outcome::Refused;
         }
-        if self.state.is_held_back(address) {
+        if self.durable.is_held_back(address) {
             return Outcome::Busy;
         }
-        self.state.grant(Range::single(address), to);
+        self.durable.grant(Range::single(address), to);
         *ring = true;
         self.emit(Output::BroadcastState);
         Outcome::Done
@@ -339,18 +279,18 @@ impl Allocator {
 
     /// Changes a lease, and tells the others.
     pub(super) fn write_lease(&mut self, key: &Arc<LeaseKey>, lease: Lease) {
-        self.state.set_lease(key, Some(lease));
+        self.durable.set_lease(key, Some(lease));
         self.leases.changed(key, self.clock.now);
-        self.retry = true;
+        self.try_again();
     }
 
     /// Ends a lease.
     pub(super) fn end_lease(&mut self, key: &Arc<LeaseKey>, lease: &Lease, why: &'static str) {
-        let ours = lease.holder == self.state.us();
+        let ours = lease.holder == self.durable.us();
         let step = if ours { 1 } else { SEIZE_STEP };
         let gone = Lease {
             version: lease.version.saturating_add(step),
-            holder: self.state.us(),
+            holder: self.durable.us(),
             state: LeaseState::Gone,
             pinned: false,
             since: self.clock.wall,
@@ -366,7 +306,7 @@ impl Allocator {
 
     /// Takes another router's copy of a lease, if it is newer than ours.
     pub(super) fn accept_lease(&mut self, key: Arc<LeaseKey>, lease: Lease) {
-        let leases = self.state.leases();
+        let leases = self.durable.leases();
         let known = leases.get(&key);
         let news = match known {
             Some(known) => lease.beats(known),
@@ -379,8 +319,8 @@ impl Allocator {
         let Some((address, holding)) = self.user_of(&key) else {
             return self.accept_unused(&key, lease);
         };
-        let us = self.state.us();
-        if lease.is_live() && lease.address == address && self.state.owns(address) {
+        let us = self.durable.us();
+        if lease.is_live() && lease.address == address && self.durable.owns(address) {
             // The address is ours and in use by this identity: whoever says otherwise has not
             // heard of that.
             let refuted = Lease {
@@ -404,13 +344,13 @@ impl Allocator {
             lease: None,
             ..holding
         };
-        self.state.set_holding(address, Some(detached));
+        self.durable.set_holding(address, Some(detached));
         self.accept_unused(&key, lease);
     }
 
     fn accept_unused(&mut self, key: &Arc<LeaseKey>, lease: Lease) {
         let mistaken =
-            lease.holder == self.state.us() && matches!(lease.state, LeaseState::Used(_));
+            lease.holder == self.durable.us() && matches!(lease.state, LeaseState::Used(_));
         if mistaken {
             // Only we would know of a container of ours.
             let corrected = Lease {
@@ -420,30 +360,30 @@ impl Allocator {
             };
             return self.write_lease(key, corrected);
         }
-        self.state.set_lease(key, Some(lease));
-        self.retry = true;
+        self.durable.set_lease(key, Some(lease));
+        self.try_again();
     }
 
     /// The address that a container of ours has by this lease.
     fn user_of(&self, key: &LeaseKey) -> Option<(Address, Holding)> {
-        let lease = self.state.leases().get(key)?;
+        let lease = self.durable.leases().get(key)?;
         let by_lease = |holding: &&Holding| holding.lease.as_deref() == Some(key);
-        let holding = self.state.holding(lease.address).filter(by_lease);
+        let holding = self.durable.holding(lease.address).filter(by_lease);
         holding.map(|holding| (lease.address, holding.clone()))
     }
 
     /// Takes an address from whoever has it; it stays with the identity that it is of, if any.
     pub(super) fn release(&mut self, address: Address) {
-        let holding = self.state.holding(address).cloned();
-        self.state.set_holding(address, None);
+        let holding = self.durable.holding(address).cloned();
+        self.durable.set_holding(address, None);
         self.watch_strays();
-        self.retry = true;
+        self.try_again();
         let Some(key) = holding.and_then(|holding| holding.lease) else {
             return;
         };
-        let lease = self.state.leases().live(&key).cloned();
+        let lease = self.durable.leases().live(&key).cloned();
         if let Some(lease) = lease
-            && lease.holder == self.state.us()
+            && lease.holder == self.durable.us()
             && lease.address == address
         {
             let unused = Lease {
@@ -457,10 +397,10 @@ impl Allocator {
     }
 
     pub(super) fn try_lease_change(&mut self, op: &mut LeaseChange) -> Progress {
-        let key = self.state.leases().shared(&op.key);
-        let Some(lease) = self.state.leases().live(&key).cloned() else {
+        let key = self.durable.leases().shared(&op.key);
+        let Some(lease) = self.durable.leases().live(&key).cloned() else {
             // Somebody else may just have ended it, which is what was wanted.
-            let ended = op.kind == AskKind::Release && self.state.leases().get(&key).is_some();
+            let ended = op.kind == AskKind::Release && self.durable.leases().get(&key).is_some();
             let error = RequestError::NoLease(key.to_string());
             return Progress::Done(if ended {
                 Ok(Response::Done)
@@ -468,7 +408,7 @@ impl Allocator {
                 Err(error)
             });
         };
-        if lease.holder == self.state.us() {
+        if lease.holder == self.durable.us() {
             return Progress::Done(self.change_own_lease(op, &key, &lease));
         }
         let entry = (Arc::clone(&key), lease.clone());

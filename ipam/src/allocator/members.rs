@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use proto::types::{PeerName, Time};
 
-use super::api::Peer;
+use super::api::{Alarm, Peer};
 
 /// Most nicknames that are remembered; further ones are not.
 const NICKNAMES_MAX: usize = 1 << 14;
 
 /// The peers of the mesh, other than us.
 #[derive(Debug)]
-pub(super) struct Peers {
+pub(super) struct Members {
     us: PeerName,
     /// Each peer, and whether it is reachable.
     seen: BTreeMap<PeerName, bool>,
@@ -26,6 +26,10 @@ pub(super) struct Peers {
     /// Who has shown to be one since it came into reach.
     greeted: BTreeSet<PeerName>,
     started: Time,
+    /// Neighbours to which we say nothing about addresses, as they are of another mesh.
+    silent: BTreeMap<PeerName, Alarm>,
+    /// Peers that said they leave, and are still in the mesh.
+    pub(super) leaving: BTreeSet<PeerName>,
 }
 
 /// What a new list of peers changed.
@@ -37,9 +41,9 @@ pub(super) struct Change {
     pub(super) went: Vec<PeerName>,
 }
 
-impl Peers {
-    pub(super) fn new(us: PeerName, nickname: &str, now: Time) -> Peers {
-        Peers {
+impl Members {
+    pub(super) fn new(us: PeerName, nickname: &str, now: Time) -> Members {
+        Members {
             us,
             seen: BTreeMap::new(),
             came: BTreeMap::new(),
@@ -48,6 +52,8 @@ impl Peers {
             weft: BTreeSet::new(),
             greeted: BTreeSet::new(),
             started: now,
+            silent: BTreeMap::new(),
+            leaving: BTreeSet::new(),
         }
     }
 
@@ -95,6 +101,21 @@ impl Peers {
         self.nicknames.retain(|peer, _| stays(*peer));
         self.lost.retain(|peer, _| stays(*peer));
         self.weft.retain(|peer| stays(*peer));
+    }
+
+    /// Whether nothing about addresses is to be said to this neighbour.
+    pub(super) fn is_silent(&self, neighbour: PeerName) -> bool {
+        self.silent.contains_key(&neighbour)
+    }
+
+    /// From now on nothing about addresses is said to this neighbour.
+    pub(super) fn silence(&mut self, neighbour: PeerName, why: Alarm) {
+        self.silent.insert(neighbour, why);
+    }
+
+    /// The neighbour is spoken to again; returns why it was not.
+    pub(super) fn unsilence(&mut self, neighbour: PeerName) -> Option<Alarm> {
+        self.silent.remove(&neighbour)
     }
 
     pub(super) fn is_known(&self, peer: PeerName) -> bool {

@@ -1,7 +1,6 @@
 //! Requests that wait, and what was asked of other routers on their behalf.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use proto::types::{PeerName, Time};
 
@@ -9,6 +8,8 @@ use super::api::{RequestError, RequestId, Response, Waiting};
 use super::holder::LeaseChange;
 use super::operations::allocate::Allocate;
 use super::operations::claim::Claim;
+use super::progress::{ASK_AGAIN, Progress};
+use super::questions::space::Asked;
 use super::reclaim::Removal;
 use super::{Allocator, Channel, Output};
 use crate::messages::Unicast;
@@ -16,11 +17,6 @@ use crate::range::Range;
 
 /// Most requests that may wait; a further one is refused.
 pub(super) const PENDING_MAX: usize = 16384;
-/// After this time without an answer a router is asked again.
-pub(super) const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// A denial counts when the denier's ring came after it, or after this time: the ring may show
-/// that the address was given to us meanwhile.
-const DENIAL_SETTLES: Duration = Duration::from_millis(300);
 
 /// What a request is about. Retried in this order.
 #[derive(Debug)]
@@ -53,14 +49,6 @@ impl Op {
             Op::Remove(_) => ("Remove", "a peer"),
         }
     }
-}
-
-/// How far an operation came.
-pub(super) enum Progress {
-    /// It is over.
-    Done(Result<Response, RequestError>),
-    /// It goes on when something changes, or at this time.
-    Wait(Waiting, Time),
 }
 
 #[derive(Debug)]
@@ -116,7 +104,7 @@ impl Pending {
 impl Allocator {
     /// Tries an operation for the first time; it waits if it cannot end at once.
     pub(super) fn begin(&mut self, request: RequestId, deadline: Option<Time>, mut op: Op) {
-        if self.state.meta().left {
+        if self.durable.meta().left {
             let result = Err(cancelled(&op));
             return self.emit(Output::Reply { request, result });
         }
@@ -151,7 +139,7 @@ impl Allocator {
         match op {
             Op::Prime => {
                 self.establish();
-                if self.state.ring().is_empty() {
+                if self.durable.ring().is_empty() {
                     let wake = self.clock.now + ASK_AGAIN;
                     return Progress::Wait(self.waiting_for_ring(), wake);
                 }
@@ -231,20 +219,21 @@ impl Allocator {
     /// Asks a peer for space in a range, unless that was done just now.
     pub(super) fn ask_for_space(&mut self, peer: PeerName, range: Range) -> Asked {
         let now = self.clock.now;
-        if !self.peers.is_reachable(peer) || self.is_silent(peer) {
+        if !self.members.is_reachable(peer) || self.is_silent(peer) {
             return Asked::Unreachable;
         }
-        if let Some(asked) = self.asks.state(peer, range, now) {
+        if let Some(asked) = self.questions.space.state(peer, range, now) {
             return asked;
         }
         let payload = Unicast::SpaceRequest(range).encode();
         self.unicast(Channel::Ring, peer, payload);
-        self.asks.sent(peer, range, now)
+        self.questions.space.sent(peer, range, now)
     }
 
     pub(super) fn on_space_denied(&mut self, from: PeerName, range: Range) {
-        self.asks.denied(from, range, self.clock.now);
-        self.retry = true;
+        let now = self.clock.now;
+        self.questions.space.denied(from, range, now);
+        self.try_again();
     }
 }
 
@@ -253,97 +242,5 @@ fn cancelled(op: &Op) -> RequestError {
     RequestError::Cancelled {
         kind,
         id: id.to_owned(),
-    }
-}
-
-/// How it stands with a question to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// It was asked; look again at this time.
-    Waiting(Time),
-    /// It has nothing to give.
-    Denied,
-    /// It cannot be asked.
-    Unreachable,
-}
-
-#[derive(Debug)]
-struct Ask {
-    at: Time,
-    denied: Option<Time>,
-    /// Whether the ring of the denier came after its denial.
-    settled: bool,
-}
-
-/// The space requests that were sent of late, and what became of them.
-#[derive(Debug, Default)]
-pub(super) struct Asks {
-    asks: BTreeMap<(PeerName, Range), Ask>,
-}
-
-impl Asks {
-    /// How it stands with a request; `None` if it is to be sent.
-    fn state(&self, peer: PeerName, range: Range, now: Time) -> Option<Asked> {
-        let ask = self.asks.get(&(peer, range))?;
-        let again = ask.at + ASK_AGAIN;
-        match ask.denied {
-            _ if again <= now => None,
-            None => Some(Asked::Waiting(again)),
-            Some(at) if ask.settled || at + DENIAL_SETTLES <= now => Some(Asked::Denied),
-            Some(at) => Some(Asked::Waiting(at + DENIAL_SETTLES)),
-        }
-    }
-
-    pub(super) fn is_denied(&self, peer: PeerName, range: Range, now: Time) -> bool {
-        self.state(peer, range, now) == Some(Asked::Denied)
-    }
-
-    fn sent(&mut self, peer: PeerName, range: Range, now: Time) -> Asked {
-        let ask = Ask {
-            at: now,
-            denied: None,
-            settled: false,
-        };
-        self.asks.insert((peer, range), ask);
-        Asked::Waiting(now + ASK_AGAIN)
-    }
-
-    /// Whether somebody who was asked for space in this range has not answered yet; until when
-    /// to wait for that.
-    pub(super) fn outstanding(&self, range: Range, now: Time) -> Option<Time> {
-        self.asks
-            .iter()
-            .filter(|((_, asked), ask)| *asked == range && ask.denied.is_none())
-            .map(|(_, ask)| ask.at + ASK_AGAIN)
-            .filter(|again| *again > now)
-            .max()
-    }
-
-    fn denied(&mut self, peer: PeerName, range: Range, now: Time) {
-        if let Some(ask) = self.asks.get_mut(&(peer, range)) {
-            // The denial is worth a while from its own time on.
-            ask.at = now;
-            ask.denied = Some(now);
-            ask.settled = false;
-        }
-    }
-
-    /// A peer sent its ring, as it does after every request.
-    pub(super) fn answered(&mut self, peer: PeerName) {
-        self.asks
-            .retain(|(asked, _), ask| *asked != peer || ask.denied.is_some());
-        for ((asked, _), ask) in &mut self.asks {
-            if *asked == peer {
-                ask.settled = true;
-            }
-        }
-    }
-
-    pub(super) fn forget(&mut self, peer: PeerName) {
-        self.asks.retain(|(asked, _), _| *asked != peer);
-    }
-
-    pub(super) fn forget_old(&mut self, now: Time) {
-        self.asks.retain(|_, ask| ask.at + ASK_AGAIN > now);
     }
 }

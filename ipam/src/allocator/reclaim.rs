@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use proto::types::{PeerName, Time};
 
 use super::api::{RequestError, Response, Waiting};
-use super::queue::{ASK_AGAIN, Progress};
+use super::progress::{ASK_AGAIN, Progress};
 use super::ring::channel::Source;
 use super::{Alarm, Allocator, Channel, Event, MESSAGE_LIFETIME, Output};
 use crate::leases::wire::Message;
@@ -55,11 +55,11 @@ impl Removal {
 impl Allocator {
     pub(super) fn try_removal(&mut self, op: &mut Removal) -> Progress {
         let peer = op.peer;
-        if peer == self.state.us() {
+        if peer == self.durable.us() {
             return Progress::Done(Ok(Response::TakenOver(0)));
         }
-        if self.peers.is_reachable(peer) {
-            let name = self.peers.describe(peer);
+        if self.members.is_reachable(peer) {
+            let name = self.members.describe(peer);
             return Progress::Done(Err(RequestError::Reachable(name)));
         }
         if op.begun.is_none() {
@@ -69,24 +69,24 @@ impl Allocator {
             if let Some(result) = self.begin_removal(op) {
                 return Progress::Done(result);
             }
-            op.begun = Some(self.state.owned_by_ring().len());
+            op.begun = Some(self.durable.owned_by_ring().len());
         }
-        let takeover = self.state.takeovers().get(&peer);
+        let takeover = self.durable.takeovers().get(&peer);
         let Some(takeover) = takeover.filter(|takeover| takeover.is_active()) else {
             if let Some(taker) = self.other_taker(peer) {
                 let error = self.taken_by_other(peer, taker);
                 return Progress::Done(Err(error));
             }
-            let owned = self.state.owned_by_ring().len();
+            let owned = self.durable.owned_by_ring().len();
             let gained = owned.saturating_sub(op.begun.unwrap_or(owned));
             return Progress::Done(Ok(Response::TakenOver(gained)));
         };
         let waiting = Waiting::Takeover {
-            peer: self.peers.describe(peer),
+            peer: self.members.describe(peer),
             waiting: if takeover.waiting.is_empty() {
                 "its last messages".to_owned()
             } else {
-                self.peers.describe_all(&takeover.waiting)
+                self.members.describe_all(&takeover.waiting)
             },
         };
         Progress::Wait(waiting, self.clock.now + ASK_AGAIN)
@@ -96,12 +96,12 @@ impl Allocator {
     /// `Some` while they may answer.
     fn ask_of_taker(&mut self, op: &mut Removal) -> Option<Progress> {
         let taker = self.other_taker(op.peer)?;
-        if !op.confirmed || self.peers.is_reachable(taker) {
+        if !op.confirmed || self.members.is_reachable(taker) {
             return None;
         }
         let now = self.clock.now;
         if op.asked.is_none() {
-            let peers: Vec<PeerName> = self.peers.weft_in_reach().collect();
+            let peers: Vec<PeerName> = self.members.weft_in_reach().collect();
             for peer in peers {
                 let message = Message::RingQuery {
                     nonce: now.as_micros(),
@@ -112,8 +112,8 @@ impl Allocator {
         }
         let until = *op.asked.get_or_insert(now) + ASK_AGAIN;
         let waiting = Waiting::Takeover {
-            peer: self.peers.describe(op.peer),
-            waiting: self.peers.describe(taker),
+            peer: self.members.describe(op.peer),
+            waiting: self.members.describe(taker),
         };
         (now < until).then_some(Progress::Wait(waiting, until))
     }
@@ -121,15 +121,15 @@ impl Allocator {
     /// Begins a removal. `Some` if there is nothing to do, or it cannot be done.
     fn begin_removal(&mut self, op: &Removal) -> Option<Result<Response, RequestError>> {
         let peer = op.peer;
-        let owned = self.state.ring().owned(peer).len();
+        let owned = self.durable.ring().owned(peer).len();
         let waited_for = self.is_waited_for(peer);
-        let met = self.state.known().contains_key(&peer);
+        let met = self.durable.known().contains_key(&peer);
         if owned == 0 && !waited_for && !(met && op.confirmed) {
             return Some(Ok(Response::TakenOver(0)));
         }
         if !op.confirmed {
             return Some(Err(RequestError::Unconfirmed {
-                peer: self.peers.describe(peer),
+                peer: self.members.describe(peer),
                 addresses: owned,
             }));
         }
@@ -146,54 +146,54 @@ impl Allocator {
 
     /// Notes that the peer is to be taken over when everyone was heard.
     fn intend(&mut self, peer: PeerName) {
-        let before = self.state.takeovers().get(&peer).cloned();
+        let before = self.durable.takeovers().get(&peer).cloned();
         let takeover = Takeover {
             since: self.clock.wall,
             intended: true,
             waiting: self.everyone_but(peer),
             ..before.unwrap_or_default()
         };
-        self.state.set_takeover(peer, Some(takeover));
+        self.durable.set_takeover(peer, Some(takeover));
         self.progress_takeovers();
     }
 
     fn is_waited_for(&self, peer: PeerName) -> bool {
-        let mut takeovers = self.state.takeovers().values();
+        let mut takeovers = self.durable.takeovers().values();
         takeovers.any(|takeover| takeover.waiting.contains(&peer))
     }
 
     /// Another router, not lost itself, that takes the peer over.
     fn other_taker(&self, peer: PeerName) -> Option<PeerName> {
-        let taker = self.state.known().get(&peer)?.taker;
-        let other = taker != PeerName::UNKNOWN && taker != self.state.us();
+        let taker = self.durable.known().get(&peer)?.taker;
+        let other = taker != PeerName::UNKNOWN && taker != self.durable.us();
         (other && !self.is_gone(taker)).then_some(taker)
     }
 
     fn taken_by_other(&self, peer: PeerName, taker: PeerName) -> RequestError {
         RequestError::TakenByOther {
-            peer: self.peers.describe(peer),
-            taker: self.peers.describe(taker),
+            peer: self.members.describe(peer),
+            taker: self.members.describe(taker),
         }
     }
 
     /// Everyone who may know of a grant that we do not know.
     fn everyone_but(&self, lost: PeerName) -> BTreeSet<PeerName> {
-        let us = self.state.us();
-        let owners = self.state.ring().owners();
-        let known = self.state.known();
+        let us = self.durable.us();
+        let owners = self.durable.ring().owners();
+        let known = self.durable.known();
         let met = known.iter().filter(|(_, known)| !known.gone);
         owners
             .into_iter()
             .chain(met.map(|(peer, _)| *peer))
-            .chain(self.peers.known())
+            .chain(self.members.known())
             .filter(|peer| *peer != us && *peer != lost && *peer != PeerName::UNKNOWN)
-            .filter(|peer| self.peers.is_reachable(*peer) || !self.is_gone(*peer))
+            .filter(|peer| self.members.is_reachable(*peer) || !self.is_gone(*peer))
             .collect()
     }
 
     /// Whether the peer left or was removed, here or elsewhere.
     fn is_gone(&self, peer: PeerName) -> bool {
-        self.state
+        self.durable
             .known()
             .get(&peer)
             .is_some_and(|known| known.gone)
@@ -201,14 +201,14 @@ impl Allocator {
 
     /// Makes everything that a lost peer owns ours: everyone was heard.
     fn take_over(&mut self, peer: PeerName) {
-        let us = self.state.us();
-        let count = self.state.ring().owned(peer).len();
-        let moved = self.state.change_ring(|ring| ring.transfer(peer, us));
+        let us = self.durable.us();
+        let count = self.durable.ring().owned(peer).len();
+        let moved = self.durable.change_ring(|ring| ring.transfer(peer, us));
         let done = Takeover {
             since: self.clock.wall,
             ..Takeover::default()
         };
-        self.state.set_takeover(peer, Some(done));
+        self.durable.set_takeover(peer, Some(done));
         self.inherit_leases(peer);
         if count > 0 {
             self.event(Event::TakenOver {
@@ -218,12 +218,12 @@ impl Allocator {
             self.ring_updated(&moved);
             self.emit(Output::BroadcastState);
         }
-        self.retry = true;
+        self.try_again();
     }
 
     /// Becomes the holder of the leases of a lost peer.
     fn inherit_leases(&mut self, lost: PeerName) {
-        let leases = self.state.leases().iter();
+        let leases = self.durable.leases().iter();
         let held = leases.filter(|(_, lease)| lease.holder == lost && lease.is_live());
         let held: Vec<_> = held.map(|(key, l)| (key.clone(), l.clone())).collect();
         for (key, lease) in held {
@@ -233,16 +233,16 @@ impl Allocator {
 
     /// After the ring changed: a removed peer may turn out to own more than was known.
     pub(super) fn take_over_again(&mut self) {
-        let us = self.state.us();
+        let us = self.durable.us();
         let again: Vec<PeerName> = self
-            .state
+            .durable
             .takeovers()
             .iter()
             .filter(|(peer, t)| {
-                **peer != us && !t.is_active() && self.state.ring().has_owner(**peer)
+                **peer != us && !t.is_active() && self.durable.ring().has_owner(**peer)
             })
             .map(|(peer, _)| *peer)
-            .filter(|peer| !self.peers.is_reachable(*peer))
+            .filter(|peer| !self.members.is_reachable(*peer))
             .collect();
         for peer in again {
             self.intend(peer);
@@ -253,9 +253,9 @@ impl Allocator {
     /// part in its making, then we have lost our store, and with it what we granted. Nothing of
     /// it is used until everyone was heard.
     pub(super) fn forgotten_ranges(&mut self) {
-        let us = self.state.us();
-        let owned = self.state.owned_by_ring();
-        if owned.is_empty() || self.state.election().is_some() {
+        let us = self.durable.us();
+        let owned = self.durable.owned_by_ring();
+        if owned.is_empty() || self.durable.election().is_some() {
             return;
         }
         let takeover = Takeover {
@@ -264,33 +264,37 @@ impl Allocator {
             ranges: owned,
             waiting: self.everyone_but(us),
         };
-        self.state.set_takeover(us, Some(takeover));
+        self.durable.set_takeover(us, Some(takeover));
     }
 
     /// A peer that was removed, or is about to be, can be reached.
     pub(super) fn removed_peer_back(&mut self, peer: PeerName) {
-        if let Some(takeover) = self.state.takeovers().get(&peer) {
+        if let Some(takeover) = self.durable.takeovers().get(&peer) {
             if !takeover.is_active() {
                 self.alarm(Alarm::RemovedPeerBack(peer));
             }
-            self.state.set_takeover(peer, None);
-            self.retry = true;
+            self.durable.set_takeover(peer, None);
+            self.try_again();
         }
     }
 
     /// From when on nothing that the lost peer sent can be under way any more.
     fn quiet_since(&self, lost: PeerName) -> Time {
-        let lost_at = if lost == self.state.us() {
-            self.peers.started()
+        let lost_at = if lost == self.durable.us() {
+            self.members.started()
         } else {
-            self.peers.lost_at(lost, self.clock.now)
+            self.members.lost_at(lost, self.clock.now)
         };
         lost_at + MESSAGE_LIFETIME
     }
 
     /// When a takeover can go on that waits for messages to have arrived.
     pub(super) fn takeover_wake(&self) -> Option<Time> {
-        let active = self.state.takeovers().iter().filter(|(_, t)| t.is_active());
+        let active = self
+            .durable
+            .takeovers()
+            .iter()
+            .filter(|(_, t)| t.is_active());
         active
             .map(|(lost, _)| self.quiet_since(*lost))
             .filter(|at| *at > self.clock.now)
@@ -301,19 +305,19 @@ impl Allocator {
     pub(super) fn progress_takeovers(&mut self) {
         let mut ask = BTreeSet::new();
         let mut taking = Vec::new();
-        for (lost, takeover) in self.state.takeovers() {
+        for (lost, takeover) in self.durable.takeovers() {
             if takeover.is_active() && self.quiet_since(*lost) <= self.clock.now {
                 ask.extend(takeover.waiting.iter().copied());
                 // Those that were heard may know that one who was not is gone.
-                ask.extend(self.peers.weft_in_reach());
+                ask.extend(self.members.weft_in_reach());
                 taking.push(*lost);
             }
         }
         for peer in ask {
-            if !self.peers.is_reachable(peer) || self.is_silent(peer) {
+            if !self.members.is_reachable(peer) || self.is_silent(peer) {
                 continue;
             }
-            if self.peers.is_weft(peer) {
+            if self.members.is_weft(peer) {
                 let message = Message::RingQuery {
                     nonce: self.clock.now.as_micros(),
                     taking: taking.clone(),
@@ -331,7 +335,7 @@ impl Allocator {
 
     /// An address outside the universe.
     fn nowhere(&self) -> Range {
-        let universe = self.state.ring().universe();
+        let universe = self.durable.ring().universe();
         let below = Range::single(Address::new(1));
         let above = Range::single(Address::new(0xf000_0001));
         if universe.overlaps(&above) {
@@ -344,7 +348,7 @@ impl Allocator {
     fn end_takeovers(&mut self) {
         let now = self.clock.now;
         let ready: Vec<PeerName> = self
-            .state
+            .durable
             .takeovers()
             .iter()
             .filter(|(_, takeover)| takeover.is_active() && takeover.waiting.is_empty())
@@ -352,9 +356,9 @@ impl Allocator {
             .filter(|peer| self.quiet_since(*peer) <= now)
             .collect();
         for peer in ready {
-            if peer == self.state.us() {
-                self.state.set_takeover(peer, None);
-                self.retry = true;
+            if peer == self.durable.us() {
+                self.durable.set_takeover(peer, None);
+                self.try_again();
             } else {
                 self.take_over(peer);
             }
@@ -366,14 +370,14 @@ impl Allocator {
     pub(super) fn forget_takeovers(&mut self) {
         let wall = self.clock.wall;
         let old: Vec<PeerName> = self
-            .state
+            .durable
             .takeovers()
             .iter()
             .filter(|(_, t)| !t.is_active() && wall.saturating_sub(t.since) > REMEMBERED)
             .map(|(peer, _)| *peer)
             .collect();
         for peer in old {
-            self.state.set_takeover(peer, None);
+            self.durable.set_takeover(peer, None);
         }
     }
 
@@ -393,8 +397,12 @@ impl Allocator {
 
     /// The peers that we are about to take over.
     fn taking(&self) -> Vec<PeerName> {
-        let us = self.state.us();
-        let active = self.state.takeovers().iter().filter(|(_, t)| t.is_active());
+        let us = self.durable.us();
+        let active = self
+            .durable
+            .takeovers()
+            .iter()
+            .filter(|(_, t)| t.is_active());
         active
             .map(|(peer, _)| *peer)
             .filter(|peer| *peer != us)
@@ -403,12 +411,12 @@ impl Allocator {
 
     /// Another router is about to take over a lost peer.
     fn noted_taker(&mut self, taker: PeerName, lost: PeerName) {
-        let us = self.state.us();
-        if lost == us || lost == taker || self.peers.is_reachable(lost) {
+        let us = self.durable.us();
+        if lost == us || lost == taker || self.members.is_reachable(lost) {
             return;
         }
         let ours = self
-            .state
+            .durable
             .takeovers()
             .get(&lost)
             .is_some_and(Takeover::is_active);
@@ -416,12 +424,12 @@ impl Allocator {
             return;
         }
         if ours {
-            self.state.set_takeover(lost, None);
-            self.retry = true;
+            self.durable.set_takeover(lost, None);
+            self.try_again();
         }
-        let known = self.state.known().get(&lost).copied().unwrap_or_default();
+        let known = self.durable.known().get(&lost).copied().unwrap_or_default();
         if known.taker != taker {
-            self.state.set_known(lost, Some(Known { taker, ..known }));
+            self.durable.set_known(lost, Some(Known { taker, ..known }));
         }
     }
 
@@ -457,7 +465,8 @@ impl Allocator {
     /// to our question counts.
     pub(super) fn heard_ring(&mut self, source: Source) {
         let (peer, now) = (source.via, self.clock.now);
-        if self.peers.is_weft(peer) || !self.peers.is_reachable_for(peer, MESSAGE_LIFETIME, now) {
+        if self.members.is_weft(peer) || !self.members.is_reachable_for(peer, MESSAGE_LIFETIME, now)
+        {
             return;
         }
         let at = self.clock.now.as_micros();
@@ -474,7 +483,7 @@ impl Allocator {
 
     fn stop_waiting(&mut self, peer: PeerName, of: impl Fn(&Allocator, PeerName) -> bool) {
         let waiting: Vec<(PeerName, Takeover)> = self
-            .state
+            .durable
             .takeovers()
             .iter()
             .filter(|(lost, takeover)| takeover.waiting.contains(&peer) && of(self, **lost))
@@ -485,7 +494,7 @@ impl Allocator {
         }
         for (lost, mut takeover) in waiting {
             takeover.waiting.remove(&peer);
-            self.state.set_takeover(lost, Some(takeover));
+            self.durable.set_takeover(lost, Some(takeover));
         }
         self.end_takeovers();
     }
@@ -493,7 +502,7 @@ impl Allocator {
     /// Forgets peers that were not met for a long time and own nothing.
     pub(super) fn forget_known(&mut self) {
         let wall = self.clock.wall;
-        let (ring, known) = (self.state.ring(), self.state.known());
+        let (ring, known) = (self.durable.ring(), self.durable.known());
         let old: Vec<PeerName> = known
             .iter()
             .filter(|(peer, known)| {
@@ -501,10 +510,10 @@ impl Allocator {
                 old && !ring.has_owner(**peer)
             })
             .map(|(peer, _)| *peer)
-            .filter(|peer| !self.peers.is_known(*peer))
+            .filter(|peer| !self.members.is_known(*peer))
             .collect();
         for peer in old {
-            self.state.set_known(peer, None);
+            self.durable.set_known(peer, None);
         }
     }
 
@@ -518,29 +527,29 @@ impl Allocator {
 
     /// The peers that left or were removed, here or elsewhere, and have not come back.
     pub(super) fn gone_peers(&self) -> Vec<PeerName> {
-        let known = self.state.known().iter();
+        let known = self.durable.known().iter();
         let gone = known.filter(|(_, known)| known.gone);
         gone.map(|(peer, _)| *peer)
-            .filter(|peer| !self.peers.is_reachable(*peer))
+            .filter(|peer| !self.members.is_reachable(*peer))
             .collect()
     }
 
     /// This peer is gone for ever, somebody says: nobody waits for it any more.
     pub(super) fn peer_gone(&mut self, peer: PeerName) {
-        if peer == self.state.us() {
+        if peer == self.durable.us() {
             return;
         }
-        if self.peers.is_reachable(peer) {
-            self.leaving.insert(peer);
+        if self.members.is_reachable(peer) {
+            self.members.leaving.insert(peer);
             return;
         }
-        let mut known = self.state.known().get(&peer).copied().unwrap_or_default();
+        let mut known = self.durable.known().get(&peer).copied().unwrap_or_default();
         if !known.gone {
             known.seen = self.clock.wall;
             known.gone = true;
-            self.state.set_known(peer, Some(known));
+            self.durable.set_known(peer, Some(known));
         }
         self.stop_waiting(peer, |_, _| true);
-        self.retry = true;
+        self.try_again();
     }
 }

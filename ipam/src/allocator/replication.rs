@@ -27,7 +27,7 @@ const HELLO_AGAIN: Duration = Duration::from_secs(10);
 const HELLO_AGAIN_MAX: Duration = Duration::from_secs(600);
 /// Before this much time has passed since others came into reach, and no table was compared with
 /// theirs, a lease that is not in ours may be in theirs.
-const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+pub(super) const UNKNOWN_FOR: Duration = Duration::from_secs(1);
 /// A comparison that is not over after this time has failed.
 const COMPARE_MAX: Duration = Duration::from_secs(3);
 /// A lease that is gone is remembered for this long, in seconds.
@@ -47,8 +47,6 @@ pub(super) struct Replication {
     comparing: Option<(PeerName, Time)>,
     /// Hashes of the keys whose leases it was asked for and has not sent yet.
     wanted: BTreeSet<u64>,
-    /// Until when leases may exist that we do not know.
-    unknown_until: Option<Time>,
 }
 
 impl Replication {
@@ -61,7 +59,6 @@ impl Replication {
             hello_again: HELLO_AGAIN,
             comparing: None,
             wanted: BTreeSet::new(),
-            unknown_until: Some(now + UNKNOWN_FOR),
         }
     }
 
@@ -79,13 +76,6 @@ impl Replication {
     pub(super) fn peers_came(&mut self, now: Time) {
         self.hello_at = Some(now + HELLO_DELAY);
         self.hello_again = HELLO_AGAIN;
-        self.unknown_until = Some(now + UNKNOWN_FOR);
-    }
-
-    /// Until when a lease that is not in our table may still be in another; `None` if all that
-    /// can be known is known.
-    pub(super) fn not_known_until(&self, now: Time) -> Option<Time> {
-        self.unknown_until.filter(|until| *until > now)
     }
 
     fn is_comparing_with(&self, peer: PeerName) -> bool {
@@ -93,7 +83,6 @@ impl Replication {
     }
 
     fn in_step_with(&mut self, peer: PeerName) {
-        self.unknown_until = None;
         if self.is_comparing_with(peer) {
             self.comparing = None;
         }
@@ -107,7 +96,7 @@ impl Allocator {
             // A later format is no mistake of the peer, but there is nothing to do with it.
             Err(error) => return self.refuse(message.via, error.to_string()),
         };
-        let us = self.state.us();
+        let us = self.durable.us();
         match (message.kind, decoded) {
             (_, Message::Hello(hello)) => {
                 if hello.origin != us {
@@ -160,21 +149,21 @@ impl Allocator {
     }
 
     fn weft_seen(&mut self, peer: PeerName) {
-        if self.peers.set_weft(peer) {
+        if self.members.set_weft(peer) {
             self.note_weft(peer);
             self.release_links(|link| link.neighbour == peer);
-            self.retry = true;
+            self.try_again();
         }
     }
 
     /// Who we are, for other weft routers.
     pub(super) fn hello(&self, reply: bool) -> Vec<u8> {
         Message::Hello(Hello {
-            origin: self.state.us(),
-            digest: self.state.leases().digest(),
-            universe: self.state.meta().universe,
+            origin: self.durable.us(),
+            digest: self.durable.leases().digest(),
+            universe: self.durable.meta().universe,
             yields: self.universe_yields(),
-            has_ring: !self.state.ring().is_empty(),
+            has_ring: !self.durable.ring().is_empty(),
             reply,
         })
         .encode()
@@ -187,13 +176,14 @@ impl Allocator {
             let payload = self.hello(false);
             self.unicast(Channel::Leases, peer, payload);
         }
-        if !hello.yields && self.state.ring().is_empty() {
+        if !hello.yields && self.durable.ring().is_empty() {
             // With a ring, the rings themselves decide.
             self.adopt_universe(peer, hello.universe);
         }
-        if hello.digest == self.state.leases().digest() {
+        if hello.digest == self.durable.leases().digest() {
+            self.questions.unknown_until = None;
             self.leases.in_step_with(peer);
-            self.retry = true;
+            self.try_again();
         } else {
             self.compare_with(peer);
         }
@@ -203,19 +193,19 @@ impl Allocator {
         let now = self.clock.now;
         let busy = self.leases.comparing;
         if busy.is_some_and(|(_, since)| since + COMPARE_MAX > now)
-            || !self.peers.is_reachable(peer)
+            || !self.members.is_reachable(peer)
         {
             return;
         }
         self.leases.comparing = Some((peer, now));
         self.leases.wanted.clear();
-        let buckets = Box::new(*self.state.leases().buckets());
+        let buckets = Box::new(*self.durable.leases().buckets());
         let message = Message::Compare(buckets);
         self.unicast(Channel::Leases, peer, message.encode());
     }
 
     fn on_compare(&mut self, from: PeerName, theirs: &[u64; BUCKETS]) {
-        let leases = self.state.leases();
+        let leases = self.durable.leases();
         let summary: BTreeMap<u8, BTreeMap<u64, u64>> = leases
             .buckets()
             .iter()
@@ -229,7 +219,7 @@ impl Allocator {
     }
 
     fn on_summary(&mut self, from: PeerName, buckets: &BTreeMap<u8, BTreeMap<u64, u64>>) {
-        let table = self.state.leases();
+        let table = self.durable.leases();
         let mut send = Vec::new();
         let mut wanted = Vec::new();
         for (bucket, theirs) in buckets {
@@ -245,15 +235,16 @@ impl Allocator {
             return;
         }
         if wanted.is_empty() {
+            self.questions.unknown_until = None;
             self.leases.in_step_with(from);
-            self.retry = true;
+            self.try_again();
         }
         self.leases.wanted = wanted.iter().copied().collect();
         self.send_entries(from, send, wanted);
     }
 
     fn on_entries(&mut self, from: PeerName, leases: Vec<LeaseEntry>, wanted: &[u64]) {
-        let universe = self.state.ring().universe();
+        let universe = self.durable.ring().universe();
         let awaited = !self.leases.wanted.is_empty() && self.leases.is_comparing_with(from);
         for (key, lease) in leases {
             if awaited {
@@ -265,15 +256,16 @@ impl Allocator {
             }
         }
         if awaited && self.leases.wanted.is_empty() {
+            self.questions.unknown_until = None;
             self.leases.in_step_with(from);
         }
-        let table = self.state.leases();
+        let table = self.durable.leases();
         let send: Vec<LeaseEntry> = wanted
             .iter()
             .filter_map(|key| table.by_hash(*key))
             .collect();
         self.send_entries(from, send, Vec::new());
-        self.retry = true;
+        self.try_again();
     }
 
     fn send_entries(&mut self, to: PeerName, leases: Vec<LeaseEntry>, mut wanted: Vec<u64>) {
@@ -300,7 +292,7 @@ impl Allocator {
                 channel: Channel::Leases,
                 payload,
             });
-            let strangers = self.peers.strangers().next().is_some();
+            let strangers = self.members.strangers().next().is_some();
             let again = self.leases.hello_again;
             self.leases.hello_at = strangers.then_some(now + again);
             self.leases.hello_again = (again * 2).min(HELLO_AGAIN_MAX);
@@ -314,11 +306,11 @@ impl Allocator {
         let entries: Vec<LeaseEntry> = changed
             .into_iter()
             .filter_map(|key| {
-                let lease = self.state.leases().get(&key)?.clone();
+                let lease = self.durable.leases().get(&key)?.clone();
                 Some((key, lease))
             })
             .collect();
-        let peers: Vec<PeerName> = self.peers.weft_in_reach().collect();
+        let peers: Vec<PeerName> = self.members.weft_in_reach().collect();
         let count = u32::try_from(peers.len()).unwrap_or(u32::MAX);
         let delay = PUSH_DELAY + PUSH_DELAY_PER_PEER.saturating_mul(count);
         self.leases.next_push = self.clock.now + delay;
@@ -337,10 +329,10 @@ impl Allocator {
     /// Ends leases that nobody used for too long, and forgets those that ended long ago.
     pub(super) fn expire_leases(&mut self) {
         let wall = self.clock.wall;
-        let us = self.state.us();
+        let us = self.durable.us();
         let mut expired = Vec::new();
         let mut forgotten = Vec::new();
-        for (key, lease) in self.state.leases().iter() {
+        for (key, lease) in self.durable.leases().iter() {
             let age = wall.saturating_sub(lease.since);
             match lease.state {
                 LeaseState::Gone if age > TOMBSTONE_KEPT => forgotten.push(Arc::clone(key)),
@@ -356,7 +348,7 @@ impl Allocator {
             self.end_lease(&key, &lease, "nobody has used it for too long");
         }
         for key in forgotten {
-            self.state.set_lease(&key, None);
+            self.durable.set_lease(&key, None);
         }
     }
 }

@@ -1,26 +1,24 @@
 //! How everything is, read from all parts.
 
-use proto::types::PeerName;
-
 use super::api::{ElectionStatus, EntryStatus, Health, Status, TakeoverStatus, Waiting};
 use super::queue::Op;
-use super::{Alarm, Allocator, Init};
+use super::{Allocator, Init};
 use crate::leases::LeaseState;
-use crate::range::{Address, Cidr};
+use crate::range::Cidr;
 
 impl Allocator {
     /// How everything is at this moment, what is not saved yet included.
     pub fn status(&self) -> Status {
-        let space = self.state.space();
-        let universe = self.state.ring().universe();
-        let holdings = self.state.holdings();
+        let space = self.durable.space();
+        let universe = self.durable.ring().universe();
+        let holdings = self.durable.holdings();
         let used = holdings.range(universe.start..universe.end).count();
-        let live = || self.state.leases().iter().filter(|(_, l)| l.is_live());
+        let live = || self.durable.leases().iter().filter(|(_, l)| l.is_live());
         let unused = live().filter(|(_, l)| l.state == LeaseState::Unused);
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Status {
             health: self.health(),
-            universe: self.state.meta().universe,
+            universe: self.durable.meta().universe,
             default_subnet: self.default_subnet(),
             active: space.our_ranges().len(),
             used: count(used),
@@ -33,13 +31,13 @@ impl Allocator {
             leases: count(live().count()),
             leases_unused: count(unused.count()),
             takeovers: self.takeover_status(),
-            alarms: self.alarms.iter().cloned().collect(),
+            alarms: self.notices.alarms().cloned().collect(),
             store_error: self.store_error.clone(),
         }
     }
 
     fn health(&self) -> Health {
-        let ring = self.state.ring();
+        let ring = self.durable.ring();
         if ring.is_empty() {
             return match (self.propose_at, &self.config.init) {
                 (None, _) => Health::Idle,
@@ -47,8 +45,8 @@ impl Allocator {
                 (Some(_), _) => Health::Election,
             };
         }
-        let us = self.state.us();
-        let in_reach = |peer| peer == us || self.peers.is_reachable(peer);
+        let us = self.durable.us();
+        let in_reach = |peer| peer == us || self.members.is_reachable(peer);
         if self.pending.len() == 0 {
             Health::Ready
         } else if !ring.entries.iter().any(|entry| in_reach(entry.peer)) {
@@ -59,18 +57,18 @@ impl Allocator {
     }
 
     fn entry_status(&self) -> Vec<EntryStatus> {
-        let intervals = self.state.ring().intervals();
+        let intervals = self.durable.ring().intervals();
         intervals
             .map(|(range, entry)| EntryStatus {
                 token: range.start,
                 size: range.size(),
                 peer: entry.peer,
                 nickname: self
-                    .peers
+                    .members
                     .nickname(entry.peer)
                     .unwrap_or_default()
                     .to_owned(),
-                known: self.peers.is_known(entry.peer),
+                known: self.members.is_known(entry.peer),
                 version: entry.version,
             })
             .collect()
@@ -110,13 +108,13 @@ impl Allocator {
 
     /// The takeovers that are not over, be that saved or not: for tests and diagnosis.
     pub fn takeover_status(&self) -> Vec<TakeoverStatus> {
-        let takeovers = self.state.takeovers().iter();
+        let takeovers = self.durable.takeovers().iter();
         takeovers
             .filter(|(_, takeover)| takeover.is_active())
             .map(|(peer, takeover)| TakeoverStatus {
                 peer: *peer,
-                nickname: self.peers.nickname(*peer).unwrap_or_default().to_owned(),
-                addresses: self.state.ring().owned(*peer).len(),
+                nickname: self.members.nickname(*peer).unwrap_or_default().to_owned(),
+                addresses: self.durable.ring().owned(*peer).len(),
                 waiting: takeover.waiting.iter().copied().collect(),
             })
             .collect()

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use proto::types::{PeerName, Time};
 
 use super::super::api::{RequestError, Response, Waiting};
-use super::super::holder::{LeaseAsked, Obtain};
-use super::super::queue::{ASK_AGAIN, Asked, Progress};
+use super::super::holder::Obtain;
+use super::super::progress::{ASK_AGAIN, Progress};
+use super::super::questions::lease::LeaseAsked;
+use super::super::questions::space::Asked;
 use super::super::{Alarm, Allocator, Event};
 use crate::leases::wire::{AskKind, Outcome};
 use crate::leases::{Identity, IdentityKind, Lease, LeaseKey, LeaseState, mac};
@@ -84,16 +86,16 @@ impl Allocator {
     pub(in crate::allocator) fn try_allocate(&mut self, op: &mut Allocate) -> Progress {
         if let Some(id) = &op.id {
             let range = op.subnet.range();
-            let held = self.state.addresses_of(id).filter(|a| range.contains(*a));
+            let held = self.durable.addresses_of(id).filter(|a| range.contains(*a));
             // What it has without an identity, or as another one, is not what is asked for.
             let mut held = held.filter(|a| self.is_as_asked(op, *a));
             if let Some(address) = held.next() {
                 drop(held);
-                self.dead.remove(id);
+                self.hosted.not_dead(id);
                 return Progress::Done(Ok(self.address_response(address, op.subnet)));
             }
         }
-        let universe = self.state.meta().universe;
+        let universe = self.durable.meta().universe;
         if !universe.range().overlaps(&op.subnet.range()) {
             let subnet = op.subnet;
             return Progress::Done(Err(RequestError::OutOfBounds { subnet, universe }));
@@ -112,9 +114,12 @@ impl Allocator {
         let Some(identity) = &op.identity else {
             return true;
         };
-        let lease = self.state.holding(address).and_then(|h| h.lease.as_deref());
+        let lease = self
+            .durable
+            .holding(address)
+            .and_then(|h| h.lease.as_deref());
         lease.is_some_and(|key| {
-            let host_key = identity.host_key(op.subnet, self.state.us());
+            let host_key = identity.host_key(op.subnet, self.durable.us());
             *key == identity.key(op.subnet) || *key == host_key
         })
     }
@@ -122,11 +127,11 @@ impl Allocator {
     /// Why nothing can be given out at all yet. Sees to it that there will be a ring.
     pub(in crate::allocator) fn not_ready(&mut self) -> Option<NotYet> {
         let wake = self.clock.now + ASK_AGAIN;
-        if !self.found {
+        if !self.hosted.found {
             return Some((Waiting::Found, wake));
         }
         self.establish();
-        let no_ring = self.state.ring().is_empty();
+        let no_ring = self.durable.ring().is_empty();
         no_ring.then(|| (self.waiting_for_ring(), wake))
     }
 
@@ -150,14 +155,14 @@ impl Allocator {
         } else {
             id.clone()
         };
-        self.dead.remove(&id);
+        self.hosted.not_dead(&id);
         let holding = Holding {
             id,
             len: op.subnet.len,
             container: op.container,
             lease,
         };
-        self.state.set_holding(address, Some(holding));
+        self.durable.set_holding(address, Some(holding));
     }
 
     /// The answer that names an address, with its MAC address if it is of a lease.
@@ -166,7 +171,7 @@ impl Allocator {
         address: Address,
         subnet: Cidr,
     ) -> Response {
-        let lease = self.state.holding(address).and_then(|h| h.lease.as_ref());
+        let lease = self.durable.holding(address).and_then(|h| h.lease.as_ref());
         Response::Address {
             cidr: subnet.with_address(address),
             mac: lease.map(|key| mac(key, address)),
@@ -177,7 +182,7 @@ impl Allocator {
     /// free space first, then that of others, then leases that nobody uses, oldest first.
     fn find_space(&mut self, subnet: Cidr) -> Result<Address, NotYet> {
         let hosts = subnet.host_range();
-        let free = self.state.space().free_ranges().first(hosts);
+        let free = self.durable.space().free_ranges().first(hosts);
         if let Some(address) = free {
             return Ok(address);
         }
@@ -189,7 +194,7 @@ impl Allocator {
             subnet,
             unreachable,
         };
-        if let Some(again) = self.asks.outstanding(wanted, now) {
+        if let Some(again) = self.questions.space.outstanding(wanted, now) {
             return Err((waiting, again));
         }
         for donor in self.choose_donors(wanted) {
@@ -210,7 +215,7 @@ impl Allocator {
 
     /// Those who say that they have free space, those with more of it more likely first.
     fn choose_donors(&mut self, wanted: Range) -> Vec<PeerName> {
-        let donors = self.state.ring().donors(self.state.us(), wanted);
+        let donors = self.durable.ring().donors(self.durable.us(), wanted);
         let mut weighted: Vec<(f64, PeerName)> = donors
             .into_iter()
             .map(|(peer, free)| (free as f64 * self.rng.f64(), peer))
@@ -221,30 +226,30 @@ impl Allocator {
 
     /// For a message: who owns addresses of the range but cannot be asked.
     fn unreachable_owners(&self, wanted: Range) -> String {
-        let us = self.state.us();
+        let us = self.durable.us();
         let mut away: Vec<PeerName> = self
-            .state
+            .durable
             .ring()
             .intervals()
             .filter(|(range, entry)| range.overlaps(&wanted) && entry.peer != us)
             .map(|(_, entry)| entry.peer)
-            .filter(|peer| !self.peers.is_reachable(*peer))
+            .filter(|peer| !self.members.is_reachable(*peer))
             .collect();
         away.sort_unstable();
         away.dedup();
         if away.is_empty() {
             return String::new();
         }
-        let names = self.peers.describe_all(&away);
+        let names = self.members.describe_all(&away);
         format!(
             "; {names} own some but cannot be reached ('weft rmpeer' if they are gone for ever)"
         )
     }
 
     fn allocate_leased(&mut self, op: &mut Allocate, identity: &Identity) -> Progress {
-        let host_key = identity.host_key(op.subnet, self.state.us());
+        let host_key = identity.host_key(op.subnet, self.durable.us());
         let derived = identity.kind == IdentityKind::Derived;
-        let leases = self.state.leases();
+        let leases = self.durable.leases();
         let scoped = derived && (op.host_scoped || leases.live(&host_key).is_some());
         let key = if scoped {
             host_key
@@ -278,7 +283,7 @@ impl Allocator {
     }
 
     fn new_lease(&mut self, op: &Allocate, key: &Arc<LeaseKey>, version: u64) -> Progress {
-        if self.state.leases().is_full() && self.state.leases().get(key).is_none() {
+        if self.durable.leases().is_full() && self.durable.leases().get(key).is_none() {
             return Progress::Done(Err(RequestError::TooMany("leases")));
         }
         match self.find_space(op.subnet) {
@@ -316,7 +321,7 @@ impl Allocator {
         };
         let lease = Lease {
             version,
-            holder: self.state.us(),
+            holder: self.durable.us(),
             address,
             state,
             pinned,
@@ -381,14 +386,14 @@ impl Allocator {
         if !subnet.host_range().contains(address) {
             return Ok(Some("nobody in this subnet".to_owned()));
         }
-        let Some(owner) = self.state.ring().owner(address) else {
+        let Some(owner) = self.durable.ring().owner(address) else {
             return Ok(Some("nobody in this range".to_owned()));
         };
-        if owner == self.state.us() {
-            if let Some(holding) = self.state.holding(address) {
+        if owner == self.durable.us() {
+            if let Some(holding) = self.durable.holding(address) {
                 return Ok(Some(format!("this host for {}", holding.id)));
             }
-            if self.state.is_held_back(address) {
+            if self.durable.is_held_back(address) {
                 return Err(self.held_back(address));
             }
             return Ok(None);
@@ -396,7 +401,7 @@ impl Allocator {
         let now = self.clock.now;
         let mut why = "does not answer";
         let mut again = now + ASK_AGAIN;
-        let denied = if self.peers.is_weft(owner) {
+        let denied = if self.members.is_weft(owner) {
             let entry = (Arc::clone(key), lease.clone());
             match self.ask_lease(owner, AskKind::Grant, entry) {
                 LeaseAsked::Waiting(at) => {
@@ -426,7 +431,7 @@ impl Allocator {
                 }
             }
         };
-        let name = self.peers.describe(owner);
+        let name = self.members.describe(owner);
         if denied {
             return Ok(Some(format!("peer {name}")));
         }
@@ -441,11 +446,11 @@ impl Allocator {
     /// What someone who waits for an address that is held back is told.
     pub(in crate::allocator) fn held_back(&self, address: Address) -> NotYet {
         let waited_for = self
-            .state
+            .durable
             .takeovers()
             .values()
             .find(|takeover| takeover.ranges.contains(address))
-            .map(|takeover| self.peers.describe_all(&takeover.waiting));
+            .map(|takeover| self.members.describe_all(&takeover.waiting));
         let waiting = Waiting::HeldBack {
             address,
             waiting: waited_for.unwrap_or_default(),

@@ -6,9 +6,11 @@ use std::time::Duration;
 use proto::types::{PeerName, Time};
 
 use super::super::api::{RequestError, Response, Waiting};
-use super::super::holder::{LeaseAsked, Obtain};
+use super::super::holder::Obtain;
 use super::super::operations::allocate::{NO_ID, container_name};
-use super::super::queue::{ASK_AGAIN, Asked, Progress};
+use super::super::progress::{ASK_AGAIN, Progress};
+use super::super::questions::lease::LeaseAsked;
+use super::super::questions::space::Asked;
 use super::super::{Allocator, Event};
 use crate::leases::wire::AskKind;
 use crate::leases::{Identity, Lease, LeaseKey, LeaseState, mac};
@@ -56,16 +58,16 @@ impl Claim {
 impl Allocator {
     pub(in crate::allocator) fn try_claim(&mut self, op: &mut Claim) -> Progress {
         let address = op.address();
-        let universe = self.state.ring().universe();
+        let universe = self.durable.ring().universe();
         if !universe.contains(address) {
             return Progress::Done(self.claim_outside(op));
         }
-        self.dead.remove(&op.id);
+        self.hosted.not_dead(&op.id);
         if let Some((waiting, wake)) = self.not_ready() {
             return self.claim_unknown(op, waiting, wake);
         }
-        match self.state.ring().owner(address) {
-            Some(owner) if owner == self.state.us() => self.claim_own(op),
+        match self.durable.ring().owner(address) {
+            Some(owner) if owner == self.durable.us() => self.claim_own(op),
             Some(owner) => self.claim_from(op, owner),
             None => self.claim_unknown(op, Waiting::Observer, self.clock.now + ASK_AGAIN),
         }
@@ -73,11 +75,11 @@ impl Allocator {
 
     /// An address that the ring does not know: only this host can be asked about it.
     fn claim_outside(&mut self, op: &Claim) -> Result<Response, RequestError> {
-        let previous = self.state.holding(op.address());
+        let previous = self.durable.holding(op.address());
         match previous.map(|holding| holding.id.clone()) {
             None => self.record(op, None),
             Some(id) if id == op.id || op.id == NO_ID => {}
-            Some(id) if self.dead.contains_key(&id) => self.record(op, None),
+            Some(id) if self.hosted.is_dead(&id) => self.record(op, None),
             Some(id) => return Err(RequestError::AlreadyInUseBy { cidr: op.cidr, id }),
         }
         Ok(Response::Done)
@@ -85,7 +87,7 @@ impl Allocator {
 
     /// Nobody can say yet whose the address is, or its owner cannot be asked.
     fn claim_unknown(&mut self, op: &Claim, waiting: Waiting, wake: Time) -> Progress {
-        let held = self.state.holding(op.address()).is_some();
+        let held = self.durable.holding(op.address()).is_some();
         if op.no_error_on_unknown && !op.reserves() && op.identity.is_none() && !held {
             // It is in use here, whoever owns it; the owner is asked for it until it gives it.
             self.record(op, None);
@@ -101,13 +103,13 @@ impl Allocator {
             container: op.container,
             lease,
         };
-        self.state.set_holding(op.address(), Some(holding));
+        self.durable.set_holding(op.address(), Some(holding));
         self.watch_strays();
     }
 
     fn claim_own(&mut self, op: &mut Claim) -> Progress {
         let (address, cidr) = (op.address(), op.cidr);
-        let existing = self.state.holding(address);
+        let existing = self.durable.holding(address);
         // What a container already has becomes that of its identity without being free meanwhile.
         let adopts = op.identity.is_some()
             && existing.is_some_and(|held| held.id == op.id && held.lease.is_none());
@@ -123,7 +125,7 @@ impl Allocator {
                 id => Err(RequestError::AlreadyOwned { cidr, id }),
             });
         }
-        if self.state.is_held_back(address) {
+        if self.durable.is_held_back(address) {
             let (waiting, wake) = self.held_back(address);
             return self.claim_unknown(op, waiting, wake);
         }
@@ -142,7 +144,7 @@ impl Allocator {
     /// The live lease of another identity that keeps the address.
     fn foreign_lease(&self, op: &Claim) -> Option<(Arc<LeaseKey>, Lease)> {
         let own = op.identity.as_ref().map(|identity| identity.key(op.subnet));
-        let mut leases = self.state.leases().at(op.address());
+        let mut leases = self.durable.leases().at(op.address());
         leases
             .find(|(key, _)| Some(&***key) != own.as_ref())
             .map(|(key, lease)| (Arc::clone(key), lease.clone()))
@@ -155,7 +157,7 @@ impl Allocator {
                 let (cidr, lease) = (op.cidr, key.to_string());
                 return Some(Progress::Done(Err(RequestError::Leased { cidr, lease })));
             }
-            if lease.holder == self.state.us() || !self.peers.is_weft(lease.holder) {
+            if lease.holder == self.durable.us() || !self.members.is_weft(lease.holder) {
                 self.end_lease(&key, &lease, "its address was claimed by force");
                 continue;
             }
@@ -177,7 +179,7 @@ impl Allocator {
 
     /// The address is ours and free, or kept for this identity: makes it the identity's.
     fn claim_for_identity(&mut self, op: &Claim, identity: &Identity) -> Progress {
-        let key = self.state.leases().shared(&identity.key(op.subnet));
+        let key = self.durable.leases().shared(&identity.key(op.subnet));
         let version = match self.obtain(&key) {
             Obtain::New(version) => version,
             Obtain::Ours(lease) => lease.version.saturating_add(1),
@@ -192,7 +194,7 @@ impl Allocator {
         };
         let lease = Lease {
             version,
-            holder: self.state.us(),
+            holder: self.durable.us(),
             address,
             state,
             pinned: op.pinned,
@@ -212,7 +214,7 @@ impl Allocator {
 
     fn claim_from(&mut self, op: &mut Claim, owner: PeerName) -> Progress {
         let address = op.address();
-        if let Some(holding) = self.state.holding(address) {
+        if let Some(holding) = self.durable.holding(address) {
             // In use here although another peer owns it: that is known and being dealt with.
             let same = holding.id == op.filed_under() || op.id == NO_ID;
             let (cidr, id) = (op.cidr, holding.id.clone());
@@ -224,7 +226,7 @@ impl Allocator {
         if let Some(progress) = self.clear_leases(op) {
             return progress;
         }
-        let name = self.peers.describe(owner);
+        let name = self.members.describe(owner);
         let waiting = |why| Waiting::Owner {
             address,
             owner: name.clone(),
@@ -249,7 +251,7 @@ impl Allocator {
     }
 
     fn owned_by(&self, op: &Claim, peer: PeerName, why: &str) -> RequestError {
-        let nickname = self.peers.nickname(peer);
+        let nickname = self.members.nickname(peer);
         let nickname = nickname
             .map(|name| format!(" ({name})"))
             .unwrap_or_default();

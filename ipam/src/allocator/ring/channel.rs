@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use proto::gob::Encoder;
 use proto::types::PeerName;
 
-use super::super::durable::State;
+use super::super::durable::Durable;
+use super::super::members::Members;
 use super::super::{
     Alarm, Allocator, Channel, DIGESTS_MAX, Delivery, Event, HeldLink, Incoming, Init, LINK_HOLD,
-    NOTICES_MAX, Output, Peers,
+    Output,
 };
 use crate::messages::{Received, Unicast, decode_state, encode_state};
 use crate::persist::Meta;
@@ -37,9 +38,9 @@ impl Allocator {
                         via: from,
                     };
                     self.on_state(source, state);
-                    self.asks.answered(from);
+                    self.questions.space.answered(from);
                     self.note_kept_strays(from);
-                    self.retry = true;
+                    self.try_again();
                 }
                 Ok(Unicast::Unknown(kind)) => {
                     self.refuse(from, format!("unknown kind {kind} of message"));
@@ -68,16 +69,6 @@ impl Allocator {
         }
     }
 
-    /// Reports a message that is of no use; each kind of mistake of each peer once.
-    pub(in crate::allocator) fn refuse(&mut self, from: PeerName, error: String) {
-        if self.refused.len() >= NOTICES_MAX {
-            self.refused.clear();
-        }
-        if self.refused.insert((from, error.clone())) {
-            self.event(Event::Refused { from, error });
-        }
-    }
-
     /// Takes a `gossipState`; whether nothing was wrong with it.
     pub(in crate::allocator) fn on_state(&mut self, source: Source, message: &[u8]) -> bool {
         let digests = &self.digests;
@@ -94,7 +85,7 @@ impl Allocator {
             known,
         } = received;
         for (peer, nickname) in state.nicknames {
-            self.peers.learn_nickname(peer, nickname);
+            self.members.learn_nickname(peer, nickname);
         }
         if known {
             self.heard_ring(source);
@@ -109,7 +100,7 @@ impl Allocator {
                 self.digests.push_front(digest);
             }
             self.heard_ring(source);
-        } else if !self.state.ring().is_empty() {
+        } else if !self.durable.ring().is_empty() {
             if let Some(sender) = source.sender {
                 self.send_ring(sender);
             }
@@ -129,14 +120,15 @@ impl Allocator {
         source: Source,
         theirs: &Ring,
     ) -> Option<bool> {
-        if theirs.universe() != self.state.ring().universe() && !self.yield_universe(source, theirs)
+        if theirs.universe() != self.durable.ring().universe()
+            && !self.yield_universe(source, theirs)
         {
             self.universe_differs(source.via, theirs.universe());
             return None;
         }
-        let first = self.state.ring().is_empty() && !theirs.is_empty();
-        let mut rules = Referee::new(&self.state, &self.peers);
-        let merged = match self.state.try_merge(theirs, &mut rules) {
+        let first = self.durable.ring().is_empty() && !theirs.is_empty();
+        let mut rules = Referee::new(&self.durable, &self.members);
+        let merged = match self.durable.try_merge(theirs, &mut rules) {
             Ok(merged) => merged,
             Err(failed) => {
                 self.merge_failed(source, theirs, &failed.error);
@@ -145,7 +137,7 @@ impl Allocator {
         };
         let Referee { ties, taken_by, .. } = rules;
         if taken_by.is_empty()
-            && let Some(error) = self.state.loses_used(&merged)
+            && let Some(error) = self.durable.loses_used(&merged)
         {
             self.merge_failed(source, theirs, &error);
             return None;
@@ -154,7 +146,7 @@ impl Allocator {
         let changed = !merged.changes.is_empty() || merged.seeds.is_some() || !ties.is_empty();
         let updated = merged.updated || first;
         if changed {
-            let moved = self.state.apply(merged);
+            let moved = self.durable.apply(merged);
             if first {
                 self.event(Event::RingReceived(source.via));
                 self.forgotten_ranges();
@@ -176,8 +168,8 @@ impl Allocator {
     /// wins everywhere; the growth differs, so that two that do this at once do not tie again.
     fn settle_tie(&mut self, token: Address, other: PeerName) {
         self.alarm(Alarm::TwoOwners { token, other });
-        let step = if self.state.us() < other { 2 } else { 1 };
-        self.state
+        let step = if self.durable.us() < other { 2 } else { 1 };
+        self.durable
             .change_ring(|ring| ring.assert_entry(token, step));
         self.emit(Output::BroadcastState);
     }
@@ -187,10 +179,10 @@ impl Allocator {
             MergeError::Seeds => {
                 let alarm = Alarm::Seeds {
                     via: source.via,
-                    theirs: self.peers.describe_all(&theirs.seeds),
-                    ours: self.peers.describe_all(&self.state.ring().seeds),
+                    theirs: self.members.describe_all(&theirs.seeds),
+                    ours: self.members.describe_all(&self.durable.ring().seeds),
                 };
-                self.silent.insert(source.via, alarm.clone());
+                self.members.silence(source.via, alarm.clone());
                 self.alarm(alarm);
             }
             MergeError::Invalid(_) | MergeError::Result(_) | MergeError::Universe => {
@@ -210,19 +202,20 @@ impl Allocator {
     }
 
     fn universe_differs(&mut self, via: PeerName, theirs: Range) {
-        let ours = self.state.ring().universe();
+        let ours = self.durable.ring().universe();
         let alarm = Alarm::Universe { via, theirs, ours };
-        self.silent.insert(via, alarm.clone());
+        self.members.silence(via, alarm.clone());
         self.alarm(alarm);
     }
 
     /// A ring of this neighbour fitted ours.
     fn heard_well(&mut self, via: PeerName) {
-        if let Some(alarm) = self.silent.remove(&via) {
-            self.end_alarms(|other| *other == alarm);
+        if let Some(alarm) = self.members.unsilence(via) {
+            self.notices.end(|other| *other == alarm);
         }
-        self.end_alarms(|alarm| matches!(alarm, Alarm::Conflict { via: v, .. } if *v == via));
-        self.refused.retain(|(from, _)| *from != via);
+        self.notices
+            .end(|alarm| matches!(alarm, Alarm::Conflict { via: v, .. } if *v == via));
+        self.notices.forgive(via);
     }
 
     /// Gives up a universe that was only a default, if nothing was allocated from it.
@@ -235,16 +228,16 @@ impl Allocator {
 
     /// Takes the universe of a neighbour, if ours yields.
     pub(in crate::allocator) fn adopt_universe(&mut self, via: PeerName, theirs: Cidr) -> bool {
-        let ours = self.state.meta().universe;
+        let ours = self.durable.meta().universe;
         if !self.universe_yields() || theirs == ours {
             return false;
         }
         let meta = Meta {
             universe: theirs,
-            ..*self.state.meta()
+            ..*self.durable.meta()
         };
-        self.state.set_meta(meta);
-        self.state.set_election(None);
+        self.durable.set_meta(meta);
+        self.durable.set_election(None);
         if matches!(self.config.init, Init::Consensus(_)) {
             self.config.uid = self.rng.u64(1..);
             self.join_election();
@@ -260,13 +253,13 @@ impl Allocator {
 
     /// Whether our universe is a default from which nobody is known to have allocated.
     pub(in crate::allocator) fn universe_yields(&self) -> bool {
-        let universe = self.state.ring().universe();
-        let mut held = self.state.holdings().range(universe.start..universe.end);
-        self.state.meta().defaulted
+        let universe = self.durable.ring().universe();
+        let mut held = self.durable.holdings().range(universe.start..universe.end);
+        self.durable.meta().defaulted
             && held.next().is_none()
-            && self.state.leases().within(universe).next().is_none()
+            && self.durable.leases().within(universe).next().is_none()
             && self
-                .state
+                .durable
                 .ring()
                 .intervals()
                 .map(|(range, entry)| (entry.token, range.size(), entry.free))
@@ -318,8 +311,8 @@ impl Allocator {
     /// Our `gossipState`, with the number of free addresses as it is.
     pub(in crate::allocator) fn ring_payload(&mut self) -> Vec<u8> {
         self.report_free();
-        let (ring, us) = (self.state.ring(), self.state.us());
-        let nicknames = self.peers.nicknames().iter();
+        let (ring, us) = (self.durable.ring(), self.durable.us());
+        let nicknames = self.members.nicknames().iter();
         let mut encoder = Encoder::new();
         let ring = (!ring.is_empty()).then_some((us, ring));
         let election = self.elector.as_ref().map(|elector| elector.nodes());
@@ -350,8 +343,8 @@ impl Allocator {
 /// administrator, who was told that we are gone. The mesh believes that, so insisting would only
 /// keep the rings apart: we yield, and what is in use here is dealt with as a stray.
 struct Referee<'a> {
-    state: &'a State,
-    peers: &'a Peers,
+    durable: &'a Durable,
+    members: &'a Members,
     /// Entries that we keep against another owner with the same version.
     ties: Vec<(Address, PeerName)>,
     /// Who took how many used addresses from us.
@@ -359,10 +352,10 @@ struct Referee<'a> {
 }
 
 impl<'a> Referee<'a> {
-    fn new(state: &'a State, peers: &'a Peers) -> Referee<'a> {
+    fn new(durable: &'a Durable, members: &'a Members) -> Referee<'a> {
         Referee {
-            state,
-            peers,
+            durable,
+            members,
             ties: Vec::new(),
             taken_by: BTreeMap::new(),
         }
@@ -370,7 +363,7 @@ impl<'a> Referee<'a> {
 
     /// The addresses from our entry up to the next.
     fn interval(&self, contest: &Contest) -> Vec<Range> {
-        self.state
+        self.durable
             .ring()
             .intervals()
             .filter(|(_, entry)| entry.token == contest.mine.token)
@@ -381,13 +374,13 @@ impl<'a> Referee<'a> {
     /// Of two peers that own one entry at one version, which goes before: one of the original,
     /// as it does not give way, and else the one with the lower name.
     fn goes_before(&self, a: PeerName, b: PeerName) -> bool {
-        (self.peers.is_weft(a), a) < (self.peers.is_weft(b), b)
+        (self.members.is_weft(a), a) < (self.members.is_weft(b), b)
     }
 
     fn same_version(&mut self, contest: &Contest) -> Decision {
-        let (us, other) = (self.state.us(), contest.theirs.peer);
-        let weft = self.peers.is_weft(other);
-        let held = self.state.space().held_ranges();
+        let (us, other) = (self.durable.us(), contest.theirs.peer);
+        let weft = self.members.is_weft(other);
+        let held = self.durable.space().held_ranges();
         let mut ranges = self.interval(contest).into_iter();
         if contest.idle && ranges.any(|range| held.count(range) > 0) {
             // We took it over and wait to hear who else has a claim: this is one.
@@ -412,14 +405,14 @@ impl<'a> Referee<'a> {
 
 impl Rules for Referee<'_> {
     fn is_idle(&self, range: Range) -> bool {
-        self.state.space().is_idle(range)
+        self.durable.space().is_idle(range)
     }
 
     fn decide(&mut self, contest: &Contest) -> Decision {
         match contest.kind {
             ContestKind::Newer => {
                 let ranges = self.interval(contest);
-                let ours = self.state.space().our_ranges();
+                let ours = self.durable.space().our_ranges();
                 let used = ranges.iter().map(|range| ours.count(*range)).sum::<u32>();
                 *self.taken_by.entry(contest.theirs.peer).or_default() += used;
                 Decision::TakeTheirs

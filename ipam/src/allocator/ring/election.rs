@@ -16,7 +16,7 @@ const PROPOSE_SPREAD_US: u64 = 1_000_000;
 impl Allocator {
     /// Sees to it that there will be a ring.
     pub(in crate::allocator) fn establish(&mut self) {
-        if !self.state.ring().is_empty() || self.propose_at.is_some() {
+        if !self.durable.ring().is_empty() || self.propose_at.is_some() {
             return;
         }
         let quorum = self.quorum();
@@ -36,7 +36,7 @@ impl Allocator {
 
     /// Makes a proposal, or as an observer asks for a ring.
     pub(in crate::allocator) fn propose(&mut self) {
-        if !self.state.ring().is_empty() {
+        if !self.durable.ring().is_empty() {
             self.propose_at = None;
             return;
         }
@@ -77,8 +77,8 @@ impl Allocator {
     /// Makes the first ring.
     pub(in crate::allocator) fn make_ring(&mut self, peers: &[PeerName]) {
         let peers = normalize(peers);
-        let universe = self.state.meta().universe.range();
-        let moved = self.state.seed(Ring::seeded(universe, &peers));
+        let universe = self.durable.meta().universe.range();
+        let moved = self.durable.seed(Ring::seeded(universe, &peers));
         self.event(Event::RingMade(peers));
         self.ring_updated(&moved);
     }
@@ -91,13 +91,13 @@ impl Allocator {
             uid: elector.id().uid,
             claims: elector.claims().cloned().unwrap_or_default(),
         };
-        self.state.set_election(Some(election));
+        self.durable.set_election(Some(election));
     }
 
     /// Goes back to what was saved of our part, after the store failed.
     pub(in crate::allocator) fn resume_election(&mut self) {
         let wanted = matches!(self.config.init, Init::Consensus(_));
-        if !wanted || !self.state.ring().is_empty() {
+        if !wanted || !self.durable.ring().is_empty() {
             self.elector = None;
             return;
         }

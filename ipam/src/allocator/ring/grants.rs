@@ -13,17 +13,17 @@ impl Allocator {
     /// Answers a wish for space: with a grant if there is something to give, and always with our
     /// ring, from which the asker sees what it got or whom else to ask.
     pub(in crate::allocator) fn on_space_request(&mut self, from: PeerName, wanted: Range) {
-        if self.state.ring().is_empty() || self.is_silent(from) || from == self.state.us() {
+        if self.durable.ring().is_empty() || self.is_silent(from) || from == self.durable.us() {
             return;
         }
-        let gift = if self.found && !wanted.is_empty() {
+        let gift = if self.hosted.found && !wanted.is_empty() {
             self.gift(from, wanted)
         } else {
             None
         };
         match gift {
             Some(range) => {
-                self.state.grant(range, from);
+                self.durable.grant(range, from);
                 self.event(Event::Granted { range, to: from });
             }
             None => {
@@ -39,7 +39,7 @@ impl Allocator {
 
     /// What is to be given to a peer that wants space in a range.
     fn gift(&mut self, to: PeerName, wanted: Range) -> Option<Range> {
-        let gift = self.state.gift(wanted);
+        let gift = self.durable.gift(wanted);
         if gift.is_some() {
             return gift;
         }
@@ -51,27 +51,27 @@ impl Allocator {
             return None;
         }
         self.reclaim(wanted)?;
-        self.state.gift(wanted)
+        self.durable.gift(wanted)
     }
 
     /// Whether the peer holds the lease that keeps this address, which is ours and not in use.
     fn is_for_lease_of(&self, peer: PeerName, address: Address) -> bool {
-        let mut leases = self.state.leases().at(address);
-        self.state.owns(address)
-            && !self.state.is_held_back(address)
-            && self.state.holding(address).is_none()
+        let mut leases = self.durable.leases().at(address);
+        self.durable.owns(address)
+            && !self.durable.is_held_back(address)
+            && self.durable.holding(address).is_none()
             && leases.any(|(_, lease)| lease.holder == peer)
     }
 
     fn others_have_space(&self, except: PeerName, wanted: Range) -> bool {
         self.free_elsewhere(wanted, |peer| {
-            peer != except && self.peers.is_reachable(peer)
+            peer != except && self.members.is_reachable(peer)
         })
     }
 
     /// Whether one of these peers says that addresses are free which a host can have.
     fn free_elsewhere(&self, within: Range, of: impl Fn(PeerName) -> bool) -> bool {
-        let (us, ring) = (self.state.us(), self.state.ring());
+        let (us, ring) = (self.durable.us(), self.durable.ring());
         let ends = self.ends_of_subnet();
         // What no host can have is always free, and so always said to be.
         let idle = |token: Address| {
@@ -95,7 +95,7 @@ impl Allocator {
     /// becomes free; returns that.
     pub(in crate::allocator) fn reclaim(&mut self, within: Range) -> Option<Address> {
         let oldest = self
-            .state
+            .durable
             .leases()
             .within(within)
             .filter(|(_, lease)| self.can_reclaim(lease))
@@ -103,23 +103,23 @@ impl Allocator {
         let (key, lease) = oldest.map(|(key, lease)| (Arc::clone(key), lease.clone()))?;
         self.end_lease(&key, &lease, "space was short");
         // Another lease may keep the same address.
-        let free = self.state.space().free_ranges().contains(lease.address);
+        let free = self.durable.space().free_ranges().contains(lease.address);
         free.then_some(lease.address)
     }
 
     fn can_reclaim(&self, lease: &Lease) -> bool {
         lease.is_reclaimable()
-            && lease.holder == self.state.us()
-            && self.state.owns(lease.address)
-            && !self.state.is_held_back(lease.address)
-            && self.state.holding(lease.address).is_none()
+            && lease.holder == self.durable.us()
+            && self.durable.owns(lease.address)
+            && !self.durable.is_held_back(lease.address)
+            && self.durable.holding(lease.address).is_none()
     }
 
     /// Other routers that hold leases in a range which nobody uses, those with the oldest first.
     pub(in crate::allocator) fn holders_of_unused(&self, within: Range) -> Vec<PeerName> {
-        let us = self.state.us();
+        let us = self.durable.us();
         let mut leases: Vec<(u64, &Arc<LeaseKey>, PeerName)> = self
-            .state
+            .durable
             .leases()
             .within(within)
             .filter(|(_, lease)| lease.is_reclaimable() && lease.holder != us)
@@ -140,13 +140,13 @@ impl Allocator {
     /// If nobody says that anything is free, leases that nobody uses are counted as free: routers
     /// that know nothing of leases ask only those who say that they have something to give.
     pub(in crate::allocator) fn report_free(&mut self) {
-        let us = self.state.us();
-        let free = self.state.space().free_ranges();
+        let us = self.durable.us();
+        let free = self.durable.space().free_ranges();
         let ends = self.ends_of_subnet();
         let idle = ends.iter().filter(|end| free.contains(**end)).count() as u32;
-        let universe = self.state.ring().universe();
+        let universe = self.durable.ring().universe();
         let short = free.len() <= idle && !self.free_elsewhere(universe, |_| true);
-        self.state.report_free(|leases, range| {
+        self.durable.report_free(|leases, range| {
             if !short {
                 return 0;
             }
