@@ -16,12 +16,17 @@
 //! If a batch cannot be stored, the state goes back to what is stored, and the requests that it
 //! would have answered fail with the store's error.
 
+mod announce;
 mod api;
 mod cx;
 mod departure;
 mod durable;
+mod effects;
 mod holder;
 mod hosted;
+mod ids;
+mod leasing;
+mod lost;
 mod members;
 mod notices;
 
@@ -35,6 +40,8 @@ mod replication;
 mod requests;
 mod ring;
 mod status;
+mod supply;
+mod universe;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -47,15 +54,15 @@ pub use api::{
     StartError, Status, TakeoverStatus, Waiting,
 };
 
-use crate::consensus::{Elector, NodeId};
 use crate::leases::LeaseTable;
 use crate::messages::RingDigest;
-use crate::persist::{BatchId, Election, Known, Meta, Stored};
+use crate::persist::{BatchId, Known, Meta, Stored};
 use crate::range::{Address, Cidr};
 use crate::ring::Ring;
 use crate::space::Space;
 use cx::Cx;
 use durable::{Durable, Moved};
+use effects::Effect;
 use outbox::Outbox;
 use queue::Pending;
 
@@ -63,8 +70,6 @@ use queue::Pending;
 const TICK: Duration = Duration::from_secs(5);
 /// How long our state is held back on a new link while the neighbour's has not come.
 const LINK_HOLD: Duration = Duration::from_secs(1);
-/// After this time no message is still under way: whoever sent it may be gone for so long.
-const MESSAGE_LIFETIME: Duration = Duration::from_secs(60);
 /// A weft router shows that it is one within this time after it came into reach.
 const WEFT_SILENT_MAX: Duration = Duration::from_secs(200);
 /// How often leases are looked at that may have outlived their retention.
@@ -173,23 +178,6 @@ impl Allocator {
             Init::Consensus(_) => self.join_election(),
             Init::Observer => {}
         }
-    }
-
-    fn join_election(&mut self) {
-        let stored = self.cx.durable.election().cloned();
-        let election = stored.unwrap_or_else(|| Election {
-            uid: self.config.uid,
-            ..Election::default()
-        });
-        let id = NodeId {
-            name: self.config.name,
-            uid: election.uid,
-        };
-        self.elector = Some(if self.cx.durable.election().is_some() {
-            Elector::resumed(id, election.claims)
-        } else {
-            Elector::new(id)
-        });
     }
 
     /// Takes a message of another router.
@@ -364,8 +352,10 @@ impl Allocator {
     fn step(&mut self, clock: Clock, act: impl FnOnce(&mut Allocator)) {
         self.cx.clock = clock;
         act(self);
+        self.drain();
         while self.cx.take_retry() {
             self.try_pending();
+            self.drain();
         }
         self.takeover_at = self.takeover_wake();
         let outputs = self.cx.take_outputs();
@@ -373,6 +363,17 @@ impl Allocator {
         self.outbox.finish(self.cx.durable.commit(), outputs);
         if self.hosted.found && !found_before {
             self.found_by = self.outbox.last();
+        }
+    }
+
+    /// Hands on what followed from what was done, until nothing follows.
+    fn drain(&mut self) {
+        while let Some(effect) = self.cx.next_effect() {
+            match effect {
+                Effect::LeaseChanged(key) => self.leases.changed(&key, self.cx.clock.now),
+                Effect::HoldingsChanged => self.watch_strays(),
+                Effect::UniverseChanged => self.digests.clear(),
+            }
         }
     }
 
@@ -398,6 +399,7 @@ impl Allocator {
         if self.propose_at.is_some_and(|at| at <= now) {
             self.propose();
         }
+        self.drain();
         self.replicate_leases();
         self.try_due();
     }

@@ -3,10 +3,13 @@
 //! What it puts out is kept here until the step is over: only the allocator takes it from here,
 //! and lets it out when what the step changed is stored.
 
+use std::collections::VecDeque;
+
 use proto::types::PeerName;
 
 use super::api::{Alarm, Channel, Clock, Config, Event, Output};
 use super::durable::Durable;
+use super::effects::Effect;
 use super::hosted::Hosted;
 use super::members::Members;
 use super::notices::Notices;
@@ -29,6 +32,7 @@ pub struct Cx {
     /// none; `None` for an observer, and once there is a ring.
     pub(super) elector: Option<Elector>,
     out: Vec<Output>,
+    effects: VecDeque<Effect>,
     /// Whether something changed that may let waiting requests go on.
     retry: bool,
 }
@@ -43,6 +47,7 @@ impl Cx {
             hosted: Hosted::new(!config.await_found),
             elector: None,
             out: Vec::new(),
+            effects: VecDeque::new(),
             retry: false,
             clock,
             config,
@@ -71,6 +76,15 @@ impl Cx {
 
     pub(super) fn take_retry(&mut self) -> bool {
         std::mem::take(&mut self.retry)
+    }
+
+    /// Notes what other parts are to act on.
+    pub(super) fn effect(&mut self, effect: Effect) {
+        self.effects.push_back(effect);
+    }
+
+    pub(super) fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
     }
 
     pub(super) fn take_outputs(&mut self) -> Vec<Output> {

@@ -84,6 +84,7 @@ impl Allocator {
             };
             self.write_lease(&key, left);
         }
+        self.drain();
         self.push_leases();
     }
 

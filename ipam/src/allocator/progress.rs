@@ -9,6 +9,9 @@ use super::api::{RequestError, Response, Waiting};
 /// After this time without an answer a router is asked again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(2);
 
+/// After this time no message is still under way: whoever sent it may be gone for so long.
+pub(super) const MESSAGE_LIFETIME: Duration = Duration::from_secs(60);
+
 /// How far an operation came.
 pub(super) enum Progress {
     /// It is over.

@@ -9,10 +9,8 @@ use super::holder::LeaseChange;
 use super::operations::allocate::Allocate;
 use super::operations::claim::Claim;
 use super::progress::{ASK_AGAIN, Progress};
-use super::questions::space::Asked;
 use super::reclaim::Removal;
-use super::{Allocator, Channel, Output};
-use crate::messages::Unicast;
+use super::{Allocator, Output};
 use crate::range::Range;
 
 /// Most requests that may wait; a further one is refused.
@@ -108,7 +106,9 @@ impl Allocator {
             let result = Err(cancelled(&op));
             return self.emit(Output::Reply { request, result });
         }
-        match self.try_op(&mut op) {
+        let progress = self.try_op(&mut op);
+        self.drain();
+        match progress {
             Progress::Done(result) => self.emit(Output::Reply { request, result }),
             Progress::Wait(waiting, wake) => {
                 let late = deadline.is_some_and(|deadline| deadline <= self.clock.now);
@@ -157,7 +157,9 @@ impl Allocator {
             return;
         };
         let request = entry.request;
-        match self.try_op(&mut entry.op) {
+        let progress = self.try_op(&mut entry.op);
+        self.drain();
+        match progress {
             Progress::Done(result) => self.emit(Output::Reply { request, result }),
             Progress::Wait(waiting, wake) => {
                 if entry.deadline.is_some_and(|at| at <= self.clock.now) {
@@ -214,20 +216,6 @@ impl Allocator {
             Op::Allocate(allocate) => allocate.is_for(container),
             Op::Prime | Op::Lease(_) | Op::Remove(_) => false,
         });
-    }
-
-    /// Asks a peer for space in a range, unless that was done just now.
-    pub(super) fn ask_for_space(&mut self, peer: PeerName, range: Range) -> Asked {
-        let now = self.clock.now;
-        if !self.members.is_reachable(peer) || self.is_silent(peer) {
-            return Asked::Unreachable;
-        }
-        if let Some(asked) = self.questions.space.state(peer, range, now) {
-            return asked;
-        }
-        let payload = Unicast::SpaceRequest(range).encode();
-        self.unicast(Channel::Ring, peer, payload);
-        self.questions.space.sent(peer, range, now)
     }
 
     pub(super) fn on_space_denied(&mut self, from: PeerName, range: Range) {

@@ -18,9 +18,9 @@ use std::collections::BTreeSet;
 use proto::types::{PeerName, Time};
 
 use super::api::{RequestError, Response, Waiting};
-use super::progress::{ASK_AGAIN, Progress};
+use super::progress::{ASK_AGAIN, MESSAGE_LIFETIME, Progress};
 use super::ring::channel::Source;
-use super::{Alarm, Allocator, Channel, Event, MESSAGE_LIFETIME, Output};
+use super::{Alarm, Allocator, Channel, Event, Output};
 use crate::leases::wire::Message;
 use crate::messages::Unicast;
 use crate::persist::{Known, Takeover};
@@ -157,48 +157,6 @@ impl Allocator {
         self.progress_takeovers();
     }
 
-    fn is_waited_for(&self, peer: PeerName) -> bool {
-        let mut takeovers = self.durable.takeovers().values();
-        takeovers.any(|takeover| takeover.waiting.contains(&peer))
-    }
-
-    /// Another router, not lost itself, that takes the peer over.
-    fn other_taker(&self, peer: PeerName) -> Option<PeerName> {
-        let taker = self.durable.known().get(&peer)?.taker;
-        let other = taker != PeerName::UNKNOWN && taker != self.durable.us();
-        (other && !self.is_gone(taker)).then_some(taker)
-    }
-
-    fn taken_by_other(&self, peer: PeerName, taker: PeerName) -> RequestError {
-        RequestError::TakenByOther {
-            peer: self.members.describe(peer),
-            taker: self.members.describe(taker),
-        }
-    }
-
-    /// Everyone who may know of a grant that we do not know.
-    fn everyone_but(&self, lost: PeerName) -> BTreeSet<PeerName> {
-        let us = self.durable.us();
-        let owners = self.durable.ring().owners();
-        let known = self.durable.known();
-        let met = known.iter().filter(|(_, known)| !known.gone);
-        owners
-            .into_iter()
-            .chain(met.map(|(peer, _)| *peer))
-            .chain(self.members.known())
-            .filter(|peer| *peer != us && *peer != lost && *peer != PeerName::UNKNOWN)
-            .filter(|peer| self.members.is_reachable(*peer) || !self.is_gone(*peer))
-            .collect()
-    }
-
-    /// Whether the peer left or was removed, here or elsewhere.
-    fn is_gone(&self, peer: PeerName) -> bool {
-        self.durable
-            .known()
-            .get(&peer)
-            .is_some_and(|known| known.gone)
-    }
-
     /// Makes everything that a lost peer owns ours: everyone was heard.
     fn take_over(&mut self, peer: PeerName) {
         let us = self.durable.us();
@@ -278,16 +236,6 @@ impl Allocator {
         }
     }
 
-    /// From when on nothing that the lost peer sent can be under way any more.
-    fn quiet_since(&self, lost: PeerName) -> Time {
-        let lost_at = if lost == self.durable.us() {
-            self.members.started()
-        } else {
-            self.members.lost_at(lost, self.clock.now)
-        };
-        lost_at + MESSAGE_LIFETIME
-    }
-
     /// When a takeover can go on that waits for messages to have arrived.
     pub(super) fn takeover_wake(&self) -> Option<Time> {
         let active = self
@@ -314,7 +262,7 @@ impl Allocator {
             }
         }
         for peer in ask {
-            if !self.members.is_reachable(peer) || self.is_silent(peer) {
+            if !self.members.is_reachable(peer) || self.members.is_silent(peer) {
                 continue;
             }
             if self.members.is_weft(peer) {
@@ -393,20 +341,6 @@ impl Allocator {
             state: self.ring_payload(),
         };
         self.unicast(Channel::Leases, from, answer.encode());
-    }
-
-    /// The peers that we are about to take over.
-    fn taking(&self) -> Vec<PeerName> {
-        let us = self.durable.us();
-        let active = self
-            .durable
-            .takeovers()
-            .iter()
-            .filter(|(_, t)| t.is_active());
-        active
-            .map(|(peer, _)| *peer)
-            .filter(|peer| *peer != us)
-            .collect()
     }
 
     /// Another router is about to take over a lost peer.
@@ -515,23 +449,6 @@ impl Allocator {
         for peer in old {
             self.durable.set_known(peer, None);
         }
-    }
-
-    pub(super) fn announce_gone(&mut self, peer: PeerName) {
-        let payload = Message::Gone(peer).encode();
-        self.emit(Output::Broadcast {
-            channel: Channel::Leases,
-            payload,
-        });
-    }
-
-    /// The peers that left or were removed, here or elsewhere, and have not come back.
-    pub(super) fn gone_peers(&self) -> Vec<PeerName> {
-        let known = self.durable.known().iter();
-        let gone = known.filter(|(_, known)| known.gone);
-        gone.map(|(peer, _)| *peer)
-            .filter(|peer| !self.members.is_reachable(*peer))
-            .collect()
     }
 
     /// This peer is gone for ever, somebody says: nobody waits for it any more.

@@ -156,19 +156,6 @@ impl Allocator {
         }
     }
 
-    /// Who we are, for other weft routers.
-    pub(super) fn hello(&self, reply: bool) -> Vec<u8> {
-        Message::Hello(Hello {
-            origin: self.durable.us(),
-            digest: self.durable.leases().digest(),
-            universe: self.durable.meta().universe,
-            yields: self.universe_yields(),
-            has_ring: !self.durable.ring().is_empty(),
-            reply,
-        })
-        .encode()
-    }
-
     fn on_hello(&mut self, hello: &Hello) {
         let peer = hello.origin;
         self.weft_seen(peer);

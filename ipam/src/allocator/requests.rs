@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::api::{Found, LeaseInfo, Request, RequestError, RequestId, Response};
 use super::holder::LeaseChange;
+use super::ids::{NO_ID, bad_id, container_name};
 use super::operations::allocate::Allocate;
 use super::operations::claim::Claim;
 use super::queue::Op;
@@ -11,7 +12,7 @@ use super::reclaim::Removal;
 use super::{Allocator, Event, Output};
 use crate::leases::wire::AskKind;
 use crate::leases::{LeaseState, mac};
-use crate::persist::{Holding, ID_BYTES_MAX};
+use crate::persist::Holding;
 use crate::range::{Address, Cidr};
 use proto::types::Time;
 
@@ -85,6 +86,7 @@ impl Allocator {
             }),
             other => {
                 let result = self.answer(other);
+                self.drain();
                 return self.reply(id, result);
             }
         };
@@ -281,14 +283,14 @@ impl Allocator {
             if self.durable.holding(address).is_some() {
                 continue;
             }
-            let id = if found.id == super::operations::allocate::NO_ID {
+            let id = if found.id == NO_ID {
                 address.to_string()
             } else {
                 found.id
             };
             let mut leases = self.durable.leases().at(address);
             let by_lease = leases.find(|(_, lease)| {
-                let container = super::operations::allocate::container_name(&id);
+                let container = container_name(&id);
                 lease.holder == self.durable.us() && lease.state == LeaseState::Used(container)
             });
             let lease = by_lease.map(|(key, _)| key.clone());
@@ -308,31 +310,6 @@ impl Allocator {
         self.try_again();
     }
 
-    /// Leases of ours that say they are in use, but are not.
-    fn correct_leases(&mut self) {
-        let us = self.durable.us();
-        let mistaken: Vec<_> = self
-            .durable
-            .leases()
-            .iter()
-            .filter(|(_, l)| l.holder == us && matches!(l.state, LeaseState::Used(_)))
-            .filter(|(key, lease)| {
-                let holding = self.durable.holding(lease.address);
-                holding.and_then(|h| h.lease.as_ref()) != Some(*key)
-            })
-            .map(|(key, lease)| (key.clone(), lease.clone()))
-            .collect();
-        for (key, lease) in mistaken {
-            let corrected = crate::leases::Lease {
-                version: lease.version.saturating_add(1),
-                state: LeaseState::Unused,
-                since: self.clock.wall,
-                ..lease
-            };
-            self.write_lease(&key, corrected);
-        }
-    }
-
     fn lease_infos(&self) -> Vec<LeaseInfo> {
         let us = self.durable.us();
         let live = self.durable.leases().iter().filter(|(_, l)| l.is_live());
@@ -345,12 +322,4 @@ impl Allocator {
         })
         .collect()
     }
-}
-
-fn bad_id(id: &str) -> Option<RequestError> {
-    // It is shown line by line.
-    let valid = !id.is_empty() && id.len() <= ID_BYTES_MAX && !id.contains(char::is_control);
-    let text =
-        format!("an id must have 1 to {ID_BYTES_MAX} bytes, none of them control characters");
-    (!valid).then_some(RequestError::Invalid(text))
 }

@@ -2,21 +2,14 @@
 
 use std::sync::Arc;
 
-use proto::types::{PeerName, Time};
-
 use super::super::api::{RequestError, Response, Waiting};
-use super::super::holder::Obtain;
+use super::super::ids::{NO_ID, container_name};
+use super::super::leasing::Obtain;
 use super::super::progress::{ASK_AGAIN, Progress};
-use super::super::questions::lease::LeaseAsked;
-use super::super::questions::space::Asked;
 use super::super::{Alarm, Allocator, Event};
-use crate::leases::wire::{AskKind, Outcome};
 use crate::leases::{Identity, IdentityKind, Lease, LeaseKey, LeaseState, mac};
 use crate::persist::Holding;
-use crate::range::{Address, Cidr, Range};
-
-/// The id of requests that have none.
-pub(in crate::allocator) const NO_ID: &str = "_";
+use crate::range::{Address, Cidr};
 
 /// A request for an address.
 #[derive(Debug)]
@@ -33,9 +26,6 @@ pub(in crate::allocator) struct Allocate {
     /// Whether a reserved lease is to be kept for ever.
     pinned: bool,
 }
-
-/// An address was not found yet: why, and when to look again.
-type NotYet = (Waiting, Time);
 
 impl Allocate {
     pub(in crate::allocator) fn new(
@@ -100,6 +90,9 @@ impl Allocator {
             let subnet = op.subnet;
             return Progress::Done(Err(RequestError::OutOfBounds { subnet, universe }));
         }
+        if self.hosted.found {
+            self.establish();
+        }
         if let Some((waiting, wake)) = self.not_ready() {
             return Progress::Wait(waiting, wake);
         }
@@ -122,17 +115,6 @@ impl Allocator {
             let host_key = identity.host_key(op.subnet, self.durable.us());
             *key == identity.key(op.subnet) || *key == host_key
         })
-    }
-
-    /// Why nothing can be given out at all yet. Sees to it that there will be a ring.
-    pub(in crate::allocator) fn not_ready(&mut self) -> Option<NotYet> {
-        let wake = self.clock.now + ASK_AGAIN;
-        if !self.hosted.found {
-            return Some((Waiting::Found, wake));
-        }
-        self.establish();
-        let no_ring = self.durable.ring().is_empty();
-        no_ring.then(|| (self.waiting_for_ring(), wake))
     }
 
     fn allocate_plain(&mut self, op: &Allocate) -> Progress {
@@ -163,87 +145,6 @@ impl Allocator {
             lease,
         };
         self.durable.set_holding(address, Some(holding));
-    }
-
-    /// The answer that names an address, with its MAC address if it is of a lease.
-    pub(in crate::allocator) fn address_response(
-        &self,
-        address: Address,
-        subnet: Cidr,
-    ) -> Response {
-        let lease = self.durable.holding(address).and_then(|h| h.lease.as_ref());
-        Response::Address {
-            cidr: subnet.with_address(address),
-            mac: lease.map(|key| mac(key, address)),
-        }
-    }
-
-    /// A free address of the subnet that hosts can have, after what it takes to get one: our own
-    /// free space first, then that of others, then leases that nobody uses, oldest first.
-    fn find_space(&mut self, subnet: Cidr) -> Result<Address, NotYet> {
-        let hosts = subnet.host_range();
-        let free = self.durable.space().free_ranges().first(hosts);
-        if let Some(address) = free {
-            return Ok(address);
-        }
-        // The original asks for the whole subnet. Two of that kind which both lack space can hand
-        // the network's and the broadcast address to and fro for ever.
-        let (wanted, now) = (hosts, self.clock.now);
-        let unreachable = self.unreachable_owners(wanted);
-        let waiting = Waiting::Space {
-            subnet,
-            unreachable,
-        };
-        if let Some(again) = self.questions.space.outstanding(wanted, now) {
-            return Err((waiting, again));
-        }
-        for donor in self.choose_donors(wanted) {
-            if let Asked::Waiting(again) = self.ask_for_space(donor, wanted) {
-                return Err((waiting, again));
-            }
-        }
-        if let Some(address) = self.reclaim(hosts) {
-            return Ok(address);
-        }
-        for holder in self.holders_of_unused(hosts) {
-            if let Asked::Waiting(again) = self.ask_for_space(holder, wanted) {
-                return Err((waiting, again));
-            }
-        }
-        Err((waiting, now + ASK_AGAIN))
-    }
-
-    /// Those who say that they have free space, those with more of it more likely first.
-    fn choose_donors(&mut self, wanted: Range) -> Vec<PeerName> {
-        let donors = self.durable.ring().donors(self.durable.us(), wanted);
-        let mut weighted: Vec<(f64, PeerName)> = donors
-            .into_iter()
-            .map(|(peer, free)| (free as f64 * self.rng.f64(), peer))
-            .collect();
-        weighted.sort_by(|a, b| b.0.total_cmp(&a.0));
-        weighted.into_iter().map(|(_, peer)| peer).collect()
-    }
-
-    /// For a message: who owns addresses of the range but cannot be asked.
-    fn unreachable_owners(&self, wanted: Range) -> String {
-        let us = self.durable.us();
-        let mut away: Vec<PeerName> = self
-            .durable
-            .ring()
-            .intervals()
-            .filter(|(range, entry)| range.overlaps(&wanted) && entry.peer != us)
-            .map(|(_, entry)| entry.peer)
-            .filter(|peer| !self.members.is_reachable(*peer))
-            .collect();
-        away.sort_unstable();
-        away.dedup();
-        if away.is_empty() {
-            return String::new();
-        }
-        let names = self.members.describe_all(&away);
-        format!(
-            "; {names} own some but cannot be reached ('weft rmpeer' if they are gone for ever)"
-        )
     }
 
     fn allocate_leased(&mut self, op: &mut Allocate, identity: &Identity) -> Progress {
@@ -373,94 +274,4 @@ impl Allocator {
             Err((waiting, wake)) => Progress::Wait(waiting, wake),
         }
     }
-
-    /// Gets the address of a lease that we hold from whoever owns it in the ring. `None` if it
-    /// is ours to use; else who has it for good.
-    pub(in crate::allocator) fn lease_address(
-        &mut self,
-        key: &Arc<LeaseKey>,
-        lease: &Lease,
-        subnet: Cidr,
-    ) -> Result<Option<String>, NotYet> {
-        let address = lease.address;
-        if !subnet.host_range().contains(address) {
-            return Ok(Some("nobody in this subnet".to_owned()));
-        }
-        let Some(owner) = self.durable.ring().owner(address) else {
-            return Ok(Some("nobody in this range".to_owned()));
-        };
-        if owner == self.durable.us() {
-            if let Some(holding) = self.durable.holding(address) {
-                return Ok(Some(format!("this host for {}", holding.id)));
-            }
-            if self.durable.is_held_back(address) {
-                return Err(self.held_back(address));
-            }
-            return Ok(None);
-        }
-        let now = self.clock.now;
-        let mut why = "does not answer";
-        let mut again = now + ASK_AGAIN;
-        let denied = if self.members.is_weft(owner) {
-            let entry = (Arc::clone(key), lease.clone());
-            match self.ask_lease(owner, AskKind::Grant, entry) {
-                LeaseAsked::Waiting(at) => {
-                    again = at;
-                    false
-                }
-                LeaseAsked::Answered(Outcome::Refused | Outcome::InUse, _) => true,
-                LeaseAsked::Answered(_, at) => {
-                    (why, again) = ("cannot give it at the moment", at);
-                    false
-                }
-                LeaseAsked::Unreachable => {
-                    why = "cannot be reached";
-                    false
-                }
-            }
-        } else {
-            match self.ask_for_space(owner, Range::single(address)) {
-                Asked::Waiting(at) => {
-                    again = at;
-                    false
-                }
-                Asked::Denied => true,
-                Asked::Unreachable => {
-                    why = "cannot be reached";
-                    false
-                }
-            }
-        };
-        let name = self.members.describe(owner);
-        if denied {
-            return Ok(Some(format!("peer {name}")));
-        }
-        let waiting = Waiting::Owner {
-            address,
-            owner: name,
-            why,
-        };
-        Err((waiting, again))
-    }
-
-    /// What someone who waits for an address that is held back is told.
-    pub(in crate::allocator) fn held_back(&self, address: Address) -> NotYet {
-        let waited_for = self
-            .durable
-            .takeovers()
-            .values()
-            .find(|takeover| takeover.ranges.contains(address))
-            .map(|takeover| self.members.describe_all(&takeover.waiting));
-        let waiting = Waiting::HeldBack {
-            address,
-            waiting: waited_for.unwrap_or_default(),
-        };
-        (waiting, self.clock.now + ASK_AGAIN)
-    }
-}
-
-/// The id of a container as other routers are told it.
-pub(in crate::allocator) fn container_name(id: &str) -> String {
-    let len = id.floor_char_boundary(crate::leases::CONTAINER_BYTES_MAX);
-    id.get(..len).unwrap_or(id).to_owned()
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use proto::types::{PeerName, Time};
 
 use super::super::api::{RequestError, Response, Waiting};
-use super::super::holder::Obtain;
-use super::super::operations::allocate::{NO_ID, container_name};
+use super::super::effects::Effect;
+use super::super::ids::{NO_ID, container_name};
+use super::super::leasing::Obtain;
 use super::super::progress::{ASK_AGAIN, Progress};
 use super::super::questions::lease::LeaseAsked;
 use super::super::questions::space::Asked;
@@ -63,6 +64,9 @@ impl Allocator {
             return Progress::Done(self.claim_outside(op));
         }
         self.hosted.not_dead(&op.id);
+        if self.hosted.found {
+            self.establish();
+        }
         if let Some((waiting, wake)) = self.not_ready() {
             return self.claim_unknown(op, waiting, wake);
         }
@@ -104,7 +108,7 @@ impl Allocator {
             lease,
         };
         self.durable.set_holding(op.address(), Some(holding));
-        self.watch_strays();
+        self.effect(Effect::HoldingsChanged);
     }
 
     fn claim_own(&mut self, op: &mut Claim) -> Progress {

@@ -2,18 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use proto::gob::Encoder;
 use proto::types::PeerName;
 
 use super::super::durable::Durable;
 use super::super::members::Members;
 use super::super::{
-    Alarm, Allocator, Channel, DIGESTS_MAX, Delivery, Event, HeldLink, Incoming, Init, LINK_HOLD,
-    Output,
+    Alarm, Allocator, Channel, DIGESTS_MAX, Delivery, Event, HeldLink, Incoming, LINK_HOLD, Output,
 };
-use crate::messages::{Received, Unicast, decode_state, encode_state};
-use crate::persist::Meta;
-use crate::range::{Address, Cidr, Range};
+use crate::messages::{Received, Unicast, decode_state};
+use crate::range::{Address, Range};
 use crate::ring::{Contest, ContestKind, Decision, MergeError, Ring, Rules};
 
 /// Where a ring came from.
@@ -226,52 +223,6 @@ impl Allocator {
         self.adopt_universe(source.via, theirs)
     }
 
-    /// Takes the universe of a neighbour, if ours yields.
-    pub(in crate::allocator) fn adopt_universe(&mut self, via: PeerName, theirs: Cidr) -> bool {
-        let ours = self.durable.meta().universe;
-        if !self.universe_yields() || theirs == ours {
-            return false;
-        }
-        let meta = Meta {
-            universe: theirs,
-            ..*self.durable.meta()
-        };
-        self.durable.set_meta(meta);
-        self.durable.set_election(None);
-        if matches!(self.config.init, Init::Consensus(_)) {
-            self.config.uid = self.rng.u64(1..);
-            self.join_election();
-        }
-        self.digests.clear();
-        let subnet = self.config.default_subnet;
-        if subnet.is_some_and(|subnet| !subnet.range().overlaps(&theirs.range())) {
-            self.config.default_subnet = None;
-        }
-        self.event(Event::UniverseYielded { ours, theirs, via });
-        true
-    }
-
-    /// Whether our universe is a default from which nobody is known to have allocated.
-    pub(in crate::allocator) fn universe_yields(&self) -> bool {
-        let universe = self.durable.ring().universe();
-        let mut held = self.durable.holdings().range(universe.start..universe.end);
-        self.durable.meta().defaulted
-            && held.next().is_none()
-            && self.durable.leases().within(universe).next().is_none()
-            && self
-                .durable
-                .ring()
-                .intervals()
-                .map(|(range, entry)| (entry.token, range.size(), entry.free))
-                .fold(BTreeMap::new(), |mut sums, (token, size, free)| {
-                    let sum = sums.entry(token).or_insert((0, free));
-                    sum.0 += size;
-                    sums
-                })
-                .values()
-                .all(|(size, free)| size == free)
-    }
-
     pub(in crate::allocator) fn on_state_wanted(
         &mut self,
         channel: Channel,
@@ -293,7 +244,7 @@ impl Allocator {
     }
 
     fn answer_state(&mut self, token: u64, neighbour: Option<PeerName>) {
-        let silent = neighbour.is_some_and(|neighbour| self.is_silent(neighbour));
+        let silent = neighbour.is_some_and(|neighbour| self.members.is_silent(neighbour));
         let payload = (!silent).then(|| self.ring_payload());
         self.emit(Output::State { token, payload });
     }
@@ -306,34 +257,6 @@ impl Allocator {
             self.links.remove(&token);
             self.answer_state(token, Some(neighbour));
         }
-    }
-
-    /// Our `gossipState`, with the number of free addresses as it is.
-    pub(in crate::allocator) fn ring_payload(&mut self) -> Vec<u8> {
-        self.report_free();
-        let (ring, us) = (self.durable.ring(), self.durable.us());
-        let nicknames = self.members.nicknames().iter();
-        let mut encoder = Encoder::new();
-        let ring = (!ring.is_empty()).then_some((us, ring));
-        let election = self.elector.as_ref().map(|elector| elector.nodes());
-        encode_state(
-            &mut encoder,
-            i64::try_from(self.clock.wall).unwrap_or(i64::MAX),
-            nicknames.map(|(name, nickname)| (*name, nickname.as_str())),
-            election.filter(|_| ring.is_none()),
-            ring,
-        );
-        encoder.finish()
-    }
-
-    /// Sends our ring to one peer.
-    pub(in crate::allocator) fn send_ring(&mut self, to: PeerName) {
-        if self.is_silent(to) {
-            return;
-        }
-        let state = self.ring_payload();
-        let payload = Unicast::RingUpdate(&state).encode();
-        self.unicast(Channel::Ring, to, payload);
     }
 }
 

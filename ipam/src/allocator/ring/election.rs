@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{Allocator, Event, Init, Output, Waiting};
+use super::super::{Allocator, Event, Init, Output};
 use crate::consensus::{Nodes, normalize};
 use crate::persist::Election;
 use crate::ring::Ring;
@@ -108,17 +108,6 @@ impl Allocator {
             let mut others = before.nodes().clone();
             others.remove(&elector.id());
             elector.update(&others);
-        }
-    }
-
-    /// What someone who waits for the first ring is told.
-    pub(in crate::allocator) fn waiting_for_ring(&self) -> Waiting {
-        match &self.elector {
-            Some(elector) => Waiting::Consensus {
-                quorum: elector.quorum(),
-                known: elector.nodes().len(),
-            },
-            None => Waiting::Observer,
         }
     }
 }
