@@ -21,13 +21,15 @@ mod mtu;
 mod replay;
 pub mod report;
 pub mod seal;
+pub mod session_config;
 mod traffic;
 pub mod tunnel;
 pub mod wire;
 
 pub use choice::{Choice, choose};
-pub use link::{KeyLife, Keys, LinkConfig, LinkView};
+pub use link::LinkView;
 pub use replay::WINDOW as REPLAY_WINDOW;
 pub use report::Report;
 pub use seal::{Cipher, Ciphers};
+pub use session_config::{KeyLife, Keys, LinkConfig, SessionNumbers};
 pub use tunnel::{OpenError, Opened, Receiving, Sending, Tunnel};

@@ -10,6 +10,7 @@
 //! cannot treat on as it is.
 
 pub mod checksum;
+mod header;
 pub mod join;
 pub mod split;
 pub mod vnet;
