@@ -10,7 +10,7 @@ use proto::fuzzing;
 
 #[test]
 fn every_input_is_survived() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
     for target in fs::read_dir(corpus).unwrap() {
         let target = target.unwrap();
         let function = match target.file_name().to_str().unwrap() {
