@@ -41,10 +41,10 @@ pub use targets::resolve;
 use crate::config::Config;
 use crate::data::{DataEvent, DataPlane, Events, SpecialError};
 use crate::docker::Networks;
-use crate::net::expose::Gateway;
 use crate::store::{Change, Store};
 use crate::tcp::{self, Pump, TcpEvent, TcpEvents};
 use bench::Benches;
+use host::gateway::Gateway;
 use log::Strangers;
 use targets::Targets;
 

@@ -34,17 +34,18 @@ use crate::control::{
 };
 use crate::data::{DataConfig, DataPlane, Snapshot, default_queues};
 use crate::docker;
-use crate::http::server::{Listener, Scope};
-use crate::lock::RouterLock;
-use crate::net::arp::NeighbourTiming;
-use crate::net::bridge::{Bridge, BridgeConfig, Origin};
-use crate::net::expose::Gateway;
-use crate::net::netlink::Netlink;
-use crate::net::overlap::overlapping_routes;
+use crate::http::server::{Scope, router};
 use crate::store::{Record, Store};
 use crate::tap::{Tap, TapConfig};
 use crate::tcp;
 use crate::udp::{Sockets, UdpConfig};
+use host::bridge::{Bridge, BridgeConfig, Origin};
+use host::gateway::Gateway;
+use host::lock::RouterLock;
+use host::overlap::overlapping_routes;
+use kernel::arp::NeighbourTiming;
+use kernel::netlink::Netlink;
+use web::listener::Listener;
 
 /// File of the store, behind the prefix.
 const STORE_FILE: &str = "weft.db";
@@ -130,12 +131,12 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     for (listener, scope) in http {
         let handle = control.handle.clone();
         tokio::spawn(async move {
-            if let Err(error) = listener.serve(scope, handle).await {
+            if let Err(error) = listener.serve(router(scope, handle)).await {
                 tracing::error!(%error, "an HTTP interface ended");
             }
         });
     }
-    let activated = crate::sys::activation::listeners();
+    let activated = kernel::sys::activation::listeners();
     let records = &opened.records;
     docker::start(&config, &control.handle, &kept, records, activated).await;
     drop(kept);

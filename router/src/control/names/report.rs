@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::control::Control;
 use crate::dns::Listening;
-use crate::http::metrics::{Kind, Metric};
-use crate::http::report::{DnsEntryReport, DnsReport};
+use report::metrics::{Kind, Metric};
+use report::model::{DnsEntryReport, DnsReport};
 
 impl Control {
     /// Names in the original's form.
