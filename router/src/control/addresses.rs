@@ -9,14 +9,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipam::allocator::{
     Allocator, Channel, Clock, Delivery, Event as AddressEvent, Incoming, Output, Peer, Request,
-    RequestError, RequestId, Response,
+    RequestId, Response,
 };
 use ipam::persist::BatchId;
 use proto::node::{Content, DeliveryKind};
 use proto::types::{ConnId, PeerName};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::Control;
+use super::request::{ContainerEvent, Reply, RequestError};
 use crate::store::{Change, Store, StoreError};
 
 /// What the keys of the allocator's records start with in the store.
@@ -26,13 +27,13 @@ pub const RECORD_PREFIX: &[u8] = b"ipam/";
 pub type Saved = (BatchId, Result<(), StoreError>);
 
 /// The answer to a request.
-pub(super) type Answer = Result<Response, RequestError>;
+type Answer = Result<Response, RequestError>;
 
 /// The allocator, and who waits for it.
 pub struct Addresses {
     /// The allocator itself.
     pub allocator: Allocator,
-    waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    waiting: BTreeMap<RequestId, Reply<Answer>>,
     last_request: u64,
     saved: mpsc::UnboundedSender<Saved>,
     /// The last batch handed to the store.
@@ -117,56 +118,59 @@ impl Control {
     }
 
     /// Hands a request to the allocator. The answer comes at the deadline at the latest, if there
-    /// is one. `None` if addresses are not allocated.
-    pub fn request_address(
+    /// is one.
+    pub(super) fn request_address(
         &mut self,
         request: Request,
         time_max: Option<Duration>,
-    ) -> Option<(RequestId, oneshot::Receiver<Answer>)> {
+        reply: Option<Reply<Answer>>,
+    ) {
         let clock = self.clock();
-        let addresses = self.addresses.as_mut()?;
+        let Some(addresses) = self.addresses.as_mut() else {
+            if let Some(reply) = reply {
+                reply.send(Err(RequestError::Off));
+            }
+            return;
+        };
         addresses.last_request += 1;
         let id = RequestId(addresses.last_request);
-        let (answer, wait) = oneshot::channel();
-        addresses.waiting.insert(id, answer);
+        let is_abandoned = reply.as_ref().is_some_and(Reply::is_abandoned);
+        if let Some(reply) = reply {
+            addresses.waiting.insert(id, reply);
+        }
         let deadline = time_max.map(|time| clock.now + time);
-        addresses
-            .allocator
-            .handle_request(clock, id, deadline, request);
-        Some((id, wait))
-    }
-
-    /// A container with this id was started.
-    pub fn container_started(&mut self, id: &str) {
-        let clock = self.clock();
-        if let Some(addresses) = &mut self.addresses {
-            addresses.allocator.handle_container_started(clock, id);
+        let allocator = &mut addresses.allocator;
+        allocator.handle_request(clock, id, deadline, request);
+        // A caller who went away before the request arrived is not told of again.
+        if is_abandoned {
+            allocator.handle_cancel(clock, id);
         }
     }
 
-    /// A container has ended; addresses that were asked for in its name are kept for a while.
-    pub fn container_died(&mut self, id: &str) {
+    /// Cancels the requests of callers who have gone away.
+    pub(super) fn cancel_abandoned(&mut self) {
         let clock = self.clock();
-        if let Some(addresses) = &mut self.addresses {
-            addresses.allocator.handle_container_died(clock, id);
-        }
-    }
-
-    /// A container was removed.
-    pub fn container_destroyed(&mut self, id: &str) {
-        let clock = self.clock();
-        if let Some(addresses) = &mut self.addresses {
-            addresses.allocator.handle_container_destroyed(clock, id);
-        }
-    }
-
-    /// Whoever made a request has gone.
-    pub fn cancel_address(&mut self, id: RequestId) {
-        let clock = self.clock();
-        if let Some(addresses) = &mut self.addresses
-            && addresses.waiting.contains_key(&id)
-        {
+        let Some(addresses) = &mut self.addresses else {
+            return;
+        };
+        let waiting = addresses.waiting.iter();
+        let abandoned = waiting.filter(|(_, reply)| reply.is_abandoned());
+        for id in abandoned.map(|(id, _)| *id) {
             addresses.allocator.handle_cancel(clock, id);
+        }
+    }
+
+    /// Tells the allocator what happened to a container.
+    pub(super) fn handle_container(&mut self, id: &str, event: ContainerEvent) {
+        let clock = self.clock();
+        let Some(addresses) = &mut self.addresses else {
+            return;
+        };
+        let allocator = &mut addresses.allocator;
+        match event {
+            ContainerEvent::Started => allocator.handle_container_started(clock, id),
+            ContainerEvent::Died => allocator.handle_container_died(clock, id),
+            ContainerEvent::Destroyed => allocator.handle_container_destroyed(clock, id),
         }
     }
 
@@ -301,9 +305,8 @@ impl Control {
         match output {
             Output::Persist(batch) => addresses.save(&store, &batch),
             Output::Reply { request, result } => {
-                if let Some(answer) = addresses.waiting.remove(&request) {
-                    // Whoever asked may have gone away.
-                    let _ = answer.send(result);
+                if let Some(reply) = addresses.waiting.remove(&request) {
+                    reply.send(result.map_err(RequestError::Refused));
                 }
             }
             Output::Unicast {

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
-use super::{Control, Handle};
+use super::{Client, Control, Handle};
 use crate::http::server::blocking;
 use crate::net::expose::{Exposed, Exposures, Gateway};
-use crate::store::{Change, Record, StoreError};
+use crate::store::{Record, StoreError};
 
 /// The record that holds what is exposed.
 const EXPOSED_KEY: &[u8] = b"exposed";
@@ -42,31 +41,17 @@ fn record(exposures: &Exposures) -> Vec<u8> {
     serde_json::to_vec(&masquerades).unwrap_or_default()
 }
 
-impl Control {
-    /// Saves what is exposed, unless something later was saved already. The answer comes when it
-    /// is on disk.
-    pub fn save_exposures(
-        &mut self,
-        exposures: &Exposures,
-    ) -> oneshot::Receiver<Result<(), StoreError>> {
-        let (done, saved) = oneshot::channel();
-        if self.exposures_saved > Some(exposures.revision) {
-            // Whoever asked may have gone away.
-            let _ = done.send(Ok(()));
-            return saved;
-        }
-        self.exposures_saved = Some(exposures.revision);
-        let change = Change {
-            key: EXPOSED_KEY.to_vec(),
-            value: Some(record(exposures)),
-        };
-        self.store.save(vec![change], move |result| {
-            // Whoever asked may have gone away.
-            let _ = done.send(result);
-        });
-        saved
+impl Client {
+    /// Saves what is exposed, unless something later was saved already. Returns when it is on
+    /// disk.
+    pub async fn save_exposures(&self, exposures: &Exposures) -> Result<(), StoreError> {
+        let revision = exposures.revision;
+        self.save_record(EXPOSED_KEY, record(exposures), revision)
+            .await
     }
+}
 
+impl Control {
     /// The subnets that we give addresses from, if local clients are to reach them under their own
     /// addresses.
     fn unmasqueraded(&self) -> BTreeSet<Ipv4Net> {

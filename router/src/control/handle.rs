@@ -3,6 +3,8 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
+use super::client::{Client, Inbox};
+use super::request::Stopped;
 
 /// Calls that wait for the loop; who makes one more waits.
 const CALLS_MAX: usize = 256;
@@ -10,22 +12,24 @@ const CALLS_MAX: usize = 256;
 /// Something to be done by the loop.
 pub type Call = Box<dyn FnOnce(&mut Control) + Send>;
 
-/// The loop has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the router is stopping")]
-pub struct Stopped;
-
 /// A way to the loop.
 #[derive(Clone, Debug)]
 pub struct Handle {
     calls: mpsc::Sender<Call>,
+    client: Client,
 }
 
 impl Handle {
-    /// A handle, and where its calls come out.
-    pub fn new() -> (Handle, mpsc::Receiver<Call>) {
-        let (calls, inbox) = mpsc::channel(CALLS_MAX);
-        (Handle { calls }, inbox)
+    /// A handle, and where its calls and requests come out.
+    pub fn new() -> (Handle, mpsc::Receiver<Call>, Inbox) {
+        let (calls, called) = mpsc::channel(CALLS_MAX);
+        let (client, inbox) = Client::new();
+        (Handle { calls, client }, called, inbox)
+    }
+
+    /// The typed way to the loop.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Has `call` run on the loop, from a thread that may wait.

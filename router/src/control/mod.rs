@@ -11,6 +11,7 @@
 
 mod addresses;
 mod bench;
+mod client;
 mod facts;
 mod gateway;
 mod handle;
@@ -18,6 +19,7 @@ mod links;
 mod log;
 mod names;
 mod report;
+mod request;
 mod targets;
 
 use std::collections::BTreeMap;
@@ -32,17 +34,21 @@ use tokio::sync::mpsc;
 
 pub use addresses::{Addresses, RECORD_PREFIX, Saved, channels as address_channels};
 pub use bench::Outcome;
+pub use client::{Client, Inbox};
 pub use gateway::{stored_exposures, watch as watch_gateway};
-pub use handle::{Call, Handle, Stopped};
+pub use handle::{Call, Handle};
 pub use links::{FOREIGN_BURST_PACKETS, Links};
 pub use names::{NamesError, Naming, SavedName, channels as name_channels};
+pub use request::{
+    ConnectError, ContainerEvent, NameFilter, Reply, Request, RequestError, Stopped,
+};
 pub use targets::resolve;
 
 use crate::config::Config;
 use crate::data::{DataEvent, DataPlane, Events, SpecialError};
 use crate::docker::Networks;
 use crate::net::expose::Gateway;
-use crate::store::{Change, Store};
+use crate::store::{Change, Store, StoreError};
 use crate::tcp::{self, Pump, TcpEvent, TcpEvents};
 use bench::Benches;
 use log::Strangers;
@@ -76,7 +82,8 @@ pub struct Control {
     tap_name: String,
     /// The host's own addresses and rules.
     pub gateway: Arc<Gateway>,
-    exposures_saved: Option<u64>,
+    /// The latest revisions of records that were handed in by others.
+    revisions: BTreeMap<Vec<u8>, u64>,
     strangers: Strangers,
     swept: Instant,
     stopping: bool,
@@ -86,6 +93,8 @@ pub struct Control {
 pub struct Inputs {
     /// Calls of others.
     pub calls: mpsc::Receiver<Call>,
+    /// Requests of others.
+    pub inbox: Inbox,
     /// What happens on TCP.
     pub tcp: mpsc::Receiver<TcpEvent>,
     /// What data threads tell.
@@ -139,7 +148,7 @@ impl Control {
             benches: Benches::default(),
             tap_name: parts.tap_name,
             gateway: parts.gateway,
-            exposures_saved: None,
+            revisions: BTreeMap::new(),
             strangers: Strangers::default(),
             swept: parts.epoch,
             stopping: false,
@@ -151,7 +160,7 @@ impl Control {
         Time::ZERO + self.epoch.elapsed()
     }
 
-    /// Runs until somebody calls [`Control::stop`].
+    /// Runs until somebody asks it to stop.
     pub async fn run(mut self, mut inputs: Inputs, handle: Handle) {
         self.targets.attach(handle);
         self.follow_leases();
@@ -160,6 +169,8 @@ impl Control {
             let wake = self.next_wake();
             tokio::select! {
                 Some(call) = inputs.calls.recv() => call(&mut self),
+                Some(request) = inputs.inbox.requests.recv() => self.handle_request(request),
+                () = inputs.inbox.abandoned.notified() => self.cancel_abandoned(),
                 Some(event) = inputs.tcp.recv() => {
                     self.handle_tcp(event);
                     for _ in 1..EVENTS_PER_TURN_MAX {
@@ -188,9 +199,60 @@ impl Control {
         self.data.stop();
     }
 
-    /// Ends the loop after the current turn. Devices stay.
-    pub fn stop(&mut self) {
-        self.stopping = true;
+    /// Does what somebody asks for, and answers.
+    fn handle_request(&mut self, request: Request) {
+        match request {
+            Request::Address {
+                request,
+                time_max,
+                reply,
+            } => self.request_address(request, time_max, reply),
+            Request::Container { id, event } => self.handle_container(&id, event),
+            Request::RegisterNames {
+                container,
+                address,
+                names,
+                reply,
+            } => reply.send(self.register_names(&container, address, &names)),
+            Request::RemoveNames { filter, reply } => reply.send(self.remove_names(&filter)),
+            Request::ForgetSavedNames(names) => self.forget_saved_names(&names),
+            Request::Connect {
+                targets,
+                replace,
+                reply,
+            } => reply.send(self.connect(targets, replace)),
+            Request::ConnectInBackground(peers) => self.connect_in_background(peers),
+            Request::Resolved { text, result } => self.resolved(text, result),
+            Request::Forget { peers, reply } => reply.send(self.forget(&peers)),
+            Request::SaveRecord {
+                key,
+                value,
+                revision,
+                reply,
+            } => self.save_record(key, value, revision, reply),
+            Request::Stop(reply) => {
+                // The loop ends after this turn. Devices stay.
+                self.stopping = true;
+                reply.send(());
+            }
+        }
+    }
+
+    /// Saves a record of somebody else's, unless a later revision was handed in before.
+    fn save_record(
+        &mut self,
+        key: Vec<u8>,
+        value: Vec<u8>,
+        revision: u64,
+        reply: Reply<Result<(), StoreError>>,
+    ) {
+        if self.revisions.get(&key) > Some(&revision) {
+            return reply.send(Ok(()));
+        }
+        self.revisions.insert(key.clone(), revision);
+        let value = Some(value);
+        self.store
+            .save(vec![Change { key, value }], |result| reply.send(result));
     }
 
     /// A time of the core as the system counts it.

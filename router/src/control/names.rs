@@ -14,7 +14,8 @@ use proto::names::{AddError, Domain, Event, Filter, Index, Key, Names, Output, S
 use proto::node::{Content, DeliveryKind};
 use proto::types::{ConnId, PeerName};
 
-use super::{Control, Handle, Stopped};
+use super::request::{NameFilter, Stopped};
+use super::{Control, Handle};
 use crate::dns::{DnsServer, Listening};
 use crate::http::server::blocking;
 use crate::net::resolver;
@@ -132,10 +133,8 @@ impl Naming {
 }
 
 impl Control {
-    /// Registers names of a container for one of its addresses, and tells the mesh. Each is
-    /// relative to the domain or fully qualified. Names that are refused are in the error; the
-    /// others are registered all the same.
-    pub fn register_names(
+    /// Registers names of a container, and tells the mesh.
+    pub(super) fn register_names(
         &mut self,
         container: &str,
         address: Ipv4Addr,
@@ -160,29 +159,35 @@ impl Control {
     }
 
     /// Removes those of our names that match, and tells the mesh. Returns how many.
-    pub fn remove_names(&mut self, filter: &Filter<'_>) -> Result<usize, NamesError> {
+    pub(super) fn remove_names(&mut self, wanted: &NameFilter) -> Result<usize, NamesError> {
         let (now, wall) = (self.now(), wall());
         let naming = self.naming.as_mut().ok_or(NamesError::Off)?;
-        let removed = naming.names.delete(now, wall, filter);
+        let domain = naming.names.domain();
+        let relative = wanted.relative.iter().map(|name| domain.qualify(name));
+        let mut hostnames: Vec<Option<String>> = wanted
+            .hostnames
+            .iter()
+            .cloned()
+            .chain(relative)
+            .map(Some)
+            .collect();
+        if hostnames.is_empty() {
+            hostnames.push(None);
+        }
+        let mut removed = Vec::new();
+        for hostname in &hostnames {
+            let filter = Filter {
+                hostname: hostname.as_deref(),
+                container: wanted.container.as_deref(),
+                addr: wanted.address,
+            };
+            removed.extend(naming.names.delete(now, wall, &filter));
+        }
         let changes = removed
             .iter()
             .map(|key| SavedName::from(&**key).change(false));
         self.save_names(changes.collect());
         Ok(removed.len())
-    }
-
-    /// Removes all names that a container has here, or those of one of its addresses. Returns
-    /// how many.
-    pub fn unregister_names(
-        &mut self,
-        container: &str,
-        address: Option<Ipv4Addr>,
-    ) -> Result<usize, NamesError> {
-        self.remove_names(&Filter {
-            container: Some(container),
-            addr: address,
-            hostname: None,
-        })
     }
 
     /// The containers that have names here.
@@ -245,7 +250,7 @@ impl Control {
     }
 
     /// Forgets names that were saved and are not registered.
-    pub fn forget_saved_names(&self, names: &[SavedName]) {
+    pub(super) fn forget_saved_names(&self, names: &[SavedName]) {
         self.save_names(names.iter().map(|name| name.change(false)).collect());
     }
 
@@ -405,29 +410,6 @@ impl Control {
 }
 
 impl Handle {
-    /// As [`Control::register_names`].
-    pub async fn register_names(
-        &self,
-        container: &str,
-        address: Ipv4Addr,
-        names: Vec<String>,
-    ) -> Result<(), NamesError> {
-        let container = container.to_owned();
-        self.call(move |control| control.register_names(&container, address, &names))
-            .await?
-    }
-
-    /// As [`Control::unregister_names`].
-    pub async fn unregister_names(
-        &self,
-        container: &str,
-        address: Option<Ipv4Addr>,
-    ) -> Result<usize, NamesError> {
-        let container = container.to_owned();
-        self.call(move |control| control.unregister_names(&container, address))
-            .await?
-    }
-
     /// Addresses of this host at which containers can ask for names on the usual port: those of
     /// the bridge, then those of Docker's; none if nobody listens there.
     pub async fn dns_resolvers(&self) -> Result<Vec<Ipv4Addr>, NamesError> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use proto::connector::Target;
 
+use super::request::ConnectError;
 use super::{Control, Handle};
 use crate::config::check_peer;
 
@@ -50,17 +51,17 @@ impl Targets {
 
     /// Starts resolving what is due.
     pub(super) fn resolve_due(&mut self) {
-        let Some(handle) = &self.handle else { return };
+        let Some(client) = self.handle.as_ref().map(Handle::client) else {
+            return;
+        };
         let now = Instant::now();
         for (text, at) in self.unresolved.iter_mut().filter(|(_, at)| **at <= now) {
             *at = now + RETRY_INTERVAL + RESOLVE_TIME_MAX;
-            let (text, handle) = (text.clone(), handle.clone());
+            let (text, client) = (text.clone(), client.clone());
             tokio::spawn(async move {
                 let resolved = resolve(&text).await;
                 // A router that stops needs no targets.
-                let _ = handle
-                    .call(move |control| control.resolved(text, resolved))
-                    .await;
+                let _ = client.resolved(text, resolved).await;
             });
         }
     }
@@ -68,7 +69,7 @@ impl Targets {
 
 impl Control {
     /// Names peers to be connected to, to be resolved in the background for as long as it takes.
-    pub fn connect_in_background(&mut self, texts: impl IntoIterator<Item = String>) {
+    pub(super) fn connect_in_background(&mut self, texts: impl IntoIterator<Item = String>) {
         let now = Instant::now();
         for text in texts {
             self.targets.unresolved.insert(text, now);
@@ -77,18 +78,20 @@ impl Control {
     }
 
     /// Names peers that are resolved to be connected to.
-    pub fn connect(&mut self, targets: Vec<Target>, replace: bool) -> Result<(), String> {
+    pub(super) fn connect(
+        &mut self,
+        targets: Vec<Target>,
+        replace: bool,
+    ) -> Result<(), ConnectError> {
         if replace {
             self.targets.unresolved.clear();
         }
         let now = self.now();
-        self.node
-            .connect(now, targets, replace)
-            .map_err(|error| error.to_string())
+        Ok(self.node.connect(now, targets, replace)?)
     }
 
     /// Forgets peers by the texts they were named by.
-    pub fn forget(&mut self, texts: &[String]) {
+    pub(super) fn forget(&mut self, texts: &[String]) {
         for text in texts {
             self.targets.forget(text);
         }
@@ -96,7 +99,7 @@ impl Control {
         self.node.forget(now, texts.iter().map(String::as_str));
     }
 
-    fn resolved(&mut self, text: String, resolved: Result<Target, String>) {
+    pub(super) fn resolved(&mut self, text: String, resolved: Result<Target, String>) {
         let Some(at) = self.targets.unresolved.get_mut(&text) else {
             return;
         };
@@ -104,7 +107,7 @@ impl Control {
             Ok(target) => {
                 self.targets.forget(&text);
                 if let Err(error) = self.connect(vec![target], false) {
-                    tracing::warn!(peer = text, error, "a peer is not connected to");
+                    tracing::warn!(peer = text, %error, "a peer is not connected to");
                 }
             }
             Err(error) => {

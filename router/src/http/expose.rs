@@ -27,16 +27,12 @@ async fn gateway(handle: &Handle) -> Result<Arc<Gateway>, Refusal> {
 
 /// Waits until what is exposed is on disk.
 async fn save(handle: &Handle, exposures: Exposures) -> Result<(), Refusal> {
-    let saved = handle
-        .call(move |control| control.save_exposures(&exposures))
-        .await?;
-    match saved.await {
-        Ok(Err(error)) => Err(Refusal::failed(format!(
+    let saved = handle.client().save_exposures(&exposures).await;
+    saved.map_err(|error| {
+        Refusal::failed(format!(
             "it is exposed now, but would not be after a restart: {error}"
-        ))),
-        // A store that has ended is that of a router that stops.
-        _ => Ok(()),
-    }
+        ))
+    })
 }
 
 async fn expose(

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::http::header::ACCEPT;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use ipam::allocator::{Request as Wish, RequestError, RequestId, Response as Gift};
+use ipam::allocator::{Request as Wish, RequestError, Response as Gift};
 use ipam::leases::{Identity, IdentityKind};
 use ipam::range::{Address, Cidr};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::names::has_ended;
 use super::server::{Answer, Form, JSON, Refusal, not_found, text, typed};
 use crate::config;
-use crate::control::Handle;
+use crate::control::{self, Handle};
 
 /// The routes of everything that has to do with addresses.
 pub(super) fn routes() -> Router<Handle> {
@@ -35,49 +35,21 @@ pub(super) fn routes() -> Router<Handle> {
         .route("/peer/{peer}", axum::routing::delete(remove_peer))
 }
 
-/// Cancels a request whose caller goes away before it is answered.
-struct CancelOnDrop {
-    handle: Handle,
-    id: Option<RequestId>,
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        let Some(id) = self.id else { return };
-        let handle = self.handle.clone();
-        tokio::spawn(async move {
-            // A loop that has ended has cancelled everything.
-            let _ = handle.call(move |control| control.cancel_address(id)).await;
-        });
-    }
-}
-
 /// Asks the allocator and waits. The outer error is for callers whom it does not concern why.
-pub(crate) async fn ask(
+pub(super) async fn ask(
     handle: &Handle,
     wish: Wish,
     time_max: Option<Duration>,
 ) -> Result<Result<Gift, RequestError>, Refusal> {
-    let asked = handle
-        .call(move |control| control.request_address(wish, time_max))
-        .await?;
-    let Some((id, wait)) = asked else {
-        return Err(Refusal(
+    match handle.client().address(wish, time_max).await {
+        Ok(gift) => Ok(Ok(gift)),
+        Err(control::RequestError::Refused(error)) => Ok(Err(error)),
+        Err(control::RequestError::Stopped(stopped)) => Err(stopped.into()),
+        Err(control::RequestError::Off) => Err(Refusal(
             StatusCode::NOT_FOUND,
             "404 page not found".to_owned(),
-        ));
-    };
-    let mut guard = CancelOnDrop {
-        handle: handle.clone(),
-        id: Some(id),
-    };
-    let answer = wait.await;
-    guard.id = None;
-    let stopped = RequestError::Cancelled {
-        kind: "",
-        id: String::new(),
-    };
-    Ok(answer.unwrap_or(Err(stopped)))
+        )),
+    }
 }
 
 /// A refusal in the original's words; requests that were cancelled are no errors there.

@@ -8,12 +8,12 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, put};
-use proto::names::{AddError, Filter, Key, State as EntryState};
+use proto::names::{AddError, Key, State as EntryState};
 use serde::Serialize;
 use serde_json::json;
 
 use super::server::{Answer, Form, JSON, Refusal, escape_html, not_found, text, typed};
-use crate::control::{Handle, NamesError};
+use crate::control::{Handle, NameFilter, NamesError};
 
 /// The routes of everything that has to do with names.
 pub(super) fn routes() -> Router<Handle> {
@@ -90,7 +90,11 @@ async fn add(
     let full = |name: &str| format!("{}.", name.strip_suffix('.').unwrap_or(name));
     names.extend(form.all("fqdn").filter(|name| !name.is_empty()).map(full));
     let outside = |name: &str| form.all("fqdn").any(|fqdn| full(fqdn) == name);
-    match handle.register_names(&container, address, names).await {
+    match handle
+        .client()
+        .register_names(&container, address, names)
+        .await
+    {
         Ok(()) => {}
         Err(NamesError::Refused(mut refused)) => {
             // The original takes these without a word, and does nothing with them.
@@ -104,7 +108,10 @@ async fn add(
     }
     // After the registration: a container that ends now is told of by an event.
     if check_alive && has_ended(&handle, &container).await? {
-        let removed = handle.unregister_names(&container, Some(address)).await;
+        let removed = handle
+            .client()
+            .unregister_names(&container, Some(address))
+            .await;
         removed.map_err(refuse)?;
         tracing::info!(
             container,
@@ -149,31 +156,16 @@ async fn remove_matching(
     request: Request,
 ) -> Answer {
     let form = Form::read(request).await?;
-    let addr = ip.map(address).transpose()?;
-    let mut names: Vec<Option<String>> = Vec::new();
-    names.extend(
-        form.all("fqdn")
-            .filter(|n| !n.is_empty())
-            .map(|n| Some(n.to_owned())),
-    );
-    let relative: Vec<String> = form.all("name").map(str::to_owned).collect();
-    let removed = handle.call(move |control| {
-        let domain = control.domain();
-        let relative = relative.iter();
-        names.extend(relative.filter_map(|name| Some(Some(domain?.qualify(name)))));
-        if names.is_empty() {
-            names.push(None);
-        }
-        for name in &names {
-            control.remove_names(&Filter {
-                hostname: name.as_deref(),
-                container: container.as_deref(),
-                addr,
-            })?;
-        }
-        Ok(())
+    let texts = |field: &str| form.all(field).map(str::to_owned).collect::<Vec<_>>();
+    let mut hostnames = texts("fqdn");
+    hostnames.retain(|name| !name.is_empty());
+    let removed = handle.client().remove_names(NameFilter {
+        container,
+        address: ip.map(address).transpose()?,
+        hostnames,
+        relative: texts("name"),
     });
-    removed.await?.map_err(refuse)?;
+    removed.await.map_err(refuse)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

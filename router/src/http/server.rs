@@ -17,7 +17,7 @@ use super::metrics;
 use super::status::{self, Page};
 use super::template;
 use crate::config::Listen;
-use crate::control::{Handle, Stopped, resolve};
+use crate::control::{ConnectError, Handle, Stopped, resolve};
 
 /// Longest form that is read, in bytes.
 const FORM_BYTES_MAX: usize = 1 << 20;
@@ -292,10 +292,11 @@ async fn connect(State(handle): State<Handle>, request: Request) -> Answer {
             Err(error) => errors.push(error),
         }
     }
-    let connected = handle
-        .call(move |control| control.connect(targets, replace))
-        .await?;
-    errors.extend(connected.err());
+    match handle.client().connect(targets, replace).await {
+        Ok(()) => {}
+        Err(ConnectError::Stopped(stopped)) => return Err(stopped.into()),
+        Err(error) => errors.push(error.to_string()),
+    }
     if errors.is_empty() {
         Ok(StatusCode::OK.into_response())
     } else {
@@ -306,7 +307,7 @@ async fn connect(State(handle): State<Handle>, request: Request) -> Answer {
 async fn forget(State(handle): State<Handle>, request: Request) -> Answer {
     let form = Form::read(request).await?;
     let peers: Vec<String> = form.all("peer").map(str::to_owned).collect();
-    handle.call(move |control| control.forget(&peers)).await?;
+    handle.client().forget(peers).await?;
     Ok(StatusCode::OK.into_response())
 }
 
@@ -322,7 +323,7 @@ async fn remove_networks(State(handle): State<Handle>) -> Answer {
 }
 
 async fn stop(State(handle): State<Handle>) -> Answer {
-    handle.call(|control| control.stop()).await?;
+    handle.client().stop().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -36,13 +36,8 @@ pub(super) async fn keep(
     gateway: &Arc<Gateway>,
     exposures: Exposures,
 ) -> Result<(), LaunchError> {
-    let saved = handle
-        .call(move |control| control.save_exposures(&exposures))
-        .await;
-    let saved = saved.map_err(LaunchError::new)?.await;
-    if let Ok(Err(error)) = saved {
-        return Err(LaunchError::new(error));
-    }
+    let saved = handle.client().save_exposures(&exposures).await;
+    saved.map_err(LaunchError::new)?;
     tokio::spawn(watch_gateway(handle.clone(), Arc::clone(gateway)));
     Ok(())
 }

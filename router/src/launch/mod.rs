@@ -30,7 +30,8 @@ use notify::Notifier;
 
 use crate::config::{Config, IpamConfig};
 use crate::control::{
-    Addresses, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels, name_channels,
+    Addresses, Client, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels,
+    name_channels,
 };
 use crate::data::{DataConfig, DataPlane, Snapshot, default_queues};
 use crate::docker;
@@ -106,22 +107,23 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     let targets = remembered_targets(&config, &before);
     control
         .handle
-        .call(move |c| c.connect_in_background(targets))
+        .client()
+        .connect_in_background(targets)
         .await
         .map_err(LaunchError::new)?;
     if config.ipam.is_some() {
         let found = Request::Found {
             addresses: addresses::in_use(&config)?,
         };
-        let told = control
-            .handle
-            .call(move |c| drop(c.request_address(found, None)));
-        told.await.map_err(LaunchError::new)?;
-        let (handle, bridge) = (control.handle.clone(), config.bridge.clone());
-        tokio::spawn(departed::watch(handle, bridge));
+        let client = control.handle.client().clone();
+        client
+            .tell_allocator(found)
+            .await
+            .map_err(LaunchError::new)?;
+        tokio::spawn(departed::watch(client, config.bridge.clone()));
     }
     if config.dns.is_some() {
-        names::restore(&config, &opened.records, &control.handle).await?;
+        names::restore(&config, &opened.records, control.handle.client()).await?;
         tokio::spawn(names::follow_containers(
             config.bridge.clone(),
             control.handle.clone(),
@@ -147,7 +149,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         mtu = config.mtu,
         "the router runs"
     );
-    stop_on_signal(control.handle.clone())?;
+    stop_on_signal(control.handle.client().clone())?;
     let notifier = Notifier::from_environment();
     notifier.ready(&control.handle, &format!("{name}({})", config.nickname));
     control.task.await.map_err(LaunchError::new)?;
@@ -366,7 +368,7 @@ fn start(
         DataPlane::start(&data, tap, sockets, snapshot).map_err(LaunchError::new)?;
     let (tcp_events, tcp_inbox) = mpsc::channel(tcp::EVENTS_MAX);
     tokio::spawn(tcp::accept(listener, tcp_events.clone()));
-    let (handle, calls) = Handle::new();
+    let (handle, calls, inbox) = Handle::new();
     let control = Control::new(Parts {
         config: Arc::clone(config),
         node,
@@ -382,6 +384,7 @@ fn start(
     });
     let inputs = Inputs {
         calls,
+        inbox,
         tcp: tcp_inbox,
         data: data_events,
         saved: saved_inbox,
@@ -458,7 +461,7 @@ fn remembered_targets(config: &Config, before: &Before<'_>) -> Vec<String> {
 }
 
 /// Stops the router when the system or the user asks for it.
-fn stop_on_signal(handle: Handle) -> Result<(), LaunchError> {
+fn stop_on_signal(client: Client) -> Result<(), LaunchError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(LaunchError::new)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(LaunchError::new)?;
     tokio::spawn(async move {
@@ -467,7 +470,7 @@ fn stop_on_signal(handle: Handle) -> Result<(), LaunchError> {
             _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
         }
         // A loop that has ended needs no stopping.
-        let _ = handle.call(Control::stop).await;
+        let _ = client.stop().await;
     });
     Ok(())
 }

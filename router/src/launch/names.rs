@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::LaunchError;
 use crate::config::{Config, DnsConfig};
-use crate::control::{Handle, Naming, SavedName};
+use crate::control::{Client, Handle, NamesError, Naming, SavedName};
 use crate::dns::{self, CHECK_INTERVAL, DnsServer, Instead};
 use crate::http::server::blocking;
 use crate::net::netlink::LinkMonitor;
@@ -68,7 +68,7 @@ pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Na
 pub(super) async fn restore(
     config: &Config,
     records: &[Record],
-    handle: &Handle,
+    client: &Client,
 ) -> Result<(), LaunchError> {
     let saved: Vec<SavedName> = SavedName::all(records).collect();
     if saved.is_empty() {
@@ -79,17 +79,19 @@ pub(super) async fn restore(
         name.container == EXTERN_OWNER || here.contains(&(name.container.clone(), name.address))
     };
     let (kept, gone): (Vec<_>, Vec<_>) = saved.into_iter().partition(is_here);
-    let restore = move |control: &mut crate::control::Control| {
-        for name in kept {
-            let hostnames = [name.hostname];
-            let registered = control.register_names(&name.container, name.address, &hostnames);
-            if let Err(error) = registered {
-                tracing::warn!(%error, "a name of before the restart was left out");
-            }
+    for name in kept {
+        let hostnames = vec![name.hostname];
+        match client
+            .register_names(&name.container, name.address, hostnames)
+            .await
+        {
+            Err(error @ NamesError::Stopped(_)) => return Err(LaunchError::new(error)),
+            Err(error) => tracing::warn!(%error, "a name of before the restart was left out"),
+            Ok(()) => {}
         }
-        control.forget_saved_names(&gone);
-    };
-    handle.call(restore).await.map_err(LaunchError::new)
+    }
+    let forgotten = client.forget_saved_names(gone).await;
+    forgotten.map_err(LaunchError::new)
 }
 
 /// Which addresses are attached or exposed here, and for whom.
@@ -174,7 +176,7 @@ async fn look(
         tracing::debug!(error, "files of containers that ended were not removed");
     }
     for id in ended {
-        let removed = handle.unregister_names(&id, None).await;
+        let removed = handle.client().unregister_names(&id, None).await;
         if let Ok(count) = removed {
             tracing::info!(
                 container = id,
