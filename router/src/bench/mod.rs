@@ -20,6 +20,7 @@ use crate::net::NetError;
 use crate::net::attach::{AttachRequest, attach};
 use crate::net::netns::Namespace;
 
+pub mod session;
 pub mod sink;
 pub mod source;
 

@@ -75,20 +75,6 @@ impl Addresses {
     }
 }
 
-/// The channels of the allocator, as the node is to know them.
-pub fn channels() -> Vec<String> {
-    [Channel::Ring, Channel::Leases]
-        .iter()
-        .map(|channel| channel.name().to_owned())
-        .collect()
-}
-
-fn channel(name: &str) -> Option<Channel> {
-    [Channel::Ring, Channel::Leases]
-        .into_iter()
-        .find(|channel| channel.name() == name)
-}
-
 impl Control {
     /// Both clocks.
     pub(super) fn clock(&self) -> Clock {
@@ -99,22 +85,6 @@ impl Control {
             now: self.now(),
             wall: wall.as_secs(),
         }
-    }
-
-    /// The subnet of requests that name none; `None` if addresses are not allocated.
-    pub fn default_subnet(&self) -> Option<ipam::range::Cidr> {
-        Some(self.addresses.as_ref()?.allocator.default_subnet())
-    }
-
-    /// All addresses that are allocated from; `None` if they are not.
-    pub fn address_range(&self) -> Option<ipam::range::Cidr> {
-        Some(self.addresses.as_ref()?.allocator.universe())
-    }
-
-    /// Whether it is settled who gives out which addresses, so that the range stays.
-    pub fn has_ring(&self) -> bool {
-        let addresses = self.addresses.as_ref();
-        addresses.is_some_and(|addresses| !addresses.allocator.ring().is_empty())
     }
 
     /// Hands a request to the allocator. The answer comes at the deadline at the latest, if there
@@ -206,19 +176,17 @@ impl Control {
         }
     }
 
-    /// Gossip for the allocator. Tells whether it was for it.
+    /// Takes gossip for the allocator.
     pub(super) fn deliver_to_allocator(
         &mut self,
-        name: &str,
+        channel: Channel,
         via: PeerName,
         kind: DeliveryKind,
         payload: &[u8],
-    ) -> bool {
-        let (Some(channel), clock) = (channel(name), self.clock()) else {
-            return false;
-        };
+    ) {
+        let clock = self.clock();
         let Some(addresses) = &mut self.addresses else {
-            return false;
+            return;
         };
         let kind = match kind {
             DeliveryKind::Unicast { source } => Delivery::Unicast(source),
@@ -232,29 +200,25 @@ impl Control {
             payload,
         };
         addresses.allocator.handle_message(clock, message);
-        true
     }
 
-    /// The node wants to send the allocator's state. Tells whether the channel is one of its.
+    /// The node wants to send the allocator's state.
     pub(super) fn allocator_state_wanted(
         &mut self,
-        name: &str,
+        channel: Channel,
         conn: ConnId,
         neighbour: PeerName,
         first: bool,
-    ) -> bool {
-        let (Some(channel), clock) = (channel(name), self.clock()) else {
-            return false;
-        };
+    ) {
+        let clock = self.clock();
         let Some(addresses) = &mut self.addresses else {
-            return false;
+            return;
         };
         addresses.last_state += 1;
         let token = addresses.last_state;
         addresses.states.insert(token, (channel, conn));
         let allocator = &mut addresses.allocator;
         allocator.handle_state_wanted(clock, channel, token, Some(neighbour), first);
-        true
     }
 
     /// Peers or routes changed.

@@ -1,17 +1,20 @@
 //! The typed way to the control loop: one method a request.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipam::allocator::{self, Response};
 use proto::connector::Target;
+use proto::types::PeerName;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::names::{NamesError, SavedName};
 use super::request::{
     ConnectError, ContainerEvent, NameFilter, Reply, Request, RequestError, Stopped,
 };
+use super::view::{Ranges, View};
 use crate::store::StoreError;
 
 /// Requests that wait for the loop; whoever makes one more waits.
@@ -177,6 +180,37 @@ impl Client {
             reply,
         });
         saved.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Sends gossip to one peer. Returns true if there is a way to it.
+    pub async fn send_gossip(
+        &self,
+        topic: &'static str,
+        to: PeerName,
+        payload: Vec<u8>,
+    ) -> Result<bool, Stopped> {
+        self.ask(|reply| Request::SendGossip {
+            topic,
+            to,
+            payload,
+            reply,
+        })
+        .await
+    }
+
+    /// A copy of everything that others may read.
+    pub async fn view(&self) -> Result<Arc<View>, Stopped> {
+        self.ask(Request::View).await
+    }
+
+    /// The ranges that addresses come from; `None` if they are not allocated.
+    pub async fn ranges(&self) -> Result<Option<Ranges>, Stopped> {
+        self.ask(Request::Ranges).await
+    }
+
+    /// The containers that have names here.
+    pub async fn named_containers(&self) -> Result<BTreeSet<String>, Stopped> {
+        self.ask(Request::NamedContainers).await
     }
 
     /// Ends the loop, and with it the router.

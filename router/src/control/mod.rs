@@ -3,54 +3,50 @@
 //! ```text
 //! TCP tasks ----TcpEvent---->  +---------+  --bytes-->  TCP tasks
 //! data threads --DataEvent-->  | Control |  --Snapshot, special frames-->  data threads
-//! HTTP, signals ---Call----->  +---------+  --batches-->  store
+//! HTTP, Docker ---Request--->  +---------+  --batches-->  store
 //! ```
 //!
-//! Everybody else talks to it through a [`Handle`]: a call is a closure that runs between two
-//! events, on the loop's own thread.
+//! Everybody else talks to it through a [`Client`], whose methods send a [`Request`] each.
 
 mod addresses;
-mod bench;
 mod client;
+mod consumers;
 mod facts;
-mod gateway;
-mod handle;
 mod links;
 mod log;
 mod names;
 mod report;
 mod request;
 mod targets;
+mod view;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::native::Report;
-use proto::node::{ConnSecret, Node, Output};
+use proto::node::{ConnSecret, DeliveryKind, Node, Output};
 use proto::sleeve::{LinkId, Special};
-use proto::types::{ConnId, Time};
+use proto::types::{ConnId, PeerName, Time};
 use tokio::sync::mpsc;
 
-pub use addresses::{Addresses, RECORD_PREFIX, Saved, channels as address_channels};
-pub use bench::Outcome;
+pub use addresses::{Addresses, RECORD_PREFIX, Saved};
 pub use client::{Client, Inbox};
-pub use gateway::{stored_exposures, watch as watch_gateway};
-pub use handle::{Call, Handle};
+pub use consumers::{Consumers, DELIVERIES_MAX, Delivery, LeftOver};
 pub use links::{FOREIGN_BURST_PACKETS, Links};
-pub use names::{NamesError, Naming, SavedName, channels as name_channels};
+pub use names::{NamesError, Naming, SavedName};
+pub use report::Sources;
 pub use request::{
     ConnectError, ContainerEvent, NameFilter, Reply, Request, RequestError, Stopped,
 };
 pub use targets::resolve;
+pub use view::{AddressesView, MeshView, NamesView, Ranges, TargetFacts, View};
 
-use crate::config::Config;
 use crate::data::{DataEvent, DataPlane, Events, SpecialError};
-use crate::docker::Networks;
-use crate::net::expose::Gateway;
 use crate::store::{Change, Store, StoreError};
 use crate::tcp::{self, Pump, TcpEvent, TcpEvents};
-use bench::Benches;
+use consumers::Consumer;
 use log::Strangers;
 use targets::Targets;
 
@@ -63,12 +59,10 @@ pub const TARGETS_KEY: &[u8] = b"targets";
 
 /// The state of the router, owned by its loop.
 pub struct Control {
-    /// How the router runs.
-    pub config: Arc<Config>,
-    /// Our peer.
-    pub node: Node,
-    /// Docker's networks, once they are looked after.
-    pub docker: Option<Networks>,
+    node: Node,
+    consumers: Consumers,
+    /// The address that connections are dialled from.
+    dial_from: IpAddr,
     addresses: Option<Addresses>,
     naming: Option<Naming>,
     links: Links,
@@ -78,10 +72,7 @@ pub struct Control {
     tcp: TcpEvents,
     epoch: Instant,
     targets: Targets,
-    benches: Benches,
     tap_name: String,
-    /// The host's own addresses and rules.
-    pub gateway: Arc<Gateway>,
     /// The latest revisions of records that were handed in by others.
     revisions: BTreeMap<Vec<u8>, u64>,
     strangers: Strangers,
@@ -91,8 +82,6 @@ pub struct Control {
 
 /// What the loop listens to.
 pub struct Inputs {
-    /// Calls of others.
-    pub calls: mpsc::Receiver<Call>,
     /// Requests of others.
     pub inbox: Inbox,
     /// What happens on TCP.
@@ -105,10 +94,12 @@ pub struct Inputs {
 
 /// What control is made of.
 pub struct Parts {
-    /// How the router runs.
-    pub config: Arc<Config>,
-    /// Our peer.
+    /// The address that connections are dialled from.
+    pub dial_from: IpAddr,
+    /// Our peer, which knows the topics of `consumers`.
     pub node: Node,
+    /// Whom gossip is for.
+    pub consumers: Consumers,
     /// Who gives out addresses, if anybody does.
     pub addresses: Option<Addresses>,
     /// The names, unless they are off.
@@ -125,17 +116,15 @@ pub struct Parts {
     pub epoch: Instant,
     /// The name of the TAP device.
     pub tap_name: String,
-    /// The host's own addresses and rules.
-    pub gateway: Arc<Gateway>,
 }
 
 impl Control {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Control {
         Control {
-            config: parts.config,
             node: parts.node,
-            docker: None,
+            consumers: parts.consumers,
+            dial_from: parts.dial_from,
             addresses: parts.addresses,
             naming: parts.naming,
             links: parts.links,
@@ -145,9 +134,7 @@ impl Control {
             tcp: parts.tcp,
             epoch: parts.epoch,
             targets: Targets::default(),
-            benches: Benches::default(),
             tap_name: parts.tap_name,
-            gateway: parts.gateway,
             revisions: BTreeMap::new(),
             strangers: Strangers::default(),
             swept: parts.epoch,
@@ -161,14 +148,13 @@ impl Control {
     }
 
     /// Runs until somebody asks it to stop.
-    pub async fn run(mut self, mut inputs: Inputs, handle: Handle) {
-        self.targets.attach(handle);
+    pub async fn run(mut self, mut inputs: Inputs, client: Client) {
+        self.targets.attach(client);
         self.follow_leases();
         while !self.stopping {
             self.act();
             let wake = self.next_wake();
             tokio::select! {
-                Some(call) = inputs.calls.recv() => call(&mut self),
                 Some(request) = inputs.inbox.requests.recv() => self.handle_request(request),
                 () = inputs.inbox.abandoned.notified() => self.cancel_abandoned(),
                 Some(event) = inputs.tcp.recv() => {
@@ -223,13 +209,28 @@ impl Control {
             } => reply.send(self.connect(targets, replace)),
             Request::ConnectInBackground(peers) => self.connect_in_background(peers),
             Request::Resolved { text, result } => self.resolved(text, result),
-            Request::Forget { peers, reply } => reply.send(self.forget(&peers)),
+            Request::Forget { peers, reply } => {
+                self.forget(&peers);
+                reply.send(());
+            }
             Request::SaveRecord {
                 key,
                 value,
                 revision,
                 reply,
             } => self.save_record(key, value, revision, reply),
+            Request::SendGossip {
+                topic,
+                to,
+                payload,
+                reply,
+            } => {
+                let now = self.now();
+                reply.send(self.node.send_unicast(now, topic, to, &payload));
+            }
+            Request::View(reply) => reply.send(Arc::new(self.view())),
+            Request::Ranges(reply) => reply.send(self.ranges()),
+            Request::NamedContainers(reply) => reply.send(self.named_containers()),
             Request::Stop(reply) => {
                 // The loop ends after this turn. Devices stay.
                 self.stopping = true;
@@ -380,7 +381,7 @@ impl Control {
     fn act_on(&mut self, output: Output) {
         match output {
             Output::Dial { conn, to } => {
-                tcp::dial(conn, to, self.config.host, self.tcp.clone());
+                tcp::dial(conn, to, self.dial_from, self.tcp.clone());
             }
             Output::Send { conn, bytes } => {
                 if let Some(pump) = self.pumps.get(&conn) {
@@ -431,24 +432,51 @@ impl Control {
                 payload,
                 ..
             } => {
-                if !self.deliver_to_bench(&channel, kind, &payload)
-                    && !self.deliver_to_names(&channel, neighbour, kind, &payload)
-                {
-                    self.deliver_to_allocator(&channel, neighbour, kind, &payload);
-                }
+                self.deliver(&channel, neighbour, kind, payload);
             }
             Output::NeedState {
                 channel,
                 conn,
                 neighbour,
                 first,
-            } => {
-                if !self.names_state_wanted(&channel, conn)
-                    && !self.allocator_state_wanted(&channel, conn, neighbour, first)
-                {
-                    let now = self.now();
-                    self.node.handle_state(now, &channel, conn, None);
+            } => self.give_state(&channel, conn, neighbour, first),
+        }
+    }
+
+    /// Hands a message to the consumer of its topic.
+    fn deliver(&mut self, topic: &str, via: PeerName, kind: DeliveryKind, payload: Vec<u8>) {
+        match self.consumers.of(topic) {
+            Some(Consumer::Allocator(channel)) => {
+                let channel = *channel;
+                self.deliver_to_allocator(channel, via, kind, &payload);
+            }
+            Some(Consumer::Names) => self.deliver_to_names(via, kind, &payload),
+            Some(Consumer::Outside(sender)) => {
+                let delivery = Delivery {
+                    kind,
+                    neighbour: via,
+                    payload,
+                };
+                if sender.try_send(delivery).is_err() {
+                    self.consumers.count_lost();
                 }
+            }
+            None => self.consumers.count_unclaimed(),
+        }
+    }
+
+    /// Has the consumer of a topic give its complete state, for a connection.
+    fn give_state(&mut self, topic: &str, conn: ConnId, neighbour: PeerName, first: bool) {
+        match self.consumers.of(topic) {
+            Some(Consumer::Allocator(channel)) => {
+                let channel = *channel;
+                self.allocator_state_wanted(channel, conn, neighbour, first);
+            }
+            Some(Consumer::Names) => self.names_state_wanted(conn),
+            // They have none.
+            Some(Consumer::Outside(_)) | None => {
+                let now = self.now();
+                self.node.handle_state(now, topic, conn, None);
             }
         }
     }

@@ -1,24 +1,21 @@
-//! Container names in the loop: their gossip, who registers them, and the server that answers.
+//! Container names in the loop: their gossip, and who registers them.
 
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use ipam::leases::LeaseState;
 use proto::names::gossip::CHANNEL;
-use proto::names::{AddError, Domain, Event, Filter, Index, Key, Names, Output, State, UnixSecs};
+use proto::names::{AddError, Event, Filter, Index, Key, Names, Output, UnixSecs};
 use proto::node::{Content, DeliveryKind};
 use proto::types::{ConnId, PeerName};
 
+use super::Control;
 use super::request::{NameFilter, Stopped};
-use super::{Control, Handle};
-use crate::dns::{DnsServer, Listening};
-use crate::http::server::blocking;
-use crate::net::resolver;
 use crate::store::{Change, Record};
 
 /// What the keys of the records of our own names start with in the store.
@@ -28,7 +25,6 @@ const RECORD_PREFIX: &[u8] = b"names/";
 pub struct Naming {
     pub(super) names: Names,
     index: Arc<ArcSwap<Index>>,
-    pub(super) server: DnsServer,
     leases: Leased,
 }
 
@@ -49,17 +45,9 @@ pub enum NamesError {
     /// The loop has ended.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// The system does not tell what it takes.
-    #[error("{0}")]
-    Unknown(String),
     /// These names were left out; others were registered.
     #[error("{}", list(.0))]
     Refused(Vec<(String, AddError)>),
-}
-
-fn words(addresses: &[SocketAddr]) -> String {
-    let words = addresses.iter().map(SocketAddr::to_string);
-    words.collect::<Vec<_>>().join(", ")
 }
 
 fn list(refused: &[(String, AddError)]) -> String {
@@ -121,12 +109,11 @@ impl From<&Key> for SavedName {
 }
 
 impl Naming {
-    /// Names without any entry yet; `index` is what `server` answers from.
-    pub fn new(names: Names, index: Arc<ArcSwap<Index>>, server: DnsServer) -> Naming {
+    /// Names without any entry yet; `index` is where a server finds those that are alive.
+    pub fn new(names: Names, index: Arc<ArcSwap<Index>>) -> Naming {
         Naming {
             names,
             index,
-            server,
             leases: Leased::default(),
         }
     }
@@ -191,62 +178,12 @@ impl Control {
     }
 
     /// The containers that have names here.
-    pub fn named_containers(&self) -> BTreeSet<String> {
+    pub(super) fn named_containers(&self) -> BTreeSet<String> {
         let keys = self
             .naming
             .iter()
             .flat_map(|naming| naming.names.own_alive());
         keys.map(|key| key.container.to_string()).collect()
-    }
-
-    /// The domain of our names; `None` if they are off.
-    pub fn domain(&self) -> Option<&Domain> {
-        Some(self.naming.as_ref()?.names.domain())
-    }
-
-    /// Where questions are taken, or would be if nobody else had the port; `None` if names are
-    /// off.
-    pub fn dns_address(&self) -> Option<SocketAddr> {
-        let status = self.naming.as_ref()?.server.status();
-        let udp = status.borrow().udp.clone();
-        match udp {
-            Listening::On(address) => Some(address),
-            _ => self.config.dns.as_ref().map(|dns| dns.listen),
-        }
-    }
-
-    /// What keeps questions from being answered, in words for people.
-    pub fn dns_troubles(&self) -> Vec<String> {
-        let (Some(naming), Some(address)) = (&self.naming, self.dns_address()) else {
-            return Vec::new();
-        };
-        let status = naming.server.status();
-        let status = status.borrow();
-        let failed = [("UDP", &status.udp), ("TCP", &status.tcp)];
-        let failed = failed.into_iter().filter_map(|(transport, listening)| {
-            const WAY: &str = "--dns-listen-address chooses an address";
-            match listening {
-                Listening::Failed(error) => Some(format!(
-                    "not listening on {address} ({transport}): {error}; trying again. {WAY}"
-                )),
-                Listening::OnSome(on, error) => Some(format!(
-                    "not listening on {address} ({transport}), only on {}: {error}. {WAY}",
-                    words(on)
-                )),
-                Listening::Starting | Listening::On(_) => None,
-            }
-        });
-        let clocks = naming
-            .names
-            .clocks_off()
-            .map(|(peer, ahead)| format!("the clock of {peer} is {ahead} s ahead of ours"));
-        failed.chain(clocks).collect()
-    }
-
-    /// All names of the mesh, dead ones included; `None` if names are off.
-    pub fn name_entries(&self) -> Option<Vec<(Key, State)>> {
-        let entries = self.naming.as_ref()?.names.entries();
-        Some(entries.map(|(key, state)| (key.clone(), state)).collect())
     }
 
     /// Forgets names that were saved and are not registered.
@@ -267,17 +204,16 @@ impl Control {
         });
     }
 
-    /// Gossip for the names. Tells whether it was for them.
+    /// Takes gossip for the names.
     pub(super) fn deliver_to_names(
         &mut self,
-        channel: &str,
         neighbour: PeerName,
         kind: DeliveryKind,
         payload: &[u8],
-    ) -> bool {
+    ) {
         let (now, wall) = (self.now(), wall());
-        let Some(naming) = self.naming.as_mut().filter(|_| channel == CHANNEL) else {
-            return false;
+        let Some(naming) = &mut self.naming else {
+            return;
         };
         let names = &mut naming.names;
         let taken = match kind {
@@ -291,18 +227,16 @@ impl Control {
         if let Err(error) = taken {
             tracing::debug!(%neighbour, %error, "a message about names was left out");
         }
-        true
     }
 
-    /// The node wants to send the names. Tells whether the channel is theirs.
-    pub(super) fn names_state_wanted(&mut self, channel: &str, conn: ConnId) -> bool {
+    /// The node wants to send the names.
+    pub(super) fn names_state_wanted(&mut self, conn: ConnId) {
         let now = self.now();
-        let Some(naming) = self.naming.as_mut().filter(|_| channel == CHANNEL) else {
-            return false;
+        let Some(naming) = &mut self.naming else {
+            return;
         };
         let state = naming.names.state(wall());
         self.node.handle_state(now, CHANNEL, conn, Some(&state));
-        true
     }
 
     /// Peers came or went: names of those that are gone go with them.
@@ -407,33 +341,6 @@ impl Control {
             }
         }
     }
-}
-
-impl Handle {
-    /// Addresses of this host at which containers can ask for names on the usual port: those of
-    /// the bridge, then those of Docker's; none if nobody listens there.
-    pub async fn dns_resolvers(&self) -> Result<Vec<Ipv4Addr>, NamesError> {
-        let asked = self.call(|control| {
-            let status = control.naming.as_ref()?.server.status();
-            let listening = status.borrow().udp.clone();
-            Some((listening, Arc::clone(&control.config)))
-        });
-        let (listening, config) = asked.await?.ok_or(NamesError::Off)?;
-        let on = match listening {
-            Listening::On(address) => vec![address],
-            // Those of the bridges, in their order.
-            Listening::OnSome(addresses, _) => addresses,
-            Listening::Starting | Listening::Failed(_) => return Ok(Vec::new()),
-        };
-        blocking(move || resolver::addresses(&on, &config.bridge, &config.docker_bridge))
-            .await
-            .map_err(NamesError::Unknown)
-    }
-}
-
-/// The channels of the names, as the node is to know them.
-pub fn channels() -> Vec<String> {
-    vec![CHANNEL.to_owned()]
 }
 
 /// The wall clock, which may jump.

@@ -1,14 +1,18 @@
 //! What others ask of the control loop: one variant a request, each with the way back for its
 //! answer.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipam::allocator::{self, Response};
 use proto::connector::{Target, TooManyTargets};
+use proto::types::PeerName;
 use tokio::sync::oneshot;
 
 use super::names::{NamesError, SavedName};
+use super::view::{Ranges, View};
 use crate::store::StoreError;
 
 /// Something that the loop is asked to do. Requests are carried out in the order in which they
@@ -88,6 +92,23 @@ pub enum Request {
         /// Answered when the record is on disk, or cannot be put there.
         reply: Reply<Result<(), StoreError>>,
     },
+    /// Sends gossip to one peer.
+    SendGossip {
+        /// The topic.
+        topic: &'static str,
+        /// The peer.
+        to: PeerName,
+        /// The message.
+        payload: Vec<u8>,
+        /// Answered at once: whether there is a way to the peer.
+        reply: Reply<bool>,
+    },
+    /// Asks for a copy of everything that others may read.
+    View(Reply<Arc<View>>),
+    /// Asks for the ranges that addresses come from; `None` if they are not allocated.
+    Ranges(Reply<Option<Ranges>>),
+    /// Asks which containers have names here.
+    NamedContainers(Reply<BTreeSet<String>>),
     /// Ends the loop.
     Stop(Reply<()>),
 }

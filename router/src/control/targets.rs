@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use proto::connector::Target;
 
+use super::Control;
+use super::client::Client;
 use super::request::ConnectError;
-use super::{Control, Handle};
 use crate::config::check_peer;
 
 /// Between attempts at resolving a name.
@@ -23,17 +24,12 @@ const RESOLVE_TIME_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Targets {
     /// When each is tried next.
     unresolved: BTreeMap<String, Instant>,
-    handle: Option<Handle>,
+    client: Option<Client>,
 }
 
 impl Targets {
-    pub(super) fn attach(&mut self, handle: Handle) {
-        self.handle = Some(handle);
-    }
-
-    /// A way to the loop, once it runs.
-    pub(super) fn handle(&self) -> Option<Handle> {
-        self.handle.clone()
+    pub(super) fn attach(&mut self, client: Client) {
+        self.client = Some(client);
     }
 
     pub(super) fn next_wake(&self) -> Option<Instant> {
@@ -51,9 +47,7 @@ impl Targets {
 
     /// Starts resolving what is due.
     pub(super) fn resolve_due(&mut self) {
-        let Some(client) = self.handle.as_ref().map(Handle::client) else {
-            return;
-        };
+        let Some(client) = &self.client else { return };
         let now = Instant::now();
         for (text, at) in self.unresolved.iter_mut().filter(|(_, at)| **at <= now) {
             *at = now + RETRY_INTERVAL + RESOLVE_TIME_MAX;

@@ -34,7 +34,7 @@ use proto::native::tunnel::STREAM_REPORTS;
 use proto::native::wire::{HEADER_BYTES, Kind, TAG_BYTES};
 use proto::offload::join::JoinKinds;
 use proto::sleeve::{Channel, PacketBuilder, Special, Tunnel};
-use proto::switch::{Learned, MacTable, PeerSlot};
+use proto::switch::{Learned, MacEntry, MacTable, PeerSlot};
 use proto::types::{Mac, Time};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -220,11 +220,14 @@ impl DataPlane {
 
     /// What is in force.
     pub fn status(&self) -> DataStatus {
-        DataStatus {
+        self.figures().status()
+    }
+
+    /// What pages show of it, which can be read from any thread.
+    pub fn figures(&self) -> Figures {
+        Figures {
+            shared: Arc::clone(&self.shared),
             tap: self.tap,
-            udp: self.shared.sockets.status(),
-            join: self.shared.join.state(),
-            queues: self.tap.queues,
         }
     }
 
@@ -248,6 +251,36 @@ impl DataPlane {
             // A thread that panicked has said so.
             let _ = thread.join();
         }
+    }
+}
+
+/// What pages show of the data plane: read from its atomics by whoever looks, at no cost to the
+/// threads that carry frames.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    shared: Arc<Shared>,
+    tap: TapStatus,
+}
+
+impl Figures {
+    /// The counters of all threads, summed.
+    pub fn counters(&self) -> Totals {
+        Totals::sum(&self.shared.counters)
+    }
+
+    /// What is in force.
+    pub fn status(&self) -> DataStatus {
+        DataStatus {
+            tap: self.tap,
+            udp: self.shared.sockets.status(),
+            join: self.shared.join.state(),
+            queues: self.tap.queues,
+        }
+    }
+
+    /// The MAC table, in no order.
+    pub fn macs(&self) -> Vec<MacEntry> {
+        self.shared.macs.entries().collect()
     }
 }
 

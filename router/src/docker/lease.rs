@@ -25,7 +25,7 @@ pub(super) struct Given {
 
 impl Plugin {
     async fn ask(&self, wish: Request, limit: Duration) -> Result<Response, RequestError> {
-        self.handle.client().address(wish, Some(limit)).await
+        self.client.address(wish, Some(limit)).await
     }
 
     /// An address in a subnet, the one that the identity has if there is one.

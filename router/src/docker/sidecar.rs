@@ -219,10 +219,7 @@ impl Plugin {
     pub(super) async fn name(&self, container: &Inspected, aliases: &[String], address: Ipv4Addr) {
         let Some(dns) = &self.config.dns else { return };
         let names = wish::names(container, aliases, &dns.domain);
-        let named = self
-            .handle
-            .client()
-            .register_names(&container.id, address, names);
+        let named = self.client.register_names(&container.id, address, names);
         match named.await {
             Ok(()) | Err(NamesError::Off) => {}
             Err(error) => {
@@ -234,12 +231,7 @@ impl Plugin {
 
     /// Removes the names of a container, or those of one of its addresses.
     pub(super) async fn unname(&self, container: &str, address: Option<Ipv4Addr>) {
-        match self
-            .handle
-            .client()
-            .unregister_names(container, address)
-            .await
-        {
+        match self.client.unregister_names(container, address).await {
             Ok(_) | Err(NamesError::Off) => {}
             Err(error) => {
                 tracing::debug!(container = short(container), %error, "names were not removed");
@@ -250,7 +242,7 @@ impl Plugin {
     /// Tells the allocator which containers run, so that it releases what the others had.
     pub(super) async fn prune(&self, running: BTreeSet<String>) -> Result<(), String> {
         let prune = Request::Prune { running };
-        let told = self.handle.client().tell_allocator(prune);
+        let told = self.client.tell_allocator(prune);
         told.await.map_err(|stopped| stopped.to_string())
     }
 }

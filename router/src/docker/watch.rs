@@ -281,13 +281,14 @@ impl Plugin {
     pub(super) async fn follow_range(self: Arc<Self>, first: Cidr) {
         loop {
             tokio::time::sleep(RANGE_INTERVAL).await;
-            let look = |control: &mut crate::control::Control| {
-                (control.address_range(), control.has_ring())
-            };
-            match self.handle.call(look).await {
-                Ok((range, _)) if range != Some(first) => return self.ensure_networks().await,
-                Ok((_, false)) => {}
-                Ok((_, true)) | Err(_) => return,
+            match self.client.ranges().await {
+                Ok(Some(ranges)) if ranges.universe == first => {
+                    if ranges.settled {
+                        return;
+                    }
+                }
+                Ok(_) => return self.ensure_networks().await,
+                Err(_) => return,
             }
         }
     }
@@ -338,7 +339,7 @@ impl Plugin {
     /// Tells the allocator what happened to a container.
     async fn tell(&self, id: &str, event: ContainerEvent) {
         // A loop that has ended needs to know nothing.
-        let _ = self.handle.client().container(id, event).await;
+        let _ = self.client.container(id, event).await;
     }
 
     /// A container, if it runs.

@@ -9,6 +9,7 @@ pub mod metrics;
 mod names;
 pub mod report;
 pub mod server;
+pub mod services;
 pub mod status;
 pub mod template;
 mod weft_page;

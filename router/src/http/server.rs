@@ -14,10 +14,11 @@ use proto::connector::Target;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::metrics;
+use super::services::Services;
 use super::status::{self, Page};
 use super::template;
 use crate::config::Listen;
-use crate::control::{ConnectError, Handle, Stopped, resolve};
+use crate::control::{ConnectError, Sources, Stopped, View, resolve};
 
 /// Longest form that is read, in bytes.
 const FORM_BYTES_MAX: usize = 1 << 20;
@@ -52,8 +53,8 @@ impl Listener {
     }
 
     /// Serves until the runtime ends.
-    pub async fn serve(self, scope: Scope, handle: Handle) -> io::Result<()> {
-        let router = router(scope, handle);
+    pub async fn serve(self, scope: Scope, services: Services) -> io::Result<()> {
+        let router = router(scope, services);
         match self {
             Listener::Tcp(listener) => axum::serve(listener, router).await,
             Listener::Unix(listener) => axum::serve(listener, router).await,
@@ -75,7 +76,7 @@ pub async fn open_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn router(scope: Scope, handle: Handle) -> Router {
+fn router(scope: Scope, services: Services) -> Router {
     let metrics = Router::new().route("/metrics", get(get_metrics));
     let status = Router::new()
         .route("/status", get(get_status))
@@ -97,7 +98,7 @@ fn router(scope: Scope, handle: Handle) -> Router {
         Scope::Status => metrics.merge(status),
         Scope::Control => metrics.merge(status).merge(control),
     };
-    router.fallback(any(not_found)).with_state(handle)
+    router.fallback(any(not_found)).with_state(services)
 }
 
 /// What a handler gives: a body, or a status with a text.
@@ -150,19 +151,23 @@ pub(super) async fn not_found() -> Response {
     text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned())
 }
 
-async fn get_status(State(handle): State<Handle>) -> Answer {
-    page(&handle, Page::Overview).await
+async fn get_status(State(services): State<Services>) -> Answer {
+    page(&services, Page::Overview).await
 }
 
-async fn get_status_page(State(handle): State<Handle>, UrlPath(name): UrlPath<String>) -> Answer {
+async fn get_status_page(
+    State(services): State<Services>,
+    UrlPath(name): UrlPath<String>,
+) -> Answer {
     match Page::named(&name) {
-        Some(found) if found != Page::Overview => page(&handle, found).await,
+        Some(found) if found != Page::Overview => page(&services, found).await,
         _ => Ok(not_found().await),
     }
 }
 
-async fn page(handle: &Handle, page: Page) -> Answer {
-    let report = handle.call(|control| control.report()).await?;
+async fn page(services: &Services, page: Page) -> Answer {
+    let view = services.client.view().await?;
+    let report = sources(services, &view).report();
     let code = if report.ready {
         StatusCode::OK
     } else {
@@ -171,8 +176,21 @@ async fn page(handle: &Handle, page: Page) -> Answer {
     Ok(text(code, status::render(page, &report)))
 }
 
-async fn get_weft(State(handle): State<Handle>, headers: HeaderMap) -> Answer {
-    let value = handle.call(|control| control.weft_status()).await?;
+/// What pages are made from.
+fn sources<'a>(services: &'a Services, view: &'a View) -> Sources<'a> {
+    Sources {
+        view,
+        config: &services.config,
+        figures: &services.figures,
+        interface: &services.interface,
+        name_server: services.name_server.as_ref().map(|server| server.status()),
+        docker: services.docker.latency(),
+    }
+}
+
+async fn get_weft(State(services): State<Services>, headers: HeaderMap) -> Answer {
+    let view = services.client.view().await?;
+    let value = sources(&services, &view).weft_status();
     if headers.get(ACCEPT).is_some_and(|accept| accept == JSON) {
         return Ok(typed(StatusCode::OK, JSON, format!("{value:#}\n")));
     }
@@ -180,11 +198,12 @@ async fn get_weft(State(handle): State<Handle>, headers: HeaderMap) -> Answer {
 }
 
 async fn get_report(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    let report = handle.call(|control| control.report()).await?;
+    let view = services.client.view().await?;
+    let report = sources(&services, &view).report();
     let value = serde_json::to_value(report).map_err(Refusal::failed)?;
     if headers.get(ACCEPT).is_some_and(|accept| accept == JSON) {
         return Ok(typed(StatusCode::OK, JSON, indented(&value)));
@@ -216,12 +235,13 @@ pub(super) fn escape_html(json: &str) -> String {
         .replace('>', "\\u003e")
 }
 
-async fn get_metrics(State(handle): State<Handle>) -> Answer {
-    let (report, mut own) = handle
-        .call(|control| (control.report(), control.metrics()))
-        .await?;
-    let mut all = metrics::compatible(&report);
-    all.append(&mut own);
+async fn get_metrics(State(services): State<Services>) -> Answer {
+    let view = services.client.view().await?;
+    let sources = sources(&services, &view);
+    let mut all = metrics::compatible(&sources.report());
+    all.extend(sources.metrics());
+    all.extend(services.name_server.iter().flat_map(|s| s.metrics()));
+    all.extend(services.docker.metrics());
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(typed(StatusCode::OK, kind, metrics::render(all)))
 }
@@ -279,7 +299,7 @@ fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
-async fn connect(State(handle): State<Handle>, request: Request) -> Answer {
+async fn connect(State(services): State<Services>, request: Request) -> Answer {
     let form = Form::read(request).await?;
     let replace = form
         .bool("replace")
@@ -292,7 +312,7 @@ async fn connect(State(handle): State<Handle>, request: Request) -> Answer {
             Err(error) => errors.push(error),
         }
     }
-    match handle.client().connect(targets, replace).await {
+    match services.client.connect(targets, replace).await {
         Ok(()) => {}
         Err(ConnectError::Stopped(stopped)) => return Err(stopped.into()),
         Err(error) => errors.push(error.to_string()),
@@ -304,26 +324,22 @@ async fn connect(State(handle): State<Handle>, request: Request) -> Answer {
     }
 }
 
-async fn forget(State(handle): State<Handle>, request: Request) -> Answer {
+async fn forget(State(services): State<Services>, request: Request) -> Answer {
     let form = Form::read(request).await?;
     let peers: Vec<String> = form.all("peer").map(str::to_owned).collect();
-    handle.client().forget(peers).await?;
+    services.client.forget(peers).await?;
     Ok(StatusCode::OK.into_response())
 }
 
 /// Removes the networks that were made in Docker, and tells what became of them.
-async fn remove_networks(State(handle): State<Handle>) -> Answer {
-    let docker = handle.call(|control| control.docker.clone()).await?;
-    let lines = match docker {
-        Some(networks) => networks.remove().await,
-        None => Vec::new(),
-    };
+async fn remove_networks(State(services): State<Services>) -> Answer {
+    let lines = services.docker.remove().await;
     let body = lines.iter().map(|line| format!("{line}\n")).collect();
     Ok(text(StatusCode::OK, body))
 }
 
-async fn stop(State(handle): State<Handle>) -> Answer {
-    handle.client().stop().await?;
+async fn stop(State(services): State<Services>) -> Answer {
+    services.client.stop().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::LaunchError;
 use crate::config::{Config, DnsConfig};
-use crate::control::{Client, Handle, NamesError, Naming, SavedName};
+use crate::control::{Client, NamesError, Naming, SavedName};
 use crate::dns::{self, CHECK_INTERVAL, DnsServer, Instead};
 use crate::http::server::blocking;
 use crate::net::netlink::LinkMonitor;
@@ -30,7 +30,11 @@ const SETTLE_TIME: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Names without entries, and the server that answers from them.
-pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Naming, LaunchError> {
+pub(super) fn start(
+    config: &Config,
+    dns: &DnsConfig,
+    us: PeerName,
+) -> Result<(Naming, DnsServer), LaunchError> {
     let domain = dns.domain.parse();
     let domain: proto::names::Domain =
         domain.map_err(|error| LaunchError(format!("--dns-domain: {error}")))?;
@@ -61,7 +65,7 @@ pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Na
     let server = DnsServer::start_on_thread(server, Arc::clone(&index));
     let server = server.map_err(|error| LaunchError(format!("cannot serve names: {error}")))?;
     let names = Names::new(NamesConfig { us, domain }, Time::ZERO);
-    Ok(Naming::new(names, index, server))
+    Ok((Naming::new(names, index), server))
 }
 
 /// Registers what was registered before the restart, as far as the containers are still there.
@@ -114,19 +118,19 @@ fn addresses_here(config: &Config) -> Result<BTreeSet<(String, Ipv4Addr)>, NetEr
 }
 
 /// Removes the names of containers whose interfaces go away, until the router ends.
-pub(super) async fn follow_containers(bridge: String, handle: Handle) {
-    if let Err(error) = follow(&bridge, &handle).await {
+pub(super) async fn follow_containers(bridge: String, client: Client) {
+    if let Err(error) = follow(&bridge, &client).await {
         tracing::warn!(%error, "names of containers that end stay until they are removed");
     }
 }
 
-async fn follow(bridge: &str, handle: &Handle) -> Result<(), String> {
+async fn follow(bridge: &str, client: &Client) -> Result<(), String> {
     let monitor = LinkMonitor::open().map_err(|error| error.to_string())?;
     let changed = Arc::new(Notify::new());
     watch(monitor, Arc::downgrade(&changed)).map_err(|error| error.to_string())?;
     let mut seen = BTreeSet::new();
     // Until the router stops.
-    while look(bridge, handle, &mut seen).await.is_ok() {
+    while look(bridge, client, &mut seen).await.is_ok() {
         // Without word of a change it is time to look all the same.
         let _ = tokio::time::timeout(LOOK_INTERVAL, changed.notified()).await;
         tokio::time::sleep(SETTLE_TIME).await;
@@ -151,10 +155,10 @@ fn watch(monitor: LinkMonitor, changed: Weak<Notify>) -> io::Result<()> {
 /// containers with names are listed first: one that is attached meanwhile is not missed then.
 async fn look(
     bridge: &str,
-    handle: &Handle,
+    client: &Client,
     seen: &mut BTreeSet<String>,
 ) -> Result<(), crate::control::Stopped> {
-    let named = handle.call(|control| control.named_containers()).await?;
+    let named = client.named_containers().await?;
     let name = bridge.to_owned();
     let owners = match blocking(move || attach::owners(&name)).await {
         Ok(owners) => owners,
@@ -176,7 +180,7 @@ async fn look(
         tracing::debug!(error, "files of containers that ended were not removed");
     }
     for id in ended {
-        let removed = handle.client().unregister_names(&id, None).await;
+        let removed = client.unregister_names(&id, None).await;
         if let Ok(count) = removed {
             tracing::info!(
                 container = id,
