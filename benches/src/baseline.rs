@@ -12,9 +12,9 @@ use std::thread;
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce, Tag};
+use kernel::netns::Namespace;
+use lab::host::Lab;
 use router::data::trial::{Options, TrialError, bridge_with_container};
-use router::net::lab::Lab;
-use router::net::netns::Namespace;
 use tun_tap::{Iface, Mode};
 
 use crate::daemon::{Daemon, wait_for_link};

@@ -2,9 +2,9 @@
 
 use std::process::{Child, ChildStdout, Command};
 
+use kernel::netlink::Netlink;
+use kernel::netns::Namespace;
 use router::data::trial::{TrialError, wait_until};
-use router::net::netlink::Netlink;
-use router::net::netns::Namespace;
 
 /// A program in a namespace, ended when dropped.
 #[derive(Debug)]

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use kernel::netns::Namespace;
 use router::data::trial::TrialError;
-use router::net::netns::Namespace;
 
 use crate::daemon::Daemon;
 

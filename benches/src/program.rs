@@ -18,7 +18,7 @@ pub fn router_or(name: &str, measure: impl FnOnce() -> Result<(), TrialError>) -
         return be_router();
     }
     if !rustix::process::geteuid().is_root() {
-        skips::skip(name, "root");
+        testbed::skips::skip(name, "root");
         return ExitCode::SUCCESS;
     }
     let measured = tempfile::tempdir()

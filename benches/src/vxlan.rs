@@ -1,9 +1,9 @@
 //! What everything is measured against: containers of two hosts, joined by the kernel's VXLAN.
 
+use kernel::netlink::{LinkChange, Netlink, NewVxlan};
+use kernel::netns::Namespace;
+use lab::host::Lab;
 use router::data::trial::{BRIDGE, Options, TrialError, bridge_with_container};
-use router::net::lab::Lab;
-use router::net::netlink::{LinkChange, Netlink, NewVxlan};
-use router::net::netns::Namespace;
 
 /// Two hosts, whose containers reach each other at [`router::data::trial::Trial::address`]. They
 /// last as long as the lab.

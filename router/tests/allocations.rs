@@ -55,7 +55,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[test]
 fn ten_thousand_frames_without_an_allocation() {
     if !rustix::process::geteuid().is_root() {
-        skips::skip("ten_thousand_frames_without_an_allocation", "root");
+        testbed::skips::skip("ten_thousand_frames_without_an_allocation", "root");
         return;
     }
     for key in [None, Some([3; 32])] {

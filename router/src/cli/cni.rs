@@ -8,7 +8,7 @@ use clap::Args;
 use super::{CliError, Output, RouterArgs};
 use crate::cni::setup::Setup;
 use crate::cni::{self, Plugin};
-use crate::http::client::ClientError;
+use web::client::ClientError;
 
 /// Between looks whether the router is ready.
 const READY_POLL: Duration = Duration::from_millis(100);

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::conf::{Attachment, NetConf, Wanted};
 use super::spool::Spool;
 use super::{Call, CniError, Code};
-use crate::http::client::{Client, ClientError, encode};
+use web::client::{Client, ClientError, encode};
 
 /// How long an address may take; the router may have to ask others for it.
 const TIME_MAX: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{CniError, Code};
-use crate::docker::is_made_up;
+use host::container_name::is_made_up;
 
 /// Longest container id, in bytes; a longer one is refused.
 const CONTAINER_BYTES_MAX: usize = 100;
@@ -174,7 +174,7 @@ fn check_container(id: &str) -> Result<(), CniError> {
 }
 
 fn check_interface(name: &str) -> Result<(), CniError> {
-    crate::net::netlink::check_name(name).map_err(|error| wrong("CNI_IFNAME", error))?;
+    kernel::netlink::check_name(name).map_err(|error| wrong("CNI_IFNAME", error))?;
     if matches!(name, "." | "..") {
         return Err(wrong("CNI_IFNAME", format!("{name:?} is no name")));
     }

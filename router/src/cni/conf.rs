@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::outcome::RouteEntry;
 use super::{Call, CniError, Code, Command};
-use crate::config::Listen;
+use web::endpoint::Endpoint;
 
 /// The bridge, unless the configuration names another.
 const BRIDGE: &str = "weave";
@@ -133,7 +133,7 @@ pub struct NetConf {
     /// Whether a pod has the same address wherever it runs next.
     pub sticky: bool,
     /// Where the router answers.
-    pub http_addr: Listen,
+    pub http_addr: Endpoint,
     /// Where what could not be given back is kept.
     pub state_dir: PathBuf,
     /// The addresses that the runtime wants the container to have.
@@ -283,8 +283,8 @@ impl NetConf {
         let keys: Keys = serde_json::from_value(value)
             .map_err(|error| CniError::new(Code::Decode, "failed to load netconf", error))?;
         check_name(&keys.name)?;
-        crate::net::netlink::check_name(&keys.bridge).map_err(|e| wrong("bridge", e))?;
-        let http_addr = Listen::parse(&keys.http_addr)
+        kernel::netlink::check_name(&keys.bridge).map_err(|e| wrong("bridge", e))?;
+        let http_addr = Endpoint::parse(&keys.http_addr)
             .and_then(|address| address.ok_or_else(|| "must not be empty".to_owned()))
             .map_err(|error| wrong("httpAddr", error))?;
         let ips = keys.runtime_config.ips.iter();

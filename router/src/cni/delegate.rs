@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::{Call, CniError, Code};
-use crate::http::server::blocking;
+use host::blocking::blocking;
 
 /// How long another plugin may take.
 const TIME_MAX: Duration = Duration::from_secs(60);

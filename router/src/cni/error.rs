@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::Version;
-use crate::http::client::ClientError;
+use web::client::ClientError;
 
 /// Kinds of failure, with the numbers of the CNI specification; from 100 on they are ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,11 +13,12 @@ use super::wiring::{
     Inspection, Plan, Removal, Removed, addresses_of, bridge_addresses, delete_host_ends,
 };
 use super::{Call, CniError, Code, Command, complain, delegate, ipam};
-use crate::http::server::blocking;
-use crate::net::bridge::Bridge;
-use crate::net::netlink::Netlink;
-use crate::net::netns::Namespace;
-use crate::net::{ALIAS, NetError};
+use host::alias::ALIAS;
+use host::blocking::blocking;
+use host::bridge::Bridge;
+use kernel::error::NetError;
+use kernel::netlink::Netlink;
+use kernel::netns::Namespace;
 
 pub(super) async fn run(
     call: &Call,

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::address::delete_all;
 use super::{CniError, Code};
-use crate::http::client::Client;
+use web::client::Client;
 
 /// The folder of the notes, and the lock beside them.
 #[derive(Clone, Debug)]

@@ -10,11 +10,12 @@ use proto::types::Mac;
 use super::complain;
 use super::conf::NetConf;
 use super::outcome::{Outcome, RouteEntry};
-use crate::net::attach::{self, AttachRequest, Attached, DetachRequest};
-use crate::net::bridge::Bridge;
-use crate::net::netlink::{Netlink, Route};
-use crate::net::netns::Namespace;
-use crate::net::{ALIAS, NetError};
+use host::alias::ALIAS;
+use host::attach::{self, AttachRequest, Attached, DetachRequest};
+use host::bridge::Bridge;
+use kernel::error::NetError;
+use kernel::netlink::{Netlink, Route};
+use kernel::netns::Namespace;
 
 fn only_ipv4(networks: Vec<IpNet>) -> Vec<Ipv4Net> {
     let v4 = |net: IpNet| match net {

@@ -8,7 +8,7 @@ use proto::overlay::{ForwarderView, Health, Overlay};
 use serde_json::{Value, json};
 
 use super::report::Sources;
-use crate::telemetry::rfc3339;
+use report::time::rfc3339;
 
 impl Sources<'_> {
     /// Connections and targets that are not connected, as JSON.

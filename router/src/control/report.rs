@@ -13,14 +13,14 @@ use super::facts::frames_are_encrypted;
 use super::view::{TargetFacts, View};
 use crate::config::Config;
 use crate::data::{Count, DropReason, Figures};
-use crate::http::metrics::{Kind, Metric};
-use crate::http::report::{
+use crate::http::services::NameServerStatus;
+use report::metrics::{Kind, Metric};
+use report::model::{
     BroadcastRoute, COMPATIBLE_VERSION, ConnectionReport, IpamReport, MacReport, PaxosReport,
     PeerConnection, PeerReport, PendingCidr, PendingClaim, PluginConfig, PluginReport, Report,
     RingEntryReport, RouterReport, UnicastRoute, VersionCheck,
 };
-use crate::http::services::NameServerStatus;
-use crate::telemetry::rfc3339;
+use report::time::rfc3339;
 
 /// What reports, status pages and metrics are made from.
 pub struct Sources<'a> {

@@ -17,11 +17,11 @@ use proto::topology::{Address, Connection, Peer, Topology, encode_update};
 use proto::types::{PeerName, PeerUid, Time};
 
 use super::{DataConfig, DataPlane, Encap, Events, Link, Snapshot};
-use crate::net::lab::{HostOptions, Lab};
-use crate::net::netlink::{LinkChange, NewBridge, NewVeth, VethPeer};
-use crate::net::netns::Namespace;
 use crate::tap::{Tap, TapConfig};
 use crate::udp::{Sockets, UdpConfig};
+use kernel::netlink::{LinkChange, NewBridge, NewVeth, VethPeer};
+use kernel::netns::Namespace;
+use lab::host::{HostOptions, Lab};
 
 /// Whatever went wrong while a trial was set up.
 pub type TrialError = Box<dyn Error + Send + Sync>;

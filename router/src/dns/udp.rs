@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::Shared;
 use super::limit::Slot;
-use crate::sys::dgram::{Inbox, Outbox, Path, set_local_address_told};
+use kernel::sys::pktinfo::{Inbox, Outbox, Path, set_local_address_told};
 
 /// Most packets taken from the socket at once.
 const BATCH: usize = 32;

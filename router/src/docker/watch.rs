@@ -17,8 +17,8 @@ use super::driver;
 use super::server::Socket;
 use super::state::Network;
 use crate::control::ContainerEvent;
-use crate::http::server::blocking;
-use crate::net::attach::endpoint;
+use host::attach::endpoint;
+use host::blocking::blocking;
 
 /// How long Docker may take for something outside of its own calls of us.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
-use super::metrics::Metric;
 use crate::config::Config;
 use crate::control::Client;
 use crate::data::Figures;
+use report::metrics::Metric;
 
 /// An answer that takes time.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::report::{ConnectionReport, IpamReport, PluginReport, Report, RouterReport};
+use report::model::{ConnectionReport, IpamReport, PluginReport, Report, RouterReport};
 
 /// A page below `/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,8 +319,8 @@ fn ipam(out: &mut String, ipam: &IpamReport, router: &RouterReport) -> std::fmt:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::report::tests::recorded;
-    use crate::http::report::{PaxosReport, PluginConfig};
+    use report::model::{PaxosReport, PluginConfig};
+    use report::testing::recorded;
 
     #[test]
     fn pages_are_those_of_a_recorded_router() {

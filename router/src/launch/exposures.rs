@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::net::expose::{Exposed, Exposures};
 use crate::store::Record;
+use host::gateway::{Exposed, Exposures};
 
 /// The record's key.
 pub(super) const EXPOSED_KEY: &[u8] = b"exposed";

@@ -10,12 +10,13 @@ use tokio::time::MissedTickBehavior;
 
 use super::LaunchError;
 use super::exposures::{self, EXPOSED_KEY, stored_exposures};
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::control::{Client, Stopped};
-use crate::firewall::nft;
-use crate::http::server::blocking;
-use crate::net::expose::{Exposures, Gateway, GatewayConfig};
 use crate::store::{Record, StoreError};
+use host::blocking::blocking;
+use host::gateway::{Exposures, Gateway, GatewayConfig};
+use kernel::packet_filter::nft;
+use web::endpoint::Endpoint;
 
 /// Docker's bridge, unless the user names another.
 const DOCKER_BRIDGE: &str = "docker0";
@@ -133,7 +134,7 @@ impl KeptGateway {
 fn gateway_config(config: &Config) -> GatewayConfig {
     let listeners = [&config.http_addr, &config.status_addr, &config.metrics_addr];
     let ports = listeners.into_iter().filter_map(|listener| match listener {
-        Some(Listen::Tcp(address)) if address.ip().is_loopback() => Some(address.port()),
+        Some(Endpoint::Tcp(address)) if address.ip().is_loopback() => Some(address.port()),
         _ => None,
     });
     let docker = match config.docker_bridge.as_str() {

@@ -36,20 +36,21 @@ use crate::config::{Config, IpamConfig};
 use crate::control::{Addresses, Client, Consumers, Control, Inputs, Links, Parts, TARGETS_KEY};
 use crate::data::{DataConfig, DataPlane, Figures, Snapshot, default_queues};
 use crate::docker::Networks;
-use crate::http::server::{Listener, Scope};
+use crate::http::server::{Scope, router};
 use crate::http::services::Services;
-use crate::lock::RouterLock;
-use crate::net::arp::NeighbourTiming;
-use crate::net::bridge::{Bridge, BridgeConfig, Origin};
-use crate::net::netlink::Netlink;
-use crate::net::overlap::overlapping_routes;
 use crate::store::{Record, Store};
 use crate::tap::{Tap, TapConfig};
 use crate::tcp;
 use crate::udp::{Sockets, UdpConfig};
 use gateway::KeptGateway;
+use host::bridge::{Bridge, BridgeConfig, Origin};
+use host::lock::RouterLock;
+use host::overlap::overlapping_routes;
+use kernel::arp::NeighbourTiming;
+use kernel::netlink::Netlink;
 use name_server::LocalNameServer;
 use services::{LocalDocker, LocalMeasure};
+use web::listener::Listener;
 
 /// File of the store, behind the prefix.
 const STORE_FILE: &str = "weft.db";
@@ -146,12 +147,12 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     for (listener, scope) in http {
         let services = services.clone();
         tokio::spawn(async move {
-            if let Err(error) = listener.serve(scope, services).await {
+            if let Err(error) = listener.serve(router(scope, services)).await {
                 tracing::error!(%error, "an HTTP interface ended");
             }
         });
     }
-    let activated = crate::sys::activation::listeners();
+    let activated = kernel::sys::activation::listeners();
     networks.start(activated).await;
     tracing::info!(
         port = config.port,

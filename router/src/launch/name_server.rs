@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::config::{Config, DnsConfig};
 use crate::dns::{DnsServer, Listening};
-use crate::http::metrics::{Kind, Metric};
-use crate::http::server::blocking;
 use crate::http::services::{Later, NameServer, NameServerStatus};
-use crate::net::resolver;
+use host::blocking::blocking;
+use host::resolv_conf;
+use report::metrics::{Kind, Metric};
 
 /// The running server, with what its status takes.
 #[derive(Debug)]
@@ -65,7 +65,8 @@ impl NameServer for LocalNameServer {
                 Listening::OnSome(addresses, _) => addresses,
                 Listening::Starting | Listening::Failed(_) => return Ok(Vec::new()),
             };
-            blocking(move || resolver::addresses(&on, &config.bridge, &config.docker_bridge)).await
+            blocking(move || resolv_conf::addresses(&on, &config.bridge, &config.docker_bridge))
+                .await
         })
     }
 

@@ -17,10 +17,11 @@ use super::LaunchError;
 use crate::config::{Config, DnsConfig};
 use crate::control::{Client, NamesError, Naming, SavedName};
 use crate::dns::{self, CHECK_INTERVAL, DnsServer, Instead};
-use crate::http::server::blocking;
-use crate::net::netlink::LinkMonitor;
-use crate::net::{NetError, attach, expose, resolver};
 use crate::store::Record;
+use host::blocking::blocking;
+use host::{attach, gateway, resolv_conf};
+use kernel::error::NetError;
+use kernel::netlink::LinkMonitor;
 
 /// The owner of names that belong to no container.
 pub(crate) const EXTERN_OWNER: &str = "weave:extern";
@@ -46,7 +47,7 @@ pub(super) fn start(
     };
     let (bridge, docker_bridge) = (config.bridge.clone(), config.docker_bridge.clone());
     let instead = move || {
-        let addresses = resolver::bridge_addresses(&bridge, &docker_bridge).unwrap_or_default();
+        let addresses = resolv_conf::bridge_addresses(&bridge, &docker_bridge).unwrap_or_default();
         let local = [Ipv4Addr::LOCALHOST];
         local
             .into_iter()
@@ -108,7 +109,7 @@ fn addresses_here(config: &Config) -> Result<BTreeSet<(String, Ipv4Addr)>, NetEr
         let addresses = interface.addresses.iter();
         here.extend(addresses.map(|network| (owner.clone(), network.addr())));
     }
-    for exposed in expose::exposed(&config.bridge)? {
+    for exposed in gateway::exposed(&config.bridge)? {
         here.insert((
             super::addresses::EXPOSE_OWNER.to_owned(),
             exposed.address.addr(),
@@ -175,7 +176,7 @@ async fn look(
     seen.retain(|id| !ended.contains(id));
     seen.extend(owners);
     if !ended.is_empty()
-        && let Err(error) = blocking(resolver::sweep).await
+        && let Err(error) = blocking(resolv_conf::sweep).await
     {
         tracing::debug!(error, "files of containers that ended were not removed");
     }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use super::gateway::KeptGateway;
 use crate::bench::session::{BenchError, Benches};
 use crate::docker::Networks;
-use crate::http::metrics::Metric;
 use crate::http::services::{DockerNetworks, Gateway, Later, Measure, MeasureError};
+use report::metrics::Metric;
 
 impl Gateway for KeptGateway {
     fn expose(&self, address: Ipv4Net, masquerade: bool) -> Later<'_, Result<(), String>> {

@@ -159,7 +159,7 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_disk_loses_nothing_and_recovers() {
     let Some(disk) = SmallDisk::mount("4M") else {
-        skips::skip("a_full_disk_loses_nothing_and_recovers", "root");
+        testbed::skips::skip("a_full_disk_loses_nothing_and_recovers", "root");
         return;
     };
     let path = disk.0.path().join("weft.db");

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use proto::offload::vnet::VNET_BYTES;
 use rustix::io::Errno;
 
-use crate::sys::tap as sys;
+use kernel::sys::tap as sys;
 
 /// Most queues that a device is opened with.
 pub const QUEUES_MAX: u16 = 16;

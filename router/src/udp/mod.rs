@@ -20,9 +20,9 @@ use std::sync::{Mutex, PoisonError};
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::sys::udp as sys;
-pub use crate::sys::udp::{Incoming, ReceiveBatch};
 pub use feature::{Feature, FeatureState};
+use kernel::sys::batch as sys;
+pub use kernel::sys::batch::{Incoming, ReceiveBatch};
 pub use proto::sleeve::Channel;
 pub use sender::{DATAGRAM_BYTES_MAX, Failure, Sender};
 

@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use std::os::fd::BorrowedFd;
 
 use super::{Sockets, Way};
-use crate::sys::udp::{Outgoing, SEGMENTS_MAX, SendBatch};
+use kernel::sys::batch::{Outgoing, SEGMENTS_MAX, SendBatch};
 
 /// The largest UDP payload over IPv4, in bytes; also the limit of what is cut in one send.
 pub const DATAGRAM_BYTES_MAX: usize = 65507;

@@ -9,7 +9,7 @@
 #[cfg(test)]
 use proto::native::wire::is_native;
 
-use crate::sys::udp::Instruction;
+use kernel::sys::batch::Instruction;
 
 /// Bytes of a sender's name behind the first two, which are often alike.
 const NAME_TAIL: u32 = 2;

@@ -225,5 +225,5 @@ fn cutting_is_given_up_when_the_kernel_refuses() {
 
 fn sockopt_no_check(sockets: &Sockets) {
     let (level, name) = (libc::SOL_SOCKET, libc::SO_NO_CHECK);
-    crate::sys::sockopt::set(sockets.df(0), level, name, 1).unwrap();
+    kernel::sys::sockopt::set(sockets.df(0), level, name, 1).unwrap();
 }

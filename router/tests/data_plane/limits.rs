@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use lab::pinger::{PingOptions, Pinger};
 use router::data::trial::{Options, Trial, wait_until};
 use router::data::{Count, DataEvent, DropReason, SpecialError};
-use router::net::pinger::{PingOptions, Pinger};
 
 use crate::support::*;
 

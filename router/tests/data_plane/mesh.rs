@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kernel::netns::Namespace;
+use kernel::sys::packet::PacketSocket;
+use lab::pinger::{PingOptions, Pinger};
 use proto::offload::checksum;
 use proto::types::Mac;
 use router::data::trial::{Options, Trial, name, wait_until};
 use router::data::{Count, DataEvent, DropReason, EVENTS_MAX};
-use router::net::netns::Namespace;
-use router::net::pinger::{PingOptions, Pinger};
-use router::sys::packet::PacketSocket;
 
 use crate::support::*;
 

@@ -5,9 +5,9 @@ use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
+use kernel::netns::Namespace;
 use router::data::trial::{Options, Trial, wait_until};
 use router::data::{Count, DropReason};
-use router::net::netns::Namespace;
 
 /// Whether tests may make namespaces. If not, says so on standard error, which the test harness
 /// shows also for tests that pass.
@@ -16,7 +16,7 @@ pub(crate) fn is_root() -> bool {
     if !root {
         let thread = thread::current();
         let name = thread.name().unwrap_or("a test");
-        skips::skip(name, "root");
+        testbed::skips::skip(name, "root");
     }
     root
 }

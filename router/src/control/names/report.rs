@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::control::report::Sources;
-use crate::http::metrics::{Kind, Metric};
-use crate::http::report::{DnsEntryReport, DnsReport};
+use report::metrics::{Kind, Metric};
+use report::model::{DnsEntryReport, DnsReport};
 
 impl Sources<'_> {
     /// Names in the original's form.

@@ -1,0 +1,5 @@
+//! What tests share. No product crate may use it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+pub mod root;
+pub mod skips;
