@@ -30,7 +30,7 @@ use benches::{baseline, is_present, median, vxlan};
 use kernel::netns::Namespace;
 use lab::host::{HostOptions, Lab};
 use netns_tests::{Kind, Launch, Mesh, wait};
-use router::data::trial::{Trial, TrialError};
+use testbed::rig::{Trial, TrialError};
 
 fn main() -> ExitCode {
     if let Some(Err(error)) = baseline::run_if_called() {

@@ -4,7 +4,7 @@ use std::process::{Child, ChildStdout, Command};
 
 use kernel::netlink::Netlink;
 use kernel::netns::Namespace;
-use router::data::trial::{TrialError, wait_until};
+use testbed::rig::{TrialError, wait_until};
 
 /// A program in a namespace, ended when dropped.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kernel::netns::Namespace;
-use router::data::trial::TrialError;
+use testbed::rig::TrialError;
 
 use crate::daemon::Daemon;
 

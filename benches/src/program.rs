@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::ExitCode;
 
-use router::data::trial::TrialError;
+use testbed::rig::TrialError;
 
 /// By this name the program is the router.
 const ROUTER: &str = "weft";

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use lab::host::Lab;
-use router::data::trial::{TrialError, wait_until};
+use testbed::rig::{TrialError, wait_until};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::daemon::{Daemon, wait_for_link};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kernel::netns::Namespace;
 use lab::pinger::{PingOptions, Pinger};
 use lab::throughput::{self, Packets, process_cpu};
-use router::data::trial::TrialError;
+use testbed::rig::TrialError;
 
 use crate::{iperf, is_present, median};
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use kernel::netns::Namespace;
 use kernel::sys::packet::PacketSocket;
-use router::data::trial::TrialError;
+use testbed::rig::TrialError;
 
 /// How many datagrams are sent each second.
 pub const PER_SECOND: u64 = 100_000;

@@ -5,7 +5,7 @@ use kernel::error::NetError;
 /// Undoes the steps that were taken, in reverse, unless the whole is committed.
 ///
 /// ```
-/// use router::net::rollback::Rollback;
+/// use host::undo::Rollback;
 ///
 /// # use std::sync::atomic::{AtomicU32, Ordering};
 /// let done = AtomicU32::new(1);

@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::attach::{HostArgs, Target};
 use super::{CliError, Output, Router, RouterArgs};
-use crate::dns::client::{self, Way};
 use crate::launch::EXTERN_OWNER;
+use dns::client::{self, Way};
 use host::attach;
 use host::blocking::blocking;
 use kernel::netns::FoundNamespace;

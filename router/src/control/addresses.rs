@@ -18,7 +18,8 @@ use tokio::sync::mpsc;
 
 use super::Control;
 use super::request::{ContainerEvent, Reply, RequestError};
-use crate::store::{Change, Store, StoreError};
+use boundary::records::{Change, StoreError};
+use store::store::Store;
 
 /// What the keys of the allocator's records start with in the store.
 pub const RECORD_PREFIX: &[u8] = b"ipam/";

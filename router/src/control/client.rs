@@ -15,7 +15,7 @@ use super::request::{
     ConnectError, ContainerEvent, NameFilter, Reply, Request, RequestError, Stopped,
 };
 use super::view::{Ranges, View};
-use crate::store::StoreError;
+use boundary::records::StoreError;
 
 /// Requests that wait for the loop; whoever makes one more waits.
 const REQUESTS_MAX: usize = 256;

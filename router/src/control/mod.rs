@@ -43,12 +43,14 @@ pub use request::{
 pub use targets::resolve;
 pub use view::{AddressesView, MeshView, NamesView, Ranges, TargetFacts, View};
 
-use crate::data::{DataEvent, DataPlane, Events, SpecialError};
-use crate::store::{Change, Store, StoreError};
-use crate::tcp::{self, Pump, TcpEvent, TcpEvents};
+use boundary::forwarding_event::{DataEvent, Events};
+use boundary::records::{Change, StoreError};
 use consumers::Consumer;
+use dataplane::plane::{DataPlane, SpecialError};
 use log::Strangers;
+use store::store::Store;
 use targets::Targets;
+use transport::tcp::{self, Pump, TcpEvent, TcpEvents};
 
 /// Between sweeps of the MAC table.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);

@@ -16,7 +16,7 @@ use proto::types::{ConnId, PeerName};
 
 use super::Control;
 use super::request::{NameFilter, Stopped};
-use crate::store::{Change, Record};
+use boundary::records::{Change, Record};
 
 /// What the keys of the records of our own names start with in the store.
 const RECORD_PREFIX: &[u8] = b"names/";

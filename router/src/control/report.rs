@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use super::facts::frames_are_encrypted;
 use super::view::{TargetFacts, View};
 use crate::config::Config;
-use crate::data::{Count, DropReason, Figures};
 use crate::http::services::NameServerStatus;
+use boundary::counters::{Count, DropReason};
+use dataplane::plane::Figures;
 use report::metrics::{Kind, Metric};
 use report::model::{
     BroadcastRoute, COMPATIBLE_VERSION, ConnectionReport, IpamReport, MacReport, PaxosReport,

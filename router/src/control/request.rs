@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::names::{NamesError, SavedName};
 use super::view::{Ranges, View};
-use crate::store::StoreError;
+use boundary::records::StoreError;
 
 /// Something that the loop is asked to do. Requests are carried out in the order in which they
 /// arrive.

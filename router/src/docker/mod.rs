@@ -43,8 +43,8 @@ use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::control::Client;
-use crate::store::{Record, Store};
 use api::Docker;
+use boundary::records::Record;
 use costs::Costs;
 use host::attach::endpoint::{self, FoundEndpoint};
 use host::blocking::blocking;
@@ -52,6 +52,7 @@ use report::metrics::Metric;
 use server::Socket;
 use starting::Seekers;
 use state::Registry;
+use store::store::Store;
 use turns::Turns;
 use web::endpoint::Endpoint;
 use web::listener::open_unix;

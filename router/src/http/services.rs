@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::control::Client;
-use crate::data::Figures;
+use dataplane::plane::Figures;
 use report::metrics::Metric;
 
 /// An answer that takes time.

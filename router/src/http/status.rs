@@ -324,7 +324,10 @@ mod tests {
 
     #[test]
     fn pages_are_those_of_a_recorded_router() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/http.json");
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/report/tests/vectors/http.json"
+        );
         let text = std::fs::read_to_string(file).unwrap();
         let vectors: serde_json::Value = serde_json::from_str(&text).unwrap();
         let mut report = recorded();

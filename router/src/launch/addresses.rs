@@ -13,7 +13,7 @@ use proto::types::PeerName;
 use super::LaunchError;
 use crate::config::{Config, Init, IpamConfig};
 use crate::control::RECORD_PREFIX;
-use crate::store::Record;
+use boundary::records::Record;
 use host::{attach, gateway};
 
 /// The owner of addresses of which nobody knows whose they are.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::store::Record;
+use boundary::records::Record;
 use host::gateway::{Exposed, Exposures};
 
 /// The record's key.

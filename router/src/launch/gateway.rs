@@ -12,7 +12,7 @@ use super::LaunchError;
 use super::exposures::{self, EXPOSED_KEY, stored_exposures};
 use crate::config::Config;
 use crate::control::{Client, Stopped};
-use crate::store::{Record, StoreError};
+use boundary::records::{Record, StoreError};
 use host::blocking::blocking;
 use host::gateway::{Exposures, Gateway, GatewayConfig};
 use kernel::packet_filter::nft;

@@ -34,14 +34,14 @@ use notify::Notifier;
 use crate::bench::{self, session::Benches};
 use crate::config::{Config, IpamConfig};
 use crate::control::{Addresses, Client, Consumers, Control, Inputs, Links, Parts, TARGETS_KEY};
-use crate::data::{DataConfig, DataPlane, Figures, Snapshot, default_queues};
 use crate::docker::Networks;
 use crate::http::server::{Scope, router};
 use crate::http::services::Services;
-use crate::store::{Record, Store};
-use crate::tap::{Tap, TapConfig};
-use crate::tcp;
-use crate::udp::{Sockets, UdpConfig};
+use boundary::records::Record;
+use boundary::snapshot::Snapshot;
+use dataplane::plane::{DataConfig, DataPlane, Figures, default_queues};
+use dataplane::tap::{Tap, TapConfig};
+use dataplane::udp::sockets::{Sockets, UdpConfig};
 use gateway::KeptGateway;
 use host::bridge::{Bridge, BridgeConfig, Origin};
 use host::lock::RouterLock;
@@ -50,6 +50,8 @@ use kernel::arp::NeighbourTiming;
 use kernel::netlink::Netlink;
 use name_server::LocalNameServer;
 use services::{LocalDocker, LocalMeasure};
+use store::store::Store;
+use transport::tcp;
 use web::listener::Listener;
 
 /// File of the store, behind the prefix.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::config::{Config, DnsConfig};
-use crate::dns::{DnsServer, Listening};
 use crate::http::services::{Later, NameServer, NameServerStatus};
+use dns::server::DnsServer;
+use dns::status::Listening;
 use host::blocking::blocking;
 use host::resolv_conf;
 use report::metrics::{Kind, Metric};

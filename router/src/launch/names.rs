@@ -16,8 +16,10 @@ use tokio::sync::Notify;
 use super::LaunchError;
 use crate::config::{Config, DnsConfig};
 use crate::control::{Client, NamesError, Naming, SavedName};
-use crate::dns::{self, CHECK_INTERVAL, DnsServer, Instead};
-use crate::store::Record;
+use boundary::records::Record;
+use dns::listen::Instead;
+use dns::resolv::CHECK_INTERVAL;
+use dns::server::{self, DnsServer};
 use host::blocking::blocking;
 use host::{attach, gateway, resolv_conf};
 use kernel::error::NetError;
@@ -55,7 +57,7 @@ pub(super) fn start(
             .map(IpAddr::from)
             .collect()
     };
-    let server = dns::DnsConfig {
+    let server = server::DnsConfig {
         listen: dns.listen,
         instead: Some(Instead::new(instead)),
         zone,
