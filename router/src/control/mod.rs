@@ -11,11 +11,9 @@
 mod addresses;
 mod client;
 mod consumers;
-mod facts;
 mod links;
 mod log;
 mod names;
-mod report;
 mod request;
 mod targets;
 mod view;
@@ -36,7 +34,6 @@ pub use client::{Client, Inbox};
 pub use consumers::{Consumers, DELIVERIES_MAX, Delivery, LeftOver};
 pub use links::{FOREIGN_BURST_PACKETS, Links};
 pub use names::{NamesError, Naming, SavedName};
-pub use report::Sources;
 pub use request::{
     ConnectError, ContainerEvent, NameFilter, Reply, Request, RequestError, Stopped,
 };

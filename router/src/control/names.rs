@@ -1,7 +1,5 @@
 //! Container names in the loop: their gossip, and who registers them.
 
-mod report;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ mod expose;
 pub(crate) mod ip;
 mod leases;
 mod names;
+pub mod reports;
 pub mod server;
 pub mod services;
 pub mod status;

@@ -11,7 +11,8 @@ use proto::connector::Target;
 use super::services::Services;
 use super::status::{self, Page};
 use super::template;
-use crate::control::{ConnectError, Sources, Stopped, View, resolve};
+use super::reports::Sources;
+use crate::control::{ConnectError, Stopped, View, resolve};
 use report::metrics;
 
 /// Longest form that is read, in bytes.

@@ -9,9 +9,9 @@ use proto::topology::{Connection, Peer};
 use proto::types::{PeerName, Time};
 use serde_json::{Value, json};
 
-use super::facts::frames_are_encrypted;
-use super::view::{TargetFacts, View};
+use super::links::frames_are_encrypted;
 use crate::config::Config;
+use crate::control::{TargetFacts, View};
 use crate::http::services::NameServerStatus;
 use boundary::counters::{Count, DropReason};
 use dataplane::plane::Figures;

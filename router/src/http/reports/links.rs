@@ -7,7 +7,7 @@ use proto::node::ConnectionView;
 use proto::overlay::{ForwarderView, Health, Overlay};
 use serde_json::{Value, json};
 
-use super::report::Sources;
+use super::mesh::Sources;
 use report::time::rfc3339;
 
 impl Sources<'_> {

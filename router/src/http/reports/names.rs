@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::control::report::Sources;
+use super::mesh::Sources;
 use report::metrics::{Kind, Metric};
 use report::model::{DnsEntryReport, DnsReport};
 
 impl Sources<'_> {
     /// Names in the original's form.
-    pub(in crate::control) fn dns_report(&self) -> Option<DnsReport> {
+    pub(super) fn dns_report(&self) -> Option<DnsReport> {
         let (names, config) = (self.view.names.as_ref()?, self.config.dns.as_ref()?);
         let server = self.name_server.as_ref()?;
         let entry = |(key, state): &(Arc<proto::names::Key>, proto::names::State)| DnsEntryReport {
@@ -42,7 +42,7 @@ impl Sources<'_> {
     }
 
     /// What programs are told of names beyond the original's report.
-    pub(in crate::control) fn dns_facts(&self) -> Value {
+    pub(super) fn dns_facts(&self) -> Value {
         let (Some(names), Some(config), Some(server)) =
             (&self.view.names, &self.config.dns, &self.name_server)
         else {
@@ -83,7 +83,7 @@ impl Sources<'_> {
     }
 
     /// Metrics of our own.
-    pub(in crate::control) fn dns_metrics(&self) -> Vec<Metric> {
+    pub(super) fn dns_metrics(&self) -> Vec<Metric> {
         let Some(names) = &self.view.names else {
             return Vec::new();
         };
