@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ipam::allocator::{
-    Allocator, Channel, Clock, Delivery, Event as AddressEvent, Incoming, Output, Peer, Request,
+    Allocator, Channel, Delivery, Event as AddressEvent, Incoming, Output, Peer, Request,
     RequestId, Response,
 };
 use ipam::persist::BatchId;
@@ -16,10 +16,9 @@ use proto::node::{Content, DeliveryKind};
 use proto::types::{ConnId, PeerName};
 use tokio::sync::mpsc;
 
-use super::Control;
+use super::control::Control;
 use super::request::{ContainerEvent, Reply, RequestError};
-use boundary::records::{Change, StoreError};
-use store::store::Store;
+use boundary::records::{Change, Records, StoreError};
 
 /// What the keys of the allocator's records start with in the store.
 pub const RECORD_PREFIX: &[u8] = b"ipam/";
@@ -61,7 +60,7 @@ impl Addresses {
         }
     }
 
-    fn save(&mut self, store: &Store, batch: &ipam::persist::Batch) {
+    fn save(&mut self, records: &dyn Records, batch: &ipam::persist::Batch) {
         let prefixed = |key: &[u8]| [RECORD_PREFIX, key].concat();
         let changes = batch.iter().map(|(key, value)| Change {
             key: prefixed(key),
@@ -69,25 +68,15 @@ impl Addresses {
         });
         let (id, saved) = (batch.id, self.saved.clone());
         self.handed = id;
-        store.save(changes.collect(), move |result| {
+        let done = move |result| {
             // A loop that has ended needs no answer.
             let _ = saved.send((id, result));
-        });
+        };
+        records.save(changes.collect(), Box::new(done));
     }
 }
 
 impl Control {
-    /// Both clocks.
-    pub(super) fn clock(&self) -> Clock {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Clock {
-            now: self.now(),
-            wall: wall.as_secs(),
-        }
-    }
-
     /// Hands a request to the allocator. The answer comes at the deadline at the latest, if there
     /// is one.
     pub(super) fn request_address(
@@ -96,7 +85,7 @@ impl Control {
         time_max: Option<Duration>,
         reply: Option<Reply<Answer>>,
     ) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         let Some(addresses) = self.addresses.as_mut() else {
             if let Some(reply) = reply {
                 reply.send(Err(RequestError::Off));
@@ -120,7 +109,7 @@ impl Control {
 
     /// Cancels the requests of callers who have gone away.
     pub(super) fn cancel_abandoned(&mut self) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
         };
@@ -133,7 +122,7 @@ impl Control {
 
     /// Tells the allocator what happened to a container.
     pub(super) fn handle_container(&mut self, id: &str, event: ContainerEvent) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
         };
@@ -146,7 +135,7 @@ impl Control {
     }
 
     pub(super) fn handle_saved(&mut self, (id, result): Saved) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
         };
@@ -163,13 +152,13 @@ impl Control {
                 addresses
                     .allocator
                     .handle_persisted(clock, id, Err(error.to_string()));
-                self.store.resume();
+                self.surroundings.records.resume();
             }
         }
     }
 
     pub(super) fn handle_address_time(&mut self) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         if let Some(addresses) = &mut self.addresses
             && addresses.allocator.poll_timeout() <= clock.now
         {
@@ -185,7 +174,7 @@ impl Control {
         kind: DeliveryKind,
         payload: &[u8],
     ) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
         };
@@ -211,7 +200,7 @@ impl Control {
         neighbour: PeerName,
         first: bool,
     ) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
         };
@@ -224,7 +213,7 @@ impl Control {
 
     /// Peers or routes changed.
     pub(super) fn tell_allocator_of_peers(&mut self) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
         };
@@ -240,7 +229,7 @@ impl Control {
 
     /// How many peers we were told to connect to changed.
     pub(super) fn tell_allocator_of_targets(&mut self) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         let count = self.node.direct_targets().len() + self.targets.unresolved().count();
         if let Some(addresses) = &mut self.addresses {
             addresses.allocator.handle_targets(clock, count);
@@ -263,12 +252,12 @@ impl Control {
 
     fn act_on_allocator(&mut self, output: Output) {
         let now = self.now();
-        let store = Arc::clone(&self.store);
+        let records = Arc::clone(&self.surroundings.records);
         let Some(addresses) = &mut self.addresses else {
             return;
         };
         match output {
-            Output::Persist(batch) => addresses.save(&store, &batch),
+            Output::Persist(batch) => addresses.save(&*records, &batch),
             Output::Reply { request, result } => {
                 if let Some(reply) = addresses.waiting.remove(&request) {
                     reply.send(result.map_err(RequestError::Refused));

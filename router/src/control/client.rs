@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipam::allocator::{self, Response};
-use proto::connector::Target;
 use proto::types::PeerName;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -134,11 +133,12 @@ impl Client {
         self.send(Request::ForgetSavedNames(names)).await
     }
 
-    /// Names peers, by their addresses, to be connected to. With `replace` all others are
-    /// forgotten.
-    pub async fn connect(&self, targets: Vec<Target>, replace: bool) -> Result<(), ConnectError> {
+    /// Names peers to be connected to, each as `HOST[:PORT]`, and waits until they are resolved.
+    /// Those that cannot be are in the error; the others are connected to. With `replace` all that
+    /// were named before are forgotten.
+    pub async fn connect(&self, peers: Vec<String>, replace: bool) -> Result<(), ConnectError> {
         self.ask(|reply| Request::Connect {
-            targets,
+            peers,
             replace,
             reply,
         })
@@ -148,15 +148,6 @@ impl Client {
     /// Names peers to be connected to, which are resolved for as long as it takes.
     pub async fn connect_in_background(&self, peers: Vec<String>) -> Result<(), Stopped> {
         self.send(Request::ConnectInBackground(peers)).await
-    }
-
-    /// Says what became of resolving a peer that was named.
-    pub(super) async fn resolved(
-        &self,
-        text: String,
-        result: Result<Target, String>,
-    ) -> Result<(), Stopped> {
-        self.send(Request::Resolved { text, result }).await
     }
 
     /// Forgets peers, by the texts that named them.

@@ -1,100 +1,53 @@
-//! The one loop that owns the mesh: it feeds the node with what happens and does what it wants.
-//!
-//! ```text
-//! TCP tasks ----TcpEvent---->  +---------+  --bytes-->  TCP tasks
-//! data threads --DataEvent-->  | Control |  --Snapshot, special frames-->  data threads
-//! HTTP, Docker ---Request--->  +---------+  --batches-->  store
-//! ```
-//!
-//! Everybody else talks to it through a [`Client`], whose methods send a [`Request`] each.
-
-mod addresses;
-mod client;
-mod consumers;
-mod links;
-mod log;
-mod names;
-mod request;
-mod targets;
-mod view;
+//! The state of the router, and what a turn of the loop does with it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use boundary::connections::ConnectionEvent;
+use boundary::forwarding::SendError;
+use boundary::forwarding_event::DataEvent;
+use boundary::records::{Change, StoreError};
 use proto::native::Report;
-use proto::node::{ConnSecret, DeliveryKind, Node, Output};
+use proto::node::{DeliveryKind, Node, Output};
 use proto::sleeve::{LinkId, Special};
 use proto::types::{ConnId, PeerName, Time};
-use tokio::sync::mpsc;
 
-pub use addresses::{Addresses, RECORD_PREFIX, Saved};
-pub use client::{Client, Inbox};
-pub use consumers::{Consumers, DELIVERIES_MAX, Delivery, LeftOver};
-pub use links::{FOREIGN_BURST_PACKETS, Links};
-pub use names::{NamesError, Naming, SavedName};
-pub use request::{
-    ConnectError, ContainerEvent, NameFilter, Reply, Request, RequestError, Stopped,
-};
-pub use targets::resolve;
-pub use view::{AddressesView, MeshView, NamesView, Ranges, TargetFacts, View};
-
-use boundary::forwarding_event::{DataEvent, Events};
-use boundary::records::{Change, StoreError};
-use consumers::Consumer;
-use dataplane::plane::{DataPlane, SpecialError};
-use log::Strangers;
-use store::store::Store;
-use targets::Targets;
-use transport::tcp::{self, Pump, TcpEvent, TcpEvents};
+use super::addresses::{Addresses, Saved};
+use super::consumers::{Consumer, Consumers, Delivery};
+use super::links::Links;
+use super::log::Strangers;
+use super::names::Naming;
+use super::request::{Reply, Request};
+use super::surroundings::Surroundings;
+use super::targets::Targets;
 
 /// Between sweeps of the MAC table.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// Events handled before outputs are acted on, so that a flood of one kind delays no other.
-const EVENTS_PER_TURN_MAX: usize = 64;
 /// The record that holds what is to be dialled after a restart.
 pub const TARGETS_KEY: &[u8] = b"targets";
 
-/// The state of the router, owned by its loop.
+/// The state of the router. Nothing in here waits: each input is handled at once.
 pub struct Control {
-    node: Node,
-    consumers: Consumers,
-    /// The address that connections are dialled from.
-    dial_from: IpAddr,
-    addresses: Option<Addresses>,
-    naming: Option<Naming>,
-    links: Links,
-    data: DataPlane,
-    store: Arc<Store>,
-    pumps: BTreeMap<ConnId, Pump>,
-    tcp: TcpEvents,
-    epoch: Instant,
-    targets: Targets,
-    tap_name: String,
+    pub(super) node: Node,
+    pub(super) consumers: Consumers,
+    pub(super) addresses: Option<Addresses>,
+    pub(super) naming: Option<Naming>,
+    pub(super) links: Links,
+    pub(super) targets: Targets,
+    pub(super) strangers: Strangers,
+    pub(super) surroundings: Surroundings,
+    /// The name of the TAP device.
+    device: String,
     /// The latest revisions of records that were handed in by others.
     revisions: BTreeMap<Vec<u8>, u64>,
-    strangers: Strangers,
-    swept: Instant,
+    /// When the MAC table was last swept.
+    swept: Time,
     stopping: bool,
-}
-
-/// What the loop listens to.
-pub struct Inputs {
-    /// Requests of others.
-    pub inbox: Inbox,
-    /// What happens on TCP.
-    pub tcp: mpsc::Receiver<TcpEvent>,
-    /// What data threads tell.
-    pub data: Events,
-    /// What became of the allocator's records.
-    pub saved: mpsc::UnboundedReceiver<Saved>,
 }
 
 /// What control is made of.
 pub struct Parts {
-    /// The address that connections are dialled from.
-    pub dial_from: IpAddr,
     /// Our peer, which knows the topics of `consumers`.
     pub node: Node,
     /// Whom gossip is for.
@@ -105,83 +58,88 @@ pub struct Parts {
     pub naming: Option<Naming>,
     /// Its links; none yet.
     pub links: Links,
-    /// The running data plane.
-    pub data: DataPlane,
-    /// Where state is kept.
-    pub store: Arc<Store>,
-    /// Where TCP tasks send their events.
-    pub tcp: TcpEvents,
-    /// The start of the clock.
-    pub epoch: Instant,
+    /// What is beyond the loop.
+    pub surroundings: Surroundings,
     /// The name of the TAP device.
-    pub tap_name: String,
+    pub device: String,
+}
+
+/// Something that happened.
+pub enum Input {
+    /// Somebody asks for something.
+    Request(Request),
+    /// Somebody who waited for an address has gone away.
+    CallersGone,
+    /// Something happened on a connection.
+    Connection(ConnectionEvent),
+    /// The data threads have something to say.
+    Forwarding(DataEvent),
+    /// The allocator's records were saved, or could not be.
+    Saved(Saved),
+    /// Time has passed.
+    Time,
 }
 
 impl Control {
     /// Puts the parts together.
     pub fn new(parts: Parts) -> Control {
-        Control {
+        let mut control = Control {
             node: parts.node,
             consumers: parts.consumers,
-            dial_from: parts.dial_from,
             addresses: parts.addresses,
             naming: parts.naming,
             links: parts.links,
-            data: parts.data,
-            store: parts.store,
-            pumps: BTreeMap::new(),
-            tcp: parts.tcp,
-            epoch: parts.epoch,
             targets: Targets::default(),
-            tap_name: parts.tap_name,
-            revisions: BTreeMap::new(),
             strangers: Strangers::default(),
-            swept: parts.epoch,
+            swept: parts.surroundings.now(),
+            surroundings: parts.surroundings,
+            device: parts.device,
+            revisions: BTreeMap::new(),
             stopping: false,
-        }
+        };
+        control.follow_leases();
+        control
     }
 
     /// The time as the core counts it.
     pub fn now(&self) -> Time {
-        Time::ZERO + self.epoch.elapsed()
+        self.surroundings.now()
     }
 
-    /// Runs until somebody asks it to stop.
-    pub async fn run(mut self, mut inputs: Inputs, client: Client) {
-        self.targets.attach(client);
-        self.follow_leases();
-        while !self.stopping {
-            self.act();
-            let wake = self.next_wake();
-            tokio::select! {
-                Some(request) = inputs.inbox.requests.recv() => self.handle_request(request),
-                () = inputs.inbox.abandoned.notified() => self.cancel_abandoned(),
-                Some(event) = inputs.tcp.recv() => {
-                    self.handle_tcp(event);
-                    for _ in 1..EVENTS_PER_TURN_MAX {
-                        let Ok(event) = inputs.tcp.try_recv() else { break };
-                        self.handle_tcp(event);
-                    }
-                }
-                Some(event) = inputs.data.recv() => {
-                    self.handle_data(event);
-                    for _ in 1..EVENTS_PER_TURN_MAX {
-                        let Ok(event) = inputs.data.try_recv() else { break };
-                        self.handle_data(event);
-                    }
-                }
-                Some(saved) = inputs.saved.recv() => {
-                    self.handle_saved(saved);
-                    while let Ok(saved) = inputs.saved.try_recv() {
-                        self.handle_saved(saved);
-                    }
-                }
-                () = tokio::time::sleep_until(wake.into()) => {}
-            }
-            self.handle_time();
+    /// Returns true once somebody has asked the loop to end.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// A whole turn: handles an input and does everything that follows from it.
+    pub fn turn(&mut self, input: Input) {
+        self.handle(input);
+        self.finish_turn();
+    }
+
+    /// Handles an input. What follows from it is done by [`Control::finish_turn`].
+    pub fn handle(&mut self, input: Input) {
+        match input {
+            Input::Request(request) => self.handle_request(request),
+            Input::CallersGone => self.cancel_abandoned(),
+            Input::Connection(event) => self.handle_connection(event),
+            Input::Forwarding(event) => self.handle_forwarding(event),
+            Input::Saved(saved) => self.handle_saved(saved),
+            Input::Time => self.handle_time(),
         }
-        self.act();
-        self.data.stop();
+    }
+
+    /// Time by which [`Input::Time`] is to be handled, if nothing else happens before.
+    pub fn next_wake(&self) -> Time {
+        let sweep = self.swept + SWEEP_INTERVAL;
+        let addresses = self.addresses.as_ref();
+        let others = [
+            self.node.poll_timeout(),
+            self.targets.next_wake(),
+            addresses.map(|addresses| addresses.allocator.poll_timeout()),
+            self.naming.as_ref().and_then(|n| n.names.poll_timeout()),
+        ];
+        others.into_iter().flatten().fold(sweep, Time::min)
     }
 
     /// Does what somebody asks for, and answers.
@@ -202,12 +160,11 @@ impl Control {
             Request::RemoveNames { filter, reply } => reply.send(self.remove_names(&filter)),
             Request::ForgetSavedNames(names) => self.forget_saved_names(&names),
             Request::Connect {
-                targets,
+                peers,
                 replace,
                 reply,
-            } => reply.send(self.connect(targets, replace)),
+            } => self.connect(peers, replace, reply),
             Request::ConnectInBackground(peers) => self.connect_in_background(peers),
-            Request::Resolved { text, result } => self.resolved(text, result),
             Request::Forget { peers, reply } => {
                 self.forget(&peers);
                 reply.send(());
@@ -251,31 +208,9 @@ impl Control {
         }
         self.revisions.insert(key.clone(), revision);
         let value = Some(value);
-        self.store
-            .save(vec![Change { key, value }], |result| reply.send(result));
-    }
-
-    /// A time of the core as the system counts it.
-    fn instant(&self, at: Time) -> Instant {
-        self.epoch + Duration::from_micros(at.as_micros())
-    }
-
-    fn next_wake(&self) -> Instant {
-        let sweep = self.swept + SWEEP_INTERVAL;
-        let node = self.node.poll_timeout();
-        let node = node.map(|at| self.instant(at));
-        let targets = self.targets.next_wake();
-        let addresses = self
-            .addresses
-            .as_ref()
-            .map(|a| self.instant(a.allocator.poll_timeout()));
-        let names = self.naming.as_ref().and_then(|n| n.names.poll_timeout());
-        let names = names.map(|at| self.instant(at));
-        [Some(sweep), node, targets, addresses, names]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(sweep)
+        let done = |result| reply.send(result);
+        let changes = vec![Change { key, value }];
+        self.surroundings.records.save(changes, Box::new(done));
     }
 
     fn handle_time(&mut self) {
@@ -285,36 +220,45 @@ impl Control {
         }
         self.handle_address_time();
         self.handle_names_time();
-        self.targets.resolve_due();
-        if self.swept.elapsed() >= SWEEP_INTERVAL {
-            self.swept = Instant::now();
-            self.data.macs().expire(now);
+        self.resolve_due();
+        if now >= self.swept + SWEEP_INTERVAL {
+            self.swept = now;
+            self.surroundings.forwarding.expire(now);
         }
     }
 
-    fn handle_tcp(&mut self, event: TcpEvent) {
+    fn handle_connection(&mut self, event: ConnectionEvent) {
         let now = self.now();
         match event {
-            TcpEvent::Accepted(stream, remote) => {
-                let Some(secret) = secret() else { return };
+            ConnectionEvent::Accepted(stream, remote) => {
+                let Some(secret) = self.surroundings.secret() else {
+                    return self.surroundings.connections.refuse(stream);
+                };
                 let conn = self.node.handle_accepted(now, remote, secret);
-                self.pumps
-                    .insert(conn, Pump::start(conn, stream, &self.tcp));
+                self.surroundings.connections.start(stream, conn);
             }
-            TcpEvent::Dialled(conn, stream, remote) => {
-                let Some(secret) = secret() else { return };
-                self.pumps
-                    .insert(conn, Pump::start(conn, stream, &self.tcp));
+            ConnectionEvent::Dialled(conn, stream, remote) => {
+                let Some(secret) = self.surroundings.secret() else {
+                    self.surroundings.connections.refuse(stream);
+                    let error = "the system gives no random bytes";
+                    return self.node.handle_dial_failed(now, conn, error);
+                };
+                self.surroundings.connections.start(stream, conn);
                 self.node.handle_dialled(now, conn, remote, secret);
             }
-            TcpEvent::DialFailed(conn, error) => self.node.handle_dial_failed(now, conn, &error),
-            TcpEvent::Received(conn, bytes) => self.node.handle_bytes(now, conn, &bytes),
-            TcpEvent::Sent(conn, count) => self.node.handle_sent(now, conn, count),
-            TcpEvent::Closed(conn, error) => self.node.handle_closed(now, conn, error.as_deref()),
+            ConnectionEvent::DialFailed(conn, error) => {
+                self.node.handle_dial_failed(now, conn, &error);
+            }
+            ConnectionEvent::Received(conn, bytes) => self.node.handle_bytes(now, conn, &bytes),
+            ConnectionEvent::Sent(conn, count) => self.node.handle_sent(now, conn, count),
+            ConnectionEvent::Closed(conn, error) => {
+                self.node.handle_closed(now, conn, error.as_deref());
+            }
+            ConnectionEvent::Resolved(peer, result) => self.resolved(peer, result),
         }
     }
 
-    fn handle_data(&mut self, event: DataEvent) {
+    fn handle_forwarding(&mut self, event: DataEvent) {
         let now = self.now();
         match event {
             DataEvent::Special {
@@ -345,7 +289,7 @@ impl Control {
             }
             DataEvent::TapFailed { queue, code } => {
                 let error = std::io::Error::from_raw_os_error(code);
-                let device = &self.tap_name;
+                let device = &self.device;
                 tracing::error!(
                     device,
                     queue,
@@ -358,7 +302,7 @@ impl Control {
     }
 
     /// Does what the node, the allocator and the names want, in order, and publishes what changed.
-    fn act(&mut self) {
+    pub fn finish_turn(&mut self) {
         loop {
             while let Some(output) = self.node.poll_output() {
                 self.act_on(output);
@@ -372,22 +316,16 @@ impl Control {
                 break;
             }
         }
-        if let Some(snapshot) = self.links.take_snapshot() {
-            self.data.publish(snapshot);
-        }
+        self.publish();
     }
 
     fn act_on(&mut self, output: Output) {
         match output {
             Output::Dial { conn, to } => {
-                tcp::dial(conn, to, self.dial_from, self.tcp.clone());
+                self.surroundings.connections.dial(conn, to);
             }
-            Output::Send { conn, bytes } => {
-                if let Some(pump) = self.pumps.get(&conn) {
-                    pump.send(bytes);
-                }
-            }
-            Output::Close { conn } => drop(self.pumps.remove(&conn)),
+            Output::Send { conn, bytes } => self.surroundings.connections.send(conn, bytes),
+            Output::Close { conn } => self.surroundings.connections.close(conn),
             Output::LinkAdded(info) => {
                 self.links.add(*info);
                 // Its packets may follow at once.
@@ -410,7 +348,7 @@ impl Control {
             Output::Routes(routes) => {
                 let now = self.now();
                 for slot in self.links.set_routes(now, routes) {
-                    self.data.macs().forget_peer(slot);
+                    self.surroundings.forwarding.forget_peer(slot);
                 }
                 self.tell_allocator_of_peers();
                 self.tell_names_of_peers();
@@ -482,7 +420,7 @@ impl Control {
 
     fn publish(&mut self) {
         if let Some(snapshot) = self.links.take_snapshot() {
-            self.data.publish(snapshot);
+            self.surroundings.forwarding.publish(snapshot);
         }
     }
 
@@ -490,9 +428,9 @@ impl Control {
         let Some(tunnel) = self.links.tunnel(link) else {
             return;
         };
-        match self.data.send_special(tunnel, special) {
-            Ok(()) | Err(SpecialError::NoAddress) => {}
-            Err(SpecialError::TooBig(path_mtu)) => {
+        match self.surroundings.forwarding.send_special(tunnel, special) {
+            Ok(()) | Err(SendError::NoAddress) => {}
+            Err(SendError::TooBig(path_mtu)) => {
                 let now = self.now();
                 self.node.handle_too_big(now, link, path_mtu as usize);
             }
@@ -504,9 +442,13 @@ impl Control {
         let Some(native) = self.links.native(link) else {
             return;
         };
-        match self.data.send_report(&native, report, bytes) {
-            Ok(()) | Err(SpecialError::NoAddress) => {}
-            Err(SpecialError::TooBig(path_mtu)) => {
+        match self
+            .surroundings
+            .forwarding
+            .send_report(&native, report, bytes)
+        {
+            Ok(()) | Err(SendError::NoAddress) => {}
+            Err(SendError::TooBig(path_mtu)) => {
                 let now = self.now();
                 self.node.handle_too_big(now, link, path_mtu as usize);
             }
@@ -520,27 +462,12 @@ impl Control {
             key: TARGETS_KEY.to_vec(),
             value: Some(value),
         };
-        self.store.save(vec![change], |result| {
+        let done = |result| {
             if let Err(error) = result {
                 tracing::warn!(%error, "what to connect to after a restart was not saved");
             }
-        });
+        };
+        let records = &self.surroundings.records;
+        records.save(vec![change], Box::new(done));
     }
-}
-
-/// Fresh secrets for one connection; without randomness there can be none.
-fn secret() -> Option<ConnSecret> {
-    let mut bytes = [0; 72];
-    if let Err(error) = getrandom::fill(&mut bytes) {
-        tracing::error!(%error, "the system gives no random bytes, a connection was refused");
-        return None;
-    }
-    let (key, rest) = bytes.split_first_chunk::<32>()?;
-    let (native, id) = rest.split_first_chunk::<32>()?;
-    let conn_id = u64::from_ne_bytes(*id.first_chunk()?);
-    Some(ConnSecret {
-        key: *key,
-        native: *native,
-        conn_id,
-    })
 }

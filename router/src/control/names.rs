@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use ipam::leases::LeaseState;
 use proto::names::gossip::CHANNEL;
-use proto::names::{AddError, Event, Filter, Index, Key, Names, Output, UnixSecs};
+use proto::names::{AddError, Event, Filter, Index, Key, Names, Output};
 use proto::node::{Content, DeliveryKind};
 use proto::types::{ConnId, PeerName};
 
-use super::Control;
+use super::control::Control;
 use super::request::{NameFilter, Stopped};
 use boundary::records::{Change, Record};
 
@@ -125,7 +124,7 @@ impl Control {
         address: Ipv4Addr,
         names: &[String],
     ) -> Result<(), NamesError> {
-        let (now, wall) = (self.now(), wall());
+        let (now, wall) = (self.now(), self.surroundings.unix());
         let naming = self.naming.as_mut().ok_or(NamesError::Off)?;
         let (mut refused, mut changes) = (Vec::new(), Vec::new());
         for name in names {
@@ -145,7 +144,7 @@ impl Control {
 
     /// Removes those of our names that match, and tells the mesh. Returns how many.
     pub(super) fn remove_names(&mut self, wanted: &NameFilter) -> Result<usize, NamesError> {
-        let (now, wall) = (self.now(), wall());
+        let (now, wall) = (self.now(), self.surroundings.unix());
         let naming = self.naming.as_mut().ok_or(NamesError::Off)?;
         let domain = naming.names.domain();
         let relative = wanted.relative.iter().map(|name| domain.qualify(name));
@@ -195,11 +194,12 @@ impl Control {
         if changes.is_empty() {
             return;
         }
-        self.store.save(changes, |result| {
+        let done = |result| {
             if let Err(error) = result {
                 tracing::warn!(%error, "names were not saved and will be gone after a restart");
             }
-        });
+        };
+        self.surroundings.records.save(changes, Box::new(done));
     }
 
     /// Takes gossip for the names.
@@ -209,7 +209,7 @@ impl Control {
         kind: DeliveryKind,
         payload: &[u8],
     ) {
-        let (now, wall) = (self.now(), wall());
+        let (now, wall) = (self.now(), self.surroundings.unix());
         let Some(naming) = &mut self.naming else {
             return;
         };
@@ -229,20 +229,20 @@ impl Control {
 
     /// The node wants to send the names.
     pub(super) fn names_state_wanted(&mut self, conn: ConnId) {
-        let now = self.now();
+        let (now, wall) = (self.now(), self.surroundings.unix());
         let Some(naming) = &mut self.naming else {
             return;
         };
-        let state = naming.names.state(wall());
+        let state = naming.names.state(wall);
         self.node.handle_state(now, CHANNEL, conn, Some(&state));
     }
 
     /// Peers came or went: names of those that are gone go with them.
     pub(super) fn tell_names_of_peers(&mut self) {
-        let now = self.now();
+        let (now, wall) = (self.now(), self.surroundings.unix());
         if let Some(naming) = &mut self.naming {
             let peers: Vec<PeerName> = self.node.topology().peers().map(|peer| peer.name).collect();
-            naming.names.handle_peers(now, wall(), &peers);
+            naming.names.handle_peers(now, wall, &peers);
         }
     }
 
@@ -302,7 +302,7 @@ impl Control {
 
     /// Keeps the identities that are up here registered. Looks only when leases have changed.
     pub(super) fn follow_leases(&mut self) {
-        let (now, wall) = (self.now(), wall());
+        let (now, wall) = (self.now(), self.surroundings.unix());
         let (Some(naming), Some(addresses)) = (&mut self.naming, &self.addresses) else {
             return;
         };
@@ -339,12 +339,6 @@ impl Control {
             }
         }
     }
-}
-
-/// The wall clock, which may jump.
-fn wall() -> UnixSecs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    UnixSecs(since.map_or(0, |since| since.as_secs().cast_signed()))
 }
 
 #[cfg(test)]

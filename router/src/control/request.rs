@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipam::allocator::{self, Response};
-use proto::connector::{Target, TooManyTargets};
 use proto::types::PeerName;
 use tokio::sync::oneshot;
 
@@ -56,24 +55,18 @@ pub enum Request {
     },
     /// Forgets names that the store has and nobody registered again.
     ForgetSavedNames(Vec<SavedName>),
-    /// Names peers, by their addresses, to be connected to.
+    /// Names peers to be connected to, each as `HOST[:PORT]`.
     Connect {
         /// The peers.
-        targets: Vec<Target>,
+        peers: Vec<String>,
         /// Whether they replace all that were named before.
         replace: bool,
-        /// Answered at once.
+        /// Answered once all of them are resolved. Those that cannot be are in the error; the
+        /// others are connected to.
         reply: Reply<Result<(), ConnectError>>,
     },
     /// Names peers to be connected to as soon as their names can be resolved.
     ConnectInBackground(Vec<String>),
-    /// What became of resolving a peer that was named.
-    Resolved {
-        /// The peer, as it was named.
-        text: String,
-        /// Its address, or why there is none.
-        result: Result<Target, String>,
-    },
     /// Forgets peers, by the texts that named them.
     Forget {
         /// The texts.
@@ -178,13 +171,13 @@ pub enum RequestError {
     Refused(#[from] allocator::RequestError),
 }
 
-/// Why peers were not added to those that are connected to.
+/// Why peers were not added to those that are connected to, or not all of them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// The loop has ended.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// There are too many.
-    #[error(transparent)]
-    TooMany(#[from] TooManyTargets),
+    /// Some were not added, for these reasons.
+    #[error("{}", .0.join("\n"))]
+    Failed(Vec<String>),
 }

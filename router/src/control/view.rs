@@ -16,8 +16,8 @@ use proto::switch::PeerSlot;
 use proto::topology::Peer;
 use proto::types::{PeerName, Time};
 
-use super::Control;
 use super::consumers::LeftOver;
+use super::control::Control;
 
 /// Everything, at one time.
 #[derive(Clone, Debug)]
@@ -143,7 +143,7 @@ impl Control {
         });
         View {
             at: self.now(),
-            wall: SystemTime::now(),
+            wall: self.surroundings.clock.wall(),
             mesh: Arc::new(self.mesh_view()),
             addresses,
             names: self.names_view().map(Arc::new),

@@ -42,7 +42,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::control::Client;
+use crate::control::client::Client;
 use api::Docker;
 use boundary::records::Record;
 use costs::Costs;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::server::{Answer, Form, JSON, Refusal, not_found, text, typed};
 use super::services::Services;
 use crate::config;
-use crate::control;
+use crate::control::request;
 
 /// The routes of everything that has to do with addresses.
 pub(super) fn routes() -> Router<Services> {
@@ -43,9 +43,9 @@ pub(super) async fn ask(
 ) -> Result<Result<Gift, RequestError>, Refusal> {
     match services.client.address(wish, time_max).await {
         Ok(gift) => Ok(Ok(gift)),
-        Err(control::RequestError::Refused(error)) => Ok(Err(error)),
-        Err(control::RequestError::Stopped(stopped)) => Err(stopped.into()),
-        Err(control::RequestError::Off) => Err(Refusal(
+        Err(request::RequestError::Refused(error)) => Ok(Err(error)),
+        Err(request::RequestError::Stopped(stopped)) => Err(stopped.into()),
+        Err(request::RequestError::Off) => Err(Refusal(
             StatusCode::NOT_FOUND,
             "404 page not found".to_owned(),
         )),

@@ -6,13 +6,13 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
-use proto::connector::Target;
 
+use super::reports::Sources;
 use super::services::Services;
 use super::status::{self, Page};
 use super::template;
-use super::reports::Sources;
-use crate::control::{ConnectError, Stopped, View, resolve};
+use crate::control::request::{ConnectError, Stopped};
+use crate::control::view::View;
 use report::metrics;
 
 /// Longest form that is read, in bytes.
@@ -135,7 +135,7 @@ fn sources<'a>(services: &'a Services, view: &'a View) -> Sources<'a> {
     Sources {
         view,
         config: &services.config,
-        figures: &services.figures,
+        figures: &*services.figures,
         interface: &services.interface,
         name_server: services.name_server.as_ref().map(|server| server.status()),
         docker: services.docker.latency(),
@@ -258,23 +258,11 @@ async fn connect(State(services): State<Services>, request: Request) -> Answer {
     let replace = form
         .bool("replace")
         .map_err(|error| Refusal::bad(format!("unable to parse replace option: {error}")))?;
-    let mut targets: Vec<Target> = Vec::new();
-    let mut errors = Vec::new();
-    for peer in form.all("peer") {
-        match resolve(peer).await {
-            Ok(target) => targets.push(target),
-            Err(error) => errors.push(error),
-        }
-    }
-    match services.client.connect(targets, replace).await {
-        Ok(()) => {}
-        Err(ConnectError::Stopped(stopped)) => return Err(stopped.into()),
-        Err(error) => errors.push(error.to_string()),
-    }
-    if errors.is_empty() {
-        Ok(StatusCode::OK.into_response())
-    } else {
-        Err(Refusal::bad(errors.join("\n")))
+    let peers: Vec<String> = form.all("peer").map(str::to_owned).collect();
+    match services.client.connect(peers, replace).await {
+        Ok(()) => Ok(StatusCode::OK.into_response()),
+        Err(ConnectError::Stopped(stopped)) => Err(stopped.into()),
+        Err(error @ ConnectError::Failed(_)) => Err(Refusal::bad(error)),
     }
 }
 

@@ -10,8 +10,8 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::control::Client;
-use dataplane::plane::Figures;
+use crate::control::client::Client;
+use boundary::forwarding::Figures;
 use report::metrics::Metric;
 
 /// An answer that takes time.
@@ -27,7 +27,7 @@ pub struct Services {
     /// The device that frames come from.
     pub interface: Arc<str>,
     /// What the data plane counts.
-    pub figures: Figures,
+    pub figures: Arc<dyn Figures>,
     /// The host's own addresses.
     pub gateway: Arc<dyn Gateway>,
     /// Docker's networks.

@@ -12,7 +12,7 @@ use proto::types::PeerName;
 
 use super::LaunchError;
 use crate::config::{Config, Init, IpamConfig};
-use crate::control::RECORD_PREFIX;
+use crate::control::addresses::RECORD_PREFIX;
 use boundary::records::Record;
 use host::{attach, gateway};
 

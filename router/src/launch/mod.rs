@@ -13,6 +13,7 @@ mod name_server;
 mod names;
 mod notify;
 mod services;
+mod system;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -33,13 +34,20 @@ use notify::Notifier;
 
 use crate::bench::{self, session::Benches};
 use crate::config::{Config, IpamConfig};
-use crate::control::{Addresses, Client, Consumers, Control, Inputs, Links, Parts, TARGETS_KEY};
+use crate::control::addresses::Addresses;
+use crate::control::client::Client;
+use crate::control::consumers::Consumers;
+use crate::control::control::{Control, Parts, TARGETS_KEY};
+use crate::control::driver::{self, Inputs};
+use crate::control::links::Links;
+use crate::control::surroundings::Surroundings;
 use crate::docker::Networks;
 use crate::http::server::{Scope, router};
 use crate::http::services::Services;
+use boundary::forwarding::Figures;
 use boundary::records::Record;
 use boundary::snapshot::Snapshot;
-use dataplane::plane::{DataConfig, DataPlane, Figures, default_queues};
+use dataplane::plane::{DataConfig, DataPlane, default_queues};
 use dataplane::tap::{Tap, TapConfig};
 use dataplane::udp::sockets::{Sockets, UdpConfig};
 use gateway::KeptGateway;
@@ -51,7 +59,8 @@ use kernel::netlink::Netlink;
 use name_server::LocalNameServer;
 use services::{LocalDocker, LocalMeasure};
 use store::store::Store;
-use transport::tcp;
+use system::{SystemClock, SystemRandom};
+use transport::tcp::{self, Transport};
 use web::listener::Listener;
 
 /// File of the store, behind the prefix.
@@ -325,7 +334,7 @@ struct Before<'a> {
 
 struct Running {
     client: Client,
-    figures: Figures,
+    figures: Arc<dyn Figures>,
     name_server: Option<LocalNameServer>,
     benches: Arc<Benches>,
     task: tokio::task::JoinHandle<()>,
@@ -395,32 +404,33 @@ fn start(
     };
     let (data, data_events) =
         DataPlane::start(&data, tap, sockets, snapshot).map_err(LaunchError::new)?;
-    let (tcp_events, tcp_inbox) = mpsc::channel(tcp::EVENTS_MAX);
-    tokio::spawn(tcp::accept(listener, tcp_events.clone()));
+    let (transport, connections) = Transport::start(listener, config.host);
     let (client, inbox) = Client::new();
     let benches = Benches::new(client.clone(), &config.bridge);
     tokio::spawn(Arc::clone(&benches).follow(deliveries));
     let figures = data.figures();
     let control = Control::new(Parts {
-        dial_from: config.host,
         node,
         consumers,
         addresses: allocator,
         naming,
         links,
-        data,
-        store,
-        tcp: tcp_events,
-        epoch,
-        tap_name,
+        surroundings: Surroundings {
+            forwarding: Box::new(data),
+            connections: Box::new(transport),
+            records: store,
+            clock: Box::new(SystemClock { epoch }),
+            random: Box::new(SystemRandom),
+        },
+        device: tap_name,
     });
     let inputs = Inputs {
         inbox,
-        tcp: tcp_inbox,
-        data: data_events,
+        connections,
+        forwarding: data_events,
         saved: saved_inbox,
     };
-    let task = tokio::spawn(control.run(inputs, client.clone()));
+    let task = tokio::spawn(driver::run(control, inputs));
     Ok(Running {
         client,
         figures,

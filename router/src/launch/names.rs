@@ -15,7 +15,9 @@ use tokio::sync::Notify;
 
 use super::LaunchError;
 use crate::config::{Config, DnsConfig};
-use crate::control::{Client, NamesError, Naming, SavedName};
+use crate::control::client::Client;
+use crate::control::names::{NamesError, Naming, SavedName};
+use crate::control::request::Stopped;
 use boundary::records::Record;
 use dns::listen::Instead;
 use dns::resolv::CHECK_INTERVAL;
@@ -156,11 +158,7 @@ fn watch(monitor: LinkMonitor, changed: Weak<Notify>) -> io::Result<()> {
 
 /// Looks once for containers that have names and had an interface, and have none any more. The
 /// containers with names are listed first: one that is attached meanwhile is not missed then.
-async fn look(
-    bridge: &str,
-    client: &Client,
-    seen: &mut BTreeSet<String>,
-) -> Result<(), crate::control::Stopped> {
+async fn look(bridge: &str, client: &Client, seen: &mut BTreeSet<String>) -> Result<(), Stopped> {
     let named = client.named_containers().await?;
     let name = bridge.to_owned();
     let owners = match blocking(move || attach::owners(&name)).await {

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::links::frames_are_encrypted;
 use crate::config::Config;
-use crate::control::{TargetFacts, View};
+use crate::control::view::{TargetFacts, View};
 use crate::http::services::NameServerStatus;
 use boundary::counters::{Count, DropReason};
-use dataplane::plane::Figures;
+use boundary::forwarding::Figures;
 use report::metrics::{Kind, Metric};
 use report::model::{
     BroadcastRoute, COMPATIBLE_VERSION, ConnectionReport, IpamReport, MacReport, PaxosReport,
@@ -30,7 +30,7 @@ pub struct Sources<'a> {
     /// How the router runs.
     pub config: &'a Config,
     /// What the data plane counts.
-    pub figures: &'a Figures,
+    pub figures: &'a dyn Figures,
     /// The device that frames come from.
     pub interface: &'a str,
     /// What the server for names says of itself; `None` if names are off.
@@ -353,12 +353,12 @@ impl Sources<'_> {
             "data": {
                 "interface": self.interface,
                 "queues": data.queues,
-                "tap_offload": data.tap.offload.to_string(),
-                "udp_gso": data.udp.gso.to_string(),
-                "udp_gro": data.udp.gro.to_string(),
-                "join": data.join.to_string(),
-                "receive_buffer_bytes": data.udp.receive_buffer,
-                "kernel_drops": data.udp.kernel_drops,
+                "tap_offload": data.tap_offload,
+                "udp_gso": data.udp_gso,
+                "udp_gro": data.udp_gro,
+                "join": data.join,
+                "receive_buffer_bytes": data.receive_buffer,
+                "kernel_drops": data.kernel_drops,
                 "macs": report.router.macs.len(),
                 "counters": counts,
                 "drops": drops,
@@ -419,7 +419,7 @@ impl Sources<'_> {
                 "weft_kernel_drops_total",
                 "Datagrams lost in a full receive buffer.",
             )
-            .value(data.udp.kernel_drops as f64),
+            .value(data.kernel_drops as f64),
         ];
         let mut events = counter("weft_data_total", "What the data threads counted, by kind.");
         for (count, name) in Count::ALL {
