@@ -299,7 +299,7 @@ fn the_originals_calls_work_unchanged() {
     host.mesh.weft(0, &["expose", "10.7.0.200/16"]).ok();
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/../router/tests/vectors/cni.json"
+        "/../router/cni/tests/vectors/cni.json"
     );
     let text = std::fs::read_to_string(path).unwrap();
     let vectors: Vec<Value> = serde_json::from_str(&text).unwrap();
