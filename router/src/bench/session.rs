@@ -14,9 +14,9 @@ use tokio::sync::{oneshot, watch};
 use super::sink::Sink;
 use super::source::{self, Course, Figures, Step};
 use super::{CHANNEL, Message, SECONDS_MAX, Stage};
-use crate::control::client::Client;
-use crate::control::consumers::Delivery;
-use crate::control::view::View;
+use control::client::Client;
+use control::consumers::Delivery;
+use control::view::View;
 
 /// How long the other router may take to make its container.
 const ANSWER_TIME: Duration = Duration::from_secs(10);

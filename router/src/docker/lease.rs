@@ -8,7 +8,7 @@ use ipam::range::Cidr;
 use proto::types::Mac;
 
 use super::Plugin;
-use crate::control::request::RequestError;
+use control::request::RequestError;
 
 /// How long an address may take: it may have to be asked of another peer. Docker's user sees
 /// what was waited for.

@@ -42,9 +42,9 @@ use tokio::net::UnixListener;
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::control::client::Client;
 use api::Docker;
 use boundary::records::Record;
+use control::client::Client;
 use costs::Costs;
 use host::attach::endpoint::{self, FoundEndpoint};
 use host::blocking::blocking;

@@ -16,7 +16,7 @@ use super::api::{ApiError, Docker, Event, Inspected, Listed, ListedNetwork, NewN
 use super::driver;
 use super::server::Socket;
 use super::state::Network;
-use crate::control::request::ContainerEvent;
+use control::request::ContainerEvent;
 use host::attach::endpoint;
 use host::blocking::blocking;
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::server::{Answer, Form, JSON, Refusal, not_found, text, typed};
 use super::services::Services;
 use crate::config;
-use crate::control::request;
+use control::request;
 
 /// The routes of everything that has to do with addresses.
 pub(super) fn routes() -> Router<Services> {

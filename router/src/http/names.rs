@@ -15,8 +15,8 @@ use serde_json::json;
 
 use super::server::{Answer, Form, JSON, Refusal, escape_html, not_found, text, typed};
 use super::services::Services;
-use crate::control::names::NamesError;
-use crate::control::request::NameFilter;
+use control::names::NamesError;
+use control::request::NameFilter;
 
 /// The routes of everything that has to do with names.
 pub(super) fn routes() -> Router<Services> {

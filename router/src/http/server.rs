@@ -11,8 +11,8 @@ use super::reports::Sources;
 use super::services::Services;
 use super::status::{self, Page};
 use super::template;
-use crate::control::request::{ConnectError, Stopped};
-use crate::control::view::View;
+use control::request::{ConnectError, Stopped};
+use control::view::View;
 use report::metrics;
 
 /// Longest form that is read, in bytes.

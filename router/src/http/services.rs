@@ -10,8 +10,8 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::control::client::Client;
 use boundary::forwarding::Figures;
+use control::client::Client;
 use report::metrics::Metric;
 
 /// An answer that takes time.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ipam::allocator::{Request, Response};
 
-use crate::control::client::Client;
+use control::client::Client;
 use host::attach;
 
 /// Between looks at the bridge.

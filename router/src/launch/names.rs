@@ -15,10 +15,10 @@ use tokio::sync::Notify;
 
 use super::LaunchError;
 use crate::config::{Config, DnsConfig};
-use crate::control::client::Client;
-use crate::control::names::{NamesError, Naming, SavedName};
-use crate::control::request::Stopped;
 use boundary::records::Record;
+use control::client::Client;
+use control::names::{NamesError, Naming, SavedName};
+use control::request::Stopped;
 use dns::listen::Instead;
 use dns::resolv::CHECK_INTERVAL;
 use dns::server::{self, DnsServer};

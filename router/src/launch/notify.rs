@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use crate::control::client::Client;
+use control::client::Client;
 
 /// The way to systemd, if it is there and wants to hear.
 pub(super) struct Notifier {

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use super::links::frames_are_encrypted;
 use crate::config::Config;
-use crate::control::view::{TargetFacts, View};
 use crate::http::services::NameServerStatus;
 use boundary::counters::{Count, DropReason};
 use boundary::forwarding::Figures;
+use control::view::{TargetFacts, View};
 use report::metrics::{Kind, Metric};
 use report::model::{
     BroadcastRoute, COMPATIBLE_VERSION, ConnectionReport, IpamReport, MacReport, PaxosReport,
