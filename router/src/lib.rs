@@ -3,7 +3,6 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
-pub mod control;
 pub mod demo;
 pub mod docker;
 pub mod http;

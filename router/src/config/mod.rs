@@ -10,6 +10,7 @@ use proto::names::Domain;
 use proto::native::KeyLife;
 use proto::overlay::Overlay;
 use proto::types::PeerName;
+use transport::address::check_peer;
 
 use host::paths::{path, prefixed};
 use web::endpoint::Endpoint;
@@ -367,24 +368,6 @@ fn overlays(names: &[String], bad: &mut Problems) -> Vec<Overlay> {
     let is_chosen =
         |overlay: &Overlay| names.is_empty() || names.iter().any(|name| name == overlay.name());
     Overlay::ALL.into_iter().filter(is_chosen).collect()
-}
-
-/// Checks the form `HOST[:PORT]` of a peer, in the original's words.
-pub fn check_peer(peer: &str) -> Result<(), String> {
-    let (host, port) = match peer.split_once(':') {
-        None => (peer, None),
-        Some((host, port)) => (host, Some(port)),
-    };
-    if port.is_some_and(|port| port.contains(':')) {
-        return Err(format!("address {peer}:0: too many colons in address"));
-    }
-    if host.is_empty() {
-        return Err(format!("address {peer}: missing host in address"));
-    }
-    match port.map(str::parse::<u16>) {
-        Some(Err(_) | Ok(0)) => Err(format!("address {peer}: invalid port")),
-        _ => Ok(()),
-    }
 }
 
 fn ipam(flags: &LaunchFlags, bad: &mut Problems) -> Option<IpamConfig> {

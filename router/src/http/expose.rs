@@ -1,7 +1,6 @@
 //! Giving the host addresses of the network, and taking them, over HTTP.
 
 use std::str::FromStr;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path as UrlPath, Request, State};
@@ -11,37 +10,17 @@ use axum::routing::{delete, post};
 use ipnet::Ipv4Net;
 
 use super::server::{Answer, Form, Refusal, text};
-use crate::control::Handle;
-use host::blocking::blocking;
-use host::gateway::{Exposures, Gateway};
+use super::services::Services;
 
-pub(super) fn routes() -> Router<Handle> {
+pub(super) fn routes() -> Router<Services> {
     Router::new()
         .route("/expose/{ip}/{len}", post(expose))
         .route("/expose", delete(hide_all))
         .route("/expose/{ip}", delete(hide))
 }
 
-async fn gateway(handle: &Handle) -> Result<Arc<Gateway>, Refusal> {
-    Ok(handle.call(|control| Arc::clone(&control.gateway)).await?)
-}
-
-/// Waits until what is exposed is on disk.
-async fn save(handle: &Handle, exposures: Exposures) -> Result<(), Refusal> {
-    let saved = handle
-        .call(move |control| control.save_exposures(&exposures))
-        .await?;
-    match saved.await {
-        Ok(Err(error)) => Err(Refusal::failed(format!(
-            "it is exposed now, but would not be after a restart: {error}"
-        ))),
-        // A store that has ended is that of a router that stops.
-        _ => Ok(()),
-    }
-}
-
 async fn expose(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath((ip, len)): UrlPath<(String, String)>,
     request: Request,
 ) -> Answer {
@@ -55,31 +34,25 @@ async fn expose(
     let skip_nat = form
         .bool("skipNAT")
         .map_err(|error| Refusal::bad(format!("unable to parse skipNAT option: {error}")))?;
-    let gateway = gateway(&handle).await?;
-    let (_, exposures) = blocking(move || gateway.expose(address, !skip_nat))
-        .await
-        .map_err(|error| Refusal::failed(format!("unable to expose: {error}")))?;
-    save(&handle, exposures).await?;
+    let exposed = services.gateway.expose(address, !skip_nat).await;
+    exposed.map_err(Refusal::failed)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn hide_all(State(handle): State<Handle>) -> Answer {
-    hide_address(&handle, None).await
+async fn hide_all(State(services): State<Services>) -> Answer {
+    hide_address(&services, None).await
 }
 
-async fn hide(State(handle): State<Handle>, UrlPath(ip): UrlPath<String>) -> Answer {
+async fn hide(State(services): State<Services>, UrlPath(ip): UrlPath<String>) -> Answer {
     let address = Ipv4Net::from_str(&format!("{ip}/32"))
         .map_err(|_| Refusal::bad(format!("invalid IP address: {ip}")))?;
-    hide_address(&handle, Some(address)).await
+    hide_address(&services, Some(address)).await
 }
 
 /// Hides, and tells the addresses that were exposed, one a line.
-async fn hide_address(handle: &Handle, address: Option<Ipv4Net>) -> Answer {
-    let gateway = gateway(handle).await?;
-    let (hidden, exposures) = blocking(move || gateway.hide(address))
-        .await
-        .map_err(|error| Refusal::failed(format!("unable to hide: {error}")))?;
-    save(handle, exposures).await?;
+async fn hide_address(services: &Services, address: Option<Ipv4Net>) -> Answer {
+    let hidden = services.gateway.hide(address).await;
+    let hidden = hidden.map_err(Refusal::failed)?;
     Ok(text(
         StatusCode::OK,
         hidden

@@ -8,18 +8,18 @@ use axum::http::StatusCode;
 use axum::http::header::ACCEPT;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use ipam::allocator::{Request as Wish, RequestError, RequestId, Response as Gift};
+use ipam::allocator::{Request as Wish, RequestError, Response as Gift};
 use ipam::leases::{Identity, IdentityKind};
 use ipam::range::{Address, Cidr};
 use serde_json::{Value, json};
 
-use super::names::has_ended;
 use super::server::{Answer, Form, JSON, Refusal, not_found, text, typed};
+use super::services::Services;
 use crate::config;
-use crate::control::Handle;
+use control::request;
 
 /// The routes of everything that has to do with addresses.
-pub(super) fn routes() -> Router<Handle> {
+pub(super) fn routes() -> Router<Services> {
     Router::new()
         .route("/ipinfo/defaultsubnet", get(default_subnet))
         .route("/ipinfo/tracker", get(tracker))
@@ -35,49 +35,21 @@ pub(super) fn routes() -> Router<Handle> {
         .route("/peer/{peer}", axum::routing::delete(remove_peer))
 }
 
-/// Cancels a request whose caller goes away before it is answered.
-struct CancelOnDrop {
-    handle: Handle,
-    id: Option<RequestId>,
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        let Some(id) = self.id else { return };
-        let handle = self.handle.clone();
-        tokio::spawn(async move {
-            // A loop that has ended has cancelled everything.
-            let _ = handle.call(move |control| control.cancel_address(id)).await;
-        });
-    }
-}
-
 /// Asks the allocator and waits. The outer error is for callers whom it does not concern why.
-pub(crate) async fn ask(
-    handle: &Handle,
+pub(super) async fn ask(
+    services: &Services,
     wish: Wish,
     time_max: Option<Duration>,
 ) -> Result<Result<Gift, RequestError>, Refusal> {
-    let asked = handle
-        .call(move |control| control.request_address(wish, time_max))
-        .await?;
-    let Some((id, wait)) = asked else {
-        return Err(Refusal(
+    match services.client.address(wish, time_max).await {
+        Ok(gift) => Ok(Ok(gift)),
+        Err(request::RequestError::Refused(error)) => Ok(Err(error)),
+        Err(request::RequestError::Stopped(stopped)) => Err(stopped.into()),
+        Err(request::RequestError::Off) => Err(Refusal(
             StatusCode::NOT_FOUND,
             "404 page not found".to_owned(),
-        ));
-    };
-    let mut guard = CancelOnDrop {
-        handle: handle.clone(),
-        id: Some(id),
-    };
-    let answer = wait.await;
-    guard.id = None;
-    let stopped = RequestError::Cancelled {
-        kind: "",
-        id: String::new(),
-    };
-    Ok(answer.unwrap_or(Err(stopped)))
+        )),
+    }
 }
 
 /// A refusal in the original's words; requests that were cancelled are no errors there.
@@ -151,17 +123,15 @@ fn subnet(ip: &str, len: &str) -> Result<Cidr, Refusal> {
     Cidr::parse_subnet(&format!("{ip}/{len}")).map_err(Refusal::bad)
 }
 
-async fn default_subnet(State(handle): State<Handle>) -> Answer {
-    let subnet = handle.call(|control| control.default_subnet()).await?;
-    match subnet {
-        Some(subnet) => Ok(text(StatusCode::OK, subnet.to_string())),
+async fn default_subnet(State(services): State<Services>) -> Answer {
+    match services.client.ranges().await? {
+        Some(ranges) => Ok(text(StatusCode::OK, ranges.default_subnet.to_string())),
         None => Ok(not_found().await),
     }
 }
 
-async fn tracker(State(handle): State<Handle>) -> Answer {
-    let allocates = handle.call(|control| control.config.ipam.is_some()).await?;
-    if allocates {
+async fn tracker(State(services): State<Services>) -> Answer {
+    if services.config.ipam.is_some() {
         Ok(text(StatusCode::OK, "\n".to_owned()))
     } else {
         Ok(not_found().await)
@@ -169,24 +139,29 @@ async fn tracker(State(handle): State<Handle>) -> Answer {
 }
 
 async fn allocate(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath(id): UrlPath<String>,
     request: Request,
 ) -> Answer {
-    get_address(&handle, id, None, Wanted::read(request).await?).await
+    get_address(&services, id, None, Wanted::read(request).await?).await
 }
 
 async fn allocate_in(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath((id, ip, len)): UrlPath<(String, String, String)>,
     request: Request,
 ) -> Answer {
     let subnet = subnet(&ip, &len)?;
-    get_address(&handle, id, Some(subnet), Wanted::read(request).await?).await
+    get_address(&services, id, Some(subnet), Wanted::read(request).await?).await
 }
 
-async fn get_address(handle: &Handle, id: String, subnet: Option<Cidr>, wanted: Wanted) -> Answer {
-    if wanted.container && has_ended(handle, &id).await? {
+async fn get_address(
+    services: &Services,
+    id: String,
+    subnet: Option<Cidr>,
+    wanted: Wanted,
+) -> Answer {
+    if wanted.container && services.docker.has_ended(&id).await {
         return Ok(cancelled());
     }
     let Wanted {
@@ -197,7 +172,7 @@ async fn get_address(handle: &Handle, id: String, subnet: Option<Cidr>, wanted: 
         ..
     } = wanted;
     match ask(
-        handle,
+        services,
         Wish::Allocate {
             id,
             subnet,
@@ -219,13 +194,13 @@ async fn get_address(handle: &Handle, id: String, subnet: Option<Cidr>, wanted: 
 }
 
 async fn claim(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath((id, ip, len)): UrlPath<(String, String, String)>,
     request: Request,
 ) -> Answer {
     let cidr = cidr(&ip, &len)?;
     let wanted = Wanted::read(request).await?;
-    if wanted.container && has_ended(&handle, &id).await? {
+    if wanted.container && services.docker.has_ended(&id).await {
         return Ok(cancelled());
     }
     let wish = Wish::Claim {
@@ -236,7 +211,7 @@ async fn claim(
         no_error_on_unknown: wanted.no_error_on_unknown,
         force: wanted.force,
     };
-    match ask(&handle, wish, wanted.time_max).await? {
+    match ask(&services, wish, wanted.time_max).await? {
         Ok(gift) if wanted.json => {
             let mac = match gift {
                 Gift::Address { mac, .. } => mac,
@@ -250,20 +225,20 @@ async fn claim(
     }
 }
 
-async fn lookup(State(handle): State<Handle>, UrlPath(id): UrlPath<String>) -> Answer {
-    addresses_of(&handle, Wish::Lookup { id, subnet: None }).await
+async fn lookup(State(services): State<Services>, UrlPath(id): UrlPath<String>) -> Answer {
+    addresses_of(&services, Wish::Lookup { id, subnet: None }).await
 }
 
 async fn lookup_in(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath((id, ip, len)): UrlPath<(String, String, String)>,
 ) -> Answer {
     let subnet = Some(subnet(&ip, &len)?);
-    addresses_of(&handle, Wish::Lookup { id, subnet }).await
+    addresses_of(&services, Wish::Lookup { id, subnet }).await
 }
 
-async fn addresses_of(handle: &Handle, wish: Wish) -> Answer {
-    match ask(handle, wish, None).await? {
+async fn addresses_of(services: &Services, wish: Wish) -> Answer {
+    match ask(services, wish, None).await? {
         Ok(Gift::Addresses(addresses)) => {
             let words: Vec<String> = addresses.iter().map(Cidr::to_string).collect();
             Ok(text(StatusCode::OK, words.join(" ")))
@@ -273,8 +248,8 @@ async fn addresses_of(handle: &Handle, wish: Wish) -> Answer {
     }
 }
 
-async fn list(State(handle): State<Handle>) -> Answer {
-    match ask(&handle, Wish::List, None).await? {
+async fn list(State(services): State<Services>) -> Answer {
+    match ask(&services, Wish::List, None).await? {
         Ok(Gift::Owned(owned)) => {
             let owned: Vec<Value> = owned
                 .iter()
@@ -300,36 +275,36 @@ async fn list(State(handle): State<Handle>) -> Answer {
 }
 
 async fn free(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath((id, ip)): UrlPath<(String, String)>,
 ) -> Answer {
     let address: Address = ip
         .parse()
         .map_err(|error: ipam::range::ParseAddressError| Refusal::bad(error))?;
-    done(&handle, Wish::Free { id, address }, "Unable to free: ").await
+    done(&services, Wish::Free { id, address }, "Unable to free: ").await
 }
 
-async fn delete_all(State(handle): State<Handle>, UrlPath(id): UrlPath<String>) -> Answer {
-    done(&handle, Wish::Delete { id }, "").await
+async fn delete_all(State(services): State<Services>, UrlPath(id): UrlPath<String>) -> Answer {
+    done(&services, Wish::Delete { id }, "").await
 }
 
-pub(super) async fn done(handle: &Handle, wish: Wish, prefix: &str) -> Answer {
-    match ask(handle, wish, None).await? {
+pub(super) async fn done(services: &Services, wish: Wish, prefix: &str) -> Answer {
+    match ask(services, wish, None).await? {
         Ok(_) => Ok(StatusCode::NO_CONTENT.into_response()),
         Err(error) => refuse(&error, prefix),
     }
 }
 
-async fn prime(State(handle): State<Handle>, request: Request) -> Answer {
+async fn prime(State(services): State<Services>, request: Request) -> Answer {
     let time_max = Wanted::read(request).await?.time_max;
-    match ask(&handle, Wish::Prime, time_max).await? {
+    match ask(&services, Wish::Prime, time_max).await? {
         Ok(_) => Ok(StatusCode::OK.into_response()),
         Err(error) => refuse(&error, ""),
     }
 }
 
-async fn leave(State(handle): State<Handle>) -> Answer {
-    match ask(&handle, Wish::Shutdown, None).await {
+async fn leave(State(services): State<Services>) -> Answer {
+    match ask(&services, Wish::Shutdown, None).await {
         // The route exists also without allocator.
         Err(Refusal(StatusCode::NOT_FOUND, _)) => Ok(StatusCode::NO_CONTENT.into_response()),
         Err(refusal) => Err(refusal),
@@ -339,7 +314,7 @@ async fn leave(State(handle): State<Handle>) -> Answer {
 }
 
 async fn remove_peer(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath(peer): UrlPath<String>,
     request: Request,
 ) -> Answer {
@@ -355,7 +330,7 @@ async fn remove_peer(
         "" => None,
         text => Some(config::duration(text).map_err(Refusal::bad)?),
     };
-    match ask(&handle, wish, time_max).await? {
+    match ask(&services, wish, time_max).await? {
         Ok(Gift::TakenOver(count)) => Ok(text(
             StatusCode::OK,
             format!("{count} IPs taken over from {peer}\n"),

@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 
 use super::ip::{ask, done, kind, refuse};
 use super::server::{Answer, Form, JSON, Refusal, text, typed};
-use crate::control::Handle;
+use super::services::Services;
 
 /// How long reserving an address may take: it may have to be asked of another peer.
 const RESERVE_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// The routes of leases.
-pub(super) fn routes() -> Router<Handle> {
+pub(super) fn routes() -> Router<Services> {
     Router::new()
         .route("/leases", get(leases).post(import))
         .route(
@@ -64,8 +64,8 @@ impl Which {
     }
 }
 
-async fn all_leases(handle: &Handle) -> Result<Vec<LeaseInfo>, Refusal> {
-    match ask(handle, Wish::Leases, None).await? {
+async fn all_leases(services: &Services) -> Result<Vec<LeaseInfo>, Refusal> {
+    match ask(services, Wish::Leases, None).await? {
         Ok(Gift::Leases(leases)) => Ok(leases),
         Ok(_) => Err(Refusal::failed("unexpected answer")),
         Err(error) => Err(Refusal::bad(error)),
@@ -101,14 +101,14 @@ fn lease_json(info: &LeaseInfo) -> Value {
     })
 }
 
-async fn leases(State(handle): State<Handle>) -> Answer {
-    let leases = all_leases(&handle).await?;
+async fn leases(State(services): State<Services>) -> Answer {
+    let leases = all_leases(&services).await?;
     let value = Value::from(leases.iter().map(lease_json).collect::<Vec<_>>());
     Ok(typed(StatusCode::OK, JSON, format!("{value:#}\n")))
 }
 
-async fn lease(State(handle): State<Handle>, UrlPath(identity): UrlPath<String>) -> Answer {
-    let leases = all_leases(&handle).await?;
+async fn lease(State(services): State<Services>, UrlPath(identity): UrlPath<String>) -> Answer {
+    let leases = all_leases(&services).await?;
     let named: Vec<Value> = leases
         .iter()
         .filter(|info| info.key.name == identity)
@@ -128,7 +128,7 @@ async fn lease(State(handle): State<Handle>, UrlPath(identity): UrlPath<String>)
 }
 
 async fn reserve(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath(name): UrlPath<String>,
     request: Request,
 ) -> Answer {
@@ -140,7 +140,7 @@ async fn reserve(
         ..
     } = Which::read(&name, request).await?;
     give(
-        &handle,
+        &services,
         Wish::LeaseReserve {
             identity,
             subnet,
@@ -151,8 +151,8 @@ async fn reserve(
     .await
 }
 
-async fn give(handle: &Handle, wish: Wish) -> Answer {
-    match ask(handle, wish, Some(RESERVE_TIME_MAX)).await? {
+async fn give(services: &Services, wish: Wish) -> Answer {
+    match ask(services, wish, Some(RESERVE_TIME_MAX)).await? {
         Ok(Gift::Address { cidr, .. }) => Ok(text(StatusCode::OK, cidr.to_string())),
         Ok(_) => Ok(StatusCode::NO_CONTENT.into_response()),
         Err(error) => refuse(&error, ""),
@@ -160,10 +160,14 @@ async fn give(handle: &Handle, wish: Wish) -> Answer {
 }
 
 /// The key of the lease that is meant: the only one of that name, if no subnet is given.
-async fn find(handle: &Handle, name: &str, request: Request) -> Result<(LeaseKey, bool), Refusal> {
+async fn find(
+    services: &Services,
+    name: &str,
+    request: Request,
+) -> Result<(LeaseKey, bool), Refusal> {
     let by_kind = request.uri().query().unwrap_or_default().contains("kind=");
     let which = Which::read(name, request).await?;
-    let leases = all_leases(handle).await?;
+    let leases = all_leases(services).await?;
     let wanted = |info: &&LeaseInfo| {
         let kind = match info.key.scope {
             Scope::Explicit => which.identity.kind == IdentityKind::Explicit,
@@ -188,34 +192,34 @@ async fn find(handle: &Handle, name: &str, request: Request) -> Result<(LeaseKey
 }
 
 async fn pin(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath(name): UrlPath<String>,
     request: Request,
 ) -> Answer {
-    let (key, _) = find(&handle, &name, request).await?;
-    done(&handle, Wish::LeasePin { key, pinned: true }, "").await
+    let (key, _) = find(&services, &name, request).await?;
+    done(&services, Wish::LeasePin { key, pinned: true }, "").await
 }
 
 async fn unpin(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath(name): UrlPath<String>,
     request: Request,
 ) -> Answer {
-    let (key, _) = find(&handle, &name, request).await?;
-    done(&handle, Wish::LeasePin { key, pinned: false }, "").await
+    let (key, _) = find(&services, &name, request).await?;
+    done(&services, Wish::LeasePin { key, pinned: false }, "").await
 }
 
 async fn release(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath(name): UrlPath<String>,
     request: Request,
 ) -> Answer {
-    let (key, force) = find(&handle, &name, request).await?;
-    done(&handle, Wish::LeaseRelease { key, force }, "").await
+    let (key, force) = find(&services, &name, request).await?;
+    done(&services, Wish::LeaseRelease { key, force }, "").await
 }
 
 /// Reserves everything that a list of leases names, as `GET /leases` gave it out.
-async fn import(State(handle): State<Handle>, body: axum::body::Bytes) -> Answer {
+async fn import(State(services): State<Services>, body: axum::body::Bytes) -> Answer {
     let entries: Vec<Value> = serde_json::from_slice(&body)
         .map_err(|e| Refusal::bad(format!("no list of leases: {e}")))?;
     let (mut done, mut errors) = (0, Vec::new());
@@ -241,7 +245,7 @@ async fn import(State(handle): State<Handle>, body: axum::body::Bytes) -> Answer
             })
         })();
         let result = match wish {
-            Ok(wish) => ask(&handle, wish, Some(RESERVE_TIME_MAX))
+            Ok(wish) => ask(&services, wish, Some(RESERVE_TIME_MAX))
                 .await?
                 .map_err(|e| e.to_string()),
             Err(error) => Err(error),

@@ -1,6 +1,7 @@
 //! Names over HTTP, as the original takes and gives them.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path as UrlPath, Request, State};
@@ -8,15 +9,17 @@ use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, put};
-use proto::names::{AddError, Filter, Key, State as EntryState};
+use proto::names::{AddError, Key, State as EntryState};
 use serde::Serialize;
 use serde_json::json;
 
 use super::server::{Answer, Form, JSON, Refusal, escape_html, not_found, text, typed};
-use crate::control::{Handle, NamesError};
+use super::services::Services;
+use control::names::NamesError;
+use control::request::NameFilter;
 
 /// The routes of everything that has to do with names.
-pub(super) fn routes() -> Router<Handle> {
+pub(super) fn routes() -> Router<Services> {
     Router::new()
         .route("/domain", get(domain))
         .route("/dns-address", get(dns_address))
@@ -37,34 +40,35 @@ fn address(text: &str) -> Result<Ipv4Addr, Refusal> {
         .map_err(|_| Refusal::bad(format!("invalid IP Address: {text}")))
 }
 
-async fn domain(State(handle): State<Handle>) -> Answer {
-    let dns = handle.call(|control| control.config.dns.clone()).await?;
-    match dns {
-        Some(dns) => Ok(text(StatusCode::OK, dns.domain)),
+async fn domain(State(services): State<Services>) -> Answer {
+    match &services.config.dns {
+        Some(dns) => Ok(text(StatusCode::OK, dns.domain.clone())),
         None => Ok(not_found().await),
     }
 }
 
-async fn dns_address(State(handle): State<Handle>) -> Answer {
-    let address = handle.call(|control| control.dns_address()).await?;
-    let address = address.ok_or_else(off)?;
+/// Where questions for names are taken.
+fn listening(services: &Services) -> Result<SocketAddr, Refusal> {
+    let server = services.name_server.as_ref().ok_or_else(off)?;
+    Ok(server.status().address)
+}
+
+async fn dns_address(State(services): State<Services>) -> Answer {
+    let address = listening(&services)?;
     Ok(text(StatusCode::OK, address.ip().to_string()))
 }
 
-async fn dns_address_port(State(handle): State<Handle>) -> Answer {
-    let address = handle.call(|control| control.dns_address()).await?;
-    let address = address.ok_or_else(off)?;
+async fn dns_address_port(State(services): State<Services>) -> Answer {
+    let address = listening(&services)?;
     Ok(text(StatusCode::OK, address.to_string()))
 }
 
 /// At which addresses of this host containers can ask for names.
-async fn resolvers(State(handle): State<Handle>) -> Answer {
-    let domain = handle
-        .call(|control| control.config.dns.as_ref().map(|dns| dns.domain.clone()))
-        .await?
-        .ok_or_else(off)?;
-    let addresses = handle.dns_resolvers().await.map_err(refuse)?;
-    let value = json!({ "domain": domain, "addresses": addresses });
+async fn resolvers(State(services): State<Services>) -> Answer {
+    let dns = services.config.dns.as_ref().ok_or_else(off)?;
+    let server = services.name_server.as_ref().ok_or_else(off)?;
+    let addresses = server.resolvers().await.map_err(Refusal::failed)?;
+    let value = json!({ "domain": dns.domain, "addresses": addresses });
     Ok(typed(StatusCode::OK, JSON, format!("{value}\n")))
 }
 
@@ -73,12 +77,11 @@ fn refuse(error: NamesError) -> Refusal {
         NamesError::Off => off(),
         NamesError::Stopped(stopped) => stopped.into(),
         NamesError::Refused(_) => Refusal::bad(error),
-        NamesError::Unknown(error) => Refusal::failed(error),
     }
 }
 
 async fn add(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath((container, ip)): UrlPath<(String, String)>,
     request: Request,
 ) -> Answer {
@@ -90,7 +93,11 @@ async fn add(
     let full = |name: &str| format!("{}.", name.strip_suffix('.').unwrap_or(name));
     names.extend(form.all("fqdn").filter(|name| !name.is_empty()).map(full));
     let outside = |name: &str| form.all("fqdn").any(|fqdn| full(fqdn) == name);
-    match handle.register_names(&container, address, names).await {
+    match services
+        .client
+        .register_names(&container, address, names)
+        .await
+    {
         Ok(()) => {}
         Err(NamesError::Refused(mut refused)) => {
             // The original takes these without a word, and does nothing with them.
@@ -103,8 +110,11 @@ async fn add(
         Err(error) => return Err(refuse(error)),
     }
     // After the registration: a container that ends now is told of by an event.
-    if check_alive && has_ended(&handle, &container).await? {
-        let removed = handle.unregister_names(&container, Some(address)).await;
+    if check_alive && services.docker.has_ended(&container).await {
+        let removed = services
+            .client
+            .unregister_names(&container, Some(address))
+            .await;
         removed.map_err(refuse)?;
         tracing::info!(
             container,
@@ -114,66 +124,43 @@ async fn add(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Whether Docker says that a container does not run.
-pub(super) async fn has_ended(handle: &Handle, container: &str) -> Result<bool, Refusal> {
-    match handle.call(|control| control.docker.clone()).await? {
-        Some(docker) => Ok(docker.has_ended(container).await),
-        None => Ok(false),
-    }
-}
-
-async fn remove_any(State(handle): State<Handle>, request: Request) -> Answer {
-    remove_matching(&handle, None, None, request).await
+async fn remove_any(State(services): State<Services>, request: Request) -> Answer {
+    remove_matching(&services, None, None, request).await
 }
 
 async fn remove_of_container(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath(container): UrlPath<String>,
     request: Request,
 ) -> Answer {
-    remove_matching(&handle, Some(container), None, request).await
+    remove_matching(&services, Some(container), None, request).await
 }
 
 async fn remove(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     UrlPath((container, ip)): UrlPath<(String, String)>,
     request: Request,
 ) -> Answer {
-    remove_matching(&handle, Some(container), Some(&ip), request).await
+    remove_matching(&services, Some(container), Some(&ip), request).await
 }
 
 async fn remove_matching(
-    handle: &Handle,
+    services: &Services,
     container: Option<String>,
     ip: Option<&str>,
     request: Request,
 ) -> Answer {
     let form = Form::read(request).await?;
-    let addr = ip.map(address).transpose()?;
-    let mut names: Vec<Option<String>> = Vec::new();
-    names.extend(
-        form.all("fqdn")
-            .filter(|n| !n.is_empty())
-            .map(|n| Some(n.to_owned())),
-    );
-    let relative: Vec<String> = form.all("name").map(str::to_owned).collect();
-    let removed = handle.call(move |control| {
-        let domain = control.domain();
-        let relative = relative.iter();
-        names.extend(relative.filter_map(|name| Some(Some(domain?.qualify(name)))));
-        if names.is_empty() {
-            names.push(None);
-        }
-        for name in &names {
-            control.remove_names(&Filter {
-                hostname: name.as_deref(),
-                container: container.as_deref(),
-                addr,
-            })?;
-        }
-        Ok(())
+    let texts = |field: &str| form.all(field).map(str::to_owned).collect::<Vec<_>>();
+    let mut hostnames = texts("fqdn");
+    hostnames.retain(|name| !name.is_empty());
+    let removed = services.client.remove_names(NameFilter {
+        container,
+        address: ip.map(address).transpose()?,
+        hostnames,
+        relative: texts("name"),
     });
-    removed.await?.map_err(refuse)?;
+    removed.await.map_err(refuse)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -192,7 +179,7 @@ struct EntryJson<'e> {
 }
 
 impl<'e> EntryJson<'e> {
-    fn of((key, state): &'e (Key, EntryState)) -> EntryJson<'e> {
+    fn of((key, state): &'e (Arc<Key>, EntryState)) -> EntryJson<'e> {
         EntryJson {
             container: &key.container,
             origin: key.origin.as_u64(),
@@ -204,13 +191,13 @@ impl<'e> EntryJson<'e> {
     }
 }
 
-async fn list(State(handle): State<Handle>, headers: HeaderMap) -> Answer {
-    let entries = handle.call(|control| control.name_entries()).await?;
-    let entries = entries.ok_or_else(off)?;
+async fn list(State(services): State<Services>, headers: HeaderMap) -> Answer {
+    let view = services.client.view().await?;
+    let names = view.names.as_ref().ok_or_else(off)?;
     if headers.get(ACCEPT).is_none_or(|accept| accept != JSON) {
         return Ok(StatusCode::METHOD_NOT_ALLOWED.into_response());
     }
-    let entries: Vec<EntryJson<'_>> = entries.iter().map(EntryJson::of).collect();
+    let entries: Vec<EntryJson<'_>> = names.entries.iter().map(EntryJson::of).collect();
     let body = if entries.is_empty() {
         "null".to_owned()
     } else {

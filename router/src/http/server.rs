@@ -6,11 +6,13 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
-use proto::connector::Target;
 
+use super::reports::Sources;
+use super::services::Services;
 use super::status::{self, Page};
 use super::template;
-use crate::control::{Handle, Stopped, resolve};
+use control::request::{ConnectError, Stopped};
+use control::view::View;
 use report::metrics;
 
 /// Longest form that is read, in bytes.
@@ -28,7 +30,7 @@ pub enum Scope {
 }
 
 /// What a listener of this scope serves.
-pub fn router(scope: Scope, handle: Handle) -> Router {
+pub fn router(scope: Scope, services: Services) -> Router {
     let metrics = Router::new().route("/metrics", get(get_metrics));
     let status = Router::new()
         .route("/status", get(get_status))
@@ -50,7 +52,7 @@ pub fn router(scope: Scope, handle: Handle) -> Router {
         Scope::Status => metrics.merge(status),
         Scope::Control => metrics.merge(status).merge(control),
     };
-    router.fallback(any(not_found)).with_state(handle)
+    router.fallback(any(not_found)).with_state(services)
 }
 
 /// What a handler gives: a body, or a status with a text.
@@ -103,19 +105,23 @@ pub(super) async fn not_found() -> Response {
     text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned())
 }
 
-async fn get_status(State(handle): State<Handle>) -> Answer {
-    page(&handle, Page::Overview).await
+async fn get_status(State(services): State<Services>) -> Answer {
+    page(&services, Page::Overview).await
 }
 
-async fn get_status_page(State(handle): State<Handle>, UrlPath(name): UrlPath<String>) -> Answer {
+async fn get_status_page(
+    State(services): State<Services>,
+    UrlPath(name): UrlPath<String>,
+) -> Answer {
     match Page::named(&name) {
-        Some(found) if found != Page::Overview => page(&handle, found).await,
+        Some(found) if found != Page::Overview => page(&services, found).await,
         _ => Ok(not_found().await),
     }
 }
 
-async fn page(handle: &Handle, page: Page) -> Answer {
-    let report = handle.call(|control| control.report()).await?;
+async fn page(services: &Services, page: Page) -> Answer {
+    let view = services.client.view().await?;
+    let report = sources(services, &view).report();
     let code = if report.ready {
         StatusCode::OK
     } else {
@@ -124,8 +130,21 @@ async fn page(handle: &Handle, page: Page) -> Answer {
     Ok(text(code, status::render(page, &report)))
 }
 
-async fn get_weft(State(handle): State<Handle>, headers: HeaderMap) -> Answer {
-    let value = handle.call(|control| control.weft_status()).await?;
+/// What pages are made from.
+fn sources<'a>(services: &'a Services, view: &'a View) -> Sources<'a> {
+    Sources {
+        view,
+        config: &services.config,
+        figures: &*services.figures,
+        interface: &services.interface,
+        name_server: services.name_server.as_ref().map(|server| server.status()),
+        docker: services.docker.latency(),
+    }
+}
+
+async fn get_weft(State(services): State<Services>, headers: HeaderMap) -> Answer {
+    let view = services.client.view().await?;
+    let value = sources(&services, &view).weft_status();
     if headers.get(ACCEPT).is_some_and(|accept| accept == JSON) {
         return Ok(typed(StatusCode::OK, JSON, format!("{value:#}\n")));
     }
@@ -133,11 +152,12 @@ async fn get_weft(State(handle): State<Handle>, headers: HeaderMap) -> Answer {
 }
 
 async fn get_report(
-    State(handle): State<Handle>,
+    State(services): State<Services>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    let report = handle.call(|control| control.report()).await?;
+    let view = services.client.view().await?;
+    let report = sources(&services, &view).report();
     let value = serde_json::to_value(report).map_err(Refusal::failed)?;
     if headers.get(ACCEPT).is_some_and(|accept| accept == JSON) {
         return Ok(typed(StatusCode::OK, JSON, indented(&value)));
@@ -169,12 +189,13 @@ pub(super) fn escape_html(json: &str) -> String {
         .replace('>', "\\u003e")
 }
 
-async fn get_metrics(State(handle): State<Handle>) -> Answer {
-    let (report, mut own) = handle
-        .call(|control| (control.report(), control.metrics()))
-        .await?;
-    let mut all = metrics::compatible(&report);
-    all.append(&mut own);
+async fn get_metrics(State(services): State<Services>) -> Answer {
+    let view = services.client.view().await?;
+    let sources = sources(&services, &view);
+    let mut all = metrics::compatible(&sources.report());
+    all.extend(sources.metrics());
+    all.extend(services.name_server.iter().flat_map(|s| s.metrics()));
+    all.extend(services.docker.metrics());
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(typed(StatusCode::OK, kind, metrics::render(all)))
 }
@@ -232,49 +253,34 @@ fn parse_bool(text: &str) -> Result<bool, String> {
     }
 }
 
-async fn connect(State(handle): State<Handle>, request: Request) -> Answer {
+async fn connect(State(services): State<Services>, request: Request) -> Answer {
     let form = Form::read(request).await?;
     let replace = form
         .bool("replace")
         .map_err(|error| Refusal::bad(format!("unable to parse replace option: {error}")))?;
-    let mut targets: Vec<Target> = Vec::new();
-    let mut errors = Vec::new();
-    for peer in form.all("peer") {
-        match resolve(peer).await {
-            Ok(target) => targets.push(target),
-            Err(error) => errors.push(error),
-        }
-    }
-    let connected = handle
-        .call(move |control| control.connect(targets, replace))
-        .await?;
-    errors.extend(connected.err());
-    if errors.is_empty() {
-        Ok(StatusCode::OK.into_response())
-    } else {
-        Err(Refusal::bad(errors.join("\n")))
+    let peers: Vec<String> = form.all("peer").map(str::to_owned).collect();
+    match services.client.connect(peers, replace).await {
+        Ok(()) => Ok(StatusCode::OK.into_response()),
+        Err(ConnectError::Stopped(stopped)) => Err(stopped.into()),
+        Err(error @ ConnectError::Failed(_)) => Err(Refusal::bad(error)),
     }
 }
 
-async fn forget(State(handle): State<Handle>, request: Request) -> Answer {
+async fn forget(State(services): State<Services>, request: Request) -> Answer {
     let form = Form::read(request).await?;
     let peers: Vec<String> = form.all("peer").map(str::to_owned).collect();
-    handle.call(move |control| control.forget(&peers)).await?;
+    services.client.forget(peers).await?;
     Ok(StatusCode::OK.into_response())
 }
 
 /// Removes the networks that were made in Docker, and tells what became of them.
-async fn remove_networks(State(handle): State<Handle>) -> Answer {
-    let docker = handle.call(|control| control.docker.clone()).await?;
-    let lines = match docker {
-        Some(networks) => networks.remove().await,
-        None => Vec::new(),
-    };
+async fn remove_networks(State(services): State<Services>) -> Answer {
+    let lines = services.docker.remove().await;
     let body = lines.iter().map(|line| format!("{line}\n")).collect();
     Ok(text(StatusCode::OK, body))
 }
 
-async fn stop(State(handle): State<Handle>) -> Answer {
-    handle.call(|control| control.stop()).await?;
+async fn stop(State(services): State<Services>) -> Answer {
+    services.client.stop().await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

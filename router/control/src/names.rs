@@ -1,25 +1,19 @@
-//! Container names in the loop: their gossip, who registers them, and the server that answers.
-
-mod report;
+//! Container names in the loop: their gossip, and who registers them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use ipam::leases::LeaseState;
 use proto::names::gossip::CHANNEL;
-use proto::names::{AddError, Domain, Event, Filter, Index, Key, Names, Output, State, UnixSecs};
+use proto::names::{AddError, Event, Filter, Index, Key, Names, Output};
 use proto::node::{Content, DeliveryKind};
 use proto::types::{ConnId, PeerName};
 
-use super::{Control, Handle, Stopped};
+use super::control::Control;
+use super::request::{NameFilter, Stopped};
 use boundary::records::{Change, Record};
-use dns::server::DnsServer;
-use dns::status::Listening;
-use host::blocking::blocking;
-use host::resolv_conf;
 
 /// What the keys of the records of our own names start with in the store.
 const RECORD_PREFIX: &[u8] = b"names/";
@@ -28,7 +22,6 @@ const RECORD_PREFIX: &[u8] = b"names/";
 pub struct Naming {
     pub(super) names: Names,
     index: Arc<ArcSwap<Index>>,
-    pub(super) server: DnsServer,
     leases: Leased,
 }
 
@@ -49,17 +42,9 @@ pub enum NamesError {
     /// The loop has ended.
     #[error(transparent)]
     Stopped(#[from] Stopped),
-    /// The system does not tell what it takes.
-    #[error("{0}")]
-    Unknown(String),
     /// These names were left out; others were registered.
     #[error("{}", list(.0))]
     Refused(Vec<(String, AddError)>),
-}
-
-fn words(addresses: &[SocketAddr]) -> String {
-    let words = addresses.iter().map(SocketAddr::to_string);
-    words.collect::<Vec<_>>().join(", ")
 }
 
 fn list(refused: &[(String, AddError)]) -> String {
@@ -121,28 +106,25 @@ impl From<&Key> for SavedName {
 }
 
 impl Naming {
-    /// Names without any entry yet; `index` is what `server` answers from.
-    pub fn new(names: Names, index: Arc<ArcSwap<Index>>, server: DnsServer) -> Naming {
+    /// Names without any entry yet; `index` is where a server finds those that are alive.
+    pub fn new(names: Names, index: Arc<ArcSwap<Index>>) -> Naming {
         Naming {
             names,
             index,
-            server,
             leases: Leased::default(),
         }
     }
 }
 
 impl Control {
-    /// Registers names of a container for one of its addresses, and tells the mesh. Each is
-    /// relative to the domain or fully qualified. Names that are refused are in the error; the
-    /// others are registered all the same.
-    pub fn register_names(
+    /// Registers names of a container, and tells the mesh.
+    pub(super) fn register_names(
         &mut self,
         container: &str,
         address: Ipv4Addr,
         names: &[String],
     ) -> Result<(), NamesError> {
-        let (now, wall) = (self.now(), wall());
+        let (now, wall) = (self.now(), self.surroundings.unix());
         let naming = self.naming.as_mut().ok_or(NamesError::Off)?;
         let (mut refused, mut changes) = (Vec::new(), Vec::new());
         for name in names {
@@ -161,10 +143,30 @@ impl Control {
     }
 
     /// Removes those of our names that match, and tells the mesh. Returns how many.
-    pub fn remove_names(&mut self, filter: &Filter<'_>) -> Result<usize, NamesError> {
-        let (now, wall) = (self.now(), wall());
+    pub(super) fn remove_names(&mut self, wanted: &NameFilter) -> Result<usize, NamesError> {
+        let (now, wall) = (self.now(), self.surroundings.unix());
         let naming = self.naming.as_mut().ok_or(NamesError::Off)?;
-        let removed = naming.names.delete(now, wall, filter);
+        let domain = naming.names.domain();
+        let relative = wanted.relative.iter().map(|name| domain.qualify(name));
+        let mut hostnames: Vec<Option<String>> = wanted
+            .hostnames
+            .iter()
+            .cloned()
+            .chain(relative)
+            .map(Some)
+            .collect();
+        if hostnames.is_empty() {
+            hostnames.push(None);
+        }
+        let mut removed = Vec::new();
+        for hostname in &hostnames {
+            let filter = Filter {
+                hostname: hostname.as_deref(),
+                container: wanted.container.as_deref(),
+                addr: wanted.address,
+            };
+            removed.extend(naming.names.delete(now, wall, &filter));
+        }
         let changes = removed
             .iter()
             .map(|key| SavedName::from(&**key).change(false));
@@ -172,22 +174,8 @@ impl Control {
         Ok(removed.len())
     }
 
-    /// Removes all names that a container has here, or those of one of its addresses. Returns
-    /// how many.
-    pub fn unregister_names(
-        &mut self,
-        container: &str,
-        address: Option<Ipv4Addr>,
-    ) -> Result<usize, NamesError> {
-        self.remove_names(&Filter {
-            container: Some(container),
-            addr: address,
-            hostname: None,
-        })
-    }
-
     /// The containers that have names here.
-    pub fn named_containers(&self) -> BTreeSet<String> {
+    pub(super) fn named_containers(&self) -> BTreeSet<String> {
         let keys = self
             .naming
             .iter()
@@ -195,58 +183,8 @@ impl Control {
         keys.map(|key| key.container.to_string()).collect()
     }
 
-    /// The domain of our names; `None` if they are off.
-    pub fn domain(&self) -> Option<&Domain> {
-        Some(self.naming.as_ref()?.names.domain())
-    }
-
-    /// Where questions are taken, or would be if nobody else had the port; `None` if names are
-    /// off.
-    pub fn dns_address(&self) -> Option<SocketAddr> {
-        let status = self.naming.as_ref()?.server.status();
-        let udp = status.borrow().udp.clone();
-        match udp {
-            Listening::On(address) => Some(address),
-            _ => self.config.dns.as_ref().map(|dns| dns.listen),
-        }
-    }
-
-    /// What keeps questions from being answered, in words for people.
-    pub fn dns_troubles(&self) -> Vec<String> {
-        let (Some(naming), Some(address)) = (&self.naming, self.dns_address()) else {
-            return Vec::new();
-        };
-        let status = naming.server.status();
-        let status = status.borrow();
-        let failed = [("UDP", &status.udp), ("TCP", &status.tcp)];
-        let failed = failed.into_iter().filter_map(|(transport, listening)| {
-            const WAY: &str = "--dns-listen-address chooses an address";
-            match listening {
-                Listening::Failed(error) => Some(format!(
-                    "not listening on {address} ({transport}): {error}; trying again. {WAY}"
-                )),
-                Listening::OnSome(on, error) => Some(format!(
-                    "not listening on {address} ({transport}), only on {}: {error}. {WAY}",
-                    words(on)
-                )),
-                Listening::Starting | Listening::On(_) => None,
-            }
-        });
-        let clocks = naming
-            .names
-            .clocks_off()
-            .map(|(peer, ahead)| format!("the clock of {peer} is {ahead} s ahead of ours"));
-        failed.chain(clocks).collect()
-    }
-
-    /// All names of the mesh, dead ones included; `None` if names are off.
-    pub fn name_entries(&self) -> Option<Vec<(Key, State)>> {
-        let entries = self.naming.as_ref()?.names.entries();
-        Some(entries.map(|(key, state)| (key.clone(), state)).collect())
-    }
-
     /// Forgets names that were saved and are not registered.
-    pub fn forget_saved_names(&self, names: &[SavedName]) {
+    pub(super) fn forget_saved_names(&self, names: &[SavedName]) {
         self.save_names(names.iter().map(|name| name.change(false)).collect());
     }
 
@@ -256,24 +194,24 @@ impl Control {
         if changes.is_empty() {
             return;
         }
-        self.store.save(changes, |result| {
+        let done = |result| {
             if let Err(error) = result {
                 tracing::warn!(%error, "names were not saved and will be gone after a restart");
             }
-        });
+        };
+        self.surroundings.records.save(changes, Box::new(done));
     }
 
-    /// Gossip for the names. Tells whether it was for them.
+    /// Takes gossip for the names.
     pub(super) fn deliver_to_names(
         &mut self,
-        channel: &str,
         neighbour: PeerName,
         kind: DeliveryKind,
         payload: &[u8],
-    ) -> bool {
-        let (now, wall) = (self.now(), wall());
-        let Some(naming) = self.naming.as_mut().filter(|_| channel == CHANNEL) else {
-            return false;
+    ) {
+        let (now, wall) = (self.now(), self.surroundings.unix());
+        let Some(naming) = &mut self.naming else {
+            return;
         };
         let names = &mut naming.names;
         let taken = match kind {
@@ -287,26 +225,24 @@ impl Control {
         if let Err(error) = taken {
             tracing::debug!(%neighbour, %error, "a message about names was left out");
         }
-        true
     }
 
-    /// The node wants to send the names. Tells whether the channel is theirs.
-    pub(super) fn names_state_wanted(&mut self, channel: &str, conn: ConnId) -> bool {
-        let now = self.now();
-        let Some(naming) = self.naming.as_mut().filter(|_| channel == CHANNEL) else {
-            return false;
+    /// The node wants to send the names.
+    pub(super) fn names_state_wanted(&mut self, conn: ConnId) {
+        let (now, wall) = (self.now(), self.surroundings.unix());
+        let Some(naming) = &mut self.naming else {
+            return;
         };
-        let state = naming.names.state(wall());
+        let state = naming.names.state(wall);
         self.node.handle_state(now, CHANNEL, conn, Some(&state));
-        true
     }
 
     /// Peers came or went: names of those that are gone go with them.
     pub(super) fn tell_names_of_peers(&mut self) {
-        let now = self.now();
+        let (now, wall) = (self.now(), self.surroundings.unix());
         if let Some(naming) = &mut self.naming {
             let peers: Vec<PeerName> = self.node.topology().peers().map(|peer| peer.name).collect();
-            naming.names.handle_peers(now, wall(), &peers);
+            naming.names.handle_peers(now, wall, &peers);
         }
     }
 
@@ -366,7 +302,7 @@ impl Control {
 
     /// Keeps the identities that are up here registered. Looks only when leases have changed.
     pub(super) fn follow_leases(&mut self) {
-        let (now, wall) = (self.now(), wall());
+        let (now, wall) = (self.now(), self.surroundings.unix());
         let (Some(naming), Some(addresses)) = (&mut self.naming, &self.addresses) else {
             return;
         };
@@ -403,62 +339,6 @@ impl Control {
             }
         }
     }
-}
-
-impl Handle {
-    /// As [`Control::register_names`].
-    pub async fn register_names(
-        &self,
-        container: &str,
-        address: Ipv4Addr,
-        names: Vec<String>,
-    ) -> Result<(), NamesError> {
-        let container = container.to_owned();
-        self.call(move |control| control.register_names(&container, address, &names))
-            .await?
-    }
-
-    /// As [`Control::unregister_names`].
-    pub async fn unregister_names(
-        &self,
-        container: &str,
-        address: Option<Ipv4Addr>,
-    ) -> Result<usize, NamesError> {
-        let container = container.to_owned();
-        self.call(move |control| control.unregister_names(&container, address))
-            .await?
-    }
-
-    /// Addresses of this host at which containers can ask for names on the usual port: those of
-    /// the bridge, then those of Docker's; none if nobody listens there.
-    pub async fn dns_resolvers(&self) -> Result<Vec<Ipv4Addr>, NamesError> {
-        let asked = self.call(|control| {
-            let status = control.naming.as_ref()?.server.status();
-            let listening = status.borrow().udp.clone();
-            Some((listening, Arc::clone(&control.config)))
-        });
-        let (listening, config) = asked.await?.ok_or(NamesError::Off)?;
-        let on = match listening {
-            Listening::On(address) => vec![address],
-            // Those of the bridges, in their order.
-            Listening::OnSome(addresses, _) => addresses,
-            Listening::Starting | Listening::Failed(_) => return Ok(Vec::new()),
-        };
-        blocking(move || resolv_conf::addresses(&on, &config.bridge, &config.docker_bridge))
-            .await
-            .map_err(NamesError::Unknown)
-    }
-}
-
-/// The channels of the names, as the node is to know them.
-pub fn channels() -> Vec<String> {
-    vec![CHANNEL.to_owned()]
-}
-
-/// The wall clock, which may jump.
-fn wall() -> UnixSecs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    UnixSecs(since.map_or(0, |since| since.as_secs().cast_signed()))
 }
 
 #[cfg(test)]

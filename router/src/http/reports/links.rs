@@ -7,15 +7,16 @@ use proto::node::ConnectionView;
 use proto::overlay::{ForwarderView, Health, Overlay};
 use serde_json::{Value, json};
 
-use super::Control;
+use super::mesh::Sources;
 use report::time::rfc3339;
 
-impl Control {
+impl Sources<'_> {
     /// Connections and targets that are not connected, as JSON.
     pub(super) fn connection_facts(&self) -> Vec<Value> {
-        let mut facts: Vec<Value> = self
-            .node
-            .connections()
+        let mesh = &self.view.mesh;
+        let mut facts: Vec<Value> = mesh
+            .connections
+            .iter()
             .map(|c| {
                 let overlays: Vec<Value> = c.forwarders.iter().map(forwarder_facts).collect();
                 let active = c.active.as_ref();
@@ -30,24 +31,24 @@ impl Control {
                     "overlay": active.map(|active| active.overlay.name()),
                     "mtu": active.and_then(|active| active.path).map(|path| path.mtu),
                     "encrypted": c.encrypted,
-                    "frames_encrypted": frames_are_encrypted(&c),
-                    "cipher": cipher(&c),
+                    "frames_encrypted": frames_are_encrypted(c),
+                    "cipher": cipher(c),
                     "rtt_ms": native.and_then(|native| native.rtt).map(millis),
                     "loss": native.and_then(|native| native.loss_out).map(percent),
                     "overlays": overlays,
-                    "why_not_weft": why_not_native(&c),
+                    "why_not_weft": why_not_native(c),
                     "queued_bytes": c.bytes_in_flight + c.bytes_waiting,
                 })
             })
             .collect();
-        facts.extend(self.node.targets().filter_map(|target| {
-            let report = self.target_report(&target)?;
+        facts.extend(mesh.targets.iter().filter_map(|target| {
+            let report = self.target_report(target)?;
             Some(json!({
                 "address": report.address,
                 "outbound": true,
                 "state": report.state,
                 "error": target.error,
-                "next_try": target.next_try.map(|at| rfc3339(self.wall(at))),
+                "next_try": target.next_try.map(|at| rfc3339(self.view.wall(at))),
                 "direct": target.direct,
             }))
         }));

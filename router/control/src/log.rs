@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto::node::{Event, Level};
 use proto::types::Time;
 
-use super::Control;
+use super::control::Control;
 
 /// Lines in a period; what comes after them is counted.
 const LINES_MAX: u32 = 20;

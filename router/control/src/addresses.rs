@@ -5,20 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ipam::allocator::{
-    Allocator, Channel, Clock, Delivery, Event as AddressEvent, Incoming, Output, Peer, Request,
-    RequestError, RequestId, Response,
+    Allocator, Channel, Delivery, Event as AddressEvent, Incoming, Output, Peer, Request,
+    RequestId, Response,
 };
 use ipam::persist::BatchId;
 use proto::node::{Content, DeliveryKind};
 use proto::types::{ConnId, PeerName};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::Control;
-use boundary::records::{Change, StoreError};
-use store::store::Store;
+use super::control::Control;
+use super::request::{ContainerEvent, Reply, RequestError};
+use boundary::records::{Change, Records, StoreError};
 
 /// What the keys of the allocator's records start with in the store.
 pub const RECORD_PREFIX: &[u8] = b"ipam/";
@@ -27,13 +27,13 @@ pub const RECORD_PREFIX: &[u8] = b"ipam/";
 pub type Saved = (BatchId, Result<(), StoreError>);
 
 /// The answer to a request.
-pub(super) type Answer = Result<Response, RequestError>;
+type Answer = Result<Response, RequestError>;
 
 /// The allocator, and who waits for it.
 pub struct Addresses {
     /// The allocator itself.
     pub allocator: Allocator,
-    waiting: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    waiting: BTreeMap<RequestId, Reply<Answer>>,
     last_request: u64,
     saved: mpsc::UnboundedSender<Saved>,
     /// The last batch handed to the store.
@@ -60,7 +60,7 @@ impl Addresses {
         }
     }
 
-    fn save(&mut self, store: &Store, batch: &ipam::persist::Batch) {
+    fn save(&mut self, records: &dyn Records, batch: &ipam::persist::Batch) {
         let prefixed = |key: &[u8]| [RECORD_PREFIX, key].concat();
         let changes = batch.iter().map(|(key, value)| Change {
             key: prefixed(key),
@@ -68,111 +68,74 @@ impl Addresses {
         });
         let (id, saved) = (batch.id, self.saved.clone());
         self.handed = id;
-        store.save(changes.collect(), move |result| {
+        let done = move |result| {
             // A loop that has ended needs no answer.
             let _ = saved.send((id, result));
-        });
+        };
+        records.save(changes.collect(), Box::new(done));
     }
-}
-
-/// The channels of the allocator, as the node is to know them.
-pub fn channels() -> Vec<String> {
-    [Channel::Ring, Channel::Leases]
-        .iter()
-        .map(|channel| channel.name().to_owned())
-        .collect()
-}
-
-fn channel(name: &str) -> Option<Channel> {
-    [Channel::Ring, Channel::Leases]
-        .into_iter()
-        .find(|channel| channel.name() == name)
 }
 
 impl Control {
-    /// Both clocks.
-    pub(super) fn clock(&self) -> Clock {
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Clock {
-            now: self.now(),
-            wall: wall.as_secs(),
-        }
-    }
-
-    /// The subnet of requests that name none; `None` if addresses are not allocated.
-    pub fn default_subnet(&self) -> Option<ipam::range::Cidr> {
-        Some(self.addresses.as_ref()?.allocator.default_subnet())
-    }
-
-    /// All addresses that are allocated from; `None` if they are not.
-    pub fn address_range(&self) -> Option<ipam::range::Cidr> {
-        Some(self.addresses.as_ref()?.allocator.universe())
-    }
-
-    /// Whether it is settled who gives out which addresses, so that the range stays.
-    pub fn has_ring(&self) -> bool {
-        let addresses = self.addresses.as_ref();
-        addresses.is_some_and(|addresses| !addresses.allocator.ring().is_empty())
-    }
-
     /// Hands a request to the allocator. The answer comes at the deadline at the latest, if there
-    /// is one. `None` if addresses are not allocated.
-    pub fn request_address(
+    /// is one.
+    pub(super) fn request_address(
         &mut self,
         request: Request,
         time_max: Option<Duration>,
-    ) -> Option<(RequestId, oneshot::Receiver<Answer>)> {
-        let clock = self.clock();
-        let addresses = self.addresses.as_mut()?;
+        reply: Option<Reply<Answer>>,
+    ) {
+        let clock = self.surroundings.both();
+        let Some(addresses) = self.addresses.as_mut() else {
+            if let Some(reply) = reply {
+                reply.send(Err(RequestError::Off));
+            }
+            return;
+        };
         addresses.last_request += 1;
         let id = RequestId(addresses.last_request);
-        let (answer, wait) = oneshot::channel();
-        addresses.waiting.insert(id, answer);
+        let is_abandoned = reply.as_ref().is_some_and(Reply::is_abandoned);
+        if let Some(reply) = reply {
+            addresses.waiting.insert(id, reply);
+        }
         let deadline = time_max.map(|time| clock.now + time);
-        addresses
-            .allocator
-            .handle_request(clock, id, deadline, request);
-        Some((id, wait))
-    }
-
-    /// A container with this id was started.
-    pub fn container_started(&mut self, id: &str) {
-        let clock = self.clock();
-        if let Some(addresses) = &mut self.addresses {
-            addresses.allocator.handle_container_started(clock, id);
+        let allocator = &mut addresses.allocator;
+        allocator.handle_request(clock, id, deadline, request);
+        // A caller who went away before the request arrived is not told of again.
+        if is_abandoned {
+            allocator.handle_cancel(clock, id);
         }
     }
 
-    /// A container has ended; addresses that were asked for in its name are kept for a while.
-    pub fn container_died(&mut self, id: &str) {
-        let clock = self.clock();
-        if let Some(addresses) = &mut self.addresses {
-            addresses.allocator.handle_container_died(clock, id);
-        }
-    }
-
-    /// A container was removed.
-    pub fn container_destroyed(&mut self, id: &str) {
-        let clock = self.clock();
-        if let Some(addresses) = &mut self.addresses {
-            addresses.allocator.handle_container_destroyed(clock, id);
-        }
-    }
-
-    /// Whoever made a request has gone.
-    pub fn cancel_address(&mut self, id: RequestId) {
-        let clock = self.clock();
-        if let Some(addresses) = &mut self.addresses
-            && addresses.waiting.contains_key(&id)
-        {
+    /// Cancels the requests of callers who have gone away.
+    pub(super) fn cancel_abandoned(&mut self) {
+        let clock = self.surroundings.both();
+        let Some(addresses) = &mut self.addresses else {
+            return;
+        };
+        let waiting = addresses.waiting.iter();
+        let abandoned = waiting.filter(|(_, reply)| reply.is_abandoned());
+        for id in abandoned.map(|(id, _)| *id) {
             addresses.allocator.handle_cancel(clock, id);
         }
     }
 
+    /// Tells the allocator what happened to a container.
+    pub(super) fn handle_container(&mut self, id: &str, event: ContainerEvent) {
+        let clock = self.surroundings.both();
+        let Some(addresses) = &mut self.addresses else {
+            return;
+        };
+        let allocator = &mut addresses.allocator;
+        match event {
+            ContainerEvent::Started => allocator.handle_container_started(clock, id),
+            ContainerEvent::Died => allocator.handle_container_died(clock, id),
+            ContainerEvent::Destroyed => allocator.handle_container_destroyed(clock, id),
+        }
+    }
+
     pub(super) fn handle_saved(&mut self, (id, result): Saved) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
         };
@@ -189,13 +152,13 @@ impl Control {
                 addresses
                     .allocator
                     .handle_persisted(clock, id, Err(error.to_string()));
-                self.store.resume();
+                self.surroundings.records.resume();
             }
         }
     }
 
     pub(super) fn handle_address_time(&mut self) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         if let Some(addresses) = &mut self.addresses
             && addresses.allocator.poll_timeout() <= clock.now
         {
@@ -203,19 +166,17 @@ impl Control {
         }
     }
 
-    /// Gossip for the allocator. Tells whether it was for it.
+    /// Takes gossip for the allocator.
     pub(super) fn deliver_to_allocator(
         &mut self,
-        name: &str,
+        channel: Channel,
         via: PeerName,
         kind: DeliveryKind,
         payload: &[u8],
-    ) -> bool {
-        let (Some(channel), clock) = (channel(name), self.clock()) else {
-            return false;
-        };
+    ) {
+        let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
-            return false;
+            return;
         };
         let kind = match kind {
             DeliveryKind::Unicast { source } => Delivery::Unicast(source),
@@ -229,34 +190,30 @@ impl Control {
             payload,
         };
         addresses.allocator.handle_message(clock, message);
-        true
     }
 
-    /// The node wants to send the allocator's state. Tells whether the channel is one of its.
+    /// The node wants to send the allocator's state.
     pub(super) fn allocator_state_wanted(
         &mut self,
-        name: &str,
+        channel: Channel,
         conn: ConnId,
         neighbour: PeerName,
         first: bool,
-    ) -> bool {
-        let (Some(channel), clock) = (channel(name), self.clock()) else {
-            return false;
-        };
+    ) {
+        let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
-            return false;
+            return;
         };
         addresses.last_state += 1;
         let token = addresses.last_state;
         addresses.states.insert(token, (channel, conn));
         let allocator = &mut addresses.allocator;
         allocator.handle_state_wanted(clock, channel, token, Some(neighbour), first);
-        true
     }
 
     /// Peers or routes changed.
     pub(super) fn tell_allocator_of_peers(&mut self) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
         };
@@ -272,7 +229,7 @@ impl Control {
 
     /// How many peers we were told to connect to changed.
     pub(super) fn tell_allocator_of_targets(&mut self) {
-        let clock = self.clock();
+        let clock = self.surroundings.both();
         let count = self.node.direct_targets().len() + self.targets.unresolved().count();
         if let Some(addresses) = &mut self.addresses {
             addresses.allocator.handle_targets(clock, count);
@@ -295,16 +252,15 @@ impl Control {
 
     fn act_on_allocator(&mut self, output: Output) {
         let now = self.now();
-        let store = Arc::clone(&self.store);
+        let records = Arc::clone(&self.surroundings.records);
         let Some(addresses) = &mut self.addresses else {
             return;
         };
         match output {
-            Output::Persist(batch) => addresses.save(&store, &batch),
+            Output::Persist(batch) => addresses.save(&*records, &batch),
             Output::Reply { request, result } => {
-                if let Some(answer) = addresses.waiting.remove(&request) {
-                    // Whoever asked may have gone away.
-                    let _ = answer.send(result);
+                if let Some(reply) = addresses.waiting.remove(&request) {
+                    reply.send(result.map_err(RequestError::Refused));
                 }
             }
             Output::Unicast {

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
-use proto::connector::{TargetState, TargetView};
+use proto::connector::TargetState;
 use proto::node::{ConnectionView, PeerLabel};
 use proto::topology::{Connection, Peer};
 use proto::types::{PeerName, Time};
 use serde_json::{Value, json};
 
-use super::Control;
-use super::facts::frames_are_encrypted;
-use crate::docker::Networks;
+use super::links::frames_are_encrypted;
+use crate::config::Config;
+use crate::http::services::NameServerStatus;
 use boundary::counters::{Count, DropReason};
+use boundary::forwarding::Figures;
+use control::view::{TargetFacts, View};
 use report::metrics::{Kind, Metric};
 use report::model::{
     BroadcastRoute, COMPATIBLE_VERSION, ConnectionReport, IpamReport, MacReport, PaxosReport,
@@ -22,7 +23,23 @@ use report::model::{
 };
 use report::time::rfc3339;
 
-impl Control {
+/// What reports, status pages and metrics are made from.
+pub struct Sources<'a> {
+    /// The state of the loop.
+    pub view: &'a View,
+    /// How the router runs.
+    pub config: &'a Config,
+    /// What the data plane counts.
+    pub figures: &'a dyn Figures,
+    /// The device that frames come from.
+    pub interface: &'a str,
+    /// What the server for names says of itself; `None` if names are off.
+    pub name_server: Option<NameServerStatus>,
+    /// What Docker's calls have taken.
+    pub docker: Value,
+}
+
+impl Sources<'_> {
     /// Everything, in the original's form.
     pub fn report(&self) -> Report {
         Report {
@@ -53,7 +70,8 @@ impl Control {
                 stem.map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
             }
         };
-        let subnet = self.default_subnet();
+        let addresses = self.view.addresses.as_ref();
+        let subnet = addresses.map(|addresses| addresses.status.default_subnet);
         Some(PluginReport {
             config: PluginConfig {
                 socket: text(&plugin.socket),
@@ -72,21 +90,14 @@ impl Control {
 
     fn router_report(&self) -> RouterReport {
         let config = &self.config;
-        let topology = self.node.topology();
-        let routes = self.node.routes();
-        let us = self.node.us();
+        let mesh = &self.view.mesh;
+        let (us, routes) = (mesh.us, &mesh.routes);
         let unicast = routes
             .unicast_table()
             .map(|(dest, via)| (dest, via.to_string()));
         let itself = (us, PeerName::UNKNOWN.to_string());
         let unicast: BTreeMap<PeerName, String> = unicast.chain([itself]).collect();
-        let totals = self.data.counters();
-        let mut targets: Vec<String> = self
-            .node
-            .direct_targets()
-            .map(|target| target.text.clone())
-            .collect();
-        targets.extend(self.targets.unresolved().map(str::to_owned));
+        let totals = self.figures.counters();
         RouterReport {
             protocol: "weave",
             protocol_min_version: config.min_version,
@@ -96,8 +107,9 @@ impl Control {
             name: us.to_string(),
             nick_name: config.nickname.clone(),
             port: config.port,
-            peers: topology
-                .peers()
+            peers: mesh
+                .peers
+                .values()
                 .map(|peer| self.peer_report(peer))
                 .collect(),
             unicast_routes: unicast
@@ -115,15 +127,15 @@ impl Control {
                 })
                 .collect(),
             connections: self.connection_reports(),
-            termination_count: self.node.counters().terminations,
-            targets,
+            termination_count: mesh.counters.terminations,
+            targets: mesh.named_targets.clone(),
             overlay_diagnostics: BTreeMap::from([("sleeve".to_owned(), Value::Null)]),
             trusted_subnets: config
                 .trusted_subnets
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
-            interface: format!("{} (via tap)", self.tap_name),
+            interface: format!("{} (via tap)", self.interface),
             capture_stats: BTreeMap::from([
                 ("PacketsReceived".to_owned(), totals.get(Count::Captured)),
                 ("PacketsDropped".to_owned(), 0),
@@ -134,10 +146,10 @@ impl Control {
     }
 
     fn ipam_report(&self) -> Option<IpamReport> {
-        let status = self.addresses.as_ref()?.allocator.status();
+        let status = &self.view.addresses.as_ref()?.status;
         let owned = |text: Vec<_>| (!text.is_empty()).then_some(text);
         Some(IpamReport {
-            paxos: status.election.map(|election| PaxosReport {
+            paxos: status.election.as_ref().map(|election| PaxosReport {
                 elector: election.elector,
                 known_nodes: election.known,
                 quorum: election.quorum,
@@ -187,10 +199,10 @@ impl Control {
 
     /// What programs are told of the allocator beyond the original's report.
     fn ipam_facts(&self) -> Value {
-        let Some(addresses) = &self.addresses else {
+        let Some(addresses) = &self.view.addresses else {
             return Value::Null;
         };
-        let status = addresses.allocator.status();
+        let status = &addresses.status;
         let waiting = |list: &[(String, ipam::range::Cidr, ipam::allocator::Waiting)]| {
             let facts = list.iter().map(|(id, what, why)| {
                 json!({ "id": id, "address": what.to_string(), "waits_for": why.to_string() })
@@ -225,15 +237,10 @@ impl Control {
         })
     }
 
-    pub(super) fn nickname(&self, name: PeerName) -> String {
-        let peer = self.node.topology().peer(name);
-        peer.map(|peer| text(&peer.nickname)).unwrap_or_default()
-    }
-
     fn peer_report(&self, peer: &Peer) -> PeerReport {
         let connection = |c: &Connection| PeerConnection {
             name: c.remote.to_string(),
-            nick_name: self.nickname(c.remote),
+            nick_name: self.view.mesh.nickname(c.remote),
             address: c.address.to_string(),
             outbound: c.outbound,
             established: c.established,
@@ -251,24 +258,25 @@ impl Control {
 
     fn connection_reports(&self) -> Vec<ConnectionReport> {
         let password = self.config.password.is_some();
-        let connections = self
-            .node
-            .connections()
-            .map(|c| connection_report(&c, password));
-        let targets = self
-            .node
-            .targets()
-            .filter_map(|target| self.target_report(&target));
+        let mesh = &self.view.mesh;
+        let connections = mesh
+            .connections
+            .iter()
+            .map(|c| connection_report(c, password));
+        let targets = mesh
+            .targets
+            .iter()
+            .filter_map(|target| self.target_report(target));
         connections.chain(targets).collect()
     }
 
-    pub(super) fn target_report(&self, target: &TargetView<'_>) -> Option<ConnectionReport> {
+    pub(super) fn target_report(&self, target: &TargetFacts) -> Option<ConnectionReport> {
         let until = || {
             target
                 .next_try
                 .map_or_else(|| "never".to_owned(), |at| self.go_time(at))
         };
-        let (state, info) = match (target.state, target.error) {
+        let (state, info) = match (target.state, target.error.as_deref()) {
             (TargetState::Waiting, _) => ("waiting", format!("until: {}", until())),
             (TargetState::Failed, error) => (
                 "failed",
@@ -289,34 +297,24 @@ impl Control {
     }
 
     fn mac_reports(&self) -> Vec<MacReport> {
-        let mut entries: Vec<_> = self.data.macs().entries().collect();
+        let mut entries = self.figures.macs();
         entries.sort();
-        let names = self.links.names();
+        let names = &self.view.mesh.slots;
         let reports = entries.iter().filter_map(|entry| {
             let name = *names.get(&entry.at)?;
             Some(MacReport {
                 mac: entry.mac.to_string(),
                 name: name.to_string(),
-                nick_name: self.nickname(name),
-                last_seen: rfc3339(self.wall(entry.last_seen)),
+                nick_name: self.view.mesh.nickname(name),
+                last_seen: rfc3339(self.view.wall(entry.last_seen)),
             })
         });
         reports.collect()
     }
 
-    /// What the wall clock showed, or will show, at a time of the core.
-    pub(super) fn wall(&self, at: Time) -> SystemTime {
-        let (now, wall) = (self.now(), SystemTime::now());
-        if at <= now {
-            wall - now.since(at)
-        } else {
-            wall + at.since(now)
-        }
-    }
-
     /// A time as Go prints it.
     fn go_time(&self, at: Time) -> String {
-        rfc3339(self.wall(at))
+        rfc3339(self.view.wall(at))
             .replace('T', " ")
             .replace('Z', " +0000 UTC")
     }
@@ -324,7 +322,8 @@ impl Control {
     /// What this router knows beyond the original's report, as JSON.
     pub fn weft_status(&self) -> Value {
         let report = self.report();
-        let totals = self.data.counters();
+        let mesh = &self.view.mesh;
+        let totals = self.figures.counters();
         let counts: BTreeMap<&str, u64> = Count::ALL
             .iter()
             .map(|(count, name)| (*name, totals.get(*count)))
@@ -334,14 +333,14 @@ impl Control {
             .map(|reason| (reason.as_str(), totals.dropped(*reason)))
             .filter(|(_, count)| *count > 0)
             .collect();
-        let data = self.data.status();
-        let node = self.node.counters();
+        let data = self.figures.status();
+        let node = self.view.mesh.counters;
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "protocol": { "min": self.config.min_version, "max": proto::wire::VERSION_MAX },
-            "name": self.node.us().to_string(),
+            "name": mesh.us.to_string(),
             "nickname": self.config.nickname,
-            "uptime_seconds": self.epoch.elapsed().as_secs(),
+            "uptime_seconds": self.view.uptime().as_secs(),
             "bridge": self.config.bridge,
             "mtu": self.config.mtu,
             "encryption": self.config.password.is_some(),
@@ -350,16 +349,16 @@ impl Control {
             "connections": self.connection_facts(),
             "ipam": self.ipam_facts(),
             "dns": self.dns_facts(),
-            "docker": self.docker.as_ref().map(Networks::costs),
+            "docker": self.docker,
             "data": {
-                "interface": self.tap_name,
+                "interface": self.interface,
                 "queues": data.queues,
-                "tap_offload": data.tap.offload.to_string(),
-                "udp_gso": data.udp.gso.to_string(),
-                "udp_gro": data.udp.gro.to_string(),
-                "join": data.join.to_string(),
-                "receive_buffer_bytes": data.udp.receive_buffer,
-                "kernel_drops": data.udp.kernel_drops,
+                "tap_offload": data.tap_offload,
+                "udp_gso": data.udp_gso,
+                "udp_gro": data.udp_gro,
+                "join": data.join,
+                "receive_buffer_bytes": data.receive_buffer,
+                "kernel_drops": data.kernel_drops,
                 "macs": report.router.macs.len(),
                 "counters": counts,
                 "drops": drops,
@@ -376,27 +375,27 @@ impl Control {
                 "unanswered": node.overlay_holds,
                 "failed": node.overlay_failures,
             },
-            "introductions": self.node.introductions(),
+            "introductions": mesh.introductions,
             "introductions_dropped": node.strangers_dropped,
         })
     }
 
     /// Metrics of our own.
     pub fn metrics(&self) -> Vec<Metric> {
-        let totals = self.data.counters();
-        let data = self.data.status();
-        let node = self.node.counters();
+        let totals = self.figures.counters();
+        let data = self.figures.status();
+        let node = self.view.mesh.counters;
         let counter = |name, help| Metric::new(name, Kind::Counter, help);
         let gauge = |name, help| Metric::new(name, Kind::Gauge, help);
         let info = gauge("weft_info", "Version of the router.");
         let mut metrics = vec![
             info.labelled([("version", env!("CARGO_PKG_VERSION"))], 1),
             gauge("weft_uptime_seconds", "Seconds since the router started.")
-                .value(self.epoch.elapsed().as_secs_f64()),
+                .value(self.view.uptime().as_secs_f64()),
             gauge("weft_peers", "Peers of the mesh, this one included.")
-                .value(self.node.topology().peers().len() as f64),
+                .value(self.view.mesh.peers.len() as f64),
             gauge("weft_mac_entries", "Addresses in the MAC table.")
-                .value(self.data.macs().entries().count() as f64),
+                .value(self.figures.macs().len() as f64),
             counter("weft_gossip_sent_bytes_total", "Bytes of gossip sent.")
                 .value(node.gossip_sent_bytes as f64),
             counter(
@@ -407,10 +406,20 @@ impl Control {
             counter("weft_gossip_dropped_total", "Gossip messages dropped.")
                 .value(node.gossip_dropped as f64),
             counter(
+                "weft_gossip_unclaimed_total",
+                "Gossip messages of a topic that has no consumer here.",
+            )
+            .value(self.view.mesh.left_over.unclaimed as f64),
+            counter(
+                "weft_gossip_lost_total",
+                "Gossip messages that their consumer had no room for.",
+            )
+            .value(self.view.mesh.left_over.lost as f64),
+            counter(
                 "weft_kernel_drops_total",
                 "Datagrams lost in a full receive buffer.",
             )
-            .value(data.udp.kernel_drops as f64),
+            .value(data.kernel_drops as f64),
         ];
         let mut events = counter("weft_data_total", "What the data threads counted, by kind.");
         for (count, name) in Count::ALL {
@@ -434,7 +443,6 @@ impl Control {
         }
         metrics.extend([events, drops, downgrades]);
         metrics.extend(self.dns_metrics());
-        metrics.extend(self.docker.iter().flat_map(Networks::metrics));
         metrics
     }
 }
