@@ -371,6 +371,7 @@ impl Allocator {
         while let Some(effect) = self.cx.next_effect() {
             match effect {
                 Effect::LeaseChanged(key) => self.leases.changed(&key, self.cx.clock.now),
+                Effect::RemovalConfirmed(peer) => self.remove(peer),
                 Effect::HoldingsChanged => self.watch_strays(),
                 Effect::UniverseChanged => self.digests.clear(),
             }

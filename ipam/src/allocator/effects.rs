@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use proto::types::PeerName;
+
 use crate::leases::LeaseKey;
 
 /// Something that happened in a step, which other parts want to know.
@@ -9,6 +11,8 @@ use crate::leases::LeaseKey;
 pub(super) enum Effect {
     /// We changed a lease: the others are to be told.
     LeaseChanged(Arc<LeaseKey>),
+    /// A peer never comes back, an administrator says: what it owns is to be taken over.
+    RemovalConfirmed(PeerName),
     /// Who has which address on this host may have changed against the ring.
     HoldingsChanged,
     /// Everything is allocated from another universe, of which there is no ring yet.

@@ -2,3 +2,4 @@
 
 pub(super) mod allocate;
 pub(super) mod claim;
+pub(super) mod removal;

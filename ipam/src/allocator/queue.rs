@@ -8,8 +8,8 @@ use super::api::{RequestError, RequestId, Response, Waiting};
 use super::holder::LeaseChange;
 use super::operations::allocate::Allocate;
 use super::operations::claim::Claim;
+use super::operations::removal::Removal;
 use super::progress::{ASK_AGAIN, Progress};
-use super::reclaim::Removal;
 use super::{Allocator, Output};
 use crate::range::Range;
 
@@ -148,7 +148,7 @@ impl Allocator {
             Op::Claim(claim) => self.try_claim(claim),
             Op::Allocate(allocate) => self.try_allocate(allocate),
             Op::Lease(change) => self.try_lease_change(change),
-            Op::Remove(removal) => self.try_removal(removal),
+            Op::Remove(removal) => removal.advance(&mut self.cx),
         }
     }
 

@@ -17,8 +17,7 @@ use std::collections::BTreeSet;
 
 use proto::types::{PeerName, Time};
 
-use super::api::{RequestError, Response, Waiting};
-use super::progress::{ASK_AGAIN, MESSAGE_LIFETIME, Progress};
+use super::progress::MESSAGE_LIFETIME;
 use super::ring::channel::Source;
 use super::{Alarm, Allocator, Channel, Event, Output};
 use crate::leases::wire::Message;
@@ -30,118 +29,12 @@ use crate::range::{Address, Range};
 /// owned and nobody knew of is taken over when it shows.
 const REMEMBERED: u64 = 30 * 24 * 60 * 60;
 
-/// A request to remove a peer.
-#[derive(Debug)]
-pub(super) struct Removal {
-    pub(super) peer: PeerName,
-    confirmed: bool,
-    /// When others were asked who is gone, as somebody out of reach takes the peer over.
-    asked: Option<Time>,
-    /// Whether its takeover has begun, and how many addresses we owned at that time.
-    begun: Option<u32>,
-}
-
-impl Removal {
-    pub(super) fn new(peer: PeerName, confirmed: bool) -> Removal {
-        Removal {
-            peer,
-            confirmed,
-            asked: None,
-            begun: None,
-        }
-    }
-}
-
 impl Allocator {
-    pub(super) fn try_removal(&mut self, op: &mut Removal) -> Progress {
-        let peer = op.peer;
-        if peer == self.durable.us() {
-            return Progress::Done(Ok(Response::TakenOver(0)));
-        }
-        if self.members.is_reachable(peer) {
-            let name = self.members.describe(peer);
-            return Progress::Done(Err(RequestError::Reachable(name)));
-        }
-        if op.begun.is_none() {
-            if let Some(wait) = self.ask_of_taker(op) {
-                return wait;
-            }
-            if let Some(result) = self.begin_removal(op) {
-                return Progress::Done(result);
-            }
-            op.begun = Some(self.durable.owned_by_ring().len());
-        }
-        let takeover = self.durable.takeovers().get(&peer);
-        let Some(takeover) = takeover.filter(|takeover| takeover.is_active()) else {
-            if let Some(taker) = self.other_taker(peer) {
-                let error = self.taken_by_other(peer, taker);
-                return Progress::Done(Err(error));
-            }
-            let owned = self.durable.owned_by_ring().len();
-            let gained = owned.saturating_sub(op.begun.unwrap_or(owned));
-            return Progress::Done(Ok(Response::TakenOver(gained)));
-        };
-        let waiting = Waiting::Takeover {
-            peer: self.members.describe(peer),
-            waiting: if takeover.waiting.is_empty() {
-                "its last messages".to_owned()
-            } else {
-                self.members.describe_all(&takeover.waiting)
-            },
-        };
-        Progress::Wait(waiting, self.clock.now + ASK_AGAIN)
-    }
-
-    /// Whoever takes the peer over may be gone as well without our knowing: others are asked.
-    /// `Some` while they may answer.
-    fn ask_of_taker(&mut self, op: &mut Removal) -> Option<Progress> {
-        let taker = self.other_taker(op.peer)?;
-        if !op.confirmed || self.members.is_reachable(taker) {
-            return None;
-        }
-        let now = self.clock.now;
-        if op.asked.is_none() {
-            let peers: Vec<PeerName> = self.members.weft_in_reach().collect();
-            for peer in peers {
-                let message = Message::RingQuery {
-                    nonce: now.as_micros(),
-                    taking: Vec::new(),
-                };
-                self.unicast(Channel::Leases, peer, message.encode());
-            }
-        }
-        let until = *op.asked.get_or_insert(now) + ASK_AGAIN;
-        let waiting = Waiting::Takeover {
-            peer: self.members.describe(op.peer),
-            waiting: self.members.describe(taker),
-        };
-        (now < until).then_some(Progress::Wait(waiting, until))
-    }
-
-    /// Begins a removal. `Some` if there is nothing to do, or it cannot be done.
-    fn begin_removal(&mut self, op: &Removal) -> Option<Result<Response, RequestError>> {
-        let peer = op.peer;
-        let owned = self.durable.ring().owned(peer).len();
-        let waited_for = self.is_waited_for(peer);
-        let met = self.durable.known().contains_key(&peer);
-        if owned == 0 && !waited_for && !(met && op.confirmed) {
-            return Some(Ok(Response::TakenOver(0)));
-        }
-        if !op.confirmed {
-            return Some(Err(RequestError::Unconfirmed {
-                peer: self.members.describe(peer),
-                addresses: owned,
-            }));
-        }
-        if let Some(taker) = self.other_taker(peer)
-            && owned > 0
-        {
-            return Some(Err(self.taken_by_other(peer, taker)));
-        }
+    /// Begins to take over what a peer owns that never comes back.
+    pub(super) fn remove(&mut self, peer: PeerName) {
         self.peer_gone(peer);
         self.announce_gone(peer);
         self.intend(peer);
-        None
     }
 
     /// Notes that the peer is to be taken over when everyone was heard.
