@@ -4,22 +4,11 @@ use std::sync::Arc;
 
 use proto::types::PeerName;
 
-use super::api::{RequestError, Response};
-use super::progress::{ASK_AGAIN, Progress};
-use super::questions::lease::LeaseAsked;
 use super::ring::channel::Source;
 use super::{Allocator, Channel, Event, Output};
 use crate::leases::wire::{Answer, Ask, AskKind, Message, Outcome};
 use crate::leases::{Lease, LeaseKey};
 use crate::range::Range;
-
-/// A request to pin or end a lease.
-#[derive(Debug)]
-pub(super) struct LeaseChange {
-    pub(super) key: LeaseKey,
-    pub(super) kind: AskKind,
-    pub(super) force: bool,
-}
 
 impl Allocator {
     pub(super) fn on_answer(&mut self, from: PeerName, answer: Answer) {
@@ -141,55 +130,5 @@ impl Allocator {
         *ring = true;
         self.emit(Output::BroadcastState);
         Outcome::Done
-    }
-
-    pub(super) fn try_lease_change(&mut self, op: &mut LeaseChange) -> Progress {
-        let key = self.durable.leases().shared(&op.key);
-        let Some(lease) = self.durable.leases().live(&key).cloned() else {
-            // Somebody else may just have ended it, which is what was wanted.
-            let ended = op.kind == AskKind::Release && self.durable.leases().get(&key).is_some();
-            let error = RequestError::NoLease(key.to_string());
-            return Progress::Done(if ended {
-                Ok(Response::Done)
-            } else {
-                Err(error)
-            });
-        };
-        if lease.holder == self.durable.us() {
-            return Progress::Done(self.change_own_lease(op, &key, &lease));
-        }
-        let entry = (Arc::clone(&key), lease.clone());
-        let (why, wake) = match self.ask_lease(lease.holder, op.kind, entry) {
-            LeaseAsked::Answered(Outcome::Done, _) => {
-                return Progress::Done(Ok(Response::Done));
-            }
-            LeaseAsked::Answered(Outcome::InUse, _) => {
-                return Progress::Done(Err(self.in_use_error(&key, &lease)));
-            }
-            LeaseAsked::Answered(_, at) => ("cannot do it at the moment", at),
-            LeaseAsked::Waiting(at) => ("does not answer", at),
-            LeaseAsked::Unreachable if op.force && op.kind == AskKind::Release => {
-                self.end_lease(&key, &lease, "it was released by force");
-                return Progress::Done(Ok(Response::Done));
-            }
-            LeaseAsked::Unreachable => ("cannot be reached", self.clock.now + ASK_AGAIN),
-        };
-        Progress::Wait(self.waiting_for_holder(&key, &lease, why), wake)
-    }
-
-    fn change_own_lease(
-        &mut self,
-        op: &LeaseChange,
-        key: &Arc<LeaseKey>,
-        lease: &Lease,
-    ) -> Result<Response, RequestError> {
-        match op.kind {
-            AskKind::Pin | AskKind::Unpin => {
-                self.pin(key, lease, op.kind == AskKind::Pin);
-            }
-            _ if lease.is_unused() => self.end_lease(key, lease, "it was released"),
-            _ => return Err(self.in_use_error(key, lease)),
-        }
-        Ok(Response::Done)
     }
 }

@@ -2,4 +2,5 @@
 
 pub(super) mod allocate;
 pub(super) mod claim;
+pub(super) mod lease_change;
 pub(super) mod removal;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto::types::{PeerName, Time};
 
 use super::api::{RequestError, RequestId, Response, Waiting};
-use super::holder::LeaseChange;
 use super::operations::allocate::Allocate;
 use super::operations::claim::Claim;
+use super::operations::lease_change::LeaseChange;
 use super::operations::removal::Removal;
 use super::progress::{ASK_AGAIN, Progress};
 use super::{Allocator, Output};
@@ -147,7 +147,7 @@ impl Allocator {
             }
             Op::Claim(claim) => self.try_claim(claim),
             Op::Allocate(allocate) => self.try_allocate(allocate),
-            Op::Lease(change) => self.try_lease_change(change),
+            Op::Lease(change) => change.advance(&mut self.cx),
             Op::Remove(removal) => removal.advance(&mut self.cx),
         }
     }

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::api::{Found, LeaseInfo, Request, RequestError, RequestId, Response};
-use super::holder::LeaseChange;
 use super::ids::{NO_ID, bad_id, container_name};
 use super::operations::allocate::Allocate;
 use super::operations::claim::Claim;
+use super::operations::lease_change::LeaseChange;
 use super::operations::removal::Removal;
 use super::queue::Op;
 use super::{Allocator, Event, Output};
