@@ -145,7 +145,12 @@ impl Allocator {
                 }
                 Progress::Done(Ok(Response::Done))
             }
-            Op::Claim(claim) => self.try_claim(claim),
+            Op::Claim(claim) => {
+                if claim.wants_ring(&self.cx) {
+                    self.establish();
+                }
+                claim.advance(&mut self.cx)
+            }
             Op::Allocate(allocate) => self.try_allocate(allocate),
             Op::Lease(change) => change.advance(&mut self.cx),
             Op::Remove(removal) => removal.advance(&mut self.cx),
