@@ -4,50 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proto::types::{PeerName, Time};
 
-use super::api::{RequestError, RequestId, Response, Waiting};
-use super::operations::allocate::Allocate;
-use super::operations::claim::Claim;
-use super::operations::lease_change::LeaseChange;
-use super::operations::removal::Removal;
-use super::progress::{ASK_AGAIN, Progress};
+use super::api::{RequestError, RequestId, Waiting};
+use super::operations::Operation;
+use super::progress::Progress;
 use super::{Allocator, Output};
 use crate::range::Range;
 
 /// Most requests that may wait; a further one is refused.
 pub(super) const PENDING_MAX: usize = 16384;
-
-/// What a request is about. Retried in this order.
-#[derive(Debug)]
-pub(super) enum Op {
-    Prime,
-    Claim(Claim),
-    Allocate(Allocate),
-    Lease(LeaseChange),
-    Remove(Removal),
-}
-
-impl Op {
-    fn class(&self) -> u8 {
-        match self {
-            Op::Prime => 0,
-            Op::Claim(_) => 1,
-            Op::Allocate(_) => 2,
-            Op::Lease(_) => 3,
-            Op::Remove(_) => 4,
-        }
-    }
-
-    /// What it is called, and for whom it is, when it is cancelled.
-    fn title(&self) -> (&'static str, &str) {
-        match self {
-            Op::Prime => ("Prime", "the ring"),
-            Op::Claim(claim) => ("Claim", &claim.id),
-            Op::Allocate(allocate) => ("Allocate", allocate.title()),
-            Op::Lease(change) => ("Lease", &change.key.name),
-            Op::Remove(_) => ("Remove", "a peer"),
-        }
-    }
-}
 
 #[derive(Debug)]
 struct Entry {
@@ -55,7 +19,7 @@ struct Entry {
     deadline: Option<Time>,
     wake: Time,
     waiting: Waiting,
-    op: Op,
+    op: Operation,
 }
 
 type Seq = (u8, u64);
@@ -78,7 +42,7 @@ impl Pending {
         self.entries.len()
     }
 
-    pub(super) fn ops(&self) -> impl Iterator<Item = (&Op, &Waiting)> {
+    pub(super) fn ops(&self) -> impl Iterator<Item = (&Operation, &Waiting)> {
         self.entries
             .values()
             .map(|entry| (&entry.op, &entry.waiting))
@@ -101,9 +65,9 @@ impl Pending {
 
 impl Allocator {
     /// Tries an operation for the first time; it waits if it cannot end at once.
-    pub(super) fn begin(&mut self, request: RequestId, deadline: Option<Time>, mut op: Op) {
+    pub(super) fn begin(&mut self, request: RequestId, deadline: Option<Time>, mut op: Operation) {
         if self.durable.meta().left {
-            let result = Err(cancelled(&op));
+            let result = Err(op.cancelled());
             return self.emit(Output::Reply { request, result });
         }
         let progress = self.try_op(&mut op);
@@ -135,26 +99,11 @@ impl Allocator {
         }
     }
 
-    fn try_op(&mut self, op: &mut Op) -> Progress {
-        match op {
-            Op::Prime => {
-                self.establish();
-                if self.durable.ring().is_empty() {
-                    let wake = self.clock.now + ASK_AGAIN;
-                    return Progress::Wait(self.waiting_for_ring(), wake);
-                }
-                Progress::Done(Ok(Response::Done))
-            }
-            Op::Claim(claim) => {
-                if claim.wants_ring(&self.cx) {
-                    self.establish();
-                }
-                claim.advance(&mut self.cx)
-            }
-            Op::Allocate(allocate) => self.try_allocate(allocate),
-            Op::Lease(change) => change.advance(&mut self.cx),
-            Op::Remove(removal) => removal.advance(&mut self.cx),
+    fn try_op(&mut self, op: &mut Operation) -> Progress {
+        if self.durable.ring().is_empty() && op.wants_ring(&self.cx) {
+            self.establish();
         }
+        op.advance(&mut self.cx)
     }
 
     fn try_entry(&mut self, seq: Seq) {
@@ -200,13 +149,13 @@ impl Allocator {
     pub(super) fn cancel(&mut self, request: RequestId) {
         let seq = self.pending.by_request.get(&request).copied();
         if let Some(entry) = seq.and_then(|seq| self.pending.take(seq)) {
-            let result = Err(cancelled(&entry.op));
+            let result = Err(entry.op.cancelled());
             self.emit(Output::Reply { request, result });
         }
     }
 
     /// Ends the waiting requests that `which` names, or all.
-    pub(super) fn cancel_where(&mut self, which: impl Fn(&Op) -> bool) {
+    pub(super) fn cancel_where(&mut self, which: impl Fn(&Operation) -> bool) {
         let found = self.pending.entries.values().filter(|e| which(&e.op));
         let requests: Vec<RequestId> = found.map(|entry| entry.request).collect();
         for request in requests {
@@ -216,24 +165,12 @@ impl Allocator {
 
     /// Ends the waiting requests of a container.
     pub(super) fn cancel_for(&mut self, container: &str) {
-        self.cancel_where(|op| match op {
-            Op::Claim(claim) => claim.id == container,
-            Op::Allocate(allocate) => allocate.is_for(container),
-            Op::Prime | Op::Lease(_) | Op::Remove(_) => false,
-        });
+        self.cancel_where(|op| op.is_for(container));
     }
 
     pub(super) fn on_space_denied(&mut self, from: PeerName, range: Range) {
         let now = self.clock.now;
         self.questions.space.denied(from, range, now);
         self.try_again();
-    }
-}
-
-fn cancelled(op: &Op) -> RequestError {
-    let (kind, id) = op.title();
-    RequestError::Cancelled {
-        kind,
-        id: id.to_owned(),
     }
 }

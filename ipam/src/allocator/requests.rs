@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use super::api::{Found, LeaseInfo, Request, RequestError, RequestId, Response};
 use super::ids::{NO_ID, bad_id, container_name};
+use super::operations::Operation;
 use super::operations::allocate::Allocate;
 use super::operations::claim::Claim;
 use super::operations::lease_change::LeaseChange;
 use super::operations::removal::Removal;
-use super::queue::Op;
 use super::{Allocator, Event, Output};
 use crate::leases::wire::AskKind;
 use crate::leases::{LeaseState, mac};
@@ -19,7 +19,7 @@ use proto::types::Time;
 impl Allocator {
     pub(super) fn on_request(&mut self, id: RequestId, deadline: Option<Time>, request: Request) {
         let op = match request {
-            Request::Prime => Op::Prime,
+            Request::Prime => Operation::Prime,
             Request::Allocate {
                 id: owner,
                 subnet,
@@ -30,7 +30,7 @@ impl Allocator {
                     return self.reply(id, Err(error));
                 }
                 let subnet = subnet.unwrap_or(self.default_subnet());
-                Op::Allocate(Allocate::new(owner, subnet, identity, container))
+                Operation::Allocate(Allocate::new(owner, subnet, identity, container))
             }
             Request::Claim {
                 id: owner,
@@ -43,7 +43,7 @@ impl Allocator {
                 if let Some(error) = bad_id(&owner) {
                     return self.reply(id, Err(error));
                 }
-                Op::Claim(Claim {
+                Operation::Claim(Claim {
                     id: owner,
                     cidr,
                     subnet: cidr.network(),
@@ -63,7 +63,7 @@ impl Allocator {
             } => {
                 let subnet = subnet.unwrap_or(self.default_subnet());
                 match address {
-                    None => Op::Allocate(Allocate::reserve(identity, subnet, pinned)),
+                    None => Operation::Allocate(Allocate::reserve(identity, subnet, pinned)),
                     Some(address) => match self.reserve(&identity, subnet, address, pinned) {
                         Ok(op) => op,
                         Err(result) => return self.reply(id, *result),
@@ -71,15 +71,15 @@ impl Allocator {
                 }
             }
             Request::RemovePeer { peer, confirmed } => match self.members.find(&peer) {
-                Some(peer) => Op::Remove(Removal::new(peer, confirmed)),
+                Some(peer) => Operation::Removal(Removal::new(peer, confirmed)),
                 None => return self.reply(id, Ok(Response::TakenOver(0))),
             },
-            Request::LeasePin { key, pinned } => Op::Lease(LeaseChange {
+            Request::LeasePin { key, pinned } => Operation::LeaseChange(LeaseChange {
                 key,
                 kind: if pinned { AskKind::Pin } else { AskKind::Unpin },
                 force: false,
             }),
-            Request::LeaseRelease { key, force } => Op::Lease(LeaseChange {
+            Request::LeaseRelease { key, force } => Operation::LeaseChange(LeaseChange {
                 key,
                 kind: AskKind::Release,
                 force,
@@ -135,7 +135,7 @@ impl Allocator {
         subnet: Cidr,
         address: Address,
         pinned: bool,
-    ) -> Result<Op, Box<Result<Response, RequestError>>> {
+    ) -> Result<Operation, Box<Result<Response, RequestError>>> {
         let invalid = |text: String| Box::new(Err(RequestError::Invalid(text)));
         if !subnet.host_range().contains(address) {
             return Err(invalid(format!(
@@ -165,7 +165,7 @@ impl Allocator {
                 })
             }));
         }
-        Ok(Op::Claim(Claim {
+        Ok(Operation::Claim(Claim {
             id: String::new(),
             cidr: subnet.with_address(address),
             subnet,

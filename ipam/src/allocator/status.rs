@@ -1,7 +1,7 @@
 //! How everything is, read from all parts.
 
 use super::api::{ElectionStatus, EntryStatus, Health, Status, TakeoverStatus, Waiting};
-use super::queue::Op;
+use super::operations::Operation;
 use super::{Allocator, Init};
 use crate::leases::LeaseState;
 use crate::range::Cidr;
@@ -92,7 +92,7 @@ impl Allocator {
 
     fn pending_claims(&self) -> Vec<(String, Cidr, Waiting)> {
         let claims = self.pending.ops().filter_map(|(op, waiting)| match op {
-            Op::Claim(claim) => Some((claim.id.clone(), claim.cidr, waiting.clone())),
+            Operation::Claim(claim) => Some((claim.id.clone(), claim.cidr, waiting.clone())),
             _ => None,
         });
         claims.collect()
@@ -100,7 +100,7 @@ impl Allocator {
 
     fn pending_allocates(&self) -> Vec<(String, Cidr, Waiting)> {
         let allocates = self.pending.ops().filter_map(|(op, waiting)| match op {
-            Op::Allocate(op) => Some((op.title().to_owned(), op.subnet(), waiting.clone())),
+            Operation::Allocate(op) => Some((op.title().to_owned(), op.subnet(), waiting.clone())),
             _ => None,
         });
         allocates.collect()
