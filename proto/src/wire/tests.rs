@@ -1,6 +1,7 @@
 //! Recorded connections: what two real ends said, said again byte for byte and understood.
 
 mod laws;
+mod table;
 
 use std::collections::BTreeMap;
 
