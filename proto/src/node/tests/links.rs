@@ -87,7 +87,7 @@ fn a_heartbeat_teaches_the_address_and_is_acknowledged() {
 fn addresses_that_nobody_can_have_are_not_learned() {
     let mut rig = Rig::new(config());
     rig.member(1);
-    let link = *rig.node.links.keys().next().unwrap();
+    let link = *rig.node.core.connections.links.keys().next().unwrap();
     let uid = rig.node.connections().next().unwrap().uid;
     for bad in [
         "0.0.0.0:6783",
@@ -113,7 +113,7 @@ fn old_routers_are_spoken_to_in_the_old_way() {
         let conn = rig.accept(&guise);
         rig.received(conn);
         keep_link(&mut rig);
-        let link = *rig.node.links.keys().next().unwrap();
+        let link = *rig.node.core.connections.links.keys().next().unwrap();
         let test = Special::MtuTest { mtu: 1414 };
         rig.node.handle_special(rig.now, link, from(), test);
         rig.work();
@@ -133,7 +133,7 @@ fn the_mtu_is_found_and_told() {
     rig.send_raw(conn, &[7, 0, 1]);
     links(&mut rig);
     rig.events();
-    let link = *rig.node.links.keys().next().unwrap();
+    let link = *rig.node.core.connections.links.keys().next().unwrap();
     rig.node.handle_too_big(rig.now, link, 1500);
     rig.work();
     let specials: Vec<Special> = links(&mut rig)
@@ -172,7 +172,7 @@ fn answers_to_tests_are_bounded_when_nobody_reads_them() {
     let conn = rig.member(1);
     keep_link(&mut rig);
     rig.sending = false;
-    let link = *rig.node.links.keys().next().unwrap();
+    let link = *rig.node.core.connections.links.keys().next().unwrap();
     for _ in 0..200_000 {
         rig.node
             .handle_special(rig.now, link, from(), Special::MtuTest { mtu: 1 });
