@@ -5,6 +5,8 @@ pub(crate) mod files;
 pub(crate) mod forbidden;
 pub(crate) mod fuzzing;
 pub(crate) mod names;
+#[cfg(test)]
+mod no_io;
 pub(crate) mod sizes;
 pub(crate) mod supply;
 pub(crate) mod texts;
