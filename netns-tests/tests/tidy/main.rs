@@ -15,6 +15,9 @@ use std::io::Write;
 
 use self::code::Code;
 use self::exceptions::Exceptions;
+use self::table::{
+    FACE_LINES, FIELDS, FILE_LINES, FUNCTION_LINES, IMPL_LINES, NAMES_UNIQUE, REASON, RULES,
+};
 use self::tree::Tree;
 
 #[test]
@@ -23,6 +26,9 @@ fn the_rules_hold() {
     let product = rules::product(&tree);
     say_what_is_large(&product);
     let found = rules::all(&tree, &product);
+    for found in &found {
+        assert!(RULES.contains(&found.rule), "{} has no line", found.rule);
+    }
     let exceptions = Exceptions::read();
     if std::env::var_os("WEFT_WRITE_EXCEPTIONS").is_some() {
         return exceptions.write_for(&found);
@@ -30,6 +36,23 @@ fn the_rules_hold() {
     let complaints = exceptions.compare(&found);
     let count = complaints.len();
     assert!(count == 0, "{count} to mend:\n{}", complaints.join("\n"));
+}
+
+/// What is enforced and what CONTRIBUTING.md says is the same.
+#[test]
+fn the_rules_are_explained() {
+    let tree = Tree::real();
+    let text = &tree.files["CONTRIBUTING.md"];
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    let explained: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    assert_eq!(explained, RULES);
+    for name in NAMES_UNIQUE {
+        assert!(text.contains(&format!("`{name}`")), "{name} is not named");
+    }
+    for size in [FILE_LINES, FACE_LINES, FUNCTION_LINES, IMPL_LINES, FIELDS] {
+        assert!(text.contains(&format!(" {size}")), "{size} is not named");
+    }
+    assert!(text.contains(REASON));
 }
 
 /// Says what is larger than the habit, where it is read although the test passes.

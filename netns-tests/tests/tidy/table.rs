@@ -1,5 +1,25 @@
 //! The rules as a table: which crates there are, who may use whom, and what has no place where.
 
+/// The names of all rules, by which exceptions name them and CONTRIBUTING.md explains them.
+pub(crate) const RULES: [&str; 16] = [
+    "crates",
+    "circle",
+    "face",
+    "mod.rs",
+    "orphan",
+    "machines",
+    "forbidden",
+    "unsafe",
+    "name",
+    "unique",
+    "phrase",
+    "unfinished",
+    "link",
+    "fuzzing",
+    "supply",
+    "size",
+];
+
 /// Crates of the product, each with the crates of the product that it may use. A crate that does
 /// not exist is no error; one that exists and has no line is.
 pub(crate) const CRATES: [(&str, &[&str]); 18] = [
