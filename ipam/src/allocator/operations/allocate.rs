@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use super::super::api::{RequestError, Response, Waiting};
+use super::super::api::{Alarm, Event, RequestError, Response, Waiting};
 use super::super::cx::Cx;
 use super::super::ids::{NO_ID, container_name};
 use super::super::leasing::Obtain;
 use super::super::progress::{ASK_AGAIN, Progress};
-use super::super::{Alarm, Event};
 use crate::leases::{Identity, IdentityKind, Lease, LeaseKey, LeaseState, mac};
 use crate::persist::Holding;
 use crate::range::{Address, Cidr};
 
 /// A request for an address.
 #[derive(Debug)]
-pub(in crate::allocator) struct Allocate {
+pub(crate) struct Allocate {
     /// For whom; `None` if the address is only to be reserved for the identity.
     id: Option<String>,
     subnet: Cidr,
@@ -29,7 +28,7 @@ pub(in crate::allocator) struct Allocate {
 }
 
 impl Allocate {
-    pub(in crate::allocator) fn new(
+    pub(crate) fn new(
         id: String,
         subnet: Cidr,
         identity: Option<Identity>,
@@ -47,11 +46,7 @@ impl Allocate {
     }
 
     /// A request for a lease that nobody uses yet.
-    pub(in crate::allocator) fn reserve(
-        identity: Identity,
-        subnet: Cidr,
-        pinned: bool,
-    ) -> Allocate {
+    pub(crate) fn reserve(identity: Identity, subnet: Cidr, pinned: bool) -> Allocate {
         Allocate {
             id: None,
             pinned,
@@ -59,21 +54,21 @@ impl Allocate {
         }
     }
 
-    pub(in crate::allocator) fn title(&self) -> &str {
+    pub(crate) fn title(&self) -> &str {
         let identity = self.identity.as_ref().map(Identity::name);
         self.id.as_deref().or(identity).unwrap_or(NO_ID)
     }
 
-    pub(in crate::allocator) fn subnet(&self) -> Cidr {
+    pub(crate) fn subnet(&self) -> Cidr {
         self.subnet
     }
 
-    pub(in crate::allocator) fn is_for(&self, id: &str) -> bool {
+    pub(crate) fn is_for(&self, id: &str) -> bool {
         self.id.as_deref() == Some(id)
     }
 
     /// Whether it can only go on with a ring.
-    pub(in crate::allocator) fn wants_ring(&self, cx: &Cx) -> bool {
+    pub(crate) fn wants_ring(&self, cx: &Cx) -> bool {
         let within = cx.universe().range().overlaps(&self.subnet.range());
         cx.hosted.found && within && self.held(cx).is_none()
     }
@@ -87,7 +82,7 @@ impl Allocate {
         held.find(|a| self.is_as_asked(cx, *a))
     }
 
-    pub(in crate::allocator) fn advance(&mut self, cx: &mut Cx) -> Progress {
+    pub(crate) fn advance(&mut self, cx: &mut Cx) -> Progress {
         if let Some(address) = self.held(cx) {
             if let Some(id) = &self.id {
                 cx.hosted.not_dead(id);

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use proto::types::{PeerName, Time};
 
-use super::super::Event;
-use super::super::api::{RequestError, Response, Waiting};
+use super::super::api::{Event, RequestError, Response, Waiting};
 use super::super::cx::Cx;
 use super::super::effects::Effect;
 use super::super::ids::{NO_ID, container_name};
@@ -24,18 +23,18 @@ const UNREACHABLE_MAX: Duration = Duration::from_secs(25);
 
 /// A request for one address.
 #[derive(Debug)]
-pub(in crate::allocator) struct Claim {
+pub(crate) struct Claim {
     /// For whom; empty if the address is only to be reserved for the identity.
-    pub(in crate::allocator) id: String,
-    pub(in crate::allocator) cidr: Cidr,
-    pub(in crate::allocator) subnet: Cidr,
-    pub(in crate::allocator) identity: Option<Identity>,
-    pub(in crate::allocator) container: bool,
-    pub(in crate::allocator) no_error_on_unknown: bool,
-    pub(in crate::allocator) force: bool,
-    pub(in crate::allocator) pinned: bool,
+    pub(crate) id: String,
+    pub(crate) cidr: Cidr,
+    pub(crate) subnet: Cidr,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) container: bool,
+    pub(crate) no_error_on_unknown: bool,
+    pub(crate) force: bool,
+    pub(crate) pinned: bool,
     /// Since when the owner cannot be reached.
-    pub(in crate::allocator) away_since: Option<Time>,
+    pub(crate) away_since: Option<Time>,
 }
 
 impl Claim {
@@ -57,11 +56,11 @@ impl Claim {
     }
 
     /// Whether it can only go on with a ring.
-    pub(in crate::allocator) fn wants_ring(&self, cx: &Cx) -> bool {
+    pub(crate) fn wants_ring(&self, cx: &Cx) -> bool {
         cx.hosted.found && cx.durable.ring().universe().contains(self.address())
     }
 
-    pub(in crate::allocator) fn advance(&mut self, cx: &mut Cx) -> Progress {
+    pub(crate) fn advance(&mut self, cx: &mut Cx) -> Progress {
         let address = self.address();
         let universe = cx.durable.ring().universe();
         if !universe.contains(address) {

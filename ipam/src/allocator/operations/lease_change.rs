@@ -11,14 +11,14 @@ use crate::leases::{Lease, LeaseKey};
 
 /// A request to pin or end a lease.
 #[derive(Debug)]
-pub(in crate::allocator) struct LeaseChange {
-    pub(in crate::allocator) key: LeaseKey,
-    pub(in crate::allocator) kind: AskKind,
-    pub(in crate::allocator) force: bool,
+pub(crate) struct LeaseChange {
+    pub(crate) key: LeaseKey,
+    pub(crate) kind: AskKind,
+    pub(crate) force: bool,
 }
 
 impl LeaseChange {
-    pub(in crate::allocator) fn advance(&mut self, cx: &mut Cx) -> Progress {
+    pub(crate) fn advance(&mut self, cx: &mut Cx) -> Progress {
         let key = cx.durable.leases().shared(&self.key);
         let Some(lease) = cx.durable.leases().live(&key).cloned() else {
             // Somebody else may just have ended it, which is what was wanted.

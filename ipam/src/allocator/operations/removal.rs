@@ -10,8 +10,8 @@ use crate::leases::wire::Message;
 
 /// A request to remove a peer.
 #[derive(Debug)]
-pub(in crate::allocator) struct Removal {
-    pub(in crate::allocator) peer: PeerName,
+pub(crate) struct Removal {
+    pub(crate) peer: PeerName,
     confirmed: bool,
     /// When others were asked who is gone, as somebody out of reach takes the peer over.
     asked: Option<Time>,
@@ -20,7 +20,7 @@ pub(in crate::allocator) struct Removal {
 }
 
 impl Removal {
-    pub(in crate::allocator) fn new(peer: PeerName, confirmed: bool) -> Removal {
+    pub(crate) fn new(peer: PeerName, confirmed: bool) -> Removal {
         Removal {
             peer,
             confirmed,
@@ -29,7 +29,7 @@ impl Removal {
         }
     }
 
-    pub(in crate::allocator) fn advance(&mut self, cx: &mut Cx) -> Progress {
+    pub(crate) fn advance(&mut self, cx: &mut Cx) -> Progress {
         let peer = self.peer;
         if peer == cx.durable.us() {
             return Progress::Done(Ok(Response::TakenOver(0)));

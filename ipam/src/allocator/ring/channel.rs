@@ -21,16 +21,16 @@ const DIGESTS_MAX: usize = 16;
 
 /// Where a ring came from.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::allocator) struct Source {
+pub(crate) struct Source {
     /// The peer that made the message; not known of gossip.
-    pub(in crate::allocator) sender: Option<PeerName>,
+    pub(crate) sender: Option<PeerName>,
     /// Whose state it carries: the sender of a unicast, else the neighbour that sent this hop.
-    pub(in crate::allocator) via: PeerName,
+    pub(crate) via: PeerName,
 }
 
 impl Source {
     /// A state that this peer sent us and made.
-    pub(in crate::allocator) fn made_by(peer: PeerName) -> Source {
+    pub(crate) fn made_by(peer: PeerName) -> Source {
         Source {
             sender: Some(peer),
             via: peer,
@@ -39,7 +39,7 @@ impl Source {
 }
 
 /// What a message about the ring said that is for others to act on.
-pub(in crate::allocator) enum Heard {
+pub(crate) enum Heard {
     /// Nothing.
     Nothing,
     /// It was of no use.
@@ -58,7 +58,7 @@ struct HeldLink {
 
 /// What was heard, and what is held back.
 #[derive(Debug, Default)]
-pub(in crate::allocator) struct RingChannel {
+pub(crate) struct RingChannel {
     /// Rings that brought nothing new.
     digests: VecDeque<RingDigest>,
     /// States that wait for the neighbour's on a new link.
@@ -66,33 +66,28 @@ pub(in crate::allocator) struct RingChannel {
 }
 
 impl RingChannel {
-    pub(in crate::allocator) fn next_wake(&self) -> Option<Time> {
+    pub(crate) fn next_wake(&self) -> Option<Time> {
         self.links.values().map(|link| link.until).min()
     }
 
     /// Forgets which rings brought nothing new, as ours is another one.
-    pub(in crate::allocator) fn forget_digests(&mut self) {
+    pub(crate) fn forget_digests(&mut self) {
         self.digests.clear();
     }
 
     /// Sends what was held back for too long.
-    pub(in crate::allocator) fn timeout(&mut self, cx: &mut Cx) {
+    pub(crate) fn timeout(&mut self, cx: &mut Cx) {
         let now = cx.clock.now;
         self.release_links(cx, |link| link.until <= now);
     }
 
     /// Sends what was held back until the neighbour's state came.
-    pub(in crate::allocator) fn release(&mut self, cx: &mut Cx, neighbour: PeerName) {
+    pub(crate) fn release(&mut self, cx: &mut Cx, neighbour: PeerName) {
         self.release_links(cx, |link| link.neighbour == neighbour);
     }
 
     /// Takes a `gossipState`.
-    pub(in crate::allocator) fn hear(
-        &mut self,
-        cx: &mut Cx,
-        source: Source,
-        message: &[u8],
-    ) -> Heard {
+    pub(crate) fn hear(&mut self, cx: &mut Cx, source: Source, message: &[u8]) -> Heard {
         let digests = &self.digests;
         let received = match decode_state(message, |digest| digests.contains(digest)) {
             Ok(received) => received,
@@ -181,7 +176,7 @@ impl RingChannel {
         Some(changed)
     }
 
-    pub(in crate::allocator) fn state_wanted(
+    pub(crate) fn state_wanted(
         &mut self,
         cx: &mut Cx,
         token: u64,

@@ -16,7 +16,7 @@ const PROPOSE_SPREAD_US: u64 = 1_000_000;
 
 /// Our part in bringing a first ring about.
 #[derive(Debug, Default)]
-pub(in crate::allocator) struct Election {
+pub(crate) struct Election {
     /// When to propose again, while a ring is wanted and there is none.
     propose_at: Option<Time>,
     /// How many peers we were told to connect to.
@@ -24,36 +24,36 @@ pub(in crate::allocator) struct Election {
 }
 
 impl Election {
-    pub(in crate::allocator) fn next_wake(&self) -> Option<Time> {
+    pub(crate) fn next_wake(&self) -> Option<Time> {
         self.propose_at
     }
 
     /// Whether a ring is wanted and there is none.
-    pub(in crate::allocator) fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         self.propose_at.is_some()
     }
 
     /// Takes how many peers we were told to connect to.
-    pub(in crate::allocator) fn set_targets(&mut self, count: usize) {
+    pub(crate) fn set_targets(&mut self, count: usize) {
         self.targets = count;
     }
 
     /// There is a ring.
-    pub(in crate::allocator) fn end(&mut self, cx: &Cx) {
+    pub(crate) fn end(&mut self, cx: &Cx) {
         if !cx.durable.ring().is_empty() {
             self.propose_at = None;
         }
     }
 
     /// Proposes again, if it is time for that.
-    pub(in crate::allocator) fn timeout(&mut self, cx: &mut Cx) {
+    pub(crate) fn timeout(&mut self, cx: &mut Cx) {
         if self.propose_at.is_some_and(|at| at <= cx.clock.now) {
             self.propose(cx);
         }
     }
 
     /// Sees to it that there will be a ring.
-    pub(in crate::allocator) fn establish(&mut self, cx: &mut Cx) {
+    pub(crate) fn establish(&mut self, cx: &mut Cx) {
         if !cx.durable.ring().is_empty() || self.propose_at.is_some() {
             return;
         }
@@ -73,7 +73,7 @@ impl Election {
     }
 
     /// Makes a proposal, or as an observer asks for a ring.
-    pub(in crate::allocator) fn propose(&mut self, cx: &mut Cx) {
+    pub(crate) fn propose(&mut self, cx: &mut Cx) {
         if !cx.durable.ring().is_empty() {
             self.propose_at = None;
             return;
@@ -89,7 +89,7 @@ impl Election {
     }
 
     /// Takes in what other electors said.
-    pub(in crate::allocator) fn hear(&mut self, cx: &mut Cx, nodes: &Nodes) {
+    pub(crate) fn hear(&mut self, cx: &mut Cx, nodes: &Nodes) {
         let Some(elector) = &mut cx.elector else {
             return;
         };
@@ -113,7 +113,7 @@ impl Election {
     }
 
     /// Makes the first ring.
-    pub(in crate::allocator) fn make_ring(&mut self, cx: &mut Cx, peers: &[PeerName]) {
+    pub(crate) fn make_ring(&mut self, cx: &mut Cx, peers: &[PeerName]) {
         let peers = normalize(peers);
         let universe = cx.durable.meta().universe.range();
         let moved = cx.durable.seed(Ring::seeded(universe, &peers));
@@ -122,7 +122,7 @@ impl Election {
     }
 
     /// Goes back to what was saved of our part, after the store failed.
-    pub(in crate::allocator) fn resume(&mut self, cx: &mut Cx) {
+    pub(crate) fn resume(&mut self, cx: &mut Cx) {
         let wanted = matches!(cx.config.init, Init::Consensus(_));
         if !wanted || !cx.durable.ring().is_empty() {
             cx.elector = None;

@@ -9,7 +9,7 @@ use crate::range::{Address, Range};
 
 /// Answers a wish for space: with a grant if there is something to give, and always with our
 /// ring, from which the asker sees what it got or whom else to ask.
-pub(in crate::allocator) fn asked(cx: &mut Cx, from: PeerName, wanted: Range) {
+pub(crate) fn asked(cx: &mut Cx, from: PeerName, wanted: Range) {
     if cx.durable.ring().is_empty() || cx.members.is_silent(from) || from == cx.durable.us() {
         return;
     }
