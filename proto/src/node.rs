@@ -38,6 +38,7 @@ mod view;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
+pub use crate::overlay::{LinkAction, LinkOutput};
 pub use channels::Content;
 pub use config::{
     ConnSecret, GARBAGE_DELAY, GOSSIP_INTERVAL, HEARTBEAT_INTERVAL, INTRODUCTION_TIME_MAX,

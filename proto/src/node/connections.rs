@@ -15,7 +15,7 @@ use crate::connector::Dial;
 use crate::gossip::{ChannelId, Item, News, Reach};
 use crate::message::{Message, MessageError};
 use crate::native::SessionNumbers;
-use crate::overlay::SwitchOutput;
+use crate::overlay::{LinkAction, SwitchOutput};
 use crate::sleeve::LinkId;
 use crate::types::{ConnId, PeerName, Time};
 use crate::wire::{Introduced, WireError, WireEvent};
@@ -340,19 +340,16 @@ impl Connections {
                 // At once, since answers to tests are waited for.
                 self.flush(now, conn, sink);
             }
-            SwitchOutput::Special { link, special } => {
-                sink.push(Output::Special { link, special });
+            SwitchOutput::Link(output) => {
+                if let LinkAction::Path(path) = &output.what
+                    && path.mtu_verified
+                    && member.told.mtu.replace(path.mtu) != Some(path.mtu)
+                {
+                    let mtu = path.mtu;
+                    sink.event(Event::Mtu { peer: label, mtu });
+                }
+                sink.push(Output::Link(output));
             }
-            SwitchOutput::Report {
-                link,
-                report,
-                bytes,
-            } => sink.push(Output::Report {
-                link,
-                report,
-                bytes,
-            }),
-            SwitchOutput::Keys(link, keys) => sink.push(Output::LinkKeys { link, keys }),
             SwitchOutput::Health { overlay, held } => {
                 sink.counters.overlay_holds += u64::from(held.is_some());
                 sink.event(Event::OverlayHealth {
@@ -360,14 +357,6 @@ impl Connections {
                     overlay: overlay.name(),
                     held,
                 });
-            }
-            SwitchOutput::PathChanged(link, path) => {
-                let mtu = path.mtu;
-                let told = &mut member.told.mtu;
-                if path.mtu_verified && told.replace(mtu) != Some(mtu) {
-                    sink.event(Event::Mtu { peer: label, mtu });
-                }
-                sink.push(Output::LinkUpdated { link, path });
             }
             SwitchOutput::Moved { from, to, .. } => {
                 let peer = label;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use super::event::Event;
 use crate::crypto::SessionKey;
-use crate::native::{Keys, Report};
-use crate::overlay::Overlay;
+use crate::overlay::{LinkOutput, Overlay};
 use crate::routes::Routes;
+use crate::sleeve::LinkId;
 use crate::sleeve::link::Path;
-use crate::sleeve::{LinkId, Special};
 use crate::types::{ConnId, ConnUid, PeerName};
 
 /// What a node wants done.
@@ -62,21 +61,8 @@ pub enum Output {
     },
     /// There is a new link to a neighbour. Packets from it may come at once.
     LinkAdded(Box<LinkInfo>),
-    /// Packets of a link travel in another way.
-    LinkUpdated {
-        /// The link.
-        link: LinkId,
-        /// The way.
-        path: Path,
-    },
-    /// A native link has other keys. Datagrams that need them may come at once, and what follows
-    /// may be sent with them.
-    LinkKeys {
-        /// The link.
-        link: LinkId,
-        /// The keys.
-        keys: Keys,
-    },
+    /// Something about one link.
+    Link(LinkOutput),
     /// A link is over.
     LinkRemoved {
         /// The link.
@@ -89,22 +75,6 @@ pub enum Output {
         peer: PeerName,
         /// The links.
         links: Vec<LinkId>,
-    },
-    /// Send a special frame over a link.
-    Special {
-        /// The link.
-        link: LinkId,
-        /// The frame, which says on which channel it goes.
-        special: Special,
-    },
-    /// Seal a report with the key of a native link and send it at once.
-    Report {
-        /// The link.
-        link: LinkId,
-        /// The report.
-        report: Report,
-        /// Bytes of the datagram.
-        bytes: usize,
     },
     /// New routes; to be used from here on.
     Routes(Arc<Routes>),

@@ -8,6 +8,16 @@ fn from() -> SocketAddrV4 {
     "10.0.0.1:6783".parse().unwrap()
 }
 
+fn special(output: &Output) -> Option<Special> {
+    match output {
+        Output::Link(LinkOutput {
+            what: LinkAction::Special(special),
+            ..
+        }) => Some(*special),
+        _ => None,
+    }
+}
+
 fn links(rig: &mut Rig) -> Vec<Output> {
     let all = std::mem::take(&mut rig.outputs);
     all.into_iter()
@@ -15,10 +25,9 @@ fn links(rig: &mut Rig) -> Vec<Output> {
             matches!(
                 output,
                 Output::LinkAdded(_)
-                    | Output::LinkUpdated { .. }
+                    | Output::Link(_)
                     | Output::LinkRemoved { .. }
                     | Output::LinkOrder { .. }
-                    | Output::Special { .. }
             )
         })
         .collect()
@@ -31,7 +40,7 @@ fn a_link_lives_as_long_as_its_connection() {
     let outputs = links(&mut rig);
     let [
         Output::LinkAdded(info),
-        Output::LinkUpdated { link, .. },
+        Output::Link(LinkOutput { link, .. }),
         Output::LinkOrder { peer, links: order },
     ] = &outputs[..]
     else {
@@ -69,13 +78,10 @@ fn a_heartbeat_teaches_the_address_and_is_acknowledged() {
     let outputs = links(&mut rig);
     assert!(outputs.iter().any(|output| matches!(
         output,
-        Output::LinkUpdated { path, .. } if path.remote == Some(from())
+        Output::Link(LinkOutput { what: LinkAction::Path(path), .. })
+            if path.remote == Some(from())
     )));
-    assert!(
-        outputs
-            .iter()
-            .any(|output| matches!(output, Output::Special { .. }))
-    );
+    assert!(outputs.iter().any(|output| special(output).is_some()));
     assert_eq!(rig.received(conn), [[7, 0, 1]]);
     rig.send_raw(conn, &[7, 0, 1]);
     let view = rig.node.connections().next().unwrap();
@@ -139,7 +145,10 @@ fn the_mtu_is_found_and_told() {
     let specials: Vec<Special> = links(&mut rig)
         .iter()
         .filter_map(|output| match output {
-            Output::Special { special, .. } => Some(*special),
+            Output::Link(LinkOutput {
+                what: LinkAction::Special(special),
+                ..
+            }) => Some(*special),
             _ => None,
         })
         .collect();

@@ -65,13 +65,16 @@ impl Pair {
                 };
                 let _ = to.handle_control(now, index.get().into(), tag, body);
             }
-            SwitchOutput::Special { special, .. } if (self.passes)(Overlay::Sleeve) => {
-                to.handle_special(now, SLEEVE, address, special);
-            }
-            SwitchOutput::Report { report, bytes, .. } if (self.passes)(Overlay::Weft) => {
-                to.handle_moved(now, WEFT, address);
-                to.handle_report(now, WEFT, 0, report, bytes);
-            }
+            SwitchOutput::Link(LinkOutput { what, .. }) => match what {
+                LinkAction::Special(special) if (self.passes)(Overlay::Sleeve) => {
+                    to.handle_special(now, SLEEVE, address, special);
+                }
+                LinkAction::Report(report, bytes) if (self.passes)(Overlay::Weft) => {
+                    to.handle_moved(now, WEFT, address);
+                    to.handle_report(now, WEFT, 0, report, bytes);
+                }
+                _ => {}
+            },
             _ => {}
         }
     }
@@ -212,7 +215,10 @@ fn table() -> Vec<String> {
             let result = input(switch, pair.now);
             let mut outputs: Vec<String> = Vec::new();
             for output in drain(switch) {
-                let text = format!("{output:?}");
+                let text = match output {
+                    SwitchOutput::Link(LinkOutput { what, .. }) => format!("{what:?}"),
+                    other => format!("{other:?}"),
+                };
                 let text = text.split(['(', ' ']).next().unwrap().to_owned();
                 if outputs.last() != Some(&text) {
                     outputs.push(text);
@@ -250,7 +256,7 @@ fn every_input_in_every_state() {
 }
 
 const EXPECTED: &str = "
-not confirmed | confirm -> pending, pending, [1, 2]: Message PathChanged Special Order
+not confirmed | confirm -> pending, pending, [1, 2]: Message Path Special Order
 pending, pending | confirm -> pending, pending, [1, 2]:
 pending, established | confirm -> pending, established, [2, 1]:
 established, pending | confirm -> established, pending, [1, 2]:
@@ -331,12 +337,12 @@ on hold, established | report on the sleeve link -> on hold, established, [2, 1]
 failed, established | report on the sleeve link -> failed, established, [2]:
 broken | report on the sleeve link -> pending, failed, [1]:
 not confirmed | too big on both -> pending, pending, []:
-pending, pending | too big on both -> pending, pending, [1, 2]: PathChanged Special
-pending, established | too big on both -> pending, established, [2, 1]: PathChanged Special
-established, pending | too big on both -> established, pending, [1, 2]: PathChanged Report PathChanged Special
-established, established | too big on both -> established, established, [1, 2]: PathChanged Report PathChanged Special
-on hold, established | too big on both -> on hold, established, [2, 1]: PathChanged Report PathChanged Special
-failed, established | too big on both -> failed, established, [2]: PathChanged Special
+pending, pending | too big on both -> pending, pending, [1, 2]: Path Special
+pending, established | too big on both -> pending, established, [2, 1]: Path Special
+established, pending | too big on both -> established, pending, [1, 2]: Path Report Path Special
+established, established | too big on both -> established, established, [1, 2]: Path Report Path Special
+on hold, established | too big on both -> on hold, established, [2, 1]: Path Report Path Special
+failed, established | too big on both -> failed, established, [2]: Path Special
 broken | too big on both -> pending, failed, [1]:
 not confirmed | 61 s of silence -> pending, pending, []:
 pending, pending | 61 s of silence -> pending, failed, [1]: Report LinkFailed Order Broken
