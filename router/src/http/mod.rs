@@ -1,6 +1,7 @@
 //! The HTTP interface: status pages, report, metrics and control.
 
 mod bench;
+pub mod config;
 mod expose;
 pub(crate) mod ip;
 mod leases;

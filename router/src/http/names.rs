@@ -41,7 +41,7 @@ fn address(text: &str) -> Result<Ipv4Addr, Refusal> {
 }
 
 async fn domain(State(services): State<Services>) -> Answer {
-    match &services.config.dns {
+    match &services.config.names {
         Some(dns) => Ok(text(StatusCode::OK, dns.domain.clone())),
         None => Ok(not_found().await),
     }
@@ -65,7 +65,7 @@ async fn dns_address_port(State(services): State<Services>) -> Answer {
 
 /// At which addresses of this host containers can ask for names.
 async fn resolvers(State(services): State<Services>) -> Answer {
-    let dns = services.config.dns.as_ref().ok_or_else(off)?;
+    let dns = services.config.names.as_ref().ok_or_else(off)?;
     let server = services.name_server.as_ref().ok_or_else(off)?;
     let addresses = server.resolvers().await.map_err(Refusal::failed)?;
     let value = json!({ "domain": dns.domain, "addresses": addresses });

@@ -136,7 +136,6 @@ fn sources<'a>(services: &'a Services, view: &'a View) -> Sources<'a> {
         view,
         config: &services.config,
         figures: &*services.figures,
-        interface: &services.interface,
         name_server: services.name_server.as_ref().map(|server| server.status()),
         docker: services.docker.latency(),
     }

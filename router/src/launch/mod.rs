@@ -147,8 +147,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     drop(kept);
     let services = Services {
         client: client.clone(),
-        config: Arc::clone(&config),
-        interface: tap_name.as_str().into(),
+        config: Arc::new(services::config(&config, &tap_name)),
         figures: control.figures,
         gateway: Arc::new(kept_gateway),
         docker: Arc::new(LocalDocker(networks.clone())),

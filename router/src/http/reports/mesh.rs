@@ -1,7 +1,6 @@
 //! The state of the router as reports and status pages show it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use proto::connector::TargetState;
 use proto::node::{ConnectionView, PeerLabel};
@@ -10,7 +9,7 @@ use proto::types::{PeerName, Time};
 use serde_json::{Value, json};
 
 use super::links::frames_are_encrypted;
-use crate::config::Config;
+use crate::http::config::Config;
 use crate::http::services::NameServerStatus;
 use boundary::counters::{Count, DropReason};
 use boundary::forwarding::Figures;
@@ -18,8 +17,8 @@ use control::view::{TargetFacts, View};
 use report::metrics::{Kind, Metric};
 use report::model::{
     BroadcastRoute, COMPATIBLE_VERSION, ConnectionReport, IpamReport, MacReport, PaxosReport,
-    PeerConnection, PeerReport, PendingCidr, PendingClaim, PluginConfig, PluginReport, Report,
-    RingEntryReport, RouterReport, UnicastRoute, VersionCheck,
+    PeerConnection, PeerReport, PendingCidr, PendingClaim, PluginReport, Report, RingEntryReport,
+    RouterReport, UnicastRoute, VersionCheck,
 };
 use report::time::rfc3339;
 
@@ -31,8 +30,6 @@ pub struct Sources<'a> {
     pub config: &'a Config,
     /// What the data plane counts.
     pub figures: &'a dyn Figures,
-    /// The device that frames come from.
-    pub interface: &'a str,
     /// What the server for names says of itself; `None` if names are off.
     pub name_server: Option<NameServerStatus>,
     /// What Docker's calls have taken.
@@ -53,39 +50,13 @@ impl Sources<'_> {
         }
     }
 
-    /// The plugin under the original's names; ours is no part of the original's report.
+    /// The plugin under Weave Net's names; ours is no part of this report.
     fn plugin_report(&self) -> Option<PluginReport> {
-        let plugin = &self.config.plugin;
-        if !plugin.legacy && !plugin.v2 {
-            return None;
+        let mut plugin = self.config.plugin.clone()?;
+        if let Some(addresses) = &self.view.addresses {
+            plugin.config.default_subnet = addresses.status.default_subnet.to_string();
         }
-        let text = |path: &Option<PathBuf>| {
-            let shown = path.as_ref().map(|path| path.display().to_string());
-            shown.unwrap_or_default()
-        };
-        let name = |path: &Option<PathBuf>| match plugin.v2 {
-            true => "net-plugin".to_owned(),
-            false => {
-                let stem = path.as_ref().and_then(|path| path.file_stem());
-                stem.map_or_else(String::new, |stem| stem.to_string_lossy().into_owned())
-            }
-        };
-        let addresses = self.view.addresses.as_ref();
-        let subnet = addresses.map(|addresses| addresses.status.default_subnet);
-        Some(PluginReport {
-            config: PluginConfig {
-                socket: text(&plugin.socket),
-                mesh_socket: text(&plugin.mesh_socket),
-                enable: plugin.legacy,
-                enable_v2: plugin.v2,
-                enable_v2_multicast: plugin.v2_multicast,
-                dns: self.config.dns.is_some(),
-                default_subnet: subnet.map_or_else(String::new, |subnet| subnet.to_string()),
-                proc_path: self.config.proc_path.display().to_string(),
-            },
-            driver_name: name(&plugin.socket),
-            mesh_driver_name: name(&plugin.mesh_socket),
-        })
+        Some(plugin)
     }
 
     fn router_report(&self) -> RouterReport {
@@ -102,7 +73,7 @@ impl Sources<'_> {
             protocol: "weave",
             protocol_min_version: config.min_version,
             protocol_max_version: proto::wire::VERSION_MAX,
-            encryption: config.password.is_some(),
+            encryption: config.encryption,
             peer_discovery: config.discovery,
             name: us.to_string(),
             nick_name: config.nickname.clone(),
@@ -135,7 +106,7 @@ impl Sources<'_> {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
-            interface: format!("{} (via tap)", self.interface),
+            interface: format!("{} (via tap)", self.config.interface),
             capture_stats: BTreeMap::from([
                 ("PacketsReceived".to_owned(), totals.get(Count::Captured)),
                 ("PacketsDropped".to_owned(), 0),
@@ -257,7 +228,7 @@ impl Sources<'_> {
     }
 
     fn connection_reports(&self) -> Vec<ConnectionReport> {
-        let password = self.config.password.is_some();
+        let password = self.config.encryption;
         let mesh = &self.view.mesh;
         let connections = mesh
             .connections
@@ -343,7 +314,7 @@ impl Sources<'_> {
             "uptime_seconds": self.view.uptime().as_secs(),
             "bridge": self.config.bridge,
             "mtu": self.config.mtu,
-            "encryption": self.config.password.is_some(),
+            "encryption": self.config.encryption,
             "targets": report.router.targets,
             "peers": report.router.peers,
             "connections": self.connection_facts(),
@@ -351,7 +322,7 @@ impl Sources<'_> {
             "dns": self.dns_facts(),
             "docker": self.docker,
             "data": {
-                "interface": self.interface,
+                "interface": self.config.interface,
                 "queues": data.queues,
                 "tap_offload": data.tap_offload,
                 "udp_gso": data.udp_gso,
