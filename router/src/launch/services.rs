@@ -10,9 +10,8 @@ use super::gateway::KeptGateway;
 use crate::bench::session::{BenchError, Benches};
 use crate::config::Config;
 use crate::docker::Networks;
-use crate::http;
-use crate::http::config::NamesConfig;
-use crate::http::services::{DockerNetworks, Gateway, Later, Measure, MeasureError};
+use api::config::NamesConfig;
+use api::services::{DockerNetworks, Gateway, Later, Measure, MeasureError};
 use report::metrics::Metric;
 use report::model::{PluginConfig, PluginReport};
 
@@ -69,8 +68,8 @@ impl Measure for LocalMeasure {
 }
 
 /// What pages show of how the router runs.
-pub(super) fn config(config: &Config, interface: &str) -> http::config::Config {
-    http::config::Config {
+pub(super) fn config(config: &Config, interface: &str) -> api::config::Config {
+    api::config::Config {
         nickname: config.nickname.clone(),
         port: config.port,
         encryption: config.password.is_some(),

@@ -1,14 +1,14 @@
 //! The HTTP interface: status pages, report, metrics and control.
 
+mod addresses;
 mod bench;
 pub mod config;
 mod expose;
-pub(crate) mod ip;
 mod leases;
 mod names;
-pub mod reports;
-pub mod server;
+mod reports;
+pub mod routes;
 pub mod services;
-pub mod status;
-pub mod template;
+mod status_page;
+mod template;
 mod weft_page;

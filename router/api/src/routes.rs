@@ -9,7 +9,7 @@ use axum::routing::{any, delete, get, post};
 
 use super::reports::Sources;
 use super::services::Services;
-use super::status::{self, Page};
+use super::status_page::{self, Page};
 use super::template;
 use control::request::{ConnectError, Stopped};
 use control::view::View;
@@ -44,7 +44,7 @@ pub fn router(scope: Scope, services: Services) -> Router {
         .route("/stop", post(stop))
         .merge(super::bench::routes())
         .merge(super::expose::routes())
-        .merge(super::ip::routes())
+        .merge(super::addresses::routes())
         .merge(super::names::routes())
         .merge(super::leases::routes());
     let router = match scope {
@@ -127,7 +127,7 @@ async fn page(services: &Services, page: Page) -> Answer {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    Ok(text(code, status::render(page, &report)))
+    Ok(text(code, status_page::render(page, &report)))
 }
 
 /// What pages are made from.

@@ -4,4 +4,4 @@ mod links;
 mod mesh;
 mod names;
 
-pub use mesh::Sources;
+pub(crate) use mesh::Sources;

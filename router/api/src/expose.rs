@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, post};
 use ipnet::Ipv4Net;
 
-use super::server::{Answer, Form, Refusal, text};
+use super::routes::{Answer, Form, Refusal, text};
 use super::services::Services;
 
 pub(super) fn routes() -> Router<Services> {

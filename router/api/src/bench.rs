@@ -5,7 +5,7 @@ use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 
-use super::server::{Answer, Form, JSON, Refusal, typed};
+use super::routes::{Answer, Form, JSON, Refusal, typed};
 use super::services::{MeasureError, Services};
 
 /// For how long one figure is measured, if nobody says.

@@ -9,8 +9,8 @@ use proto::types::{PeerName, Time};
 use serde_json::{Value, json};
 
 use super::links::frames_are_encrypted;
-use crate::http::config::Config;
-use crate::http::services::NameServerStatus;
+use crate::config::Config;
+use crate::services::NameServerStatus;
 use boundary::counters::{Count, DropReason};
 use boundary::forwarding::Figures;
 use control::view::{TargetFacts, View};
@@ -23,22 +23,22 @@ use report::model::{
 use report::time::rfc3339;
 
 /// What reports, status pages and metrics are made from.
-pub struct Sources<'a> {
+pub(crate) struct Sources<'a> {
     /// The state of the loop.
-    pub view: &'a View,
+    pub(crate) view: &'a View,
     /// How the router runs.
-    pub config: &'a Config,
+    pub(crate) config: &'a Config,
     /// What the data plane counts.
-    pub figures: &'a dyn Figures,
+    pub(crate) figures: &'a dyn Figures,
     /// What the server for names says of itself; `None` if names are off.
-    pub name_server: Option<NameServerStatus>,
+    pub(crate) name_server: Option<NameServerStatus>,
     /// What Docker's calls have taken.
-    pub docker: Value,
+    pub(crate) docker: Value,
 }
 
 impl Sources<'_> {
     /// Everything, in the original's form.
-    pub fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> Report {
         Report {
             ready: true,
             version: COMPATIBLE_VERSION,
@@ -291,7 +291,7 @@ impl Sources<'_> {
     }
 
     /// What this router knows beyond the original's report, as JSON.
-    pub fn weft_status(&self) -> Value {
+    pub(crate) fn weft_status(&self) -> Value {
         let report = self.report();
         let mesh = &self.view.mesh;
         let totals = self.figures.counters();
@@ -352,7 +352,7 @@ impl Sources<'_> {
     }
 
     /// Metrics of our own.
-    pub fn metrics(&self) -> Vec<Metric> {
+    pub(crate) fn metrics(&self) -> Vec<Metric> {
         let totals = self.figures.counters();
         let data = self.figures.status();
         let node = self.view.mesh.counters;
