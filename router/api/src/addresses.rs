@@ -13,7 +13,8 @@ use ipam::leases::{Identity, IdentityKind};
 use ipam::range::{Address, Cidr};
 use serde_json::{Value, json};
 
-use super::routes::{Answer, Form, JSON, Refusal, not_found, text, typed};
+use super::answer::{Answer, JSON, Refusal, not_found, text, typed};
+use super::form::Form;
 use super::services::Services;
 use control::request;
 use report::time::duration;

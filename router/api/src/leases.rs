@@ -13,7 +13,8 @@ use ipam::range::{Address, Cidr, ParseAddressError};
 use serde_json::{Value, json};
 
 use super::addresses::{ask, done, kind, refuse};
-use super::routes::{Answer, Form, JSON, Refusal, text, typed};
+use super::answer::{Answer, JSON, Refusal, text, typed};
+use super::form::Form;
 use super::services::Services;
 
 /// How long reserving an address may take: it may have to be asked of another peer.

@@ -13,7 +13,8 @@ use proto::names::{AddError, Key, State as EntryState};
 use serde::Serialize;
 use serde_json::json;
 
-use super::routes::{Answer, Form, JSON, Refusal, escape_html, not_found, text, typed};
+use super::answer::{Answer, JSON, Refusal, escape_html, not_found, text, typed};
+use super::form::Form;
 use super::services::Services;
 use control::names::NamesError;
 use control::request::NameFilter;

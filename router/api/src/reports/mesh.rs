@@ -6,35 +6,17 @@ use proto::connector::TargetState;
 use proto::node::{ConnectionView, PeerLabel};
 use proto::topology::{Connection, Peer};
 use proto::types::{PeerName, Time};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::links::frames_are_encrypted;
-use crate::config::Config;
-use crate::services::NameServerStatus;
-use boundary::counters::{Count, DropReason};
-use boundary::forwarding::Figures;
-use control::view::{TargetFacts, View};
-use report::metrics::{Kind, Metric};
+use crate::sources::Sources;
+use boundary::counters::Count;
+use control::view::TargetFacts;
 use report::model::{
-    BroadcastRoute, COMPATIBLE_VERSION, ConnectionReport, IpamReport, MacReport, PaxosReport,
-    PeerConnection, PeerReport, PendingCidr, PendingClaim, PluginReport, Report, RingEntryReport,
-    RouterReport, UnicastRoute, VersionCheck,
+    BroadcastRoute, COMPATIBLE_VERSION, ConnectionReport, MacReport, PeerConnection, PeerReport,
+    PluginReport, Report, RouterReport, UnicastRoute, VersionCheck,
 };
 use report::time::rfc3339;
-
-/// What reports, status pages and metrics are made from.
-pub(crate) struct Sources<'a> {
-    /// The state of the loop.
-    pub(crate) view: &'a View,
-    /// How the router runs.
-    pub(crate) config: &'a Config,
-    /// What the data plane counts.
-    pub(crate) figures: &'a dyn Figures,
-    /// What the server for names says of itself; `None` if names are off.
-    pub(crate) name_server: Option<NameServerStatus>,
-    /// What Docker's calls have taken.
-    pub(crate) docker: Value,
-}
 
 impl Sources<'_> {
     /// Everything, in the original's form.
@@ -114,98 +96,6 @@ impl Sources<'_> {
             ]),
             macs: self.mac_reports(),
         }
-    }
-
-    fn ipam_report(&self) -> Option<IpamReport> {
-        let status = &self.view.addresses.as_ref()?.status;
-        let owned = |text: Vec<_>| (!text.is_empty()).then_some(text);
-        Some(IpamReport {
-            paxos: status.election.as_ref().map(|election| PaxosReport {
-                elector: election.elector,
-                known_nodes: election.known,
-                quorum: election.quorum,
-            }),
-            range: status.universe.to_string(),
-            range_num_ips: u64::from(status.universe.range().size()),
-            active_ips: u64::from(status.active),
-            default_subnet: status.default_subnet.to_string(),
-            entries: owned(
-                status
-                    .entries
-                    .iter()
-                    .map(|entry| RingEntryReport {
-                        token: entry.token.to_string(),
-                        size: u64::from(entry.size),
-                        peer: entry.peer.to_string(),
-                        nickname: entry.nickname.clone(),
-                        is_known_peer: entry.known,
-                        version: entry.version,
-                    })
-                    .collect(),
-            ),
-            pending_claims: {
-                let claims = status
-                    .pending_claims
-                    .iter()
-                    .map(|(ident, cidr, _)| PendingClaim {
-                        ident: ident.clone(),
-                        cidr: PendingCidr {
-                            addr: cidr.address.to_string(),
-                            prefix_len: cidr.len,
-                        },
-                    });
-                let claims: Vec<_> = claims.collect();
-                (!claims.is_empty()).then_some(claims)
-            },
-            pending_allocates: {
-                let waiting: Vec<String> = status
-                    .pending_allocates
-                    .iter()
-                    .map(|(id, net, _)| format!("{id} {net}"))
-                    .collect();
-                (!waiting.is_empty()).then_some(waiting)
-            },
-        })
-    }
-
-    /// What programs are told of the allocator beyond the original's report.
-    fn ipam_facts(&self) -> Value {
-        let Some(addresses) = &self.view.addresses else {
-            return Value::Null;
-        };
-        let status = &addresses.status;
-        let waiting = |list: &[(String, ipam::range::Cidr, ipam::allocator::Waiting)]| {
-            let facts = list.iter().map(|(id, what, why)| {
-                json!({ "id": id, "address": what.to_string(), "waits_for": why.to_string() })
-            });
-            Value::from(facts.collect::<Vec<_>>())
-        };
-        let owners = self
-            .ipam_report()
-            .and_then(|report| report.entries)
-            .unwrap_or_default();
-        json!({
-            "health": format!("{:?}", status.health),
-            "range": status.universe.to_string(),
-            "default_subnet": status.default_subnet.to_string(),
-            "active": status.active,
-            "used": status.used,
-            "free": status.free,
-            "held_back": status.held_back,
-            "leases": status.leases,
-            "leases_unused": status.leases_unused,
-            "ring": owners,
-            "pending_claims": waiting(&status.pending_claims),
-            "pending_allocates": waiting(&status.pending_allocates),
-            "takeovers": status.takeovers.iter().map(|t| json!({
-                "peer": t.peer.to_string(),
-                "nickname": t.nickname,
-                "addresses": t.addresses,
-                "waiting": t.waiting.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            })).collect::<Vec<_>>(),
-            "alarms": status.alarms.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "store_error": status.store_error,
-        })
     }
 
     fn peer_report(&self, peer: &Peer) -> PeerReport {
@@ -288,133 +178,6 @@ impl Sources<'_> {
         rfc3339(self.view.wall(at))
             .replace('T', " ")
             .replace('Z', " +0000 UTC")
-    }
-
-    /// What this router knows beyond the original's report, as JSON.
-    pub(crate) fn weft_status(&self) -> Value {
-        let report = self.report();
-        let mesh = &self.view.mesh;
-        let totals = self.figures.counters();
-        let counts: BTreeMap<&str, u64> = Count::ALL
-            .iter()
-            .map(|(count, name)| (*name, totals.get(*count)))
-            .collect();
-        let drops: BTreeMap<&str, u64> = DropReason::ALL
-            .iter()
-            .map(|reason| (reason.as_str(), totals.dropped(*reason)))
-            .filter(|(_, count)| *count > 0)
-            .collect();
-        let data = self.figures.status();
-        let node = self.view.mesh.counters;
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "protocol": { "min": self.config.min_version, "max": proto::wire::VERSION_MAX },
-            "name": mesh.us.to_string(),
-            "nickname": self.config.nickname,
-            "uptime_seconds": self.view.uptime().as_secs(),
-            "bridge": self.config.bridge,
-            "mtu": self.config.mtu,
-            "encryption": self.config.encryption,
-            "targets": report.router.targets,
-            "peers": report.router.peers,
-            "connections": self.connection_facts(),
-            "ipam": self.ipam_facts(),
-            "dns": self.dns_facts(),
-            "docker": self.docker,
-            "data": {
-                "interface": self.config.interface,
-                "queues": data.queues,
-                "tap_offload": data.tap_offload,
-                "udp_gso": data.udp_gso,
-                "udp_gro": data.udp_gro,
-                "join": data.join,
-                "receive_buffer_bytes": data.receive_buffer,
-                "kernel_drops": data.kernel_drops,
-                "macs": report.router.macs.len(),
-                "counters": counts,
-                "drops": drops,
-            },
-            "gossip": {
-                "sent": node.gossip_sent,
-                "sent_bytes": node.gossip_sent_bytes,
-                "received": node.gossip_received,
-                "received_bytes": node.gossip_received_bytes,
-                "dropped": node.gossip_dropped,
-                "route_calculations": node.route_calculations,
-            },
-            "downgrades": {
-                "unanswered": node.overlay_holds,
-                "failed": node.overlay_failures,
-            },
-            "introductions": mesh.introductions,
-            "introductions_dropped": node.strangers_dropped,
-        })
-    }
-
-    /// Metrics of our own.
-    pub(crate) fn metrics(&self) -> Vec<Metric> {
-        let totals = self.figures.counters();
-        let data = self.figures.status();
-        let node = self.view.mesh.counters;
-        let counter = |name, help| Metric::new(name, Kind::Counter, help);
-        let gauge = |name, help| Metric::new(name, Kind::Gauge, help);
-        let info = gauge("weft_info", "Version of the router.");
-        let mut metrics = vec![
-            info.labelled([("version", env!("CARGO_PKG_VERSION"))], 1),
-            gauge("weft_uptime_seconds", "Seconds since the router started.")
-                .value(self.view.uptime().as_secs_f64()),
-            gauge("weft_peers", "Peers of the mesh, this one included.")
-                .value(self.view.mesh.peers.len() as f64),
-            gauge("weft_mac_entries", "Addresses in the MAC table.")
-                .value(self.figures.macs().len() as f64),
-            counter("weft_gossip_sent_bytes_total", "Bytes of gossip sent.")
-                .value(node.gossip_sent_bytes as f64),
-            counter(
-                "weft_gossip_received_bytes_total",
-                "Bytes of gossip received.",
-            )
-            .value(node.gossip_received_bytes as f64),
-            counter("weft_gossip_dropped_total", "Gossip messages dropped.")
-                .value(node.gossip_dropped as f64),
-            counter(
-                "weft_gossip_unclaimed_total",
-                "Gossip messages of a topic that has no consumer here.",
-            )
-            .value(self.view.mesh.left_over.unclaimed as f64),
-            counter(
-                "weft_gossip_lost_total",
-                "Gossip messages that their consumer had no room for.",
-            )
-            .value(self.view.mesh.left_over.lost as f64),
-            counter(
-                "weft_kernel_drops_total",
-                "Datagrams lost in a full receive buffer.",
-            )
-            .value(data.kernel_drops as f64),
-        ];
-        let mut events = counter("weft_data_total", "What the data threads counted, by kind.");
-        for (count, name) in Count::ALL {
-            let value = totals.get(*count) as f64;
-            events = events.labelled([("kind", *name)], value);
-        }
-        let mut drops = counter("weft_drops_total", "Frames and packets dropped, by reason.");
-        for reason in DropReason::ALL {
-            let value = totals.dropped(*reason) as f64;
-            drops = drops.labelled([("reason", reason.as_str())], value);
-        }
-        let mut downgrades = counter(
-            "weft_overlay_downgrades_total",
-            "How often an overlay of a connection was left for another one, by reason.",
-        );
-        for (reason, count) in [
-            ("unanswered", node.overlay_holds),
-            ("failed", node.overlay_failures),
-        ] {
-            downgrades = downgrades.labelled([("reason", reason)], count as f64);
-        }
-        metrics.extend([events, drops, downgrades]);
-        metrics.extend(self.dns_metrics());
-        metrics
     }
 }
 

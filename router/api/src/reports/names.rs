@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::mesh::Sources;
+use crate::sources::Sources;
 use report::metrics::{Kind, Metric};
 use report::model::{DnsEntryReport, DnsReport};
 
