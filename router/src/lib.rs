@@ -5,6 +5,5 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod docker;
-pub mod http;
 pub mod launch;
 pub mod telemetry;

@@ -5,7 +5,7 @@ mod memory;
 mod pipes;
 mod recorder;
 
-pub use clock::{ManualClock, NoRandom, SeededRandom};
+pub use clock::{ManualClock, SeededRandom};
 pub use memory::Memory;
 pub use pipes::{Pipes, Wires};
 pub use recorder::{Recorded, Recorder};

@@ -19,10 +19,6 @@
 pub mod addresses;
 pub mod client;
 pub mod consumers;
-#[expect(
-    clippy::module_inception,
-    reason = "the crate is named after its central type"
-)]
 pub mod control;
 pub mod driver;
 pub mod links;

@@ -10,6 +10,7 @@ use proto::names::Domain;
 use proto::native::KeyLife;
 use proto::overlay::Overlay;
 use proto::types::PeerName;
+use report::time::duration;
 use transport::address::check_peer;
 
 use host::paths::{path, prefixed};
@@ -565,42 +566,6 @@ fn init(text: &str) -> Result<Init, String> {
         _ => Err(format!(
             "{text:?} is none of consensus[=COUNT], seed=NAME,..., observer"
         )),
-    }
-}
-
-/// Parses a duration like `90`, `5s`, `1m30s`, `12h` or `30d`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let error = || not_an("duration like 5s, 12h or 30d", text);
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let number: u64 = rest[..digits].parse().map_err(|_| error())?;
-        rest = &rest[digits..];
-        let unit = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let millis: u64 = match &rest[..unit] {
-            "ms" => 1,
-            "" | "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return Err(error()),
-        };
-        rest = &rest[unit..];
-        let part = number
-            .checked_mul(millis)
-            .map(Duration::from_millis)
-            .ok_or_else(error)?;
-        total = total.checked_add(part).ok_or_else(error)?;
-    }
-    if text.is_empty() {
-        Err(error())
-    } else {
-        Ok(total)
     }
 }
 

@@ -35,8 +35,8 @@ use notify::Notifier;
 use crate::bench::{self, session::Benches};
 use crate::config::{Config, IpamConfig};
 use crate::docker::Networks;
-use crate::http::server::{Scope, router};
-use crate::http::services::Services;
+use api::routes::{Scope, router};
+use api::services::Services;
 use boundary::forwarding::Figures;
 use boundary::records::Record;
 use boundary::snapshot::Snapshot;
@@ -147,8 +147,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     drop(kept);
     let services = Services {
         client: client.clone(),
-        config: Arc::clone(&config),
-        interface: tap_name.as_str().into(),
+        config: Arc::new(services::config(&config, &tap_name)),
         figures: control.figures,
         gateway: Arc::new(kept_gateway),
         docker: Arc::new(LocalDocker(networks.clone())),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::config::{Config, DnsConfig};
-use crate::http::services::{Later, NameServer, NameServerStatus};
+use api::services::{Later, NameServer, NameServerStatus};
 use dns::server::DnsServer;
 use dns::status::Listening;
 use host::blocking::blocking;

@@ -1,13 +1,17 @@
 //! The HTTP interface: status pages, report, metrics and control.
 
+mod addresses;
+mod answer;
 mod bench;
+pub mod config;
 mod expose;
-pub(crate) mod ip;
+mod form;
 mod leases;
 mod names;
-pub mod reports;
-pub mod server;
+mod reports;
+pub mod routes;
 pub mod services;
-pub mod status;
-pub mod template;
+mod sources;
+mod status_page;
+mod template;
 mod weft_page;

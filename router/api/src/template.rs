@@ -16,7 +16,7 @@ use serde_json::Value;
 /// A template that cannot be parsed or executed; the text is fit for the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("template: format:{line}: {message}")]
-pub struct TemplateError {
+pub(crate) struct TemplateError {
     line: usize,
     message: String,
 }
@@ -36,7 +36,7 @@ const OUTPUT_BYTES_MAX: usize = 16 << 20;
 const DEPTH_MAX: usize = 64;
 
 /// Executes `template` over `data`.
-pub fn render(template: &str, data: &Value) -> Result<String, TemplateError> {
+pub(crate) fn render(template: &str, data: &Value) -> Result<String, TemplateError> {
     let nodes = parse::parse(&lex::lex(template)?)?;
     let mut out = String::new();
     eval::run(&nodes, data, &mut out)?;

@@ -5,7 +5,8 @@ use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 
-use super::server::{Answer, Form, JSON, Refusal, typed};
+use super::answer::{Answer, JSON, Refusal, typed};
+use super::form::Form;
 use super::services::{MeasureError, Services};
 
 /// For how long one figure is measured, if nobody says.

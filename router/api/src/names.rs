@@ -13,7 +13,8 @@ use proto::names::{AddError, Key, State as EntryState};
 use serde::Serialize;
 use serde_json::json;
 
-use super::server::{Answer, Form, JSON, Refusal, escape_html, not_found, text, typed};
+use super::answer::{Answer, JSON, Refusal, escape_html, not_found, text, typed};
+use super::form::Form;
 use super::services::Services;
 use control::names::NamesError;
 use control::request::NameFilter;
@@ -41,7 +42,7 @@ fn address(text: &str) -> Result<Ipv4Addr, Refusal> {
 }
 
 async fn domain(State(services): State<Services>) -> Answer {
-    match &services.config.dns {
+    match &services.config.names {
         Some(dns) => Ok(text(StatusCode::OK, dns.domain.clone())),
         None => Ok(not_found().await),
     }
@@ -65,7 +66,7 @@ async fn dns_address_port(State(services): State<Services>) -> Answer {
 
 /// At which addresses of this host containers can ask for names.
 async fn resolvers(State(services): State<Services>) -> Answer {
-    let dns = services.config.dns.as_ref().ok_or_else(off)?;
+    let dns = services.config.names.as_ref().ok_or_else(off)?;
     let server = services.name_server.as_ref().ok_or_else(off)?;
     let addresses = server.resolvers().await.map_err(Refusal::failed)?;
     let value = json!({ "domain": dns.domain, "addresses": addresses });

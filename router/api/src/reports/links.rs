@@ -7,7 +7,7 @@ use proto::node::ConnectionView;
 use proto::overlay::{ForwarderView, Health, Overlay};
 use serde_json::{Value, json};
 
-use super::mesh::Sources;
+use crate::sources::Sources;
 use report::time::rfc3339;
 
 impl Sources<'_> {

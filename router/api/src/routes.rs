@@ -2,21 +2,20 @@
 
 use axum::Router;
 use axum::extract::{Path as UrlPath, RawQuery, Request, State};
-use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use axum::routing::{any, delete, get, post};
 
-use super::reports::Sources;
+use super::answer::{Answer, JSON, Refusal, indented, not_found, text, typed};
+use super::form::Form;
 use super::services::Services;
-use super::status::{self, Page};
+use super::sources::Sources;
+use super::status_page::{self, Page};
 use super::template;
-use control::request::{ConnectError, Stopped};
+use control::request::ConnectError;
 use control::view::View;
 use report::metrics;
-
-/// Longest form that is read, in bytes.
-const FORM_BYTES_MAX: usize = 1 << 20;
 
 /// What a listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ pub fn router(scope: Scope, services: Services) -> Router {
         .route("/stop", post(stop))
         .merge(super::bench::routes())
         .merge(super::expose::routes())
-        .merge(super::ip::routes())
+        .merge(super::addresses::routes())
         .merge(super::names::routes())
         .merge(super::leases::routes());
     let router = match scope {
@@ -53,56 +52,6 @@ pub fn router(scope: Scope, services: Services) -> Router {
         Scope::Control => metrics.merge(status).merge(control),
     };
     router.fallback(any(not_found)).with_state(services)
-}
-
-/// What a handler gives: a body, or a status with a text.
-pub(super) type Answer = Result<Response, Refusal>;
-
-/// A refused request: the status, and a line that says why.
-#[derive(Debug)]
-pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
-
-impl Refusal {
-    /// The request is wrong.
-    pub(super) fn bad(text: impl ToString) -> Refusal {
-        Refusal(StatusCode::BAD_REQUEST, text.to_string())
-    }
-
-    /// The request is right and could not be met.
-    pub(super) fn failed(text: impl ToString) -> Refusal {
-        Refusal(StatusCode::INTERNAL_SERVER_ERROR, text.to_string())
-    }
-}
-
-impl From<Stopped> for Refusal {
-    fn from(stopped: Stopped) -> Refusal {
-        Refusal(StatusCode::SERVICE_UNAVAILABLE, stopped.to_string())
-    }
-}
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        text(self.0, format!("{}\n", self.1))
-    }
-}
-
-const PLAIN: &str = "text/plain; charset=utf-8";
-pub(super) const JSON: &str = "application/json";
-
-/// A body of text; an empty one has no type, as with the original.
-pub(super) fn text(status: StatusCode, body: String) -> Response {
-    typed(status, PLAIN, body)
-}
-
-pub(super) fn typed(status: StatusCode, kind: &'static str, body: String) -> Response {
-    if body.is_empty() {
-        return status.into_response();
-    }
-    (status, [(CONTENT_TYPE, kind)], body).into_response()
-}
-
-pub(super) async fn not_found() -> Response {
-    text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned())
 }
 
 async fn get_status(State(services): State<Services>) -> Answer {
@@ -127,7 +76,7 @@ async fn page(services: &Services, page: Page) -> Answer {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    Ok(text(code, status::render(page, &report)))
+    Ok(text(code, status_page::render(page, &report)))
 }
 
 /// What pages are made from.
@@ -136,7 +85,6 @@ fn sources<'a>(services: &'a Services, view: &'a View) -> Sources<'a> {
         view,
         config: &services.config,
         figures: &*services.figures,
-        interface: &services.interface,
         name_server: services.name_server.as_ref().map(|server| server.status()),
         docker: services.docker.latency(),
     }
@@ -172,23 +120,6 @@ async fn get_report(
     Ok(text(StatusCode::OK, rendered))
 }
 
-/// JSON with four blanks a level and Go's way of writing what HTML would read as markup.
-fn indented(value: &serde_json::Value) -> String {
-    let mut out = Vec::new();
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
-    // Writing JSON to memory cannot fail.
-    let _ = serde::Serialize::serialize(value, &mut serializer);
-    escape_html(&String::from_utf8_lossy(&out))
-}
-
-/// JSON as Go writes it: without characters that HTML would read as markup.
-pub(super) fn escape_html(json: &str) -> String {
-    json.replace('&', "\\u0026")
-        .replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-}
-
 async fn get_metrics(State(services): State<Services>) -> Answer {
     let view = services.client.view().await?;
     let sources = sources(&services, &view);
@@ -198,59 +129,6 @@ async fn get_metrics(State(services): State<Services>) -> Answer {
     all.extend(services.docker.metrics());
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(typed(StatusCode::OK, kind, metrics::render(all)))
-}
-
-/// The fields of a form: those of the body, then those of the query.
-pub(super) struct Form(Vec<(String, String)>);
-
-impl Form {
-    pub(super) async fn read(request: Request) -> Result<Form, Refusal> {
-        let query = request.uri().query().unwrap_or_default().to_owned();
-        let body = axum::body::to_bytes(request.into_body(), FORM_BYTES_MAX).await;
-        let body = body.map_err(|_| {
-            Refusal(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "http: request body too large".to_owned(),
-            )
-        })?;
-        let fields = form_urlencoded::parse(&body).chain(form_urlencoded::parse(query.as_bytes()));
-        Ok(Form(
-            fields
-                .map(|(k, v)| (k.into_owned(), v.into_owned()))
-                .collect(),
-        ))
-    }
-
-    pub(super) fn all<'f>(&'f self, name: &str) -> impl Iterator<Item = &'f str> {
-        self.0
-            .iter()
-            .filter(move |(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
-    }
-
-    /// The first value of a field; empty if there is none.
-    pub(super) fn first(&self, name: &str) -> &str {
-        self.all(name).next().unwrap_or_default()
-    }
-
-    /// A truth as Go reads it; an absent one is false.
-    pub(super) fn bool(&self, name: &str) -> Result<bool, String> {
-        match self.first(name) {
-            "" => Ok(false),
-            text => parse_bool(text),
-        }
-    }
-}
-
-/// Reads what Go's ParseBool reads.
-fn parse_bool(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!(
-            "strconv.ParseBool: parsing {text:?}: invalid syntax"
-        )),
-    }
 }
 
 async fn connect(State(services): State<Services>, request: Request) -> Answer {

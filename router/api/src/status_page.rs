@@ -7,7 +7,7 @@ use report::model::{ConnectionReport, IpamReport, PluginReport, Report, RouterRe
 
 /// A page below `/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Page {
+pub(crate) enum Page {
     /// `/status`
     Overview,
     /// `/status/targets`
@@ -24,7 +24,7 @@ pub enum Page {
 
 impl Page {
     /// The page of this name.
-    pub fn named(name: &str) -> Option<Page> {
+    pub(crate) fn named(name: &str) -> Option<Page> {
         Some(match name {
             "" => Page::Overview,
             "targets" => Page::Targets,
@@ -38,7 +38,7 @@ impl Page {
 }
 
 /// Draws a page.
-pub fn render(page: Page, report: &Report) -> String {
+pub(crate) fn render(page: Page, report: &Report) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = match page {
@@ -186,7 +186,7 @@ fn in_brackets(words: &[String]) -> String {
 }
 
 /// What the overview says about address allocation.
-pub fn ipam_status(ipam: &IpamReport) -> String {
+pub(crate) fn ipam_status(ipam: &IpamReport) -> String {
     let entries = ipam.entries.as_deref().unwrap_or_default();
     if !entries.is_empty() {
         return if entries
@@ -326,7 +326,7 @@ mod tests {
     fn pages_are_those_of_a_recorded_router() {
         let file = concat!(
             env!("CARGO_MANIFEST_DIR"),
-            "/report/tests/vectors/http.json"
+            "/../report/tests/vectors/http.json"
         );
         let text = std::fs::read_to_string(file).unwrap();
         let vectors: serde_json::Value = serde_json::from_str(&text).unwrap();

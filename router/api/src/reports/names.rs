@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::mesh::Sources;
+use crate::sources::Sources;
 use report::metrics::{Kind, Metric};
 use report::model::{DnsEntryReport, DnsReport};
 
 impl Sources<'_> {
     /// Names in the original's form.
     pub(super) fn dns_report(&self) -> Option<DnsReport> {
-        let (names, config) = (self.view.names.as_ref()?, self.config.dns.as_ref()?);
+        let (names, config) = (self.view.names.as_ref()?, self.config.names.as_ref()?);
         let server = self.name_server.as_ref()?;
         let entry = |(key, state): &(Arc<proto::names::Key>, proto::names::State)| DnsEntryReport {
             hostname: key.hostname.to_string(),
@@ -44,7 +44,7 @@ impl Sources<'_> {
     /// What programs are told of names beyond the original's report.
     pub(super) fn dns_facts(&self) -> Value {
         let (Some(names), Some(config), Some(server)) =
-            (&self.view.names, &self.config.dns, &self.name_server)
+            (&self.view.names, &self.config.names, &self.name_server)
         else {
             return Value::Null;
         };

@@ -12,8 +12,9 @@ use ipam::leases::{Identity, IdentityKind, LeaseKey, LeaseState, Scope};
 use ipam::range::{Address, Cidr, ParseAddressError};
 use serde_json::{Value, json};
 
-use super::ip::{ask, done, kind, refuse};
-use super::server::{Answer, Form, JSON, Refusal, text, typed};
+use super::addresses::{ask, done, kind, refuse};
+use super::answer::{Answer, JSON, Refusal, text, typed};
+use super::form::Form;
 use super::services::Services;
 
 /// How long reserving an address may take: it may have to be asked of another peer.

@@ -13,10 +13,11 @@ use ipam::leases::{Identity, IdentityKind};
 use ipam::range::{Address, Cidr};
 use serde_json::{Value, json};
 
-use super::server::{Answer, Form, JSON, Refusal, not_found, text, typed};
+use super::answer::{Answer, JSON, Refusal, not_found, text, typed};
+use super::form::Form;
 use super::services::Services;
-use crate::config;
 use control::request;
+use report::time::duration;
 
 /// The routes of everything that has to do with addresses.
 pub(super) fn routes() -> Router<Services> {
@@ -85,7 +86,7 @@ impl Wanted {
         let form = Form::read(request).await?;
         let time_max = match form.first("timeout") {
             "" => None,
-            text => Some(config::duration(text).map_err(Refusal::bad)?),
+            text => Some(duration(text).map_err(Refusal::bad)?),
         };
         let identity = match form.first("identity") {
             "" => None,
@@ -131,7 +132,7 @@ async fn default_subnet(State(services): State<Services>) -> Answer {
 }
 
 async fn tracker(State(services): State<Services>) -> Answer {
-    if services.config.ipam.is_some() {
+    if services.config.allocates {
         Ok(text(StatusCode::OK, "\n".to_owned()))
     } else {
         Ok(not_found().await)
@@ -328,7 +329,7 @@ async fn remove_peer(
     };
     let time_max = match form.first("timeout") {
         "" => None,
-        text => Some(config::duration(text).map_err(Refusal::bad)?),
+        text => Some(duration(text).map_err(Refusal::bad)?),
     };
     match ask(&services, wish, time_max).await? {
         Ok(Gift::TakenOver(count)) => Ok(text(

@@ -9,7 +9,8 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, post};
 use ipnet::Ipv4Net;
 
-use super::server::{Answer, Form, Refusal, text};
+use super::answer::{Answer, Refusal, text};
+use super::form::Form;
 use super::services::Services;
 
 pub(super) fn routes() -> Router<Services> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
-use crate::config::Config;
+use super::config::Config;
 use boundary::forwarding::Figures;
 use control::client::Client;
 use report::metrics::Metric;
@@ -24,8 +24,6 @@ pub struct Services {
     pub client: Client,
     /// How the router runs.
     pub config: Arc<Config>,
-    /// The device that frames come from.
-    pub interface: Arc<str>,
     /// What the data plane counts.
     pub figures: Arc<dyn Figures>,
     /// The host's own addresses.
