@@ -8,7 +8,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::{CliError, Output, RouterArgs};
-use crate::bench::{SECONDS_MAX, time_max};
+use probe::bench::{SECONDS_MAX, time_max};
 use web::client::{Client, encode};
 
 /// Between looks at what is being measured.

@@ -13,6 +13,7 @@ use proto::types::PeerName;
 use report::time::duration;
 use transport::address::check_peer;
 
+use docker::config::{AttachWhich, PluginConfig};
 use host::paths::{path, prefixed};
 use web::endpoint::Endpoint;
 
@@ -147,34 +148,6 @@ pub struct DnsConfig {
     pub fallback_timeout: Duration,
     /// Names the other servers.
     pub resolv_conf: PathBuf,
-}
-
-/// Docker's network plugins.
-#[derive(Clone, Debug)]
-pub struct PluginConfig {
-    /// Socket of our own driver.
-    pub weft_socket: Option<PathBuf>,
-    /// Under the original's names.
-    pub legacy: bool,
-    /// As managed plugin.
-    pub v2: bool,
-    /// Multicast on its networks.
-    pub v2_multicast: bool,
-    /// Socket of the original's global driver.
-    pub socket: Option<PathBuf>,
-    /// Socket of the original's local driver.
-    pub mesh_socket: Option<PathBuf>,
-}
-
-/// Containers that are attached by themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttachWhich {
-    /// None.
-    None,
-    /// Those that a label or `WEAVE_CIDR` names.
-    Labels,
-    /// All.
-    All,
 }
 
 /// Offloads that are left out.

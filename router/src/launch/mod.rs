@@ -32,9 +32,7 @@ pub use identity::{NameSource, PEER_NAME_KEY};
 pub(crate) use names::EXTERN_OWNER;
 use notify::Notifier;
 
-use crate::bench::{self, session::Benches};
 use crate::config::{Config, IpamConfig};
-use crate::docker::Networks;
 use api::routes::{Scope, router};
 use api::services::Services;
 use boundary::forwarding::Figures;
@@ -50,6 +48,7 @@ use control::surroundings::Surroundings;
 use dataplane::plane::{DataConfig, DataPlane, default_queues};
 use dataplane::tap::{Tap, TapConfig};
 use dataplane::udp::sockets::{Sockets, UdpConfig};
+use docker::plugin::Networks;
 use gateway::KeptGateway;
 use host::bridge::{Bridge, BridgeConfig, Origin};
 use host::lock::RouterLock;
@@ -57,6 +56,8 @@ use host::overlap::overlapping_routes;
 use kernel::arp::NeighbourTiming;
 use kernel::netlink::Netlink;
 use name_server::LocalNameServer;
+use probe::bench;
+use probe::bench::session::Benches;
 use services::{LocalDocker, LocalMeasure};
 use store::store::Store;
 use system::{SystemClock, SystemRandom};
@@ -143,7 +144,12 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
             client.clone(),
         ));
     }
-    let networks = Networks::new(&config, client.clone(), &kept, &opened.records);
+    let networks = Networks::new(
+        services::docker(&config),
+        client.clone(),
+        &kept,
+        &opened.records,
+    );
     drop(kept);
     let services = Services {
         client: client.clone(),

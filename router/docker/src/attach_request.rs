@@ -3,10 +3,10 @@
 use ipam::leases::{Identity, IdentityKind};
 use ipam::range::Cidr;
 
-use super::api::Inspected;
-use super::bounds::check_host;
-use super::identity;
 use crate::config::AttachWhich;
+use crate::engine::Inspected;
+use crate::identity;
+use crate::validate::check_host;
 
 /// Label: `true` attaches a container, `false` keeps it off.
 const ATTACH: &str = "weft.attach";
@@ -19,7 +19,7 @@ const VARIABLE: &str = "WEAVE_CIDR=";
 
 /// An address that a container shall have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(crate) enum Wanted {
     /// Any of the default subnet.
     Default,
     /// Any of this subnet.
@@ -30,15 +30,15 @@ pub(super) enum Wanted {
 
 /// How a container is to be attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wish {
-    pub(super) addresses: Vec<Wanted>,
-    pub(super) identity: Option<Identity>,
+pub(crate) struct Wish {
+    pub(crate) addresses: Vec<Wanted>,
+    pub(crate) identity: Option<Identity>,
 }
 
 impl Wish {
     /// What a container says, and what is done with those that say nothing. `None` leaves it
     /// alone.
-    pub(super) fn of(container: &Inspected, which: AttachWhich) -> Result<Option<Wish>, String> {
+    pub(crate) fn of(container: &Inspected, which: AttachWhich) -> Result<Option<Wish>, String> {
         let mode = container.host_config.network_mode.as_str();
         if which == AttachWhich::None || mode == "host" || mode.starts_with("container:") {
             return Ok(None);
@@ -110,7 +110,7 @@ fn wanted(word: &str) -> Result<Wanted, String> {
 
 /// The names under which a container can be asked for: its own, those that its network knows it
 /// by, and its host name if that is in our domain.
-pub(super) fn names(container: &Inspected, aliases: &[String], domain: &str) -> Vec<String> {
+pub(crate) fn names(container: &Inspected, aliases: &[String], domain: &str) -> Vec<String> {
     let mut names = vec![container.name().to_owned()];
     names.extend(aliases.iter().cloned());
     let config = &container.config;

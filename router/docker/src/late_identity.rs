@@ -15,12 +15,12 @@ use ipam::leases::Identity;
 use ipam::range::Cidr;
 use ipnet::Ipv4Net;
 
-use super::Plugin;
-use super::api::Inspected;
-use super::driver::{self, short};
-use super::identity;
-use super::lease::Given;
-use super::state::Endpoint;
+use crate::addresses::Given;
+use crate::driver::{self, short};
+use crate::engine::Inspected;
+use crate::identity;
+use crate::networks::Endpoint;
+use crate::plugin::Plugin;
 use host::attach::endpoint;
 use host::blocking::blocking;
 use kernel::netns::Namespace;
@@ -30,7 +30,7 @@ const HOSTS_BYTES_MAX: u64 = 1 << 20;
 
 impl Plugin {
     /// Takes note whose an endpoint is.
-    pub(super) async fn settle(&self, id: &str, container: &Inspected) -> Result<(), String> {
+    pub(crate) async fn settle(&self, id: &str, container: &Inspected) -> Result<(), String> {
         let _turn = self.turns.take(id).await;
         self.seekers.forget(id);
         let Some(known) = self.registry.endpoint(id) else {
@@ -165,7 +165,7 @@ impl Plugin {
 }
 
 /// An address as the kernel takes it.
-pub(super) fn network(cidr: Cidr) -> Ipv4Net {
+pub(crate) fn network(cidr: Cidr) -> Ipv4Net {
     let address = Ipv4Addr::from(cidr.address.get());
     // A prefix longer than 32 cannot be in an address that was parsed.
     Ipv4Net::new(address, cidr.len).unwrap_or(Ipv4Net::new_assert(address, 32))

@@ -10,23 +10,23 @@ use ipam::leases::Identity;
 use ipam::range::{Address, Cidr};
 use proto::types::Mac;
 
-use super::Plugin;
-use super::identity;
-use super::server::Socket;
-use super::wire::{
+use crate::identity;
+use crate::messages::{
     AddressCall, ENDPOINT_MAC, ENDPOINT_NAME, GATEWAY, REQUEST_TYPE, RequestPool, RequestedAddress,
     RequestedPool, option,
 };
+use crate::plugin::Plugin;
+use crate::plugin_server::Socket;
 
 /// Address spaces of our drivers: local and global.
-pub(super) const WEFT_SPACES: [&str; 2] = ["weftlocal", "weftglobal"];
+pub(crate) const WEFT_SPACES: [&str; 2] = ["weftlocal", "weftglobal"];
 /// Address spaces of the original's.
-pub(super) const WEAVE_SPACES: [&str; 2] = ["weavelocal", "weaveglobal"];
+pub(crate) const WEAVE_SPACES: [&str; 2] = ["weavelocal", "weaveglobal"];
 /// What ids of holders begin with whose identity Docker told with the request.
 const POOL_HOLDER: &str = "docker-pool:";
 
 /// Whether our IPAM driver gives out the addresses of this space.
-pub(super) fn is_our_space(space: &str) -> bool {
+pub(crate) fn is_our_space(space: &str) -> bool {
     WEFT_SPACES.contains(&space) || WEAVE_SPACES.contains(&space)
 }
 
@@ -56,7 +56,7 @@ impl Pool {
 }
 
 impl Plugin {
-    pub(super) async fn request_pool(
+    pub(crate) async fn request_pool(
         &self,
         socket: &Socket,
         call: RequestPool,
@@ -90,7 +90,7 @@ impl Plugin {
         })
     }
 
-    pub(super) async fn request_address(
+    pub(crate) async fn request_address(
         &self,
         socket: &Socket,
         call: AddressCall,
@@ -148,7 +148,7 @@ impl Plugin {
         self.identity_by_mac(mac).await
     }
 
-    pub(super) async fn release_address(&self, call: &AddressCall) -> Result<(), String> {
+    pub(crate) async fn release_address(&self, call: &AddressCall) -> Result<(), String> {
         let subnet = match call.pool.as_str() {
             "weavepool" => self.default_subnet().await?,
             id => Pool::parse(id)?.subnet,

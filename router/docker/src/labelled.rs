@@ -9,11 +9,11 @@ use std::time::Duration;
 use ipam::allocator::Request;
 use ipnet::{IpNet, Ipv4Net};
 
-use super::Plugin;
-use super::api::Inspected;
-use super::driver::short;
-use super::settle::network;
-use super::wish::{self, Wanted, Wish};
+use crate::attach_request::{self, Wanted, Wish};
+use crate::driver::short;
+use crate::engine::Inspected;
+use crate::late_identity::network;
+use crate::plugin::Plugin;
 use control::names::NamesError;
 use host::attach::{self, AttachRequest};
 use host::blocking::blocking;
@@ -27,7 +27,7 @@ const RETRIES_MAX: u32 = 20;
 
 /// What is known of a container that was attached.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attached {
+pub(crate) struct Attached {
     /// Whether its address is kept for its identity anyway.
     leased: bool,
 }
@@ -42,7 +42,7 @@ impl Plugin {
     }
 
     /// Attaches a container that runs, if it is to be.
-    pub(super) async fn attach_if_wanted(self: &Arc<Self>, container: &Inspected) {
+    pub(crate) async fn attach_if_wanted(self: &Arc<Self>, container: &Inspected) {
         let wish = match Wish::of(container, self.config.attach) {
             Ok(Some(wish)) => wish,
             Ok(None) => return,
@@ -204,7 +204,7 @@ impl Plugin {
     }
 
     /// A container has ended, and its interface with it.
-    pub(super) async fn attached_died(&self, id: &str) {
+    pub(crate) async fn attached_died(&self, id: &str) {
         let attached = self.sidecar().remove(id);
         let Some(attached) = attached else { return };
         // A leased address is kept anyway, and wanted wherever the identity comes up next.
@@ -216,9 +216,11 @@ impl Plugin {
     }
 
     /// Names a container for one of its addresses.
-    pub(super) async fn name(&self, container: &Inspected, aliases: &[String], address: Ipv4Addr) {
-        let Some(dns) = &self.config.dns else { return };
-        let names = wish::names(container, aliases, &dns.domain);
+    pub(crate) async fn name(&self, container: &Inspected, aliases: &[String], address: Ipv4Addr) {
+        let Some(domain) = &self.config.domain else {
+            return;
+        };
+        let names = attach_request::names(container, aliases, domain);
         let named = self.client.register_names(&container.id, address, names);
         match named.await {
             Ok(()) | Err(NamesError::Off) => {}
@@ -230,7 +232,7 @@ impl Plugin {
     }
 
     /// Removes the names of a container, or those of one of its addresses.
-    pub(super) async fn unname(&self, container: &str, address: Option<Ipv4Addr>) {
+    pub(crate) async fn unname(&self, container: &str, address: Option<Ipv4Addr>) {
         match self.client.unregister_names(container, address).await {
             Ok(_) | Err(NamesError::Off) => {}
             Err(error) => {
@@ -240,7 +242,7 @@ impl Plugin {
     }
 
     /// Tells the allocator which containers run, so that it releases what the others had.
-    pub(super) async fn prune(&self, running: BTreeSet<String>) -> Result<(), String> {
+    pub(crate) async fn prune(&self, running: BTreeSet<String>) -> Result<(), String> {
         let prune = Request::Prune { running };
         let told = self.client.tell_allocator(prune);
         told.await.map_err(|stopped| stopped.to_string())

@@ -3,9 +3,9 @@
 
 use ipam::range::Cidr;
 
-use super::Plugin;
-use super::server::Socket;
-use super::wire::{Options, option};
+use crate::messages::{Options, option};
+use crate::plugin::Plugin;
+use crate::plugin_server::Socket;
 
 /// What the names of our own options begin with.
 const PREFIX: &str = "weft.";
@@ -14,7 +14,7 @@ const PREFIX_LEN_MAX: u8 = 30;
 
 impl Plugin {
     /// Refuses an address that cannot be a container's, or that other hosts would use as well.
-    pub(super) async fn check_address(&self, socket: &Socket, wanted: Cidr) -> Result<(), String> {
+    pub(crate) async fn check_address(&self, socket: &Socket, wanted: Cidr) -> Result<(), String> {
         check_host(wanted)?;
         // The original leaves it to its user.
         if socket.foreign_pools {
@@ -32,7 +32,7 @@ impl Plugin {
     }
 
     /// Refuses a subnet that nothing can be allocated from.
-    pub(super) async fn check_subnet(&self, socket: &Socket, subnet: Cidr) -> Result<(), String> {
+    pub(crate) async fn check_subnet(&self, socket: &Socket, subnet: Cidr) -> Result<(), String> {
         Cidr::parse_subnet(&subnet.to_string()).map_err(|e| e.to_string())?;
         match self.range().await? {
             Some(range) if !socket.foreign_pools && !range.range().overlaps(&subnet.range()) => {
@@ -46,7 +46,7 @@ impl Plugin {
     }
 
     /// Addresses of another allocator are safe only where ours watches over them.
-    pub(super) async fn check_foreign_pool(
+    pub(crate) async fn check_foreign_pool(
         &self,
         socket: &Socket,
         pool: &str,
@@ -77,7 +77,7 @@ impl Plugin {
     }
 
     /// All addresses of the mesh, as it is now: a range that was only defaulted yields.
-    pub(super) async fn range(&self) -> Result<Option<Cidr>, String> {
+    pub(crate) async fn range(&self) -> Result<Option<Cidr>, String> {
         let ranges = self.client.ranges().await;
         let ranges = ranges.map_err(|stopped| stopped.to_string())?;
         Ok(ranges.map(|ranges| ranges.universe))
@@ -85,7 +85,7 @@ impl Plugin {
 }
 
 /// Refuses what cannot be the address of a host.
-pub(super) fn check_host(wanted: Cidr) -> Result<(), String> {
+pub(crate) fn check_host(wanted: Cidr) -> Result<(), String> {
     let host_range = wanted.host_range();
     if wanted.len > PREFIX_LEN_MAX || host_range.contains(wanted.address) {
         return Ok(());
@@ -102,7 +102,7 @@ pub(super) fn check_host(wanted: Cidr) -> Result<(), String> {
 }
 
 /// Refuses options that look like ours and are not, as mistyped ones do.
-pub(super) fn check_options(options: &Options, known: &[&str]) -> Result<(), String> {
+pub(crate) fn check_options(options: &Options, known: &[&str]) -> Result<(), String> {
     for name in options.keys().filter(|name| name.starts_with(PREFIX)) {
         if !known.contains(&name.as_str()) {
             let known = known.join(", ");

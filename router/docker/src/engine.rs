@@ -27,7 +27,7 @@ const EVENT_BYTES_MAX: usize = 1 << 20;
 
 /// Why Docker did not do it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ApiError {
+pub(crate) enum ApiError {
     /// Nobody listens.
     #[error("Docker does not answer on {0}: {1}")]
     Absent(String, String),
@@ -49,49 +49,49 @@ pub(super) enum ApiError {
 /// A container as it is listed.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Listed {
-    pub(super) id: String,
+pub(crate) struct Listed {
+    pub(crate) id: String,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) names: Vec<String>,
+    pub(crate) names: Vec<String>,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) labels: BTreeMap<String, String>,
-    pub(super) state: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) state: String,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) host_config: ListedMode,
+    pub(crate) host_config: ListedMode,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) network_settings: Attachments,
+    pub(crate) network_settings: Attachments,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct ListedMode {
+pub(crate) struct ListedMode {
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) network_mode: String,
+    pub(crate) network_mode: String,
 }
 
 /// The networks of a container, by their names.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Attachments {
+pub(crate) struct Attachments {
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) networks: BTreeMap<String, Attachment>,
+    pub(crate) networks: BTreeMap<String, Attachment>,
 }
 
 /// A container's place in a network.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Attachment {
+pub(crate) struct Attachment {
     #[serde(rename = "NetworkID", deserialize_with = "null_is_empty")]
-    pub(super) network: String,
+    pub(crate) network: String,
     #[serde(rename = "EndpointID", deserialize_with = "null_is_empty")]
-    pub(super) endpoint: String,
+    pub(crate) endpoint: String,
     #[serde(rename = "Aliases", deserialize_with = "null_is_empty")]
-    pub(super) aliases: Vec<String>,
+    pub(crate) aliases: Vec<String>,
 }
 
 impl Listed {
     /// The name that users know it by.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         // With links it has further names, with a slash inside.
         let names = self.names.iter().map(|name| name.trim_start_matches('/'));
         let mut own = names.filter(|name| !name.contains('/'));
@@ -102,109 +102,109 @@ impl Listed {
 /// A container as it is inspected.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Inspected {
-    pub(super) id: String,
+pub(crate) struct Inspected {
+    pub(crate) id: String,
     #[serde(deserialize_with = "null_is_empty")]
     name: String,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) hosts_path: String,
+    pub(crate) hosts_path: String,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) state: InspectedState,
+    pub(crate) state: InspectedState,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) config: InspectedConfig,
+    pub(crate) config: InspectedConfig,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) host_config: ListedMode,
+    pub(crate) host_config: ListedMode,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) network_settings: Attachments,
+    pub(crate) network_settings: Attachments,
 }
 
 impl Inspected {
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.name.trim_start_matches('/')
     }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct InspectedState {
-    pub(super) running: bool,
-    pub(super) pid: u32,
+pub(crate) struct InspectedState {
+    pub(crate) running: bool,
+    pub(crate) pid: u32,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct InspectedConfig {
+pub(crate) struct InspectedConfig {
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) hostname: String,
+    pub(crate) hostname: String,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) domainname: String,
+    pub(crate) domainname: String,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) env: Vec<String>,
+    pub(crate) env: Vec<String>,
 }
 
 /// A network as it is listed.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct ListedNetwork {
+pub(crate) struct ListedNetwork {
     #[serde(rename = "Id")]
-    pub(super) id: String,
+    pub(crate) id: String,
     #[serde(rename = "Name")]
-    pub(super) name: String,
+    pub(crate) name: String,
     #[serde(rename = "Driver")]
-    pub(super) driver: String,
+    pub(crate) driver: String,
     #[serde(rename = "IPAM", deserialize_with = "null_is_empty")]
-    pub(super) ipam: NetworkIpam,
+    pub(crate) ipam: NetworkIpam,
     #[serde(rename = "Options", deserialize_with = "null_is_empty")]
-    pub(super) options: BTreeMap<String, String>,
+    pub(crate) options: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct NetworkIpam {
-    pub(super) driver: String,
+pub(crate) struct NetworkIpam {
+    pub(crate) driver: String,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) config: Vec<NetworkPool>,
+    pub(crate) config: Vec<NetworkPool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct NetworkPool {
+pub(crate) struct NetworkPool {
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) subnet: String,
+    pub(crate) subnet: String,
 }
 
 /// A network to be made.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NewNetwork<'a> {
-    pub(super) name: &'a str,
-    pub(super) driver: &'a str,
-    pub(super) ipam: &'a str,
+pub(crate) struct NewNetwork<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) driver: &'a str,
+    pub(crate) ipam: &'a str,
     /// Empty for an allocator that takes none.
-    pub(super) subnet: &'a str,
-    pub(super) options: &'a [(&'a str, &'a str)],
+    pub(crate) subnet: &'a str,
+    pub(crate) options: &'a [(&'a str, &'a str)],
 }
 
 /// Something that happened.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Event {
+pub(crate) struct Event {
     #[serde(rename = "Type")]
-    pub(super) kind: String,
-    pub(super) action: String,
+    pub(crate) kind: String,
+    pub(crate) action: String,
     #[serde(deserialize_with = "null_is_empty")]
-    pub(super) actor: Actor,
+    pub(crate) actor: Actor,
 }
 
 /// To what it happened.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Actor {
+pub(crate) struct Actor {
     #[serde(rename = "ID")]
-    pub(super) id: String,
+    pub(crate) id: String,
     #[serde(rename = "Attributes", deserialize_with = "null_is_empty")]
-    pub(super) attributes: BTreeMap<String, String>,
+    pub(crate) attributes: BTreeMap<String, String>,
 }
 
 fn null_is_empty<'de, D, T>(from: D) -> Result<T, D::Error>
@@ -224,14 +224,14 @@ struct SharedList {
 
 /// Docker's engine on this host.
 #[derive(Debug)]
-pub(super) struct Docker {
+pub(crate) struct Docker {
     address: Endpoint,
     version: Mutex<Option<String>>,
     list: tokio::sync::Mutex<SharedList>,
 }
 
 impl Docker {
-    pub(super) fn new(address: Endpoint) -> Docker {
+    pub(crate) fn new(address: Endpoint) -> Docker {
         Docker {
             address,
             version: Mutex::new(None),
@@ -240,12 +240,12 @@ impl Docker {
     }
 
     /// Where it listens.
-    pub(super) fn address(&self) -> &Endpoint {
+    pub(crate) fn address(&self) -> &Endpoint {
         &self.address
     }
 
     /// Forgets which version of the API the engine speaks.
-    pub(super) fn forget_version(&self) {
+    pub(crate) fn forget_version(&self) {
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
@@ -281,18 +281,18 @@ impl Docker {
     }
 
     /// Whether it answers at all; it does so without looking at anything.
-    pub(super) async fn ping(&self, limit: Duration) -> Result<(), ApiError> {
+    pub(crate) async fn ping(&self, limit: Duration) -> Result<(), ApiError> {
         let call = async { self.send(Method::GET, "/_ping", None).await.map(drop) };
         within("/_ping", limit, call).await
     }
 
     /// All containers.
-    pub(super) async fn containers(&self, limit: Duration) -> Result<Vec<Listed>, ApiError> {
+    pub(crate) async fn containers(&self, limit: Duration) -> Result<Vec<Listed>, ApiError> {
         self.get("/containers/json?all=1", limit).await
     }
 
     /// All containers as they were after this call began. Calls that come at once share one list.
-    pub(super) async fn containers_shared(
+    pub(crate) async fn containers_shared(
         &self,
         limit: Duration,
     ) -> Result<Arc<Vec<Listed>>, ApiError> {
@@ -317,7 +317,7 @@ impl Docker {
     }
 
     /// One container; `None` if there is no such.
-    pub(super) async fn container(
+    pub(crate) async fn container(
         &self,
         id: &str,
         limit: Duration,
@@ -331,12 +331,12 @@ impl Docker {
     }
 
     /// All networks.
-    pub(super) async fn networks(&self, limit: Duration) -> Result<Vec<ListedNetwork>, ApiError> {
+    pub(crate) async fn networks(&self, limit: Duration) -> Result<Vec<ListedNetwork>, ApiError> {
         self.get("/networks", limit).await
     }
 
     /// Makes a network.
-    pub(super) async fn create_network(
+    pub(crate) async fn create_network(
         &self,
         new: NewNetwork<'_>,
         limit: Duration,
@@ -362,7 +362,7 @@ impl Docker {
     }
 
     /// Removes a network. One that is not there is no failure.
-    pub(super) async fn remove_network(&self, id: &str, limit: Duration) -> Result<(), ApiError> {
+    pub(crate) async fn remove_network(&self, id: &str, limit: Duration) -> Result<(), ApiError> {
         let path = format!("/networks/{}", encode(id));
         match within(&path, limit, self.call(Method::DELETE, &path, None)).await {
             Ok(_) | Err(ApiError::Refused { status: 404, .. }) => Ok(()),
@@ -371,7 +371,7 @@ impl Docker {
     }
 
     /// The stream of what happens to containers and networks, from now on.
-    pub(super) async fn events(&self, limit: Duration) -> Result<Events, ApiError> {
+    pub(crate) async fn events(&self, limit: Duration) -> Result<Events, ApiError> {
         let filters = json!({ "type": ["container", "network"] }).to_string();
         let path = format!("/events?filters={}", encode(&filters));
         let answer = within("/events", limit, self.call(Method::GET, &path, None)).await?;
@@ -507,14 +507,14 @@ fn is_version(text: &str) -> bool {
 
 /// A stream of events: JSON objects, one a line.
 #[derive(Debug)]
-pub(super) struct Events {
+pub(crate) struct Events {
     body: Incoming,
     buffer: Vec<u8>,
 }
 
 impl Events {
     /// The next one; `None` when the stream has ended. May be dropped and called again.
-    pub(super) async fn next(&mut self) -> Option<Event> {
+    pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();

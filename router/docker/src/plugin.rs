@@ -13,23 +13,6 @@
 //! * `watch` follows Docker's events; `settle` puts right what was not known when an endpoint was
 //!   made, and `sidecar` attaches containers that are on none of our networks.
 
-mod api;
-mod bounds;
-mod costs;
-mod driver;
-mod identity;
-mod ipam;
-mod lease;
-mod server;
-mod settle;
-mod sidecar;
-mod starting;
-mod state;
-mod turns;
-mod watch;
-mod wire;
-mod wish;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
@@ -41,19 +24,20 @@ use serde_json::Value;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 
+use crate::attribution::Seekers;
 use crate::config::Config;
-use api::Docker;
+use crate::endpoint_locks::Turns;
+use crate::engine::Docker;
+use crate::latency::Costs;
+use crate::networks::Registry;
+use crate::plugin_server::Socket;
+use crate::{driver, labelled, plugin_server};
 use boundary::records::Record;
 use control::client::Client;
-use costs::Costs;
 use host::attach::endpoint::{self, FoundEndpoint};
 use host::blocking::blocking;
 use report::metrics::Metric;
-use server::Socket;
-use starting::Seekers;
-use state::Registry;
 use store::store::Store;
-use turns::Turns;
 use web::endpoint::Endpoint;
 use web::listener::open_unix;
 
@@ -64,29 +48,29 @@ const ALIVE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What Docker's calls work on.
 #[derive(Debug)]
-struct Plugin {
-    config: Arc<Config>,
-    client: Client,
-    registry: Registry,
-    docker: Option<Arc<Docker>>,
-    turns: Turns,
-    costs: Costs,
+pub(crate) struct Plugin {
+    pub(crate) config: Config,
+    pub(crate) client: Client,
+    pub(crate) registry: Registry,
+    pub(crate) docker: Option<Arc<Docker>>,
+    pub(crate) turns: Turns,
+    pub(crate) costs: Costs,
     /// Endpoints that are being made, by network.
-    seekers: Seekers,
+    pub(crate) seekers: Seekers,
     /// The names of the drivers whose sockets are open.
-    serving: Mutex<BTreeSet<String>>,
+    pub(crate) serving: Mutex<BTreeSet<String>>,
     /// The containers that were attached without any network of Docker's.
-    sidecar: Mutex<BTreeMap<String, sidecar::Attached>>,
+    pub(crate) sidecar: Mutex<BTreeMap<String, labelled::Attached>>,
     /// Those that could not be attached and are tried again.
-    retrying: Mutex<BTreeSet<String>>,
+    pub(crate) retrying: Mutex<BTreeSet<String>>,
     /// Whether Docker's events come in, so that it answers.
-    following: AtomicBool,
+    pub(crate) following: AtomicBool,
     /// Told when something was left behind.
-    untidy: Notify,
+    pub(crate) untidy: Notify,
     /// The sockets that this process made, and removes when the host leaves the mesh.
-    bound: Mutex<Vec<PathBuf>>,
+    pub(crate) bound: Mutex<Vec<PathBuf>>,
     /// Held while networks are made.
-    ensuring: tokio::sync::Mutex<()>,
+    pub(crate) ensuring: tokio::sync::Mutex<()>,
 }
 
 /// What others may ask of Docker's networks.
@@ -95,15 +79,10 @@ pub struct Networks(Arc<Plugin>);
 
 impl Networks {
     /// What the store knows of them. Nothing is served until they are started.
-    pub fn new(
-        config: &Arc<Config>,
-        client: Client,
-        store: &Arc<Store>,
-        records: &[Record],
-    ) -> Networks {
-        let docker = config.docker_api.clone();
+    pub fn new(config: Config, client: Client, store: &Arc<Store>, records: &[Record]) -> Networks {
+        let docker = config.api.clone();
         Networks(Arc::new(Plugin {
-            config: Arc::clone(config),
+            config,
             client,
             registry: Registry::load(Arc::clone(store), records),
             docker: docker.map(|at| Arc::new(Docker::new(at))),
@@ -199,7 +178,7 @@ fn is_at(listener: &UnixListener, path: &Path) -> bool {
 
 impl Plugin {
     /// The drivers that are served, and whether also while Docker is not there.
-    fn sockets(&self) -> Vec<(Socket, bool)> {
+    pub(crate) fn sockets(&self) -> Vec<(Socket, bool)> {
         let plugin = &self.config.plugin;
         let mut sockets = Vec::new();
         if let Some(path) = &plugin.weft_socket {
@@ -214,7 +193,7 @@ impl Plugin {
     }
 
     /// Opens a driver's socket when Docker is found, so that hosts without it are left alone.
-    async fn listen_when_docker_is_there(self: Arc<Self>, socket: Socket) {
+    pub(crate) async fn listen_when_docker_is_there(self: Arc<Self>, socket: Socket) {
         let Some(docker) = &self.docker else { return };
         if let Endpoint::Unix(path) = docker.address() {
             while !path.exists() {
@@ -224,7 +203,7 @@ impl Plugin {
         self.listen(socket).await;
     }
 
-    async fn listen(self: Arc<Self>, socket: Socket) {
+    pub(crate) async fn listen(self: Arc<Self>, socket: Socket) {
         match open_unix(&socket.path).await {
             Ok(listener) => {
                 self.bound().push(socket.path.clone());
@@ -243,20 +222,20 @@ impl Plugin {
     }
 
     /// Serves a driver, and makes its network.
-    async fn serve(self: Arc<Self>, listener: UnixListener, socket: Socket) {
+    pub(crate) async fn serve(self: Arc<Self>, listener: UnixListener, socket: Socket) {
         let path = socket.path.display();
         tracing::info!(driver = socket.name, %path, "serving Docker's network plugin");
         self.now_serving(&socket.name);
         let plugin = Arc::clone(&self);
         tokio::spawn(async move { plugin.ensure_networks().await });
-        server::serve(listener, socket, self).await;
+        plugin_server::serve(listener, socket, self).await;
     }
 
-    fn bound(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+    pub(crate) fn bound(&self) -> MutexGuard<'_, Vec<PathBuf>> {
         self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remove_sockets(&self) -> Vec<String> {
+    pub(crate) fn remove_sockets(&self) -> Vec<String> {
         let mut bound = self.bound();
         let removed = bound.drain(..).filter_map(|path| {
             std::fs::remove_file(&path).ok()?;
@@ -265,20 +244,20 @@ impl Plugin {
         removed.collect()
     }
 
-    fn now_serving(&self, name: &str) {
+    pub(crate) fn now_serving(&self, name: &str) {
         let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         serving.insert(name.to_owned());
     }
 
     /// The names of the drivers whose sockets are open.
-    fn serving(&self) -> Vec<String> {
+    pub(crate) fn serving(&self) -> Vec<String> {
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         serving.iter().cloned().collect()
     }
 
     /// Removes what calls that were cut short have left: addresses and interfaces of endpoints
     /// that were never finished.
-    async fn clean_up(&self) -> Result<(), String> {
+    pub(crate) async fn clean_up(&self) -> Result<(), String> {
         let endpoints = self.registry.endpoints();
         let names: Vec<String> = endpoints.keys().map(|id| driver::host_name(id)).collect();
         let found = blocking(move || {
@@ -299,7 +278,7 @@ impl Plugin {
 
     /// Who has addresses without an endpoint: calls that are under way, and such as failed and
     /// could not give theirs back.
-    async fn strays(&self, found: &[FoundEndpoint]) -> Result<BTreeSet<String>, String> {
+    pub(crate) async fn strays(&self, found: &[FoundEndpoint]) -> Result<BTreeSet<String>, String> {
         let holdings = self.holdings().await?;
         // What a container has is in use, whether or not there is a record of it.
         let taken = found.iter().filter(|pair| pair.taken);
@@ -312,7 +291,7 @@ impl Plugin {
             .collect())
     }
 
-    async fn release_stray(&self, holder: &str) -> Result<(), String> {
+    pub(crate) async fn release_stray(&self, holder: &str) -> Result<(), String> {
         self.release(holder).await?;
         tracing::info!(
             holder,

@@ -9,13 +9,13 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// Who is at work on what.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(crate) struct Turns {
     turns: Mutex<BTreeMap<String, Turn>>,
 }
 
 impl Turns {
     /// Waits until nobody else works on `id`, and keeps others off until the guard is dropped.
-    pub(super) async fn take(&self, id: &str) -> OwnedMutexGuard<()> {
+    pub(crate) async fn take(&self, id: &str) -> OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);

@@ -11,11 +11,11 @@ use std::time::Duration;
 use ipam::range::Cidr;
 use ipnet::Ipv4Net;
 
-use super::Plugin;
-use super::api::{ApiError, Docker, Event, Inspected, Listed, ListedNetwork, NewNetwork};
-use super::driver;
-use super::server::Socket;
-use super::state::Network;
+use crate::driver;
+use crate::engine::{ApiError, Docker, Event, Inspected, Listed, ListedNetwork, NewNetwork};
+use crate::networks::Network;
+use crate::plugin::Plugin;
+use crate::plugin_server::Socket;
 use control::request::ContainerEvent;
 use host::attach::endpoint;
 use host::blocking::blocking;
@@ -38,7 +38,7 @@ const TIDY_INTERVAL: Duration = Duration::from_secs(600);
 
 impl Plugin {
     /// Follows Docker until the runtime ends.
-    pub(super) async fn watch(self: Arc<Self>, docker: Arc<Docker>) {
+    pub(crate) async fn watch(self: Arc<Self>, docker: Arc<Docker>) {
         let mut pause = RETRY_TIME_MIN;
         let mut told = false;
         loop {
@@ -216,7 +216,7 @@ impl Plugin {
     }
 
     /// Makes the networks that users expect, where Docker does not have them.
-    pub(super) async fn ensure_networks(&self) {
+    pub(crate) async fn ensure_networks(&self) {
         let Some(docker) = &self.docker else { return };
         let _turn = self.ensuring.lock().await;
         let networks = match docker.networks(ANSWER_TIME_MAX).await {
@@ -278,7 +278,7 @@ impl Plugin {
 
     /// Makes networks again whose subnet is the range, if that was a default and yields to the
     /// mesh's. That happens at most once, before anybody has an address.
-    pub(super) async fn follow_range(self: Arc<Self>, first: Cidr) {
+    pub(crate) async fn follow_range(self: Arc<Self>, first: Cidr) {
         loop {
             tokio::time::sleep(RANGE_INTERVAL).await;
             match self.client.ranges().await {
@@ -294,7 +294,7 @@ impl Plugin {
     }
 
     /// Removes the networks that weft makes by itself. Returns what became of them, one a line.
-    pub(super) async fn remove_networks(&self) -> Vec<String> {
+    pub(crate) async fn remove_networks(&self) -> Vec<String> {
         let Some(docker) = &self.docker else {
             return Vec::new();
         };
@@ -343,7 +343,7 @@ impl Plugin {
     }
 
     /// A container, if it runs.
-    pub(super) async fn running(&self, id: &str) -> Option<Inspected> {
+    pub(crate) async fn running(&self, id: &str) -> Option<Inspected> {
         let docker = self.docker.as_ref()?;
         match docker.container(id, ANSWER_TIME_MAX).await {
             Ok(container) => container.filter(|container| container.state.running),

@@ -11,17 +11,17 @@ use proto::types::Mac;
 use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 
-use super::Plugin;
-use super::api::ListedNetwork;
-use super::bounds::check_options;
-use super::costs::{Spent, Stage};
-use super::identity;
-use super::server::Socket;
-use super::state::{Endpoint, Ipam, Network};
-use super::wire::{
+use crate::engine::ListedNetwork;
+use crate::identity;
+use crate::latency::{Spent, Stage};
+use crate::messages::{
     self, CreateEndpoint, CreateNetwork, CreatedEndpoint, EndpointCall, GENERIC, Interface,
     InterfaceName, Joined, Options, StaticRoute, option,
 };
+use crate::networks::{Endpoint, Ipam, Network};
+use crate::plugin::Plugin;
+use crate::plugin_server::Socket;
+use crate::validate::check_options;
 use control::request::RequestError;
 use host::attach::INTERFACE;
 use host::attach::endpoint::{self, NewEndpoint};
@@ -69,7 +69,7 @@ struct Whose {
 }
 
 impl Plugin {
-    pub(super) async fn create_network(
+    pub(crate) async fn create_network(
         &self,
         socket: &Socket,
         call: CreateNetwork,
@@ -92,7 +92,7 @@ impl Plugin {
     }
 
     /// Forgets a network, and endpoints of it that Docker has forgotten to delete.
-    pub(super) async fn delete_network(&self, id: &str) -> Result<(), String> {
+    pub(crate) async fn delete_network(&self, id: &str) -> Result<(), String> {
         for (endpoint, record) in self.registry.endpoints() {
             if record.network == id {
                 self.delete_endpoint(&endpoint).await?;
@@ -101,7 +101,7 @@ impl Plugin {
         self.registry.remove_network(id).await
     }
 
-    pub(super) async fn create_endpoint(
+    pub(crate) async fn create_endpoint(
         &self,
         socket: &Socket,
         call: CreateEndpoint,
@@ -261,7 +261,7 @@ impl Plugin {
                 ..Whose::default()
             });
         }
-        let name = option(&call.options, wire::ENDPOINT_NAME);
+        let name = option(&call.options, messages::ENDPOINT_NAME);
         let container = match &name {
             Some(name) => spent.on(Stage::List, self.named(name)).await,
             None => self.starting(&call.network, &call.endpoint, spent).await,
@@ -333,7 +333,7 @@ impl Plugin {
     }
 
     /// Deletes an endpoint with all that belongs to it. One that is not there is no failure.
-    pub(super) async fn delete_endpoint(&self, id: &str) -> Result<(), String> {
+    pub(crate) async fn delete_endpoint(&self, id: &str) -> Result<(), String> {
         check_id("an endpoint", id)?;
         let _turn = self.turns.take(id).await;
         self.seekers.forget(id);
@@ -372,7 +372,7 @@ impl Plugin {
         Ok(())
     }
 
-    pub(super) async fn join(
+    pub(crate) async fn join(
         self: &Arc<Self>,
         call: &EndpointCall,
         spent: &mut Spent,
@@ -448,7 +448,7 @@ impl Plugin {
         }
     }
 
-    pub(super) async fn default_subnet(&self) -> Result<Cidr, String> {
+    pub(crate) async fn default_subnet(&self) -> Result<Cidr, String> {
         let ranges = self.client.ranges().await;
         let ranges = ranges.map_err(|stopped| stopped.to_string())?;
         ranges
@@ -459,7 +459,7 @@ impl Plugin {
 
 /// The namespace of a sandbox: the path as the engine tells it, or as it is seen from the first
 /// process, when this one has another root.
-pub(super) fn sandbox_namespace(path: &str, proc: &Path) -> Option<Namespace> {
+pub(crate) fn sandbox_namespace(path: &str, proc: &Path) -> Option<Namespace> {
     let outside = proc.join("1/root").join(path.trim_start_matches('/'));
     let label = || format!("sandbox {path}");
     Namespace::at(Path::new(path))
@@ -499,7 +499,7 @@ fn holder(call: &CreateEndpoint, container: Option<&str>) -> String {
 const ENDPOINT_HOLDER: &str = "endpoint:";
 
 /// Whether an id is one under which endpoints hold their addresses.
-pub(super) fn is_holder(id: &str) -> bool {
+pub(crate) fn is_holder(id: &str) -> bool {
     let hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
     id.starts_with(ENDPOINT_HOLDER)
         || id
@@ -538,7 +538,7 @@ fn read_network(socket: &Socket, call: &CreateNetwork) -> Result<Network, String
     let ipam = match space {
         "null" => Ipam::None,
         "" if pool.is_none() => Ipam::Foreign,
-        space if super::ipam::is_our_space(space) => Ipam::Ours,
+        space if super::ipam_driver::is_our_space(space) => Ipam::Ours,
         _ => Ipam::Foreign,
     };
     let subnet = option(own, SUBNET).unwrap_or_default();
@@ -560,7 +560,7 @@ fn read_network(socket: &Socket, call: &CreateNetwork) -> Result<Network, String
 }
 
 /// The record of a network by what Docker shows of it.
-pub(super) fn recover_network(socket: &Socket, listed: &ListedNetwork) -> Result<Network, String> {
+pub(crate) fn recover_network(socket: &Socket, listed: &ListedNetwork) -> Result<Network, String> {
     let options: Options = listed
         .options
         .iter()
@@ -569,16 +569,16 @@ pub(super) fn recover_network(socket: &Socket, listed: &ListedNetwork) -> Result
     let space = match listed.ipam.driver.as_str() {
         "null" => "null",
         "default" => "LocalDefault",
-        _ => super::ipam::WEFT_SPACES[0],
+        _ => super::ipam_driver::WEFT_SPACES[0],
     };
     read_network(
         socket,
         &CreateNetwork {
             network: listed.id.clone(),
             options: Options::from_iter([(GENERIC.to_owned(), options.into())]),
-            ipv4: vec![wire::IpamData {
+            ipv4: vec![messages::IpamData {
                 address_space: space.to_owned(),
-                ..wire::IpamData::default()
+                ..messages::IpamData::default()
             }],
         },
     )
@@ -603,15 +603,15 @@ fn check_id(what: &str, id: &str) -> Result<(), String> {
 }
 
 /// As much of an id as people use.
-pub(super) fn short(id: &str) -> &str {
+pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
 /// What the names of the ends on the bridge begin with.
-pub(super) const HOST_PREFIX: &str = "vethwl";
+pub(crate) const HOST_PREFIX: &str = "vethwl";
 
 /// The end on the bridge. Names of devices have at most 15 characters.
-pub(super) fn host_name(endpoint: &str) -> String {
+pub(crate) fn host_name(endpoint: &str) -> String {
     format!("{HOST_PREFIX}{}", endpoint.get(..9).unwrap_or(endpoint))
 }
 

@@ -14,7 +14,7 @@ const CALLS_MAX: usize = 100;
 
 /// What a call waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     /// Docker's list of containers.
     List,
     /// Inspections, to find out which container is being started.
@@ -44,26 +44,26 @@ const OVERHEAD: &str = "overhead";
 
 /// What one call has spent so far.
 #[derive(Clone, Debug)]
-pub(super) struct Spent {
+pub(crate) struct Spent {
     begun: Instant,
     stages: [Duration; Stage::ALL.len()],
 }
 
 impl Spent {
     /// A call that begins now.
-    pub(super) fn begin() -> Spent {
+    pub(crate) fn begin() -> Spent {
         Spent {
             begun: Instant::now(),
             stages: [Duration::ZERO; Stage::ALL.len()],
         }
     }
 
-    pub(super) fn add(&mut self, stage: Stage, time: Duration) {
+    pub(crate) fn add(&mut self, stage: Stage, time: Duration) {
         self.stages[stage as usize] += time;
     }
 
     /// Waits for something that is a stage of its own.
-    pub(super) async fn on<T>(&mut self, stage: Stage, work: impl Future<Output = T>) -> T {
+    pub(crate) async fn on<T>(&mut self, stage: Stage, work: impl Future<Output = T>) -> T {
         let begun = Instant::now();
         let done = work.await;
         self.add(stage, begun.elapsed());
@@ -71,7 +71,7 @@ impl Spent {
     }
 
     /// Lets another thread ask the kernel. Waiting for the thread is our own.
-    pub(super) async fn kernel<T, E>(
+    pub(crate) async fn kernel<T, E>(
         &mut self,
         work: impl FnOnce() -> Result<T, E> + Send + 'static,
     ) -> Result<T, String>
@@ -131,7 +131,7 @@ struct Calls {
 
 /// What the calls of each kind have spent.
 #[derive(Debug, Default)]
-pub(super) struct Costs {
+pub(crate) struct Costs {
     calls: Mutex<BTreeMap<String, Calls>>,
 }
 
@@ -141,7 +141,7 @@ impl Costs {
     }
 
     /// Takes note of a call that was answered. Returns its parts in microseconds.
-    pub(super) fn note(&self, call: &str, spent: &Spent) -> String {
+    pub(crate) fn note(&self, call: &str, spent: &Spent) -> String {
         let finished = spent.end();
         let parts = finished
             .parts()
@@ -158,7 +158,7 @@ impl Costs {
     }
 
     /// For each kind of call: how many there were, and the latest ones' parts in microseconds.
-    pub(super) fn facts(&self) -> Value {
+    pub(crate) fn facts(&self) -> Value {
         let all = self.calls();
         let facts = all.iter().map(|(name, calls)| {
             let mut fact = Map::from_iter([("count".to_owned(), json!(calls.count))]);
@@ -171,7 +171,7 @@ impl Costs {
         Value::Object(facts.collect())
     }
 
-    pub(super) fn metrics(&self) -> Vec<Metric> {
+    pub(crate) fn metrics(&self) -> Vec<Metric> {
         let mut count = Metric::new(
             "weft_docker_calls_total",
             Kind::Counter,

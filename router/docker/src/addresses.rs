@@ -7,7 +7,7 @@ use ipam::leases::{Identity, IdentityKind, Scope, mac};
 use ipam::range::Cidr;
 use proto::types::Mac;
 
-use super::Plugin;
+use crate::plugin::Plugin;
 use control::request::RequestError;
 
 /// How long an address may take: it may have to be asked of another peer. Docker's user sees
@@ -18,9 +18,9 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// An address and the MAC address that goes with it, if it is of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Given {
-    pub(super) cidr: Cidr,
-    pub(super) mac: Option<Mac>,
+pub(crate) struct Given {
+    pub(crate) cidr: Cidr,
+    pub(crate) mac: Option<Mac>,
 }
 
 impl Plugin {
@@ -29,7 +29,7 @@ impl Plugin {
     }
 
     /// An address in a subnet, the one that the identity has if there is one.
-    pub(super) async fn allocate(
+    pub(crate) async fn allocate(
         &self,
         holder: &str,
         subnet: Option<Cidr>,
@@ -39,7 +39,7 @@ impl Plugin {
     }
 
     /// As [`Plugin::allocate`], for a container whose end the allocator is told.
-    pub(super) async fn allocate_for(
+    pub(crate) async fn allocate_for(
         &self,
         container: &str,
         subnet: Option<Cidr>,
@@ -69,7 +69,7 @@ impl Plugin {
     }
 
     /// This address and no other.
-    pub(super) async fn claim(
+    pub(crate) async fn claim(
         &self,
         holder: &str,
         cidr: Cidr,
@@ -79,7 +79,7 @@ impl Plugin {
     }
 
     /// As [`Plugin::claim`], for a container whose end the allocator is told.
-    pub(super) async fn claim_for(
+    pub(crate) async fn claim_for(
         &self,
         container: &str,
         cidr: Cidr,
@@ -116,7 +116,7 @@ impl Plugin {
     }
 
     /// Releases what a holder has; one that has nothing is no failure.
-    pub(super) async fn release(&self, holder: &str) -> Result<(), String> {
+    pub(crate) async fn release(&self, holder: &str) -> Result<(), String> {
         let wish = Request::Delete {
             id: holder.to_owned(),
         };
@@ -130,7 +130,7 @@ impl Plugin {
     }
 
     /// All holders and their addresses.
-    pub(super) async fn holdings(&self) -> Result<Vec<(String, Vec<Cidr>)>, String> {
+    pub(crate) async fn holdings(&self) -> Result<Vec<(String, Vec<Cidr>)>, String> {
         match self.ask(Request::List, ANSWER_TIME_MAX).await {
             Ok(Response::Owned(owned)) => Ok(owned),
             Ok(_) | Err(RequestError::Off) => Ok(Vec::new()),
@@ -139,7 +139,7 @@ impl Plugin {
     }
 
     /// All leases; none if they cannot be told.
-    pub(super) async fn leases(&self) -> Vec<LeaseInfo> {
+    pub(crate) async fn leases(&self) -> Vec<LeaseInfo> {
         match self.ask(Request::Leases, ANSWER_TIME_MAX).await {
             Ok(Response::Leases(leases)) => leases,
             _ => Vec::new(),
@@ -147,7 +147,7 @@ impl Plugin {
     }
 
     /// The identity that has a lease with this MAC address.
-    pub(super) async fn identity_by_mac(&self, wanted: Mac) -> Option<Identity> {
+    pub(crate) async fn identity_by_mac(&self, wanted: Mac) -> Option<Identity> {
         let leases = self.leases().await;
         let found = leases.iter().find(|info| info.mac == wanted)?;
         let kind = match found.key.scope {

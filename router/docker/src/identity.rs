@@ -9,16 +9,16 @@ use host::container_name::is_made_up;
 use ipam::leases::{Identity, IdentityKind};
 
 /// The label of a container, and the option of its endpoint, that says who it is.
-pub(super) const IDENTITY: &str = "weft.identity";
+pub(crate) const IDENTITY: &str = "weft.identity";
 
 /// An identity that the user gave.
-pub(super) fn explicit(name: &str) -> Result<Identity, String> {
+pub(crate) fn explicit(name: &str) -> Result<Identity, String> {
     let identity = Identity::new(IdentityKind::Explicit, name);
     identity.map_err(|error| format!("{IDENTITY}={name}: {error}"))
 }
 
 /// The identity that goes with a container's name, if a user chose it.
-pub(super) fn by_name(name: &str) -> Option<Identity> {
+pub(crate) fn by_name(name: &str) -> Option<Identity> {
     // Kubernetes names containers by itself.
     if name.is_empty() || name.starts_with("k8s_") || is_made_up(name) {
         return None;
@@ -27,7 +27,7 @@ pub(super) fn by_name(name: &str) -> Option<Identity> {
 }
 
 /// The identity of a container by its labels and name, if it has one.
-pub(super) fn of_container(
+pub(crate) fn of_container(
     labels: &BTreeMap<String, String>,
     name: &str,
 ) -> Result<Option<Identity>, String> {

@@ -18,14 +18,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 
-use super::Plugin;
-use super::costs::Spent;
-use super::ipam::{WEAVE_SPACES, WEFT_SPACES};
-use super::wire::{
+use crate::ipam_driver::{WEAVE_SPACES, WEFT_SPACES};
+use crate::latency::Spent;
+use crate::messages::{
     Activated, AddressCall, AddressSpaces, AllocateNetwork, AllocatedNetwork, CreateEndpoint,
     CreateNetwork, Empty, EndpointCall, EndpointInfo, IpamCapabilities, NetworkCall,
     NetworkCapabilities, Options, Refused, RequestPool,
 };
+use crate::plugin::Plugin;
 
 /// Longest call that is read, in bytes; a longer one is refused.
 const CALL_BYTES_MAX: usize = 1 << 20;
@@ -37,20 +37,20 @@ const CONTENT: &str = "application/vnd.docker.plugins.v1.1+json";
 
 /// A driver as Docker sees it: one socket.
 #[derive(Clone, Debug)]
-pub(super) struct Socket {
+pub(crate) struct Socket {
     /// The driver's name: that of the file.
-    pub(super) name: String,
-    pub(super) path: PathBuf,
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
     scope: &'static str,
     /// Whether it also gives out addresses.
     with_ipam: bool,
     spaces: [&'static str; 2],
-    pub(super) pool_prefix: &'static str,
+    pub(crate) pool_prefix: &'static str,
     requires_mac: bool,
     /// Whether addresses of other allocators may be outside of our range.
-    pub(super) foreign_pools: bool,
+    pub(crate) foreign_pools: bool,
     /// Whether networks have multicast that do not say.
-    pub(super) multicast: bool,
+    pub(crate) multicast: bool,
 }
 
 impl Socket {
@@ -70,12 +70,12 @@ impl Socket {
     }
 
     /// Our own driver.
-    pub(super) fn weft(path: &Path) -> Socket {
+    pub(crate) fn weft(path: &Path) -> Socket {
         Socket::new(path)
     }
 
     /// The original's local driver, with addresses.
-    pub(super) fn weavemesh(path: &Path) -> Socket {
+    pub(crate) fn weavemesh(path: &Path) -> Socket {
         Socket {
             spaces: WEAVE_SPACES,
             pool_prefix: "weave",
@@ -87,7 +87,7 @@ impl Socket {
     }
 
     /// The original's global driver.
-    pub(super) fn weave(path: &Path) -> Socket {
+    pub(crate) fn weave(path: &Path) -> Socket {
         Socket {
             scope: "global",
             with_ipam: false,
@@ -97,7 +97,7 @@ impl Socket {
 }
 
 /// Serves one driver until the runtime ends.
-pub(super) async fn serve(listener: UnixListener, socket: Socket, plugin: Arc<Plugin>) {
+pub(crate) async fn serve(listener: UnixListener, socket: Socket, plugin: Arc<Plugin>) {
     let name = socket.name.clone();
     if let Err(error) = axum::serve(listener, router(socket, plugin)).await {
         tracing::error!(driver = name, %error, "a plugin of Docker ended");
@@ -105,7 +105,7 @@ pub(super) async fn serve(listener: UnixListener, socket: Socket, plugin: Arc<Pl
 }
 
 /// What answers the calls of one driver.
-pub(super) fn router(socket: Socket, plugin: Arc<Plugin>) -> Router {
+pub(crate) fn router(socket: Socket, plugin: Arc<Plugin>) -> Router {
     Router::new()
         .fallback(any(answer))
         .with_state((Arc::new(socket), plugin))

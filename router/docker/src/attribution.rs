@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::Plugin;
-use super::api::Listed;
-use super::costs::{Spent, Stage};
+use crate::engine::Listed;
+use crate::latency::{Spent, Stage};
+use crate::plugin::Plugin;
 
 /// How long the list may take. Without it a container is known only when it has started.
 const LIST_TIME_MAX: Duration = Duration::from_millis(500);
@@ -37,7 +37,7 @@ const START_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Endpoints whose containers have not started yet, so that they are locked.
 #[derive(Debug, Default)]
-pub(super) struct Seekers(Mutex<BTreeMap<String, Seeker>>);
+pub(crate) struct Seekers(Mutex<BTreeMap<String, Seeker>>);
 
 #[derive(Debug)]
 struct Seeker {
@@ -75,7 +75,7 @@ impl Seekers {
     }
 
     /// The endpoint's container has started, or never will.
-    pub(super) fn forget(&self, endpoint: &str) {
+    pub(crate) fn forget(&self, endpoint: &str) {
         self.lock().remove(endpoint);
     }
 
@@ -103,7 +103,7 @@ impl Seekers {
 impl Plugin {
     /// The container that an endpoint on this network is being made for; `None` if that cannot be
     /// told.
-    pub(super) async fn starting(
+    pub(crate) async fn starting(
         &self,
         network: &str,
         endpoint: &str,
@@ -171,7 +171,7 @@ impl Plugin {
     }
 
     /// The container of this name, if Docker lists it.
-    pub(super) async fn named(&self, name: &str) -> Option<Listed> {
+    pub(crate) async fn named(&self, name: &str) -> Option<Listed> {
         let docker = self.docker.as_ref()?;
         let listed = docker.containers_shared(self.list_time()).await.ok()?;
         listed.iter().find(|c| c.name() == name).cloned()

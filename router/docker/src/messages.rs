@@ -9,18 +9,18 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 /// Key of a network's own options among all its options.
-pub(super) const GENERIC: &str = "com.docker.network.generic";
+pub(crate) const GENERIC: &str = "com.docker.network.generic";
 /// Key of the gateway in the data of an address pool.
-pub(super) const GATEWAY: &str = "com.docker.network.gateway";
+pub(crate) const GATEWAY: &str = "com.docker.network.gateway";
 /// Key of the MAC address in a request for an address.
-pub(super) const ENDPOINT_MAC: &str = "com.docker.network.endpoint.macaddress";
+pub(crate) const ENDPOINT_MAC: &str = "com.docker.network.endpoint.macaddress";
 /// Key of the container's name, which newer engines tell.
-pub(super) const ENDPOINT_NAME: &str = "com.docker.network.endpoint.name";
+pub(crate) const ENDPOINT_NAME: &str = "com.docker.network.endpoint.name";
 /// Key of what a request for an address is for, if not for a container.
-pub(super) const REQUEST_TYPE: &str = "RequestAddressType";
+pub(crate) const REQUEST_TYPE: &str = "RequestAddressType";
 
 /// Options: mostly text, but the engine puts what it likes there.
-pub(super) type Options = Map<String, Value>;
+pub(crate) type Options = Map<String, Value>;
 
 /// Reads `null` as the empty value.
 fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
@@ -30,7 +30,7 @@ fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 }
 
 /// A text among options; numbers and truths as they are written.
-pub(super) fn option(options: &Options, name: &str) -> Option<String> {
+pub(crate) fn option(options: &Options, name: &str) -> Option<String> {
     match options.get(name)? {
         Value::String(text) => Some(text.clone()),
         Value::Bool(truth) => Some(truth.to_string()),
@@ -42,205 +42,205 @@ pub(super) fn option(options: &Options, name: &str) -> Option<String> {
 /// Addresses that a network's allocator gave it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct IpamData {
+pub(crate) struct IpamData {
     #[serde(deserialize_with = "or_empty")]
-    pub(super) address_space: String,
+    pub(crate) address_space: String,
     #[serde(deserialize_with = "or_empty")]
-    pub(super) pool: String,
+    pub(crate) pool: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct CreateNetwork {
+pub(crate) struct CreateNetwork {
     #[serde(rename = "NetworkID", deserialize_with = "or_empty")]
-    pub(super) network: String,
+    pub(crate) network: String,
     #[serde(rename = "Options", deserialize_with = "or_empty")]
-    pub(super) options: Options,
+    pub(crate) options: Options,
     #[serde(rename = "IPv4Data", deserialize_with = "or_empty")]
-    pub(super) ipv4: Vec<IpamData>,
+    pub(crate) ipv4: Vec<IpamData>,
 }
 
 /// A call that names a network and nothing else that matters.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct NetworkCall {
+pub(crate) struct NetworkCall {
     #[serde(rename = "NetworkID", deserialize_with = "or_empty")]
-    pub(super) network: String,
+    pub(crate) network: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct AllocateNetwork {
+pub(crate) struct AllocateNetwork {
     #[serde(rename = "NetworkID", deserialize_with = "or_empty")]
-    pub(super) _network: String,
+    pub(crate) _network: String,
     #[serde(rename = "Options")]
-    pub(super) options: Value,
+    pub(crate) options: Value,
 }
 
 /// An endpoint's addresses: those that the engine chose, or in an answer those that we chose.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
-pub(super) struct Interface {
+pub(crate) struct Interface {
     #[serde(rename = "Address", deserialize_with = "or_empty")]
-    pub(super) address: String,
+    pub(crate) address: String,
     #[serde(rename = "AddressIPv6", deserialize_with = "or_empty")]
-    pub(super) address_ipv6: String,
+    pub(crate) address_ipv6: String,
     #[serde(rename = "MacAddress", deserialize_with = "or_empty")]
-    pub(super) mac: String,
+    pub(crate) mac: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct CreateEndpoint {
+pub(crate) struct CreateEndpoint {
     #[serde(rename = "NetworkID", deserialize_with = "or_empty")]
-    pub(super) network: String,
+    pub(crate) network: String,
     #[serde(rename = "EndpointID", deserialize_with = "or_empty")]
-    pub(super) endpoint: String,
+    pub(crate) endpoint: String,
     #[serde(rename = "Interface")]
-    pub(super) interface: Option<Interface>,
+    pub(crate) interface: Option<Interface>,
     #[serde(rename = "Options", deserialize_with = "or_empty")]
-    pub(super) options: Options,
+    pub(crate) options: Options,
 }
 
 /// A call that names an endpoint.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct EndpointCall {
+pub(crate) struct EndpointCall {
     #[serde(rename = "NetworkID", deserialize_with = "or_empty")]
-    pub(super) network: String,
+    pub(crate) network: String,
     #[serde(rename = "EndpointID", deserialize_with = "or_empty")]
-    pub(super) endpoint: String,
+    pub(crate) endpoint: String,
     #[serde(rename = "SandboxKey", deserialize_with = "or_empty")]
-    pub(super) sandbox: String,
+    pub(crate) sandbox: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct RequestPool {
+pub(crate) struct RequestPool {
     #[serde(deserialize_with = "or_empty")]
-    pub(super) pool: String,
+    pub(crate) pool: String,
     #[serde(deserialize_with = "or_empty")]
-    pub(super) sub_pool: String,
+    pub(crate) sub_pool: String,
     #[serde(rename = "V6", deserialize_with = "or_empty")]
-    pub(super) v6: bool,
+    pub(crate) v6: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct AddressCall {
+pub(crate) struct AddressCall {
     #[serde(rename = "PoolID", deserialize_with = "or_empty")]
-    pub(super) pool: String,
+    pub(crate) pool: String,
     #[serde(rename = "Address", deserialize_with = "or_empty")]
-    pub(super) address: String,
+    pub(crate) address: String,
     #[serde(rename = "Options", deserialize_with = "or_empty")]
-    pub(super) options: Options,
+    pub(crate) options: Options,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Activated {
-    pub(super) implements: Vec<&'static str>,
+pub(crate) struct Activated {
+    pub(crate) implements: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct NetworkCapabilities {
-    pub(super) err: &'static str,
-    pub(super) scope: &'static str,
-    pub(super) connectivity_scope: &'static str,
+pub(crate) struct NetworkCapabilities {
+    pub(crate) err: &'static str,
+    pub(crate) scope: &'static str,
+    pub(crate) connectivity_scope: &'static str,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct AllocatedNetwork {
-    pub(super) err: &'static str,
-    pub(super) options: Value,
+pub(crate) struct AllocatedNetwork {
+    pub(crate) err: &'static str,
+    pub(crate) options: Value,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct CreatedEndpoint {
-    pub(super) err: &'static str,
-    pub(super) interface: Interface,
+pub(crate) struct CreatedEndpoint {
+    pub(crate) err: &'static str,
+    pub(crate) interface: Interface,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct EndpointInfo {
-    pub(super) err: &'static str,
-    pub(super) value: Options,
+pub(crate) struct EndpointInfo {
+    pub(crate) err: &'static str,
+    pub(crate) value: Options,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct InterfaceName {
-    pub(super) src_name: String,
-    pub(super) dst_name: &'static str,
-    pub(super) dst_prefix: &'static str,
+pub(crate) struct InterfaceName {
+    pub(crate) src_name: String,
+    pub(crate) dst_name: &'static str,
+    pub(crate) dst_prefix: &'static str,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct StaticRoute {
-    pub(super) destination: String,
+pub(crate) struct StaticRoute {
+    pub(crate) destination: String,
     /// 0 = by way of the next hop, 1 = on the interface itself.
-    pub(super) route_type: u8,
-    pub(super) next_hop: &'static str,
+    pub(crate) route_type: u8,
+    pub(crate) next_hop: &'static str,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Joined {
-    pub(super) err: &'static str,
-    pub(super) interface_name: InterfaceName,
-    pub(super) gateway: &'static str,
+pub(crate) struct Joined {
+    pub(crate) err: &'static str,
+    pub(crate) interface_name: InterfaceName,
+    pub(crate) gateway: &'static str,
     #[serde(rename = "GatewayIPv6")]
-    pub(super) gateway_ipv6: &'static str,
-    pub(super) static_routes: Option<Vec<StaticRoute>>,
-    pub(super) disable_gateway_service: bool,
+    pub(crate) gateway_ipv6: &'static str,
+    pub(crate) static_routes: Option<Vec<StaticRoute>>,
+    pub(crate) disable_gateway_service: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct IpamCapabilities {
+pub(crate) struct IpamCapabilities {
     #[serde(rename = "RequiresMACAddress")]
-    pub(super) requires_mac: bool,
+    pub(crate) requires_mac: bool,
     #[serde(rename = "RequiresRequestReplay")]
-    pub(super) requires_replay: bool,
+    pub(crate) requires_replay: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct AddressSpaces {
-    pub(super) error: &'static str,
-    pub(super) local_default_address_space: &'static str,
-    pub(super) global_default_address_space: &'static str,
+pub(crate) struct AddressSpaces {
+    pub(crate) error: &'static str,
+    pub(crate) local_default_address_space: &'static str,
+    pub(crate) global_default_address_space: &'static str,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct RequestedPool {
-    pub(super) error: &'static str,
+pub(crate) struct RequestedPool {
+    pub(crate) error: &'static str,
     #[serde(rename = "PoolID")]
-    pub(super) pool_id: String,
-    pub(super) pool: String,
-    pub(super) data: BTreeMap<&'static str, String>,
+    pub(crate) pool_id: String,
+    pub(crate) pool: String,
+    pub(crate) data: BTreeMap<&'static str, String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct RequestedAddress {
-    pub(super) error: &'static str,
-    pub(super) address: String,
-    pub(super) data: Option<Options>,
+pub(crate) struct RequestedAddress {
+    pub(crate) error: &'static str,
+    pub(crate) address: String,
+    pub(crate) data: Option<Options>,
 }
 
 /// An answer that says no more than that it is done.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Empty {}
+pub(crate) struct Empty {}
 
 /// A refusal, also of the address allocator: the engine reads this field of whatever failed.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     #[serde(rename = "Err")]
-    pub(super) error: String,
+    pub(crate) error: String,
 }

@@ -16,7 +16,7 @@ const ENDPOINT_PREFIX: &str = "docker/endpoint/";
 
 /// Who gives out the addresses of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Ipam {
+pub(crate) enum Ipam {
     /// Nobody before CreateEndpoint, so we do there.
     None,
     /// Our own IPAM driver.
@@ -27,42 +27,42 @@ pub(super) enum Ipam {
 
 /// A network of one of our drivers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Network {
+pub(crate) struct Network {
     /// Who gives out its addresses.
-    pub(super) ipam: Ipam,
+    pub(crate) ipam: Ipam,
     /// From where we do, as text; empty for the default subnet.
     #[serde(default)]
-    pub(super) subnet: String,
+    pub(crate) subnet: String,
     /// Whether its containers send multicast by it.
-    pub(super) multicast: bool,
+    pub(crate) multicast: bool,
     /// MTU of its interfaces, if not that of the bridge.
     #[serde(default)]
-    pub(super) mtu: Option<u32>,
+    pub(crate) mtu: Option<u32>,
     /// Its name, once Docker has told it.
     #[serde(default)]
-    pub(super) name: Option<String>,
+    pub(crate) name: Option<String>,
 }
 
 /// A container's way to a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     /// The id of its network.
-    pub(super) network: String,
+    pub(crate) network: String,
     /// Under which id we hold its address; `None` if that is the IPAM driver's doing.
-    pub(super) holder: Option<String>,
+    pub(crate) holder: Option<String>,
     /// Its address with the prefix length, as text.
-    pub(super) address: String,
+    pub(crate) address: String,
     /// The MAC address of its interface, as text.
-    pub(super) mac: String,
+    pub(crate) mac: String,
     /// Whether we chose the address, ...
-    pub(super) chose_address: bool,
+    pub(crate) chose_address: bool,
     /// ... and the MAC address.
-    pub(super) chose_mac: bool,
+    pub(crate) chose_mac: bool,
     /// Whether it is still to be found out whose it is.
-    pub(super) open: bool,
+    pub(crate) open: bool,
     /// The container, if it is known.
     #[serde(default)]
-    pub(super) container: Option<String>,
+    pub(crate) container: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -73,14 +73,14 @@ struct Tables {
 
 /// All of them, in memory and in the store.
 #[derive(Debug)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     tables: Mutex<Tables>,
     store: Arc<Store>,
 }
 
 impl Registry {
     /// What was stored. Records that cannot be read are passed over.
-    pub(super) fn load(store: Arc<Store>, records: &[Record]) -> Registry {
+    pub(crate) fn load(store: Arc<Store>, records: &[Record]) -> Registry {
         let mut tables = Tables::default();
         for (key, value) in records {
             let Ok(key) = std::str::from_utf8(key) else {
@@ -107,23 +107,23 @@ impl Registry {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn network(&self, id: &str) -> Option<Network> {
+    pub(crate) fn network(&self, id: &str) -> Option<Network> {
         self.tables().networks.get(id).cloned()
     }
 
-    pub(super) fn networks(&self) -> BTreeMap<String, Network> {
+    pub(crate) fn networks(&self) -> BTreeMap<String, Network> {
         self.tables().networks.clone()
     }
 
-    pub(super) fn endpoint(&self, id: &str) -> Option<Endpoint> {
+    pub(crate) fn endpoint(&self, id: &str) -> Option<Endpoint> {
         self.tables().endpoints.get(id).cloned()
     }
 
-    pub(super) fn endpoints(&self) -> BTreeMap<String, Endpoint> {
+    pub(crate) fn endpoints(&self) -> BTreeMap<String, Endpoint> {
         self.tables().endpoints.clone()
     }
 
-    pub(super) async fn put_network(&self, id: &str, network: Network) -> Result<(), String> {
+    pub(crate) async fn put_network(&self, id: &str, network: Network) -> Result<(), String> {
         if self.network(id).as_ref() == Some(&network) {
             return Ok(());
         }
@@ -132,7 +132,7 @@ impl Registry {
         Ok(())
     }
 
-    pub(super) async fn remove_network(&self, id: &str) -> Result<(), String> {
+    pub(crate) async fn remove_network(&self, id: &str) -> Result<(), String> {
         if self.network(id).is_some() {
             self.save::<Network>(NETWORK_PREFIX, id, None).await?;
             self.tables().networks.remove(id);
@@ -140,13 +140,13 @@ impl Registry {
         Ok(())
     }
 
-    pub(super) async fn put_endpoint(&self, id: &str, endpoint: Endpoint) -> Result<(), String> {
+    pub(crate) async fn put_endpoint(&self, id: &str, endpoint: Endpoint) -> Result<(), String> {
         self.save(ENDPOINT_PREFIX, id, Some(&endpoint)).await?;
         self.tables().endpoints.insert(id.to_owned(), endpoint);
         Ok(())
     }
 
-    pub(super) async fn remove_endpoint(&self, id: &str) -> Result<(), String> {
+    pub(crate) async fn remove_endpoint(&self, id: &str) -> Result<(), String> {
         if self.endpoint(id).is_some() {
             self.save::<Endpoint>(ENDPOINT_PREFIX, id, None).await?;
             self.tables().endpoints.remove(id);
