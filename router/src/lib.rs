@@ -1,7 +1,8 @@
 //! The weft router: everything that touches sockets, devices, clocks and disks.
 
-pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod demo;
+pub mod flags;
 pub mod launch;
-pub mod telemetry;
+pub mod logging;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 /// Where Docker looks for our plugin.
-pub(super) const PLUGIN_SOCKET: &str = "/run/docker/plugins/weft.sock";
+pub(crate) const PLUGIN_SOCKET: &str = "/run/docker/plugins/weft.sock";
 
 /// Adds this host's router to the mesh and runs until it is stopped.
 ///

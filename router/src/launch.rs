@@ -5,13 +5,13 @@
 //! containers on this host keep talking to each other and the next start finds them.
 
 mod addresses;
-mod departed;
 mod exposures;
 mod gateway;
 mod identity;
 mod name_server;
 mod names;
-mod notify;
+mod readiness;
+mod reaper;
 mod services;
 mod system;
 
@@ -30,7 +30,7 @@ use tokio::sync::mpsc;
 
 pub use identity::{NameSource, PEER_NAME_KEY};
 pub(crate) use names::EXTERN_OWNER;
-use notify::Notifier;
+use readiness::Notifier;
 
 use crate::config::{Config, IpamConfig};
 use api::routes::{Scope, router};
@@ -135,7 +135,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         };
         let told = client.tell_allocator(found).await;
         told.map_err(LaunchError::new)?;
-        tokio::spawn(departed::watch(client.clone(), config.bridge.clone()));
+        tokio::spawn(reaper::watch(client.clone(), config.bridge.clone()));
     }
     if config.dns.is_some() {
         names::restore(&config, &opened.records, client).await?;

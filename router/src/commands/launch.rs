@@ -1,9 +1,9 @@
 //! `weft launch`.
 
-use super::flags::LaunchFlags;
 use super::{CliError, Output};
 use crate::config::Config;
-use crate::{launch, telemetry};
+use crate::flags::LaunchFlags;
+use crate::{launch, logging};
 
 /// Runs the router in the foreground.
 pub(super) async fn run(flags: &LaunchFlags, out: &Output) -> Result<(), CliError> {
@@ -19,6 +19,6 @@ pub(super) async fn run(flags: &LaunchFlags, out: &Output) -> Result<(), CliErro
         let name = launch::peer_name(&config).map_err(CliError::failed)?;
         return out.line(&name.to_string());
     }
-    telemetry::init(&flags.log_level, &flags.log_format).map_err(CliError::usage)?;
+    logging::init(&flags.log_level, &flags.log_format).map_err(CliError::usage)?;
     launch::run(config).await.map_err(CliError::failed)
 }

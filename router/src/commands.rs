@@ -1,7 +1,5 @@
 //! The commands of `weft`: one file each.
 
-pub mod flags;
-
 mod address;
 mod addresses;
 mod attach;
@@ -25,6 +23,7 @@ mod stopping;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::flags::LaunchFlags;
 pub use error::CliError;
 pub(crate) use output::Output;
 pub(crate) use router::{Router, RouterArgs};
@@ -58,7 +57,7 @@ pub struct Cli {
 enum Command {
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
-    Launch(Box<flags::LaunchFlags>),
+    Launch(Box<LaunchFlags>),
     Status(status::StatusArgs),
     Report(status::ReportArgs),
     Connect(mesh::ConnectArgs),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::attach::{HostArgs, store_files};
-use super::flags::PLUGIN_SOCKET;
 use super::{CliError, Output, RouterArgs, stopping};
+use crate::flags::PLUGIN_SOCKET;
 use host::blocking::blocking;
 use host::bridge;
 use host::lock;
