@@ -1,9 +1,9 @@
-//! Numbers, byte strings and struct bodies, as they stand in a message.
+//! Numbers, byte strings and struct bodies.
 
 use super::error::Error;
 use crate::cursor::Cursor;
 
-/// Reads the fields of a struct body up to its closing zero.
+/// Reads the fields of a struct body up to its terminating zero.
 pub(super) fn fields<'a>(
     input: &mut Cursor<'a>,
     mut each: impl FnMut(usize, &mut Cursor<'a>) -> Result<(), Error>,
@@ -51,7 +51,7 @@ pub(super) fn bytes<'a>(input: &mut Cursor<'a>) -> Result<&'a [u8], Error> {
     Ok(input.take(len)?)
 }
 
-/// A length in bytes, which cannot exceed what is left.
+/// Reads a length in bytes, which must not exceed the bytes left.
 pub(super) fn length(input: &mut Cursor<'_>) -> Result<usize, Error> {
     let value = uint(input)?;
     usize::try_from(value)
@@ -63,7 +63,7 @@ pub(super) fn length(input: &mut Cursor<'_>) -> Result<usize, Error> {
         })
 }
 
-/// A number of elements; each takes at least one byte, so it is bounded like a length.
+/// Reads a number of elements. Each takes at least one byte, so the bound is that of a length.
 pub(super) fn count(input: &mut Cursor<'_>) -> Result<usize, Error> {
     length(input)
 }
