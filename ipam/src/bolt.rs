@@ -52,6 +52,8 @@ pub enum BoltError {
 }
 
 /// Returns the keys and values of the bucket `name` of a Bolt file with the content `file`.
+///
+/// Format: `docs/protocol/ipam.md#10-2-bolt`.
 pub fn read_bucket<'a>(
     file: &'a [u8],
     name: &[u8],

@@ -27,6 +27,8 @@ pub struct NodeId {
 }
 
 /// The number of a proposal. Ordered by round, then by proposer.
+///
+/// Rule: `docs/protocol/ipam.md#5-3-state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProposalId {
     /// 0 means "none".
@@ -52,6 +54,8 @@ pub struct AcceptedValue {
 }
 
 /// What one elector has promised and accepted.
+///
+/// Format: `docs/protocol/ipam.md#5-3-state`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// It will not accept a proposal below this one.
@@ -116,6 +120,8 @@ impl Elector {
     }
 
     /// Makes a new proposal, higher than all known ones.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-4-steps`.
     pub fn propose(&mut self) {
         let known = self.nodes.values();
         let round = known
@@ -133,6 +139,8 @@ impl Elector {
     }
 
     /// Merges what another elector knows. Returns true if any of it was new.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-4-steps`.
     pub fn update(&mut self, from: &Nodes) -> bool {
         let mut changed = false;
         for (id, theirs) in from {
@@ -157,6 +165,8 @@ impl Elector {
     }
 
     /// Promises and accepts what it can. Returns true if that changed its own claims.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-4-steps`.
     pub fn think(&mut self) -> bool {
         let before = self.nodes.get(&self.id).cloned().unwrap_or_default();
         let mut own = before.clone();
@@ -180,6 +190,8 @@ impl Elector {
 
     /// Accepts our own proposal if a quorum has promised to follow it: with the value of the
     /// highest proposal that any of them had accepted before, or else with a new value.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-4-steps`.
     fn count_promises(&self, own: &mut Claims) {
         let promised = || {
             self.nodes
@@ -212,6 +224,8 @@ impl Elector {
     }
 
     /// Returns the chosen value, sorted and each name once, or `None` if none was chosen yet.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-4-steps`.
     pub fn consensus(&self) -> Option<Vec<PeerName>> {
         let mut counts: BTreeMap<ProposalId, usize> = BTreeMap::new();
         for claims in self.nodes.values().filter(|c| c.accepted.is_some()) {

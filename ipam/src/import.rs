@@ -56,6 +56,8 @@ pub enum ImportError {
 
 impl WeaveState {
     /// Reads a data base of Weave Net from the content of its file.
+    ///
+    /// Format: `docs/protocol/ipam.md#10-1-keys`.
     pub fn from_file(file: &[u8]) -> Result<WeaveState, ImportError> {
         let top = bolt::read_bucket(file, b"top")?;
         if let Some([major, ..]) = top.get(&b"version"[..])
@@ -88,12 +90,16 @@ fn bad(key: &'static str) -> impl Fn(Error) -> ImportError {
 }
 
 /// Decodes a stored peer name.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn decode_name(stream: &[u8]) -> Result<PeerName, Error> {
     let number = Decoder::new(stream).value()?.uint()?;
     PeerName::from_u64(number).ok_or(Error::Invalid("peer name"))
 }
 
 /// Decodes the stored table of addresses by container.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn decode_owned(stream: &[u8]) -> Result<BTreeMap<String, OwnedAddresses>, Error> {
     let mut out = BTreeMap::new();
     Decoder::new(stream).value()?.map(
@@ -140,6 +146,8 @@ fn read_cidr(value: Value<'_, '_>) -> Result<Cidr, Error> {
 }
 
 /// Decodes the stored list of peers to connect to.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn decode_targets(stream: &[u8]) -> Result<Vec<String>, Error> {
     let mut out = Vec::new();
     Decoder::new(stream).value()?.slice(|target| {
@@ -150,12 +158,16 @@ pub fn decode_targets(stream: &[u8]) -> Result<Vec<String>, Error> {
 }
 
 /// Encodes a peer name as Weave Net stores it.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn encode_name(mut encoder: Encoder, name: PeerName) -> Vec<u8> {
     encoder.value(Type::Uint, |w| w.uint(name.as_u64()));
     encoder.finish()
 }
 
 /// Encodes a table of addresses as Weave Net stores it.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn encode_owned(mut encoder: Encoder, owned: &BTreeMap<String, OwnedAddresses>) -> Vec<u8> {
     encoder.value(Type::Map(&OWNED), |w| {
         w.map(owned.iter(), |w, (id, addresses)| {
@@ -175,6 +187,8 @@ pub fn encode_owned(mut encoder: Encoder, owned: &BTreeMap<String, OwnedAddresse
 }
 
 /// Encodes a list of peers as Weave Net stores it.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn encode_targets(mut encoder: Encoder, targets: &[String]) -> Vec<u8> {
     encoder.value(Type::Slice(&STRINGS), |w| {
         w.slice(targets.iter(), |w, target| w.bytes(target.as_bytes()));

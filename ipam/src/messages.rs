@@ -34,6 +34,8 @@ const RING_UPDATE: u8 = 1;
 const SPACE_DENIED: u8 = 2;
 
 /// The state of a router, as sent in gossip.
+///
+/// Format: `docs/protocol/ipam.md#1-2-gossip-state`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GossipState {
     /// Seconds since 1970; receivers do not use it.
@@ -61,6 +63,8 @@ pub struct Received {
 }
 
 /// A message to one peer.
+///
+/// Format: `docs/protocol/ipam.md#1-3-unicast`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unicast<'a> {
     /// A request for space in this range.
@@ -75,6 +79,8 @@ pub enum Unicast<'a> {
 
 impl<'a> Unicast<'a> {
     /// Decodes a message.
+    ///
+    /// Format: `docs/protocol/ipam.md#1-3-unicast`.
     pub fn decode(message: &'a [u8]) -> Result<Unicast<'a>, Error> {
         let (kind, body) = message.split_first().ok_or(Error::Missing)?;
         Ok(match *kind {
@@ -86,11 +92,15 @@ impl<'a> Unicast<'a> {
     }
 
     /// Encodes the message. An unknown one has no body.
+    ///
+    /// Format: `docs/protocol/ipam.md#1-3-unicast`.
     pub fn encode(&self) -> Vec<u8> {
         self.encode_with(Encoder::new())
     }
 
     /// Encodes the message with the type ids of `encoder`.
+    ///
+    /// Format: `docs/protocol/ipam.md#1-3-unicast`.
     pub fn encode_with(&self, encoder: Encoder) -> Vec<u8> {
         let (kind, body) = match self {
             Unicast::SpaceRequest(range) => (SPACE_REQUEST, encode_range(range, encoder)),
@@ -133,11 +143,15 @@ fn decode_range(body: &[u8]) -> Result<Range, Error> {
 
 impl GossipState {
     /// Encodes the message.
+    ///
+    /// Format: `docs/protocol/ipam.md#1-2-gossip-state`.
     pub fn encode(&self) -> Vec<u8> {
         self.encode_with(Encoder::new())
     }
 
     /// Encodes the message with the type ids of `encoder`.
+    ///
+    /// Format: `docs/protocol/ipam.md#1-2-gossip-state`.
     pub fn encode_with(&self, mut encoder: Encoder) -> Vec<u8> {
         let ring = self.ring.as_ref().map(|(peer, ring)| (*peer, ring));
         encode_state(
@@ -154,6 +168,8 @@ impl GossipState {
 }
 
 /// Encodes a `gossipState` from its parts, without copying them first.
+///
+/// Format: `docs/protocol/ipam.md#1-2-gossip-state`.
 pub fn encode_state<'a>(
     encoder: &mut Encoder,
     now: i64,
@@ -182,6 +198,8 @@ pub fn encode_state<'a>(
 }
 
 /// Encodes a ring alone, as Weave Net stores it.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn encode_ring(encoder: &mut Encoder, peer: PeerName, ring: &Ring) {
     encoder.value(Type::Struct(&RING), |w| {
         w.structure(|s| write_ring(s, peer, ring));
@@ -216,6 +234,7 @@ fn write_proposal(s: &mut proto::gob::StructWriter<'_>, proposal: &ProposalId) {
     });
 }
 
+/// Format: `docs/protocol/ipam.md#2-1-structure`.
 fn write_ring(s: &mut proto::gob::StructWriter<'_>, peer: PeerName, ring: &Ring) {
     s.uint(0, ring.start.get().into());
     s.uint(1, ring.end.get().into());
@@ -235,6 +254,8 @@ fn write_ring(s: &mut proto::gob::StructWriter<'_>, peer: PeerName, ring: &Ring)
 ///
 /// `known` is called with the ring's digest before the ring is decoded. If it returns true,
 /// decoding stops there, at the cost of hashing the message.
+///
+/// Format: `docs/protocol/ipam.md#1-2-gossip-state`.
 pub fn decode_state(
     message: &[u8],
     known: impl FnOnce(&RingDigest) -> bool,
@@ -270,6 +291,8 @@ pub fn decode_state(
 }
 
 /// Decodes a ring alone, as Weave Net stores it, with the peer whose copy it claims to be.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn decode_ring(stream: &[u8]) -> Result<(PeerName, Ring), Error> {
     read_ring(Decoder::new(stream).value()?, |_| false)
 }
@@ -365,6 +388,7 @@ fn read_accepted_value(value: Value<'_, '_>) -> Result<AcceptedValue, Error> {
     Ok(out)
 }
 
+/// Format: `docs/protocol/ipam.md#2-1-structure`.
 fn read_ring(
     value: Value<'_, '_>,
     mut known: impl FnMut(&RingDigest) -> bool,

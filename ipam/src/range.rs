@@ -124,6 +124,8 @@ impl Range {
     /// a multiple of it (or, if there is none of the full size, of half the size).
     ///
     /// The choice is part of the protocol: every router gives away the same block.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-3-aligned-block`.
     #[must_use]
     pub fn biggest_block(&self) -> Range {
         let n = self.size();

@@ -5,6 +5,8 @@ use crate::range_set::RangeSet;
 
 /// The addresses that the ring assigns to this router, in three disjoint sets that together are
 /// exactly the owned ranges.
+///
+/// Rule: `docs/protocol/ipam.md#4-1-sets`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Space {
     /// Can be allocated or given away.
@@ -83,6 +85,8 @@ impl Space {
     }
 
     /// Allocates the lowest free address of `within`.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-1-sets`.
     pub fn allocate(&mut self, within: Range) -> Option<Address> {
         let address = self.free.first(within)?;
         self.free.remove(Range::single(address));
@@ -131,6 +135,8 @@ impl Space {
     /// Removes and returns the block of free addresses that is given to a router which asks for
     /// space in `within`: the largest aligned block, or its upper half if it is more than half of
     /// what is free there.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-2-donation`.
     pub fn donate(&mut self, within: Range) -> Option<Range> {
         let gift = self.gift(within)?;
         self.free.remove(gift);
@@ -138,6 +144,8 @@ impl Space {
     }
 
     /// Returns the block that [`Space::donate`] would remove.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-2-donation`.
     pub fn gift(&self, within: Range) -> Option<Range> {
         let block = self.biggest_free(within)?;
         let half = block.size() / 2;
@@ -149,6 +157,8 @@ impl Space {
     }
 
     /// Returns the largest aligned block of free addresses in `within`; of equal ones the last.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-2-donation`.
     pub fn biggest_free(&self, within: Range) -> Option<Range> {
         let mut biggest = Range::default();
         for chunk in self.free.parts(within) {
@@ -175,6 +185,8 @@ impl Space {
 
     /// Checks that the three sets are disjoint and together equal `owned`, which must be sorted.
     /// The error describes the first violation.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-1-sets`.
     pub fn check(&self, owned: &[Range]) -> Result<(), String> {
         let sets = [&self.free, &self.ours, &self.held];
         let mut all: Vec<Range> = sets.into_iter().flat_map(RangeSet::iter).collect();

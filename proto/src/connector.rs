@@ -110,6 +110,8 @@ pub struct TargetView<'a> {
 }
 
 /// State of an address.
+///
+/// Rule: `docs/protocol/mesh.md#8-3-states`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TargetState {
     /// It was not tried yet.
@@ -127,6 +129,8 @@ pub enum TargetState {
 }
 
 /// The connection maker.
+///
+/// Rule: `docs/protocol/mesh.md#8-3-states`.
 #[derive(Clone, Debug)]
 pub struct Connector {
     config: ConnectorConfig,
@@ -238,6 +242,8 @@ impl Connector {
     }
 
     /// Reports that an attempt failed, or that a connection ended, whether or not it was added.
+    ///
+    /// Rule: `docs/protocol/mesh.md#8-2-attempts`.
     pub fn handle_ended(&mut self, now: Time, conn: ConnId, ended: Ended<'_>) {
         let was_added = self.links.remove(&conn).is_some();
         if let Some(address) = ended.dialled {
@@ -352,6 +358,8 @@ impl Connector {
     }
 
     /// Marks the entries that are wanted, and adds missing ones.
+    ///
+    /// Rule: `docs/protocol/mesh.md#8-1-targets`.
     fn mark_wanted(&mut self, now: Time) {
         let links = self.links.values();
         let taken: BTreeSet<SocketAddr> = links.clone().map(|link| link.address).collect();

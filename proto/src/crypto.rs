@@ -45,6 +45,8 @@ impl PrivateKey {
 
     /// Derives the key shared with the owner of the public key `remote` under `password`. Returns
     /// an error for the few public keys that make the result predictable.
+    ///
+    /// Format: `docs/protocol/mesh.md#4-1-session-key`.
     pub fn session_key(
         &self,
         remote: &[u8; KEY_BYTES],
@@ -86,6 +88,8 @@ impl SessionKey {
     }
 
     /// Encrypts `data` in place and returns its tag.
+    ///
+    /// Format: `docs/protocol/mesh.md#4-2-secretbox`.
     pub fn seal_in_place(&self, nonce: &Nonce, data: &mut [u8]) -> [u8; TAG_BYTES] {
         let mut tag = [0; TAG_BYTES];
         crypto_box_detached_afternm_inplace(data, &mut tag, &nonce.0, &self.0);
@@ -93,6 +97,8 @@ impl SessionKey {
     }
 
     /// Decrypts `data` in place if its tag is valid. On error the content of `data` is unspecified.
+    ///
+    /// Format: `docs/protocol/mesh.md#4-2-secretbox`.
     pub fn open_in_place(
         &self,
         nonce: &Nonce,
@@ -121,12 +127,16 @@ pub struct Nonce([u8; NONCE_BYTES]);
 
 impl Nonce {
     /// Returns the nonce of a TCP message. `dialled` is true if its *sender* made the connection.
+    ///
+    /// Format: `docs/protocol/mesh.md#4-2-secretbox`.
     pub const fn tcp(dialled: bool, sequence: u64) -> Nonce {
         Nonce::build(if dialled { 0xc0 } else { 0x40 }, sequence)
     }
 
     /// Returns the nonce of a sleeve packet. `dialled` is true if its *sender* made the TCP
     /// connection; the top bit of `counter` is the channel.
+    ///
+    /// Format: `docs/protocol/sleeve.md#2-3-encryption`.
     pub const fn sleeve(dialled: bool, counter: u64) -> Nonce {
         Nonce::build(if dialled { 0x80 } else { 0 }, counter)
     }

@@ -10,6 +10,8 @@ use crate::identity::{InvalidPeerName, parse_peer_name};
 use crate::types::{ConnUid, PeerName, PeerUid, ShortId};
 
 /// The features of one end of a connection.
+///
+/// Format: `docs/protocol/mesh.md#3-4-features`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// The name of the peer.
@@ -64,16 +66,22 @@ pub enum FeaturesError {
 
 impl Features {
     /// Reads features from a stream that consists of one feature map.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-4-features`.
     pub fn decode(stream: &[u8]) -> Result<Features, FeaturesError> {
         Features::from_map(decode_map(stream)?)
     }
 
     /// Encodes these features as protocol 2 sends them.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-4-features`.
     pub fn encode(&self) -> Vec<u8> {
         encode_map(&self.to_map())
     }
 
     /// Interprets a feature map. The error is the first one in Weave Net's order of checks.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-4-features`.
     pub fn from_map(mut map: BTreeMap<String, String>) -> Result<Features, FeaturesError> {
         let mut required = |key| map.remove(key).ok_or(FeaturesError::Missing(key));
         let flavour = required(FLAVOUR)?;
@@ -114,6 +122,8 @@ impl Features {
     }
 
     /// Returns the features as the map that is sent.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-4-features`.
     pub fn to_map(&self) -> BTreeMap<String, String> {
         let mut map = self.extra.clone();
         map.remove(SHORT_ID);
@@ -136,12 +146,16 @@ impl Features {
 
     /// Returns the UID of the connection between the ends with these features; both ends compute
     /// the same.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-5-connection-uid`.
     pub const fn conn_uid(&self, other: &Features) -> ConnUid {
         ConnUid(self.conn_id ^ other.conn_id)
     }
 }
 
 /// Reads a stream that consists of one map from string to string.
+///
+/// Format: `docs/protocol/gob.md#5-types`.
 pub(crate) fn decode_map(stream: &[u8]) -> Result<BTreeMap<String, String>, FeaturesError> {
     let mut decoder = gob::Decoder::new(stream);
     let map = read_map(decoder.value()?)?;
@@ -152,6 +166,8 @@ pub(crate) fn decode_map(stream: &[u8]) -> Result<BTreeMap<String, String>, Feat
 }
 
 /// Reads a gob map from string to string. If a key occurs twice, the last value counts.
+///
+/// Format: `docs/protocol/gob.md#5-types`.
 pub(crate) fn read_map(value: gob::Value<'_, '_>) -> Result<BTreeMap<String, String>, gob::Error> {
     let mut map = BTreeMap::new();
     value.map(
@@ -165,6 +181,8 @@ pub(crate) fn read_map(value: gob::Value<'_, '_>) -> Result<BTreeMap<String, Str
 }
 
 /// Encodes a map from string to string.
+///
+/// Format: `docs/protocol/gob.md#5-types`.
 pub(crate) fn encode_map(map: &BTreeMap<String, String>) -> Vec<u8> {
     let mut encoder = gob::Encoder::new();
     encoder.value(gob::Type::Map(&STRINGS), |w| {
@@ -177,6 +195,8 @@ pub(crate) fn encode_map(map: &BTreeMap<String, String>) -> Vec<u8> {
 }
 
 /// Feature keys of protocol 1.
+///
+/// Rule: `docs/protocol/mesh.md#3-3-version-1`.
 pub(crate) fn version_1_subset(mut map: BTreeMap<String, String>) -> BTreeMap<String, String> {
     map.retain(|key, _| VERSION_1_KEYS.contains(&key.as_str()));
     map

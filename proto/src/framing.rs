@@ -38,6 +38,8 @@ pub(crate) enum Framing {
 }
 
 /// The session key and the message counters of both directions.
+///
+/// Format: `docs/protocol/mesh.md#4-2-secretbox`.
 #[derive(Debug)]
 struct Crypto {
     key: SessionKey,
@@ -94,6 +96,8 @@ impl Channel {
     /// Returns the range of the first message's body in `input`, or `None` if it is incomplete; the
     /// next message starts where it ends. A message that announces more than `limit` bytes is
     /// refused at once, so that it is never stored.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-2-first-message`.
     pub(crate) fn split(
         &self,
         input: &[u8],
@@ -125,6 +129,8 @@ impl Channel {
 
     /// Returns the message in this body, or `None` if the body only defines a type of protocol 1's
     /// stream.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-2-first-message`.
     pub(crate) fn open(&mut self, body: &[u8]) -> Result<Option<Vec<u8>>, WireError> {
         let body = match &mut self.framing {
             Framing::Length => body,
@@ -149,6 +155,8 @@ impl Channel {
 
     /// Returns the feature map in this body: in protocol 1 a value of the stream, in protocol 2 a
     /// message with its own stream. Returns `None` if the body only defines a type.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-4-features`.
     pub(crate) fn open_features(
         &mut self,
         body: &[u8],
@@ -164,6 +172,8 @@ impl Channel {
     }
 
     /// Returns the bytes to send for `message`.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-2-first-message`.
     pub(crate) fn seal(&mut self, message: &[u8]) -> Result<Vec<u8>, WireError> {
         let tag_len = self.crypto.as_ref().map_or(0, |_| TAG_BYTES);
         let len = tag_len + message.len();

@@ -69,6 +69,8 @@ pub(crate) enum Route {
 }
 
 /// Waiting news of one kind, merged.
+///
+/// Rule: `docs/protocol/mesh.md#5-6-queues`.
 #[derive(Debug, Default)]
 struct Pending {
     peers: BTreeSet<PeerName>,
@@ -205,6 +207,8 @@ pub(crate) enum Item {
 }
 
 /// What waits for one connection, and how many bytes handed to the driver are not sent yet.
+///
+/// Rule: `docs/protocol/mesh.md#5-6-queues`.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     unicasts: VecDeque<Vec<u8>>,
@@ -323,6 +327,8 @@ impl Outbox {
 /// Hashes of the payloads that a surrogate relayed recently.
 ///
 /// They are kept for one to two generations of the interval at which [`Seen::age`] is called.
+///
+/// Rule: `docs/protocol/mesh.md#5-3-channels`.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     young: BTreeSet<[u8; 16]>,

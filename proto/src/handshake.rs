@@ -31,6 +31,8 @@ const FLAG_PLAIN: u8 = 0;
 const FLAG_ENCRYPTED: u8 = 1;
 
 /// One end of an introduction.
+///
+/// Rule: `docs/protocol/mesh.md#3-introduction`.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     config: WireConfig,
@@ -132,6 +134,7 @@ impl Handshake {
         out.push_back(bytes);
     }
 
+    /// Format: `docs/protocol/mesh.md#2-header`.
     fn header(&mut self, input: &[u8], out: &mut VecDeque<Vec<u8>>) -> Result<Step, WireError> {
         let Some((magic, rest)) = input.split_first_chunk() else {
             return Ok(Step::Wait);
@@ -169,6 +172,7 @@ impl Handshake {
         Ok(Step::Used(HEADER_BYTES))
     }
 
+    /// Format: `docs/protocol/mesh.md#3-1-version-2`.
     fn flag(&mut self, input: &[u8], out: &mut VecDeque<Vec<u8>>) -> Result<Step, WireError> {
         let Some((&flag, rest)) = input.split_first() else {
             return Ok(Step::Wait);
@@ -194,6 +198,7 @@ impl Handshake {
         Ok(Step::Used(used))
     }
 
+    /// Format: `docs/protocol/mesh.md#3-2-first-message`.
     fn features(&mut self, input: &[u8]) -> Result<Step, WireError> {
         let Some(body) = self.channel.split(input, FEATURES_BYTES_MAX)? else {
             return Ok(Step::Wait);
@@ -213,6 +218,8 @@ impl Handshake {
     }
 
     /// Protocol 1: switches encryption on if the remote's features have a public key.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-3-version-1`.
     fn take_public_key(&mut self, map: &BTreeMap<String, String>) -> Result<(), WireError> {
         match (map.get(PUBLIC_KEY), &self.config.password) {
             (None, None) => Ok(()),

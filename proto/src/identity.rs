@@ -15,6 +15,8 @@ use crate::types::PeerName;
 pub struct InvalidPeerName(pub String);
 
 /// Parses a peer name from an operator or from another peer.
+///
+/// Format: `docs/protocol/mesh.md#1-1-peer-names`.
 pub fn parse_peer_name(text: &str) -> Result<PeerName, InvalidPeerName> {
     text.parse()
         .map_err(|_| InvalidPeerName(text.chars().take(QUOTE_CHARS_MAX).collect()))
@@ -41,6 +43,8 @@ pub struct NoSystemIds;
 
 impl SystemIds {
     /// Returns the peer name derived from these ids.
+    ///
+    /// Rule: `docs/protocol/mesh.md#1-3-names-from-system-ids`.
     pub fn peer_name(&self) -> Result<PeerName, NoSystemIds> {
         let machine = self.machine_id.as_ref().or(self.dbus_machine_id.as_ref());
         let ids = [
@@ -61,6 +65,8 @@ impl SystemIds {
 }
 
 /// Derives a peer name from the concatenated ids of a system.
+///
+/// Rule: `docs/protocol/mesh.md#1-3-names-from-system-ids`.
 pub fn name_from_ids(ids: &[u8]) -> PeerName {
     let mut hash = Sha256::new();
     hash.update(SALT);

@@ -23,6 +23,8 @@ pub const CHANNEL_BYTES_MAX: usize = 255;
 pub const OVERLAYS_MAX: usize = 256;
 
 /// A message. Its bodies borrow from the buffer in which it was received or will be sent.
+///
+/// Format: `docs/protocol/mesh.md#5-2-tags`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     /// A sign of life.
@@ -98,6 +100,8 @@ pub enum MessageError {
 }
 
 /// How the overlays of a link are controlled, as agreed by the features of both ends.
+///
+/// Rule: `docs/protocol/sleeve.md#1-1-agreement`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverlayMode {
     /// Legacy mode: sleeve only, with its messages as they are.
@@ -112,6 +116,8 @@ pub enum OverlayMode {
 impl OverlayMode {
     /// Returns the index of the overlay at `place` among the common overlays, or `None` if there is
     /// no such overlay.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#1-2-control-messages`.
     pub fn index(self, place: usize) -> Option<OverlayIndex> {
         match self {
             OverlayMode::Switched { common } if place < usize::from(common) => {
@@ -123,6 +129,8 @@ impl OverlayMode {
 
     /// Returns the message that controls the overlay at `place` (0 for the only one of a legacy
     /// link), or `None` if there is no such overlay or a legacy link cannot carry the tag.
+    ///
+    /// Format: `docs/protocol/sleeve.md#1-2-control-messages`.
     pub fn control(self, place: usize, tag: u8, body: &[u8]) -> Option<Message<'_>> {
         match self {
             OverlayMode::Legacy if place == 0 => {
@@ -172,6 +180,8 @@ impl<'a> Message<'a> {
     ///
     /// Bytes after the last item of a gossip envelope are ignored, and so is everything after the
     /// tag of a heartbeat.
+    ///
+    /// Format: `docs/protocol/mesh.md#5-2-tags`.
     pub fn decode(message: &'a [u8], mode: OverlayMode) -> Result<Message<'a>, MessageError> {
         let Some((&tag, body)) = message.split_first() else {
             return Ok(Message::Empty);
@@ -187,6 +197,8 @@ impl<'a> Message<'a> {
     }
 
     /// Encodes the message. A [`Message::Unknown`] consists of its tag only.
+    ///
+    /// Format: `docs/protocol/mesh.md#5-2-tags`.
     pub fn encode(&self) -> Vec<u8> {
         match *self {
             Message::Empty => Vec::new(),
@@ -216,6 +228,7 @@ impl<'a> Message<'a> {
     }
 }
 
+/// Format: `docs/protocol/sleeve.md#1-2-control-messages`.
 fn read_control(body: &[u8], common: u16) -> Result<Message<'_>, MessageError> {
     let &[index, tag, ref body @ ..] = body else {
         return Err(MessageError::OverlayTooShort(body.len()));
@@ -227,6 +240,7 @@ fn read_control(body: &[u8], common: u16) -> Result<Message<'_>, MessageError> {
     Ok(Message::Overlay { index, tag, body })
 }
 
+/// Format: `docs/protocol/mesh.md#5-2-tags`.
 fn read_envelope(tag: u8, body: &[u8]) -> Result<Message<'_>, gob::Error> {
     let mut decoder = Decoder::new(body);
     let channel = decoder.value()?.string()?;
@@ -261,6 +275,7 @@ fn read_name(decoder: &mut Decoder<'_>) -> Result<PeerName, gob::Error> {
         .ok_or(gob::Error::Invalid("peer name: more than 48 bits"))
 }
 
+/// Format: `docs/protocol/mesh.md#5-2-tags`.
 fn write_envelope(tag: u8, channel: &str, names: &[PeerName], payload: &[u8]) -> Vec<u8> {
     let mut encoder = Encoder::new();
     encoder.value(Type::String, |w| w.bytes(channel.as_bytes()));

@@ -44,6 +44,8 @@ pub struct NoCommonOverlay {
 /// Returns the common names in the order of our own list, which gives each its index.
 ///
 /// At most [`OVERLAYS_MAX`] are used.
+///
+/// Rule: `docs/protocol/sleeve.md#1-1-agreement`.
 pub fn common<'a, S: AsRef<str>>(
     ours: &[&'a str],
     theirs: &[S],
@@ -93,6 +95,8 @@ pub struct OverlaySwitch {
 impl OverlaySwitch {
     /// Agrees on overlays with the other end, whose feature is `theirs`, and prepares a forwarder
     /// for each. `link_id` returns a new id for each.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#1-1-agreement`.
     pub fn prepare(
         ours: &[Overlay],
         theirs: Option<&[String]>,
@@ -182,6 +186,8 @@ impl OverlaySwitch {
     }
 
     /// Handles a control message for the forwarder at index `place`.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#1-2-control-messages`.
     pub fn handle_control(
         &mut self,
         now: Time,
@@ -277,6 +283,8 @@ impl OverlaySwitch {
     }
 
     /// Collects the outputs of the forwarders and derives what follows for the connection.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#1-3-forwarders`.
     fn collect(&mut self, now: Time) {
         let mut rising = false;
         for (place, slot) in self.slots.iter_mut().enumerate() {
@@ -316,6 +324,8 @@ impl OverlaySwitch {
 
 /// Returns the links to try for a frame: established ones, then pending ones, then those on hold,
 /// each in the order of their indices.
+///
+/// Rule: `docs/protocol/sleeve.md#1-3-forwarders`.
 fn preference<'a>(slots: impl Iterator<Item = (LinkId, &'a Health)> + Clone) -> Vec<LinkId> {
     let rank = |health: &Health| match health {
         Health::Established => Some(0),

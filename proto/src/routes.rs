@@ -27,6 +27,8 @@ impl Routes {
     /// Calculates the routes of a topology.
     ///
     /// Broadcast routes of other peers are computed when they are first needed.
+    ///
+    /// Rule: `docs/protocol/mesh.md#7-routes`.
     pub fn calculate(topology: &Topology) -> Routes {
         let names: Box<[PeerName]> = topology.names().collect();
         // Our own entry always exists.
@@ -96,6 +98,8 @@ impl Routes {
 
     /// Returns for each neighbour the number of peers that gossip reaches through it. `except` is
     /// left out.
+    ///
+    /// Rule: `docs/protocol/mesh.md#5-5-random-neighbours`.
     pub fn neighbour_weights(&self, except: Option<PeerName>) -> BTreeMap<PeerName, usize> {
         let mut weights = BTreeMap::new();
         for via in &self.all.hops {
@@ -108,6 +112,8 @@ impl Routes {
 
     /// Returns how many of `available` neighbours receive each gossip message: at most twice the
     /// binary logarithm of the number of reachable peers.
+    ///
+    /// Rule: `docs/protocol/mesh.md#5-5-random-neighbours`.
     pub fn fan_out(&self, available: usize) -> usize {
         let others = self.all.hops.iter();
         let reached = 1 + others.filter(|via| **via != PeerName::UNKNOWN).count() as u64;
@@ -117,6 +123,8 @@ impl Routes {
 
     /// Draws the neighbours to gossip to, with probabilities in proportion to the number of peers
     /// behind them. `except`, from which the gossip came, is left out.
+    ///
+    /// Rule: `docs/protocol/mesh.md#5-5-random-neighbours`.
     pub fn random_neighbours(
         &self,
         except: Option<PeerName>,
@@ -213,6 +221,8 @@ impl Graph {
     }
 
     /// Returns the next hop from `us` to each peer.
+    ///
+    /// Rule: `docs/protocol/mesh.md#7-3-tables`.
     fn hops(&self, us: usize, names: &[PeerName]) -> Box<[PeerName]> {
         let mut hops = vec![PeerName::UNKNOWN; self.len()];
         let mut walk = Walk::new(self.len(), us);
@@ -233,6 +243,8 @@ impl Graph {
 
     /// Returns the neighbours of `us` that a walk from `source` has not visited when it reaches
     /// `us`; none if it never does.
+    ///
+    /// Rule: `docs/protocol/mesh.md#7-3-tables`.
     fn spread(&self, source: usize, us: usize, names: &[PeerName]) -> Box<[PeerName]> {
         let mut walk = Walk::new(self.len(), source);
         while let Some(level) = walk.next_level() {
@@ -256,6 +268,8 @@ impl Graph {
 }
 
 /// A breadth-first walk over a graph.
+///
+/// Rule: `docs/protocol/mesh.md#7-2-walk`.
 struct Walk {
     seen: Vec<bool>,
     /// Every visited peer, level by level. Each level is sorted before it is walked.
@@ -302,6 +316,8 @@ impl Walk {
 }
 
 /// Returns the graph of all connections, and that of the established ones.
+///
+/// Rule: `docs/protocol/mesh.md#7-1-graphs`.
 fn graphs(topology: &Topology, names: &[PeerName]) -> (Graph, Graph) {
     let edges = topology.peers().map(|peer| peer.connections.len()).sum();
     let mut all = Graph::with_capacity(names.len(), edges);

@@ -191,6 +191,8 @@ impl Forwarding {
     /// Decides about a frame captured from the local bridge, and learns its source address. An
     /// address that was known at another peer has moved here, because we never capture what we
     /// injected.
+    ///
+    /// Rule: `docs/protocol/switching.md#1-captured`.
     pub fn captured(
         &self,
         now: Time,
@@ -224,6 +226,8 @@ impl Forwarding {
 
     /// Decides about a frame that came from `source` and is meant for `dest`. Learns its source
     /// address if it is meant for us.
+    ///
+    /// Rule: `docs/protocol/switching.md#2-received`.
     pub fn received(
         &self,
         now: Time,
@@ -254,6 +258,7 @@ impl Forwarding {
         (Received::InjectAndFlood(flood), learned)
     }
 
+    /// Rule: `docs/protocol/switching.md#3-broadcast`.
     fn broadcast(&self, source: PeerName) -> Flood<'_> {
         Flood {
             forwarding: self,
@@ -283,6 +288,8 @@ impl fmt::Debug for Forwarding {
 }
 
 /// Returns true if these are the addresses of a frame between routers.
+///
+/// Rule: `docs/protocol/switching.md#5-special`.
 const fn is_special(dst: Mac, src: Mac) -> bool {
     dst.as_u64() == 0 && src.as_u64() == 0
 }

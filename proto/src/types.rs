@@ -52,6 +52,8 @@ impl AddAssign<Duration> for Time {
 pub struct ParseNameError;
 
 /// The 48-bit name of a peer, unique in its mesh. Ordered like the number.
+///
+/// Format: `docs/protocol/mesh.md#1-1-peer-names`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerName([u8; 6]);
 
@@ -167,14 +169,20 @@ impl FromStr for Mac {
 }
 
 /// A number that distinguishes two starts of one peer. 0 marks a placeholder.
+///
+/// Rule: `docs/protocol/mesh.md#1-2-numbers`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerUid(pub u64);
 
 /// The UID of a mesh connection, the same at both ends: the XOR of their connection ids.
+///
+/// Rule: `docs/protocol/mesh.md#3-5-connection-uid`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnUid(pub u64);
 
 /// A short id: one of 4096 numbers that a peer claims.
+///
+/// Rule: `docs/protocol/mesh.md#6-5-short-ids`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShortId(u16);
 
@@ -217,6 +225,8 @@ fn write_colons(b: &[u8; 6], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 /// Reads six colon-separated groups of one or two hex digits, of which one run of at least two zero
 /// groups may be written as `::`. A leading blank is accepted, as Weave Net does.
+///
+/// Format: `docs/protocol/mesh.md#1-1-peer-names`.
 fn parse_colons(text: &str) -> Result<[u8; 6], ParseNameError> {
     let text = text.strip_prefix(' ').unwrap_or(text);
     let Some((head, tail)) = text.split_once("::") else {

@@ -59,6 +59,8 @@ const QUEUE_PLACES_KEPT: usize = 16;
 ///
 /// Poll [`Wire::poll_transmit`] after [`Wire::new`], [`Wire::handle_bytes`] and [`Wire::send`], and
 /// [`Wire::poll_event`] after [`Wire::handle_bytes`], even if it failed.
+///
+/// Rule: `docs/protocol/mesh.md#3-introduction`.
 #[derive(Debug)]
 pub struct Wire {
     state: State,

@@ -11,6 +11,8 @@ use crate::range::{Address, Cidr};
 /// Name of the channel on which weft routers exchange leases. Other routers relay it.
 pub const CHANNEL: &str = "weft-leases";
 /// Maximum length of an identity's name, in bytes. A longer one is refused.
+///
+/// Rule: `docs/protocol/ipam.md#9-2-entry`.
 pub const IDENTITY_BYTES_MAX: usize = 255;
 /// Maximum length of a container id as sent to other routers, in bytes. A longer one is cut.
 pub const CONTAINER_BYTES_MAX: usize = 255;
@@ -102,6 +104,8 @@ pub enum Scope {
 }
 
 /// Key of a lease.
+///
+/// Format: `docs/protocol/ipam.md#9-2-entry`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseKey {
     /// Scope in which the name is unique.
@@ -122,6 +126,8 @@ impl fmt::Display for LeaseKey {
 }
 
 /// Whether an address of a lease is in use.
+///
+/// Rule: `docs/protocol/ipam.md#9-2-entry`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeaseState {
     /// The lease has ended. It is remembered for a while, so that old copies do not revive it.
@@ -133,6 +139,8 @@ pub enum LeaseState {
 }
 
 /// The address of an identity.
+///
+/// Format: `docs/protocol/ipam.md#9-2-entry`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
     /// Increases with each change.
@@ -167,6 +175,8 @@ impl Lease {
 
     /// Returns true if this copy replaces `other`. Any two different leases have the same order
     /// everywhere, even if two groups of routers made them independently.
+    ///
+    /// Rule: `docs/protocol/ipam.md#9-3-order`.
     pub fn beats(&self, other: &Lease) -> bool {
         self.rank() > other.rank()
     }

@@ -9,6 +9,8 @@ use crate::range::Address;
 
 /// Returns the MAC address for an address of a lease. It is as unique as the address, and changes
 /// when the address passes to another identity.
+///
+/// Rule: `docs/protocol/ipam.md#9-7-mac`.
 pub fn mac(key: &LeaseKey, address: Address) -> Mac {
     let mut bytes = Vec::new();
     wire::put_key(&mut bytes, key);

@@ -128,6 +128,7 @@ impl LeaseTable {
         self.by_hash.insert(key_hash(key), Arc::clone(key));
     }
 
+    /// Rule: `docs/protocol/ipam.md#9-4-replication`.
     fn toggle(&mut self, key: &LeaseKey, lease: &Lease) {
         let bucket = bucket_of(key_hash(key));
         if let Some(sum) = self.buckets.get_mut(bucket) {
@@ -141,6 +142,8 @@ impl LeaseTable {
     }
 
     /// Returns the digest of the whole table; that of an empty table is 0.
+    ///
+    /// Rule: `docs/protocol/ipam.md#9-4-replication`.
     pub fn digest(&self) -> u64 {
         if self.buckets.iter().all(|bucket| *bucket == 0) {
             return 0;
@@ -192,17 +195,22 @@ impl LeaseTable {
 }
 
 /// Returns the bucket of a key with this hash.
+///
+/// Rule: `docs/protocol/ipam.md#9-4-replication`.
 fn bucket_of(hash: u64) -> usize {
     (hash >> (u64::BITS - BUCKETS.ilog2())) as usize
 }
 
 /// Returns the hash by which routers refer to a key.
+///
+/// Rule: `docs/protocol/ipam.md#9-4-replication`.
 pub(crate) fn key_hash(key: &LeaseKey) -> u64 {
     let mut bytes = Vec::new();
     wire::put_key(&mut bytes, key);
     first_u64(Sha256::digest(&bytes).into())
 }
 
+/// Rule: `docs/protocol/ipam.md#9-4-replication`.
 fn entry_hash(key: &LeaseKey, lease: &Lease) -> u64 {
     let mut bytes = Vec::new();
     wire::put_key(&mut bytes, key);

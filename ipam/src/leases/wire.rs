@@ -121,6 +121,8 @@ pub struct Answer {
 }
 
 /// A message of the channel.
+///
+/// Format: `docs/protocol/ipam.md#9-1-messages`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// Announcement of a weft router.
@@ -164,6 +166,8 @@ pub enum Message {
 
 impl Message {
     /// Encodes the message.
+    ///
+    /// Format: `docs/protocol/ipam.md#9-1-messages`.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![FORMAT, self.kind()];
         match self {
@@ -219,6 +223,8 @@ impl Message {
     }
 
     /// Decodes a message. Bytes after it are left to later versions and ignored.
+    ///
+    /// Format: `docs/protocol/ipam.md#9-1-messages`.
     pub fn decode(message: &[u8]) -> Result<Message, WireError> {
         let mut input = Cursor::new(message);
         let format = input.u8()?;
@@ -395,6 +401,8 @@ fn entry(input: &mut Cursor<'_>) -> Result<LeaseEntry, WireError> {
 }
 
 /// Encodes the key of a lease.
+///
+/// Format: `docs/protocol/ipam.md#9-2-entry`.
 pub(crate) fn put_key(out: &mut Vec<u8>, key: &LeaseKey) {
     match key.scope {
         Scope::Explicit => out.push(0),
@@ -409,6 +417,8 @@ pub(crate) fn put_key(out: &mut Vec<u8>, key: &LeaseKey) {
 }
 
 /// Decodes the key of a lease.
+///
+/// Format: `docs/protocol/ipam.md#9-2-entry`.
 pub(crate) fn key(input: &mut Cursor<'_>) -> Result<LeaseKey, WireError> {
     let scope = match input.u8()? {
         0 => Scope::Explicit,
@@ -432,6 +442,8 @@ pub(crate) fn key(input: &mut Cursor<'_>) -> Result<LeaseKey, WireError> {
 }
 
 /// Encodes a lease.
+///
+/// Format: `docs/protocol/ipam.md#9-2-entry`.
 pub(crate) fn put_lease(out: &mut Vec<u8>, lease: &Lease) {
     put_u64(out, lease.version);
     out.extend(lease.holder.as_bytes());
@@ -449,6 +461,8 @@ pub(crate) fn put_lease(out: &mut Vec<u8>, lease: &Lease) {
 }
 
 /// Decodes a lease.
+///
+/// Format: `docs/protocol/ipam.md#9-2-entry`.
 pub(crate) fn lease(input: &mut Cursor<'_>) -> Result<Lease, WireError> {
     let (version, holder, address) = (input.u64()?, peer(input)?, address(input)?);
     let since = input.u64()?;

@@ -11,9 +11,13 @@ pub const ENTRIES_MAX: usize = 1 << 20;
 pub const SEEDS_MAX: usize = 1 << 16;
 /// Added to the version of an entry by a takeover, so that it exceeds unseen changes of the
 /// previous owner.
+///
+/// Rule: `docs/protocol/ipam.md#2-6-transfer`.
 pub const TAKEOVER_STEP: u32 = 100;
 
 /// One interval of the ring.
+///
+/// Format: `docs/protocol/ipam.md#2-1-structure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The first address of the interval.
@@ -30,6 +34,8 @@ pub struct Entry {
 pub type Change = (Address, Option<Entry>);
 
 /// A copy of the ring.
+///
+/// Format: `docs/protocol/ipam.md#2-1-structure`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ring {
     /// The first address of the universe.
@@ -80,6 +86,8 @@ impl Ring {
     }
 
     /// Creates the first division of the universe among `peers`, which must be sorted and unique.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-4-seed`.
     pub fn seeded(universe: Range, peers: &[PeerName]) -> Ring {
         let mut ring = Ring::new(universe);
         ring.subdivide(universe, peers);
@@ -87,6 +95,7 @@ impl Ring {
         ring
     }
 
+    /// Rule: `docs/protocol/ipam.md#2-4-seed`.
     fn subdivide(&mut self, range: Range, peers: &[PeerName]) {
         let size = range.size();
         let (Some(first), 1..) = (peers.first(), size) else {
@@ -119,6 +128,8 @@ impl Ring {
 
     /// Returns the number of addresses from one token up to another, going around if necessary; the
     /// whole ring if they are equal.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-1-structure`.
     pub fn distance(&self, from: Address, to: Address) -> u32 {
         if to > from {
             to.above(from)
@@ -215,6 +226,8 @@ impl Ring {
     }
 
     /// Gives `range`, which `us` must own completely, to another peer.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-5-grant`.
     pub fn grant(&mut self, us: PeerName, range: Range, to: PeerName) -> Vec<Change> {
         let mut changes = Vec::new();
         let Some(mut at) = self.position(range.start) else {
@@ -284,6 +297,8 @@ impl Ring {
     }
 
     /// Transfers everything that `from` owns to `to`.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-6-transfer`.
     pub fn transfer(&mut self, from: PeerName, to: PeerName) -> Vec<Change> {
         let mut changes = Vec::new();
         for entry in &mut self.entries {
@@ -298,6 +313,8 @@ impl Ring {
 
     /// Sets the number of free addresses in each entry of `us` to the sum of `count` over its
     /// ranges. Entries for which `count` returns `None` are not changed.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-7-free`.
     pub fn report_free(
         &mut self,
         us: PeerName,
@@ -324,6 +341,8 @@ impl Ring {
     }
 
     /// Raises the version of our entry, to decide a tie.
+    ///
+    /// Rule: `docs/protocol/ipam.md#3-4-contests`.
     pub fn assert_entry(&mut self, token: Address, step: u32) -> Vec<Change> {
         let mut changes = Vec::new();
         if let Ok(at) = self.entries.binary_search_by_key(&token, |e| e.token) {
@@ -347,6 +366,8 @@ impl Ring {
 
     /// Returns the other peers that report free addresses in intervals that touch `wanted`, each
     /// with their number in these intervals, sorted by name.
+    ///
+    /// Rule: `docs/protocol/ipam.md#7-1-allocate`.
     pub fn donors(&self, us: PeerName, wanted: Range) -> Vec<(PeerName, u64)> {
         let mut donors = std::collections::BTreeMap::new();
         for (i, entry) in self.entries.iter().enumerate() {
@@ -365,6 +386,8 @@ impl Ring {
     }
 
     /// Checks the invariants. Returns the first violation.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-2-invariants`.
     pub fn check(&self) -> Result<(), RingError> {
         let sorted = self.entries.is_sorted_by_key(|e| e.token);
         if !sorted {

@@ -83,6 +83,8 @@ pub struct Failed {
 
 /// Two contradicting entries: one of ours, and one that gives all or part of its interval to
 /// another peer.
+///
+/// Rule: `docs/protocol/ipam.md#3-4-contests`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contest {
     /// How they contradict each other.
@@ -157,6 +159,8 @@ struct Merge<'a, R> {
 
 impl Ring {
     /// Computes the result of merging `theirs` into this ring, which is the copy of peer `us`.
+    ///
+    /// Rule: `docs/protocol/ipam.md#3-merge`.
     pub fn merge(
         &self,
         us: PeerName,
@@ -189,6 +193,7 @@ impl Ring {
 }
 
 impl<R: Rules> Merge<'_, R> {
+    /// Rule: `docs/protocol/ipam.md#3-1-checks`.
     fn run(&mut self, theirs: &Ring) -> Result<(), MergeError> {
         theirs.check().map_err(MergeError::Invalid)?;
         let seeded = !self.mine.seeds.is_empty();
@@ -217,6 +222,7 @@ impl<R: Rules> Merge<'_, R> {
         Ok(())
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-2-walk`.
     fn walk(&mut self, theirs: &[Entry]) -> Result<(), MergeError> {
         let mine = &self.mine.entries;
         let (mut i, mut j) = (0, 0);
@@ -256,6 +262,7 @@ impl<R: Rules> Merge<'_, R> {
         self.previous = None;
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-2-walk`.
     fn new_token(&mut self, theirs: &Entry, next: Address) -> Result<(), MergeError> {
         if let Some(mine) = self.contested(theirs)
             && !self.idle(theirs.token, next)
@@ -276,6 +283,7 @@ impl<R: Rules> Merge<'_, R> {
         Ok(())
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-2-walk`.
     fn behind(&mut self, theirs: &Entry) -> Result<(), MergeError> {
         if let Some(mine) = self.contested(theirs) {
             let next = self
@@ -305,6 +313,7 @@ impl<R: Rules> Merge<'_, R> {
         previous.filter(|_| theirs.peer != self.us)
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-2-walk`.
     fn same_token(
         &mut self,
         mine: &Entry,
@@ -331,6 +340,7 @@ impl<R: Rules> Merge<'_, R> {
         Ok(())
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-2-walk`.
     fn same_version(
         &mut self,
         mine: &Entry,
@@ -370,6 +380,7 @@ impl<R: Rules> Merge<'_, R> {
         Ok(())
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-2-walk`.
     fn newer(&mut self, mine: &Entry, theirs: &Entry, next: Address) -> Result<(), MergeError> {
         if !self.idle(mine.token, next) {
             let decision = self.rules.decide(&Contest {
@@ -408,6 +419,8 @@ impl<R: Rules> Merge<'_, R> {
 
     /// An idle interval of ours that was split still reports its old number of free addresses.
     /// Corrects that.
+    ///
+    /// Rule: `docs/protocol/ipam.md#3-3-result`.
     fn clip(&mut self) {
         if self.out.changes.is_empty() {
             return;

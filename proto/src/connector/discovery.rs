@@ -19,6 +19,8 @@ pub(super) type Candidates = BTreeMap<SocketAddr, BTreeSet<PeerName>>;
 ///
 /// If the peer was dialled, this is the address that worked. If the peer dialled, its source port
 /// is meaningless, so `port`, our own, is used instead.
+///
+/// Rule: `docs/protocol/mesh.md#8-1-targets`.
 pub(super) fn candidates(
     topology: &Topology,
     connected: &BTreeSet<PeerName>,
@@ -62,6 +64,8 @@ pub(super) fn candidates(
 
 /// Returns the address at which to dial the remote end of another peer's connection, if it is
 /// usable.
+///
+/// Rule: `docs/protocol/mesh.md#8-1-targets`.
 fn address(connection: &Connection, port: u16, allow_loopback: bool) -> Option<SocketAddr> {
     let mut address = connection.address.socket_addr()?;
     if !connection.outbound {

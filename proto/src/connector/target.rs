@@ -34,6 +34,8 @@ pub struct Target {
 
 impl Target {
     /// Returns the address to dial. Without a port, the other end is assumed to use `port`.
+    ///
+    /// Rule: `docs/protocol/mesh.md#8-1-targets`.
     pub fn address(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.ip, self.port.unwrap_or(port))
     }
@@ -45,6 +47,8 @@ impl Target {
 pub struct InvalidTarget(pub String);
 
 /// Splits `host[:port]`. An IPv6 address with a port must be in brackets. Port 0 counts as none.
+///
+/// Format: `docs/protocol/mesh.md#8-1-targets`.
 pub fn split_target(text: &str) -> Result<(&str, Option<u16>), InvalidTarget> {
     let invalid = || InvalidTarget(text.to_owned());
     let (host, port) = match text.strip_prefix('[') {
@@ -131,6 +135,7 @@ impl Entry {
         self.interval = INTERVAL_MIN;
     }
 
+    /// Rule: `docs/protocol/mesh.md#8-2-attempts`.
     pub(super) fn try_never(&mut self) {
         self.try_at = None;
         self.interval = INTERVAL_MIN;
@@ -138,6 +143,8 @@ impl Entry {
 
     /// Delays the next attempt by a random time of 0.5 to 1.5 intervals, so that peers that failed
     /// together do not return together.
+    ///
+    /// Rule: `docs/protocol/mesh.md#8-2-attempts`.
     pub(super) fn try_later(&mut self, now: Time, rng: &mut fastrand::Rng) {
         let interval = self.interval.as_micros() as u64;
         let delay = Duration::from_micros(interval / 2 + rng.u64(..interval));
@@ -157,6 +164,8 @@ impl Entry {
 
     /// Updates the state of an idle entry according to whether it is wanted. Returns true if the
     /// entry must be kept.
+    ///
+    /// Rule: `docs/protocol/mesh.md#8-1-targets`.
     pub(super) fn settle(&mut self, now: Time) -> bool {
         if !self.is_idle() {
             return true;

@@ -7,6 +7,8 @@ use super::types::{Types, WireType};
 use crate::cursor::Cursor;
 
 /// Decodes the values of a complete stream.
+///
+/// Format: `docs/protocol/gob.md#2-messages`.
 #[derive(Debug)]
 pub struct Decoder<'a> {
     types: Types,
@@ -28,6 +30,8 @@ impl<'a> Decoder<'a> {
     ///
     /// Returns [`Error::Trailing`] if the previous value was not consumed completely, and
     /// [`Error::Missing`] if definitions are not followed by a value.
+    ///
+    /// Format: `docs/protocol/gob.md#2-messages`.
     pub fn next_value(&mut self) -> Result<Option<Value<'_, 'a>>, Error> {
         let mut after_definition = false;
         loop {
@@ -56,6 +60,8 @@ impl<'a> Decoder<'a> {
     }
 
     /// Returns the next top-level value, or an error at the end of the stream.
+    ///
+    /// Format: `docs/protocol/gob.md#2-messages`.
     pub fn value(&mut self) -> Result<Value<'_, 'a>, Error> {
         self.next_value()?.ok_or(Error::Missing)
     }
@@ -64,6 +70,8 @@ impl<'a> Decoder<'a> {
 /// Finds the first message of a stream that arrives in pieces.
 ///
 /// Returns the start and end of its body, or `None` while it is incomplete.
+///
+/// Format: `docs/protocol/gob.md#2-messages`.
 pub fn split_message(input: &[u8], limit: usize) -> Result<Option<(usize, usize)>, Error> {
     let Some(&first) = input.first() else {
         return Ok(None);
@@ -90,6 +98,8 @@ pub fn split_message(input: &[u8], limit: usize) -> Result<Option<(usize, usize)
 impl Types {
     /// Decodes the body of one message of a long-lived stream with `read`. Returns `None` if the
     /// message was a definition.
+    ///
+    /// Format: `docs/protocol/gob.md#2-messages`.
     pub fn message<'a, T>(
         &mut self,
         body: &'a [u8],
@@ -143,51 +153,69 @@ impl<'a> Value<'_, 'a> {
     }
 
     /// Reads a boolean. Every number except zero is true, as in Go.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn bool(self) -> Result<bool, Error> {
         self.expect(id::BOOL, "bool")?;
         Ok(uint(self.input)? != 0)
     }
 
     /// Reads a signed number.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn int(self) -> Result<i64, Error> {
         self.expect(id::INT, "int")?;
         int(self.input)
     }
 
     /// Reads an unsigned number.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn uint(self) -> Result<u64, Error> {
         self.expect(id::UINT, "uint")?;
         uint(self.input)
     }
 
     /// Reads an unsigned number that must fit 32 bits.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn uint32(self) -> Result<u32, Error> {
         u32::try_from(self.uint()?).map_err(|_| Error::Range)
     }
 
     /// Reads an unsigned number that must fit 16 bits.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn uint16(self) -> Result<u16, Error> {
         u16::try_from(self.uint()?).map_err(|_| Error::Range)
     }
 
     /// Returns a byte string.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn bytes(self) -> Result<&'a [u8], Error> {
         self.expect(id::BYTES, "bytes")?;
         bytes(self.input)
     }
 
     /// Reads a text as bytes, because Go does not check that it is UTF-8.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn string(self) -> Result<&'a [u8], Error> {
         self.expect(id::STRING, "string")?;
         bytes(self.input)
     }
 
     /// Reads a text. Bytes that are not UTF-8 are replaced.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn text(self) -> Result<String, Error> {
         Ok(String::from_utf8_lossy(self.string()?).into_owned())
     }
 
     /// Reads a slice: calls `each` for every element. Returns the number of elements.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn slice(
         self,
         mut each: impl FnMut(Value<'_, 'a>) -> Result<(), Error>,
@@ -210,6 +238,8 @@ impl<'a> Value<'_, 'a> {
 
     /// Reads a map: reads every key with `key`, then its element with `each`. Returns the number of
     /// keys.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn map<K>(
         self,
         mut key: impl FnMut(Value<'_, 'a>) -> Result<K, Error>,
@@ -245,6 +275,8 @@ impl<'a> Value<'_, 'a> {
     /// fields that were sent and are known. Other fields are skipped.
     ///
     /// A top-level struct that has fields but none of the known ones is refused, as in Go.
+    ///
+    /// Format: `docs/protocol/gob.md#3-structs`.
     pub fn structure(
         self,
         known: &[&str],
@@ -291,6 +323,8 @@ impl<'a> Value<'_, 'a> {
     }
 
     /// Skips a value of any type.
+    ///
+    /// Rule: `docs/protocol/gob.md#6-decoding`.
     pub fn skip(self) -> Result<(), Error> {
         match self.type_id {
             id::BOOL | id::INT | id::UINT | id::FLOAT => uint(self.input).map(drop),

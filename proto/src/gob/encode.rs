@@ -54,6 +54,8 @@ pub struct StructType {
 const FIRST_ID: i64 = 65;
 
 /// Writes values to a stream, each type's definition before its first value.
+///
+/// Format: `docs/protocol/gob.md#2-messages`.
 #[derive(Debug, Default)]
 pub struct Encoder {
     out: Vec<u8>,
@@ -78,6 +80,8 @@ impl Encoder {
     }
 
     /// Writes one top-level value of type `ty`; `write` must write exactly such a value.
+    ///
+    /// Format: `docs/protocol/gob.md#2-messages`.
     pub fn value(&mut self, ty: Type, write: impl FnOnce(&mut Writer<'_>)) {
         let fresh = self.defined.len();
         self.define(ty);
@@ -122,6 +126,8 @@ impl Encoder {
     }
 
     /// Numbers a type and the types that it consists of, itself first, in Go's order.
+    ///
+    /// Format: `docs/protocol/gob.md#2-messages`.
     fn define(&mut self, ty: Type) {
         if ty.builtin_id().is_some() || self.defined.iter().any(|(known, _)| known.same(ty)) {
             return;
@@ -158,6 +164,7 @@ impl Encoder {
         ty.builtin_id().or_else(defined).unwrap_or_default()
     }
 
+    /// Format: `docs/protocol/gob.md#4-definitions`.
     fn write_definition(&mut self, index: usize) {
         let Some(&(ty, id)) = self.defined.get(index) else {
             return;
@@ -234,6 +241,8 @@ impl Type {
 }
 
 /// Writes one value: a top-level value, an element, or a key.
+///
+/// Format: `docs/protocol/gob.md#1-primitives`.
 #[derive(Debug)]
 pub struct Writer<'o> {
     out: &'o mut Vec<u8>,
@@ -294,6 +303,8 @@ impl Writer<'_> {
 
 /// Writes the fields of a struct, leaving out what Go leaves out: zero numbers, empty texts and
 /// lists. Field numbers count from 0 and must grow.
+///
+/// Format: `docs/protocol/gob.md#3-structs`.
 #[derive(Debug)]
 pub struct StructWriter<'o> {
     out: &'o mut Vec<u8>,
@@ -369,6 +380,7 @@ impl StructWriter<'_> {
     }
 }
 
+/// Format: `docs/protocol/gob.md#1-primitives`.
 fn put_uint(out: &mut Vec<u8>, value: u64) {
     if value < 0x80 {
         out.push(value as u8);
@@ -379,6 +391,7 @@ fn put_uint(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_be_bytes()[8 - len..]);
 }
 
+/// Format: `docs/protocol/gob.md#1-primitives`.
 fn put_int(out: &mut Vec<u8>, value: i64) {
     let shifted = value.cast_unsigned() << 1;
     put_uint(out, if value < 0 { !shifted } else { shifted });

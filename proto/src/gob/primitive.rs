@@ -4,6 +4,8 @@ use super::error::Error;
 use crate::cursor::Cursor;
 
 /// Reads the fields of a struct body up to its terminating zero.
+///
+/// Format: `docs/protocol/gob.md#3-structs`.
 pub(super) fn fields<'a>(
     input: &mut Cursor<'a>,
     mut each: impl FnMut(usize, &mut Cursor<'a>) -> Result<(), Error>,
@@ -19,6 +21,7 @@ pub(super) fn fields<'a>(
     }
 }
 
+/// Format: `docs/protocol/gob.md#1-primitives`.
 pub(super) fn uint(input: &mut Cursor<'_>) -> Result<u64, Error> {
     let first = input.u8()?;
     if first < 0x80 {
@@ -36,6 +39,7 @@ pub(super) fn uint(input: &mut Cursor<'_>) -> Result<u64, Error> {
     Ok(u64::from_be_bytes(out))
 }
 
+/// Format: `docs/protocol/gob.md#1-primitives`.
 pub(super) fn int(input: &mut Cursor<'_>) -> Result<i64, Error> {
     let value = uint(input)?;
     let magnitude = (value >> 1).cast_signed();
@@ -46,6 +50,7 @@ pub(super) fn int(input: &mut Cursor<'_>) -> Result<i64, Error> {
     })
 }
 
+/// Format: `docs/protocol/gob.md#1-primitives`.
 pub(super) fn bytes<'a>(input: &mut Cursor<'a>) -> Result<&'a [u8], Error> {
     let len = length(input)?;
     Ok(input.take(len)?)

@@ -8,6 +8,8 @@ use super::primitive::{bytes, count, fields, int};
 use crate::cursor::Cursor;
 
 /// Maximum number of types that one stream may define. Weave Net's largest stream has 12.
+///
+/// Rule: `docs/protocol/gob.md#7-limits`.
 const TYPES_MAX: usize = 64;
 /// Maximum number of struct fields that one stream may define in all its types together. It bounds
 /// the memory of a long-lived stream.
@@ -80,6 +82,7 @@ impl Types {
         Ok(Some(type_id))
     }
 
+    /// Format: `docs/protocol/gob.md#4-definitions`.
     fn define(&mut self, type_id: i64, message: &mut Cursor<'_>) -> Result<(), Error> {
         let taken = type_id < id::FIRST_USER || self.defined.contains_key(&type_id);
         if taken || self.defined.len() >= TYPES_MAX {

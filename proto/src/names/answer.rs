@@ -45,6 +45,8 @@ pub enum Transport {
 
 impl Transport {
     /// Returns the maximum size of a response to `query`, in bytes.
+    ///
+    /// Rule: `docs/protocol/names.md#4-2-size`.
     pub fn limit(self, query: &Query<'_>) -> usize {
         match self {
             Transport::Udp => query.udp_limit(),
@@ -70,6 +72,8 @@ pub enum Decision<'i> {
 
 impl Zone {
     /// Decides on a query by what `index` holds.
+    ///
+    /// Rule: `docs/protocol/names.md#4-1-answers`.
     pub fn decide<'i>(&self, index: &'i Index, query: &Query<'_>) -> Decision<'i> {
         let name = query.name();
         if self.domain.contains_wire(name) {
@@ -96,6 +100,7 @@ impl Zone {
         }
     }
 
+    /// Rule: `docs/protocol/names.md#4-1-answers`.
     fn decide_reverse<'i>(
         &self,
         index: &'i Index,
@@ -125,6 +130,7 @@ impl Zone {
     }
 }
 
+/// Rule: `docs/protocol/names.md#4-1-answers`.
 fn decide_local<'i>(index: &'i Index, query: &Query<'_>, name: &[u8]) -> Decision<'i> {
     if query.questions() != 1 {
         return Decision::Refuse(Rcode::NxDomain);
@@ -207,6 +213,7 @@ impl Responder {
         Reply::Answered(Rcode::NoError)
     }
 
+    /// Format: `docs/protocol/names.md#4-1-answers`.
     fn write_addresses(
         &mut self,
         query: &Query<'_>,

@@ -20,6 +20,8 @@ pub(super) struct Clocks {
 
 impl Clocks {
     /// Handles the timestamp of a message of a known peer. Returns the events that follow.
+    ///
+    /// Rule: `docs/protocol/names.md#6-weft`.
     pub(super) fn heard(
         &mut self,
         peer: PeerName,

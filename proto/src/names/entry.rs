@@ -33,6 +33,8 @@ impl UnixSecs {
 }
 
 /// The identity of an entry.
+///
+/// Rule: `docs/protocol/names.md#1-2-identity`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The name, fully qualified with its trailing dot, spelled as it was given.
@@ -116,6 +118,8 @@ impl Key {
     }
 
     /// Returns the order of entries on the wire.
+    ///
+    /// Format: `docs/protocol/names.md#1-3-payload`.
     pub(super) fn cmp_wire(&self, other: &Key) -> Ordering {
         self.hostname
             .cmp(&other.hostname)
@@ -150,6 +154,8 @@ impl PartialOrd for Key {
 
 /// What changes about an entry. The greater of two states is the newer one: a higher version, or
 /// the same version and a later tombstone.
+///
+/// Rule: `docs/protocol/names.md#1-2-identity`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct State {
     /// Number of times that the entry was deleted or revived.
@@ -173,6 +179,8 @@ impl State {
     }
 
     /// Returns the state after this entry was deleted.
+    ///
+    /// Rule: `docs/protocol/names.md#2-local`.
     pub(super) fn killed(self, wall: UnixSecs) -> State {
         State {
             // 0 means alive, so a clock before 1970 counts as its first second.
@@ -182,6 +190,8 @@ impl State {
     }
 
     /// Returns the state after this entry was revived.
+    ///
+    /// Rule: `docs/protocol/names.md#2-local`.
     pub(super) fn revived(self) -> State {
         State {
             tombstone: UnixSecs(0),
@@ -203,6 +213,8 @@ pub struct Entry {
 /// the newer state, then the smaller spelling. `entries` must be sorted by key.
 ///
 /// Weave Net routers insert two spellings again and again, so no message of ours carries both.
+///
+/// Rule: `docs/protocol/names.md#1-3-payload`.
 pub(super) fn one_spelling(entries: &mut Vec<Entry>) {
     let rank = |entry: &Entry| (entry.state.is_alive(), entry.state);
     entries.dedup_by(|later, kept| {

@@ -46,6 +46,8 @@ static ENTRY: StructType = StructType {
 };
 
 /// A decoded payload.
+///
+/// Format: `docs/protocol/names.md#1-3-payload`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GossipData {
     /// The sender's wall clock when it sent this.
@@ -59,6 +61,8 @@ pub struct GossipData {
 }
 
 /// Decodes a payload. Bytes after the value are ignored.
+///
+/// Format: `docs/protocol/names.md#1-3-payload`.
 pub fn decode(payload: &[u8]) -> Result<GossipData, Error> {
     let mut out = GossipData::default();
     Decoder::new(payload)
@@ -98,6 +102,8 @@ pub(super) fn normalise(entries: &mut Vec<Entry>) {
 }
 
 /// Reads one entry. The outer error means malformed gob, the inner one invalid content.
+///
+/// Format: `docs/protocol/names.md#1-1-fields`.
 fn read_entry(value: Value<'_, '_>) -> Result<Result<Entry, BadEntry>, Error> {
     let mut raw = RawEntry::default();
     value.structure(&ENTRY_FIELDS, |field, value| {
@@ -152,6 +158,8 @@ impl RawEntry<'_> {
 
 /// Encodes payloads of at most [`PAYLOAD_BYTES_MAX`] bytes that together carry `entries`. Returns
 /// none if there are no entries.
+///
+/// Format: `docs/protocol/names.md#1-3-payload`.
 pub fn encode(timestamp: UnixSecs, entries: Vec<Entry>) -> Vec<Vec<u8>> {
     let entries = for_the_wire(entries);
     let mut payloads = Vec::new();
@@ -165,6 +173,8 @@ pub fn encode(timestamp: UnixSecs, entries: Vec<Entry>) -> Vec<Vec<u8>> {
 }
 
 /// Encodes one payload, even if there are no entries. Entries that do not fit are left out.
+///
+/// Format: `docs/protocol/names.md#1-3-payload`.
 pub fn encode_one(timestamp: UnixSecs, entries: Vec<Entry>) -> Vec<u8> {
     let mut entries = for_the_wire(entries);
     entries.truncate(fitting(entries.iter()));
@@ -172,6 +182,8 @@ pub fn encode_one(timestamp: UnixSecs, entries: Vec<Entry>) -> Vec<u8> {
 }
 
 /// Encodes one payload with these type ids. Those of a recorded payload produce the same bytes.
+///
+/// Format: `docs/protocol/names.md#1-3-payload`.
 pub fn encode_with_ids(ids: [i64; 3], timestamp: UnixSecs, entries: Vec<Entry>) -> Vec<u8> {
     write(Encoder::with_ids(ids), timestamp, &for_the_wire(entries))
 }
@@ -187,6 +199,8 @@ pub(super) fn fitting<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
 }
 
 /// Prepares entries for sending: each identity once, one spelling of each name, in wire order.
+///
+/// Rule: `docs/protocol/names.md#1-3-payload`.
 fn for_the_wire(mut entries: Vec<Entry>) -> Vec<Entry> {
     normalise(&mut entries);
     entry::one_spelling(&mut entries);

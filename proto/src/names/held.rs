@@ -17,6 +17,8 @@ pub(super) const HELD_MAX: usize = 16_384;
 pub(super) const HELD_PER_ORIGIN_MAX: usize = 4_096;
 
 /// The waiting entries.
+///
+/// Rule: `docs/protocol/names.md#3-receiving`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Held {
     /// No list is empty.

@@ -59,6 +59,8 @@ impl Names {
 
     /// Registers a name of a local container and broadcasts it. A name that is already registered,
     /// in any spelling, is broadcast again. Returns the identity of the entry.
+    ///
+    /// Rule: `docs/protocol/names.md#2-local`.
     pub fn add(
         &mut self,
         now: Time,
@@ -101,6 +103,8 @@ impl Names {
     }
 
     /// Deletes our living entries that match, and broadcasts that. Returns their identities.
+    ///
+    /// Rule: `docs/protocol/names.md#2-local`.
     pub fn delete(&mut self, now: Time, wall: UnixSecs, filter: &Filter<'_>) -> Vec<Arc<Key>> {
         let ours = self.table.of(self.us);
         let doomed: Vec<Entry> = ours
@@ -154,6 +158,8 @@ impl Names {
 
     /// Handles gossip of a neighbour (tag 4). An error means that the payload is not a
     /// `GossipData`; the connection can be kept.
+    ///
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     pub fn handle_gossip(
         &mut self,
         now: Time,
@@ -172,6 +178,8 @@ impl Names {
     }
 
     /// Handles a broadcast (tag 6) of `source`. Errors are those of gossip.
+    ///
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     pub fn handle_broadcast(
         &mut self,
         now: Time,
@@ -189,6 +197,8 @@ impl Names {
 
     /// Handles the complete list of peers in the topology: merges waiting entries of new peers, and
     /// drops entries of those that left.
+    ///
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     pub fn handle_peers(&mut self, now: Time, wall: UnixSecs, peers: &[PeerName]) {
         let mut known: BTreeSet<PeerName> = peers.iter().copied().collect();
         known.insert(self.us);
@@ -207,6 +217,8 @@ impl Names {
     }
 
     /// Drops the entries of peers that the topology has removed.
+    ///
+    /// Rule: `docs/protocol/names.md#2-local`.
     pub fn peers_gone(&mut self, gone: &[PeerName]) {
         for &peer in gone.iter().filter(|peer| **peer != self.us) {
             self.known.remove(&peer);
@@ -218,6 +230,8 @@ impl Names {
 
     /// Returns the complete state, for periodic gossip and new connections. A state too long for
     /// one payload is returned in parts, one per call.
+    ///
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     pub fn state(&mut self, wall: UnixSecs) -> Vec<u8> {
         let mut entries: Vec<Entry> = self
             .table
@@ -308,6 +322,7 @@ impl Names {
         self.clocks.off()
     }
 
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     fn receive(
         &mut self,
         now: Time,
@@ -358,6 +373,8 @@ impl Names {
     }
 
     /// Returns the state that must override what another peer says about an entry of ours, if any.
+    ///
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     fn truth_about(&self, wall: UnixSecs, said: &Entry) -> Option<State> {
         match self.table.get(&said.key) {
             Some(ours) => {

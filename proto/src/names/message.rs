@@ -138,6 +138,8 @@ pub struct Query<'a> {
 
 impl<'a> Query<'a> {
     /// Parses a query. Bytes after its last record are ignored.
+    ///
+    /// Format: `docs/protocol/names.md#4-1-answers`.
     pub fn parse(packet: &'a [u8]) -> Result<Query<'a>, QueryError> {
         let mut input = Cursor::new(packet);
         let header = input
@@ -217,6 +219,8 @@ impl<'a> Query<'a> {
     }
 
     /// Returns the maximum size of a response over UDP, in bytes.
+    ///
+    /// Rule: `docs/protocol/names.md#4-2-size`.
     pub fn udp_limit(&self) -> usize {
         usize::from(self.udp_bytes.unwrap_or(UDP_BYTES_DEFAULT)).min(UDP_BYTES_MAX)
     }
@@ -236,6 +240,8 @@ impl<'a> Query<'a> {
 
     /// Returns true if `response` answers this query, sent with `id`: it must have the same
     /// question, ignoring case. A failure may consist of its header only.
+    ///
+    /// Rule: `docs/protocol/names.md#4-3-forwarding`.
     pub fn is_answered_by(&self, id: u16, response: &[u8]) -> bool {
         let Some(header) = response.first_chunk::<HEADER_BYTES>() else {
             return false;
@@ -258,6 +264,8 @@ impl<'a> Query<'a> {
 
 /// Encodes a response without a question, to a packet that could not be parsed. Returns `None` if
 /// the packet must not be answered.
+///
+/// Format: `docs/protocol/names.md#4-1-answers`.
 pub fn reject(packet: &[u8], error: QueryError, out: &mut Vec<u8>) -> Option<Rcode> {
     let rcode = match error {
         QueryError::NotAQuery => return None,
@@ -328,6 +336,8 @@ pub(super) fn set_answers(response: &mut [u8], count: u16) {
 /// Cuts a response to `limit` bytes: keeps the questions, as many answers as fit, and the options
 /// of EDNS, and marks it as truncated. Pointers in names lead backwards, so what is kept can be
 /// parsed. A response that cannot be parsed loses all its records.
+///
+/// Rule: `docs/protocol/names.md#4-2-size`.
 pub fn cut_response(response: &mut Vec<u8>, limit: usize) {
     if response.len() <= limit {
         return;

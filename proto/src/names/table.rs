@@ -143,6 +143,8 @@ impl Table {
     }
 
     /// Merges an entry: stores it if it is new or newer.
+    ///
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     pub fn merge(&mut self, now: Time, wall: UnixSecs, entry: &Entry) -> Merged {
         match self.get(&entry.key) {
             Some(known) if known >= entry.state => Merged::Known,
@@ -199,6 +201,8 @@ impl Table {
     }
 
     /// Forgets entries that died at least [`TOMBSTONE_KEPT`] ago. Returns how many.
+    ///
+    /// Rule: `docs/protocol/names.md#2-local`.
     pub fn expire(&mut self, now: Time) -> usize {
         let long_dead =
             |record: &Record| !record.state.is_alive() && now.since(record.since) >= TOMBSTONE_KEPT;
@@ -214,6 +218,8 @@ impl Table {
     }
 
     /// Makes room for one more entry of `origin` if it may have one.
+    ///
+    /// Rule: `docs/protocol/names.md#5-limits`.
     fn make_room(&mut self, origin: PeerName) -> bool {
         let count = |peer: &PeerName| self.by_origin.get(peer).map_or(0, BTreeSet::len);
         let held = count(&origin);
@@ -288,6 +294,8 @@ impl Table {
 
 /// Returns true if a deleted entry is not worth adding where it is unknown: it was deleted long
 /// ago, or by a clock that is too far ahead.
+///
+/// Rule: `docs/protocol/names.md#6-weft`.
 pub(super) fn is_stale(state: State, wall: UnixSecs) -> bool {
     let age = wall.since(state.tombstone);
     !state.is_alive() && (age > TOMBSTONE_KEPT.as_secs().cast_signed() || age < -SKEW_SECS_MAX)

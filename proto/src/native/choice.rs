@@ -30,6 +30,8 @@ pub enum Choice {
 
 /// Chooses how to send `frame` over a link with datagrams of at most `max_payload` bytes.
 /// `broadcast` is true if the frame goes to all peers.
+///
+/// Rule: `docs/native.md#link-quality-and-path-mtu`.
 #[inline]
 pub fn choose(max_payload: usize, frame: &[u8], broadcast: bool) -> Choice {
     if RECORD_BYTES + frame.len() <= records_room(max_payload) {

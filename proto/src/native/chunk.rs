@@ -88,6 +88,8 @@ impl<'a> Chunks<'a> {
 
     /// Writes chunk `index` into `datagram`, except what encryption writes. Returns false if
     /// `datagram` does not have [`Chunks::datagram_len`] bytes.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub fn write(&self, index: usize, names: &[u8; NAMES_BYTES], datagram: &mut [u8]) -> bool {
         let (start, len) = self.part(index);

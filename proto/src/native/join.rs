@@ -93,6 +93,8 @@ impl ChunkJoiner {
 
     /// Adds a chunk. Returns false if it does not continue the super-frame, and true in `.1` if it
     /// completes it.
+    ///
+    /// Rule: `docs/native.md#datagrams`.
     #[inline]
     pub fn append(&mut self, slab: &[u8], origin: &Origin, chunk: &Chunk) -> Option<bool> {
         let range = &chunk.range;
@@ -125,6 +127,8 @@ impl ChunkJoiner {
     }
 
     /// Begins a super-frame with a chunk. Nothing must be kept.
+    ///
+    /// Rule: `docs/native.md#datagrams`.
     #[inline]
     pub fn start(&mut self, slab: &[u8], origin: &Origin, chunk: &Chunk) -> Result<(), BadChunk> {
         debug_assert!(self.count == 0);

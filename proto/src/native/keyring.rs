@@ -26,6 +26,8 @@ use crate::types::{PeerName, Time};
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module.
+///
+/// Rule: `docs/native.md#keys`.
 pub(super) struct Keyring {
     id: LinkId,
     peer: PeerName,

@@ -46,6 +46,8 @@ pub const HELLO_BYTES_MAX: usize = 1024;
 ///  8  its sender's number for the key under which it receives (4)
 /// 12  public key (32)
 /// ```
+///
+/// Format: `docs/native.md#keys`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The version of its sender.
@@ -62,6 +64,8 @@ pub struct Hello {
 
 impl Hello {
     /// Decodes a hello. Returns `None` if it is too short or too long.
+    ///
+    /// Format: `docs/native.md#keys`.
     pub fn parse(content: &[u8]) -> Option<Hello> {
         if content.len() > HELLO_BYTES_MAX {
             return None;
@@ -80,6 +84,8 @@ impl Hello {
     }
 
     /// Encodes the hello.
+    ///
+    /// Format: `docs/native.md#keys`.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HELLO_BYTES);
         out.extend([self.version, self.ciphers.bits(), 0, 0]);
@@ -191,6 +197,7 @@ impl Exchange<'_> {
         })
     }
 
+    /// Format: `docs/native.md#keys`.
     fn salt(&self) -> [u8; 32] {
         let (dialler, acceptor) = match self.dialled {
             true => (self.our_hello, self.their_hello),
@@ -215,6 +222,8 @@ fn key(cipher: Cipher, prk: &Prk, label: &[u8]) -> Result<Key, KeysError> {
 }
 
 /// HKDF-Expand to the bytes of a key.
+///
+/// Format: `docs/native.md#keys`.
 fn expand(prk: &Prk, label: &[u8]) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeysError> {
     struct Bytes;
     impl KeyType for Bytes {

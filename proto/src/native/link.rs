@@ -117,6 +117,8 @@ pub struct LinkView {
 }
 
 /// One end of a native link.
+///
+/// Rule: `docs/native.md#link-quality-and-path-mtu`.
 pub struct Link {
     ring: Keyring,
     /// The peer's first hello, if it arrived before [`Link::confirm`].

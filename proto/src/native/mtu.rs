@@ -45,6 +45,8 @@ const RAISE_INTERVALS: [Duration; 3] = [
 const RAISE_SIZES: usize = 3;
 
 /// The state of the search on one path.
+///
+/// Rule: `docs/native.md#link-quality-and-path-mtu`.
 #[derive(Debug)]
 pub(super) struct MtuSearch {
     /// The size in use.

@@ -42,6 +42,8 @@ impl Window {
 
     /// Records a datagram. Returns `None` if it was seen before, or is too old to tell. Call this
     /// only after authentication.
+    ///
+    /// Rule: `docs/native.md#what-an-attacker-can-do`.
     #[inline]
     pub(super) fn accept(&self, counter: u32) -> Option<Accepted> {
         let block = u64::from(counter) / BLOCK as u64;

@@ -26,6 +26,8 @@ pub const REPORT_DATAGRAM_BYTES: usize = HEADER_BYTES + REPORT_BYTES + TAG_BYTES
 const FLAG_ANSWER: u8 = 1;
 
 /// A report.
+///
+/// Format: `docs/native.md#link-quality-and-path-mtu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// When it was sent, by the clock of its sender.
@@ -53,6 +55,8 @@ pub struct Answer {
 
 impl Report {
     /// Decodes the body of a report. Returns `None` if it is too short.
+    ///
+    /// Format: `docs/native.md#link-quality-and-path-mtu`.
     pub fn parse(body: &[u8]) -> Option<Report> {
         let mut cursor = Cursor::new(body);
         let sent_at = Time::from_micros(cursor.u64().ok()?);
@@ -75,6 +79,8 @@ impl Report {
     }
 
     /// Writes the report to `body`, padded with zeros. Returns false if there is no room.
+    ///
+    /// Format: `docs/native.md#link-quality-and-path-mtu`.
     pub fn write(&self, body: &mut [u8]) -> bool {
         let Some((fields, padding)) = body.split_first_chunk_mut::<REPORT_BYTES>() else {
             return false;

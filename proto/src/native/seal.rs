@@ -88,6 +88,8 @@ impl Key {
 
     /// Encrypts `body` in place and returns its tag, which also covers `header`. Returns `None` if
     /// `body` is too long for the cipher, which does not happen within a datagram.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub(super) fn seal(
         &self,
@@ -104,6 +106,8 @@ impl Key {
 
     /// Decrypts a body, followed by its tag, in place if the tag is valid. Otherwise its content is
     /// unspecified.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub(super) fn open(
         &self,

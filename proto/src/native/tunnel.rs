@@ -88,6 +88,8 @@ impl Sending {
     /// Draws `count` consecutive counters of a stream and returns the first. No counter is drawn
     /// twice, by any number of threads. Returns `None` if there are not enough left, or no such
     /// stream.
+    ///
+    /// Rule: `docs/native.md#nonces-and-limits`.
     #[inline]
     pub fn draw(&self, stream: u8, count: u32) -> Option<u32> {
         let next = &self.streams.get(usize::from(stream))?.0;
@@ -103,6 +105,8 @@ impl Sending {
     /// Completes a datagram: writes its header, encrypts its body in place, and appends the tag.
     /// `datagram` has room for exactly these. `counter` must be drawn from `stream` and used once.
     /// Returns false if there is no room for header and tag.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub fn seal(&self, kind: Kind, stream: u8, counter: u32, datagram: &mut [u8]) -> bool {
         let header = Header {
@@ -247,6 +251,8 @@ impl Receiving {
 
     /// Opens a datagram in place whose header names this session: decrypts it, then checks that it
     /// is new.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub fn open(&self, header: &Header, datagram: &mut [u8]) -> Result<Opened, OpenError> {
         let len = datagram.len();
@@ -411,6 +417,8 @@ const COUNTERS: u64 = 1 << 32;
 
 /// Returns the nonce of a datagram. It differs for any two datagrams under one key, because
 /// counters of one stream differ, and so do the numbers of streams.
+///
+/// Format: `docs/native.md#nonces-and-limits`.
 #[inline]
 const fn nonce(stream: u8, counter: u32) -> [u8; 12] {
     let [a, b, c, d] = counter.to_be_bytes();

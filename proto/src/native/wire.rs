@@ -70,6 +70,8 @@ impl Kind {
 }
 
 /// The unencrypted header of a datagram. It must not be trusted before the datagram was opened.
+///
+/// Format: `docs/native.md#datagrams`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The kind of the datagram.
@@ -84,6 +86,8 @@ pub struct Header {
 
 impl Header {
     /// Decodes the header of a datagram. Returns `None` if it is malformed or too short for a body.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub fn parse(datagram: &[u8]) -> Option<Header> {
         if datagram.len() < HEADER_BYTES + TAG_BYTES {
@@ -124,6 +128,8 @@ impl Header {
     }
 
     /// Encodes the header.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub const fn encode(&self) -> [u8; HEADER_BYTES] {
         let [s0, s1, s2, s3] = self.session.to_be_bytes();
@@ -136,6 +142,8 @@ impl Header {
 }
 
 /// Returns true if this is not a sleeve packet.
+///
+/// Format: `docs/native.md#datagrams`.
 #[inline]
 pub fn is_native(datagram: &[u8]) -> bool {
     datagram.first_chunk::<6>() == Some(PeerName::UNKNOWN.as_bytes())
@@ -152,6 +160,8 @@ pub struct Names {
 
 impl Names {
     /// Decodes the names at the start of a body of frames.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub fn parse(body: &[u8]) -> Option<Names> {
         let &[a, b, c, d, e, f, g, h, i, j, k, l] = body.first_chunk::<NAMES_BYTES>()?;
@@ -162,6 +172,8 @@ impl Names {
     }
 
     /// Encodes the names.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub const fn encode(&self) -> [u8; NAMES_BYTES] {
         let [a, b, c, d, e, f] = *self.source.as_bytes();
@@ -231,6 +243,8 @@ impl Records {
     }
 
     /// Returns the next record of the bytes for which this was created.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub fn next(&mut self, bytes: &[u8]) -> Option<Result<Record, RecordError>> {
         let rest = bytes.get(self.next..self.end)?;
@@ -283,6 +297,8 @@ fn parse_chunk(bytes: &[u8], range: Range<usize>, index: u8, last: bool) -> Opti
 }
 
 /// Writes the header of a record with a frame of `len` bytes.
+///
+/// Format: `docs/native.md#datagrams`.
 #[inline]
 pub const fn encode_frame(len: u16, open_checksum: bool) -> [u8; RECORD_BYTES] {
     let flags = if open_checksum { FLAG_OPEN_CHECKSUM } else { 0 };
@@ -291,6 +307,8 @@ pub const fn encode_frame(len: u16, open_checksum: bool) -> [u8; RECORD_BYTES] {
 }
 
 /// Writes the header of a record with a chunk whose headers and payload have `len` bytes.
+///
+/// Format: `docs/native.md#datagrams`.
 #[inline]
 pub const fn encode_chunk(
     index: u8,

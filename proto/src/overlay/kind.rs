@@ -1,6 +1,8 @@
 //! Which overlays there are.
 
 /// An overlay that this router supports.
+///
+/// Rule: `docs/protocol/sleeve.md#1-4-kinds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Overlay {
     /// weft's own UDP encapsulation, always encrypted.

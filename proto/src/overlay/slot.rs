@@ -31,6 +31,7 @@ pub(super) enum Forwarder {
 }
 
 impl Slot {
+    /// Rule: `docs/protocol/sleeve.md#1-3-forwarders`.
     pub(super) fn prepare(overlay: Overlay, params: &Params, link: LinkId) -> Slot {
         let sealed = overlay == Overlay::Weft || params.sleeve_key().is_some();
         let forwarder = match params.remote {

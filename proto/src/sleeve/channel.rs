@@ -44,6 +44,8 @@ impl DropReason {
 /// Chooses how to send `frame` over a link. `broadcast` is true if the frame goes to all peers.
 ///
 /// Frames with VLAN tags count as not IP, as in Weave Net.
+///
+/// Rule: `docs/protocol/sleeve.md#3-3-choice`.
 #[inline]
 pub fn choose(tunnel: &Tunnel, frame: &[u8], broadcast: bool) -> Choice {
     if tunnel.remote().is_none() {
@@ -74,6 +76,8 @@ pub fn choose(tunnel: &Tunnel, frame: &[u8], broadcast: bool) -> Choice {
 /// Chooses how to send a frame that is not IPv4: on the non-DF channel, where the kernel fragments
 /// it. If fragments were not seen to arrive, the source of an IPv6 frame that needs them is told to
 /// send smaller packets, unless the MTU is below the minimum of IPv6.
+///
+/// Rule: `docs/protocol/sleeve.md#7-1-icmp`.
 fn choose_other(tunnel: &Tunnel, frame: &[u8], sendable: bool) -> Choice {
     if !sendable && !tunnel.fragments_proven() && tunnel.mtu() >= super::icmp::IPV6_MTU_MIN {
         let ipv6 = Frame::parse(frame).ok().filter(|view| !view.is_tagged());

@@ -20,6 +20,8 @@ use crate::types::PeerName;
 /// once; every call must pass the same buffer, in which the packet starts at the first byte.
 ///
 /// To undo an append, use a clone taken before [`PacketBuilder::append`].
+///
+/// Format: `docs/protocol/sleeve.md#2-1-layout`.
 #[derive(Clone, Debug)]
 pub struct PacketBuilder {
     channel: Channel,
@@ -78,6 +80,8 @@ impl PacketBuilder {
 
     /// Returns true if a frame of `frame_len` bytes can be appended. A frame that does not fit into
     /// an empty packet fits into none on this channel and must be dropped.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#3-2-aggregation`.
     #[inline]
     pub const fn fits(&self, frame_len: usize) -> bool {
         if frame_len > u16::MAX as usize || self.frames >= FRAMES_PER_PACKET_MAX {
@@ -94,6 +98,8 @@ impl PacketBuilder {
     /// Appends a frame of `frame_len` bytes, captured at `source` and meant for `destination`, and
     /// returns the space into which to write it. The space contains whatever was in the buffer.
     /// Returns `None` if the frame does not fit into the packet or the buffer.
+    ///
+    /// Format: `docs/protocol/sleeve.md#2-2-frames`.
     #[inline]
     pub fn append<'b>(
         &mut self,
@@ -120,6 +126,8 @@ impl PacketBuilder {
     /// Writes the header, encrypts if the link is encrypted, and returns the length of the packet
     /// in bytes, which is then ready to be sent. Returns 0 if `buffer` is not the one to which
     /// frames were appended.
+    ///
+    /// Format: `docs/protocol/sleeve.md#2-1-layout`.
     #[inline]
     pub fn finish(self, tunnel: &Tunnel, buffer: &mut [u8]) -> usize {
         let Some(packet) = buffer.get_mut(..self.len) else {
@@ -175,6 +183,8 @@ pub enum DecodeError {
 
 /// Opens a packet in place: decrypts it, then checks that it is new. On success, [`Opened::next`]
 /// returns its frames, which lie in `packet`.
+///
+/// Format: `docs/protocol/sleeve.md#2-4-receiving`.
 #[inline]
 pub fn open(tunnel: &Tunnel, replay: &mut Replay, packet: &mut [u8]) -> Result<Opened, OpenError> {
     if sender(packet).ok_or(OpenError::TooShort)? != tunnel.peer() {
@@ -231,6 +241,8 @@ impl Opened {
 
     /// Returns the next frame of `packet`, which must be the packet that was opened. After an error
     /// there are no more frames.
+    ///
+    /// Format: `docs/protocol/sleeve.md#2-2-frames`.
     #[inline]
     pub fn next(&mut self, packet: &[u8]) -> Option<Result<Enclosed, DecodeError>> {
         let rest = packet.get(self.next..self.len)?;

@@ -49,6 +49,8 @@ pub struct Fragments<'a> {
 impl<'a> Fragments<'a> {
     /// Prepares fragments for a link whose frames have at most `mtu` bytes after the Ethernet
     /// header. A packet that fits becomes one fragment, unless rounding to 8 bytes makes two.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#7-2-fragments`.
     pub fn new(frame: &'a [u8], mtu: usize) -> Result<Fragments<'a>, FragmentError> {
         let view = Frame::parse(frame).map_err(|_| FragmentError::NotIpv4)?;
         if view.ethertype() != ETHERTYPE_IPV4 {
@@ -98,6 +100,8 @@ impl<'a> Fragments<'a> {
 
     /// Writes the frame of fragment `index` to the start of `out` and returns its length in bytes.
     /// Returns 0 and writes nothing if there is no such fragment or no room.
+    ///
+    /// Format: `docs/protocol/sleeve.md#7-2-fragments`.
     pub fn write(&self, index: usize, out: &mut [u8]) -> usize {
         let len = self.frame_len(index);
         let Some((headers, rest)) = out

@@ -29,6 +29,8 @@ const TTL: u8 = 64;
 /// "fragmentation needed" for IPv4, "packet too big" for IPv6. Returns its length in bytes, or
 /// `None` if such a frame is not answered or there is no room ([`ANSWER_BYTES_MAX`] bytes always
 /// suffice).
+///
+/// Format: `docs/protocol/sleeve.md#7-1-icmp`.
 pub fn too_big(frame: &[u8], mtu: usize, out: &mut [u8]) -> Option<usize> {
     let view = Frame::parse(frame).ok()?;
     let headers = frame.get(..view.network_offset())?;

@@ -40,6 +40,8 @@ const OUTPUTS_MAX: usize = 64;
 
 /// Returns the difference between the size of a packet with one frame and the MTU of that frame, in
 /// bytes: IP, UDP, packet, frame and Ethernet headers.
+///
+/// Rule: `docs/protocol/sleeve.md#2-6-sizes`.
 pub const fn overhead_bytes(encrypted: bool) -> usize {
     let packet = if encrypted {
         SEALED_HEADER_BYTES
@@ -78,6 +80,8 @@ pub enum ControlError {
 
 impl Control {
     /// Decodes the message with this tag and content. Additional content is ignored.
+    ///
+    /// Format: `docs/protocol/sleeve.md#5-1-control-messages`.
     pub fn decode(tag: u8, content: &[u8]) -> Result<Control, ControlError> {
         match (tag, content) {
             (1, _) => Ok(Control::ConnectionEstablished),
@@ -92,6 +96,8 @@ impl Control {
     }
 
     /// Returns the tag of the message.
+    ///
+    /// Format: `docs/protocol/sleeve.md#5-1-control-messages`.
     pub const fn tag(self) -> u8 {
         match self {
             Control::ConnectionEstablished => 1,
@@ -101,6 +107,8 @@ impl Control {
     }
 
     /// Returns the content of the message.
+    ///
+    /// Format: `docs/protocol/sleeve.md#5-1-control-messages`.
     pub fn content(self) -> Vec<u8> {
         match self {
             Control::ConnectionEstablished | Control::FragmentationReceived => Vec::new(),
@@ -155,6 +163,8 @@ pub enum LinkOutput {
 }
 
 /// One end of a sleeve link.
+///
+/// Rule: `docs/protocol/sleeve.md#5-2-states`.
 #[derive(Debug)]
 pub struct Link {
     uid: ConnUid,
@@ -239,6 +249,8 @@ impl Link {
     }
 
     /// Reports that the connection has become a member and is used with its peer: starts to send.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#5-2-states`.
     pub fn confirm(&mut self, now: Time) {
         if self.state != State::Passive {
             return;
@@ -250,6 +262,8 @@ impl Link {
     }
 
     /// Handles a special frame that arrived from the peer at the address `from`.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#5-2-states`.
     pub fn handle_special(&mut self, now: Time, from: SocketAddrV4, special: Special) {
         if matches!(self.state, State::Passive | State::Failed) {
             return;
@@ -263,6 +277,8 @@ impl Link {
     }
 
     /// Handles a control message of the peer.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#5-2-states`.
     pub fn handle_control(&mut self, now: Time, control: Control) {
         match (control, self.state) {
             (_, State::Failed) => {}
@@ -310,6 +326,7 @@ impl Link {
         }
     }
 
+    /// Rule: `docs/protocol/sleeve.md#5-3-heartbeats`.
     fn handle_heartbeat(&mut self, now: Time, from: SocketAddrV4) {
         match self.remote {
             None => {
@@ -334,6 +351,7 @@ impl Link {
         self.timeout = Some(now + HEARTBEAT_TIMEOUT);
     }
 
+    /// Rule: `docs/protocol/sleeve.md#5-4-fragmentation`.
     fn establish(&mut self, now: Time) {
         self.state = State::Established;
         self.heartbeat_due = Some(now + HEARTBEAT_SLOW);
@@ -342,6 +360,7 @@ impl Link {
         self.push(LinkOutput::Special(Special::PROBE));
     }
 
+    /// Rule: `docs/protocol/sleeve.md#5-3-heartbeats`.
     fn heartbeat(&mut self, now: Time) {
         if self.remote.is_none() {
             self.heartbeat_due = None;
@@ -357,6 +376,7 @@ impl Link {
         self.heartbeat_due = Some(now + wait);
     }
 
+    /// Rule: `docs/protocol/sleeve.md#5-4-fragmentation`.
     fn test_fragmentation(&mut self, now: Time) {
         self.fragmentation_test_due = Some(now + FRAGMENTATION_TEST_INTERVAL);
         self.fragments = false;

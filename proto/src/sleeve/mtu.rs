@@ -45,6 +45,8 @@ const USUAL_PATH_MTUS: [usize; 16] = [
 ];
 
 /// The state of the search on one path.
+///
+/// Rule: `docs/protocol/sleeve.md#6-path-mtu`.
 #[derive(Debug)]
 pub(super) struct MtuSearch {
     /// Number of bytes by which an IP packet exceeds the MTU of its frame.
@@ -123,6 +125,8 @@ impl MtuSearch {
 
     /// Reports that the kernel refused a packet on a path of `path_mtu` bytes. Returns the sizes to
     /// test.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#6-1-search`.
     pub(super) fn handle_too_big(&mut self, now: Time, path_mtu: usize) -> Vec<u16> {
         let path_mtu = path_mtu.min(PATH_MTU_MAX);
         let allowed = path_mtu.saturating_sub(self.overhead);
@@ -149,6 +153,8 @@ impl MtuSearch {
     }
 
     /// Reports that the other end received a test of `size`. Returns the sizes to test.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#6-1-search`.
     pub(super) fn handle_verified(&mut self, now: Time, size: u16) -> Vec<u16> {
         let Some(ceiling) = self.ceiling else {
             return Vec::new();
@@ -173,6 +179,8 @@ impl MtuSearch {
     }
 
     /// Does what is due at `now`. Returns the sizes to test.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#6-1-search`.
     pub(super) fn handle_timeout(&mut self, now: Time) -> Vec<u16> {
         if let (Some(retry), None) = (self.retry, &self.round)
             && retry <= now
@@ -209,6 +217,8 @@ impl MtuSearch {
     }
 
     /// Verifies the size in use again, and then looks for a larger one. Returns the sizes to test.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#6-2-search-in-weft`.
     pub(super) fn recheck(&mut self, now: Time) -> Vec<u16> {
         match (self.proven, &self.round) {
             (Some(proven), None) => self.start(now, Aim::Check, proven),
@@ -239,6 +249,7 @@ impl MtuSearch {
         self.test(now)
     }
 
+    /// Rule: `docs/protocol/sleeve.md#6-1-search`.
     fn test(&mut self, now: Time) -> Vec<u16> {
         let Some(round) = &mut self.round else {
             return Vec::new();
@@ -248,6 +259,7 @@ impl MtuSearch {
         vec![round.candidate]
     }
 
+    /// Rule: `docs/protocol/sleeve.md#6-1-search`.
     fn advance(&mut self, now: Time) -> Vec<u16> {
         let Some(round) = &mut self.round else {
             return Vec::new();
@@ -275,6 +287,8 @@ impl MtuSearch {
 
     /// Handles that the size in use does not pass any more. If a smaller one does, the path became
     /// narrower; if none does, nothing can be concluded.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#6-2-search-in-weft`.
     fn check_failed(&mut self, now: Time) -> Vec<u16> {
         let other = self.round.take().map_or(0, |round| round.other);
         self.doubted = false;
@@ -288,6 +302,7 @@ impl MtuSearch {
         self.start(now, Aim::Search, failed - 1)
     }
 
+    /// Rule: `docs/protocol/sleeve.md#6-2-search-in-weft`.
     fn usual_sizes(&self, below: u16) -> impl Iterator<Item = u16> {
         let overhead = self.overhead;
         USUAL_PATH_MTUS

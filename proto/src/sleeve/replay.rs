@@ -31,6 +31,8 @@ impl Replay {
 
     /// Returns true if a packet with `counter` is seen for the first time, and remembers it. Call
     /// this only after authentication.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#2-5-replay`.
     #[inline]
     pub fn accept(&mut self, counter: u64) -> bool {
         self.channels[channel_of(counter).index()].accept(counter & !COUNTER_DF)
@@ -79,6 +81,7 @@ impl Sequence {
         }
     }
 
+    /// Rule: `docs/protocol/sleeve.md#2-5-replay`.
     #[inline]
     fn accept(&mut self, sequence: u64) -> bool {
         let window = sequence >> WINDOW_BITS;

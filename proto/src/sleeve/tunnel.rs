@@ -136,6 +136,8 @@ impl Tunnel {
     }
 
     /// Returns the size of the packet header in bytes.
+    ///
+    /// Format: `docs/protocol/sleeve.md#2-1-layout`.
     #[inline]
     pub const fn header_len(&self) -> usize {
         if self.is_encrypted() {
@@ -146,6 +148,8 @@ impl Tunnel {
     }
 
     /// Returns the difference between the path MTU and the MTU of the link, in bytes.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#2-6-sizes`.
     pub const fn overhead(&self) -> usize {
         UDP_IP_BYTES + self.header_len() + FRAME_HEADER_BYTES + ethernet::HEADER_BYTES
     }
@@ -156,6 +160,8 @@ impl Tunnel {
 
     /// Returns the counter of the next packet, with the channel in its top bit. No counter is
     /// returned twice, to any number of threads.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#2-3-encryption`.
     #[inline]
     pub(super) fn next_counter(&self, channel: Channel) -> u64 {
         let sequence = self.counters[channel.index()].fetch_add(1, Ordering::Relaxed);
@@ -165,10 +171,12 @@ impl Tunnel {
         }
     }
 
+    /// Format: `docs/protocol/sleeve.md#2-3-encryption`.
     pub(super) const fn send_nonce(&self, counter: u64) -> Nonce {
         Nonce::sleeve(self.config.dialled, counter)
     }
 
+    /// Format: `docs/protocol/sleeve.md#2-3-encryption`.
     pub(super) const fn receive_nonce(&self, counter: u64) -> Nonce {
         Nonce::sleeve(!self.config.dialled, counter)
     }

@@ -35,6 +35,8 @@ impl Channel {
 }
 
 /// A frame between routers, which never enters a switch.
+///
+/// Format: `docs/protocol/sleeve.md#4-special-frames`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
     /// Announces that the sender is alive and at which address; carries the UID of the connection.
@@ -56,6 +58,8 @@ impl Special {
     };
 
     /// Returns the length of the frame in bytes.
+    ///
+    /// Format: `docs/protocol/sleeve.md#4-special-frames`.
     pub const fn frame_len(self) -> usize {
         match self {
             Special::Heartbeat(_) => HEARTBEAT_FRAME_BYTES,
@@ -65,6 +69,8 @@ impl Special {
     }
 
     /// Returns the channel on which it is sent.
+    ///
+    /// Format: `docs/protocol/sleeve.md#4-special-frames`.
     pub const fn channel(self) -> Channel {
         match self {
             Special::Heartbeat(_) | Special::MtuTest { .. } => Channel::Df,
@@ -74,6 +80,8 @@ impl Special {
 
     /// Writes the frame to `out`, which should have [`Special::frame_len`] bytes: a longer one is
     /// padded with zeros, a shorter one truncates the frame.
+    ///
+    /// Format: `docs/protocol/sleeve.md#4-special-frames`.
     pub fn write(self, out: &mut [u8]) {
         out.fill(0);
         if let (Special::Heartbeat(uid), Some(field)) = (self, out.get_mut(HEARTBEAT_UID)) {
@@ -84,6 +92,8 @@ impl Special {
     /// Classifies a special frame. Returns `None` if it is not a special frame
     /// ([`ethernet::is_special`]), is longer than any, or is a fragmentation test whose content is
     /// not zero.
+    ///
+    /// Format: `docs/protocol/sleeve.md#4-special-frames`.
     pub fn classify(frame: &[u8]) -> Option<Special> {
         if !ethernet::is_special(frame) {
             return None;
@@ -106,6 +116,8 @@ impl Special {
 }
 
 /// Returns the name of the peer from which a packet claims to come, or `None` if it is too short.
+///
+/// Format: `docs/protocol/sleeve.md#2-1-layout`.
 #[inline]
 pub fn sender(packet: &[u8]) -> Option<PeerName> {
     packet

@@ -69,6 +69,8 @@ struct Bucket {
 }
 
 /// The table. Its memory is allocated once.
+///
+/// Rule: `docs/protocol/switching.md#4-mac-table`.
 pub struct MacTable {
     buckets: Box<[Bucket]>,
     key: u64,
@@ -98,6 +100,8 @@ impl MacTable {
     }
 
     /// Records that `mac` was seen `at` a peer.
+    ///
+    /// Rule: `docs/protocol/switching.md#4-mac-table`.
     pub fn learn(&self, now: Time, mac: Mac, at: PeerSlot) -> Learned {
         if mac.is_multicast() || mac == Mac::ZERO {
             return Learned::Invalid;
@@ -128,6 +132,8 @@ impl MacTable {
 
     /// Writes a new entry to a free place of its bucket, or replaces the one that was not seen for
     /// longest.
+    ///
+    /// Rule: `docs/protocol/switching.md#6-weft`.
     fn insert(&self, now: Time, bucket: &Bucket, wanted: u64) -> Learned {
         let age = |index: usize, word: u64| match word {
             0 => Duration::MAX,
@@ -156,11 +162,15 @@ impl MacTable {
 
     /// Removes the addresses that were not seen for [`MAC_AGE_MAX`] and returns their number. Call
     /// this every minute.
+    ///
+    /// Rule: `docs/protocol/switching.md#4-mac-table`.
     pub fn expire(&self, now: Time) -> usize {
         self.remove_where(|_, seen| now.since(time_of(seen)) >= MAC_AGE_MAX)
     }
 
     /// Removes all addresses of a peer and returns their number.
+    ///
+    /// Rule: `docs/protocol/switching.md#4-mac-table`.
     pub fn forget_peer(&self, peer: PeerSlot) -> usize {
         self.remove_where(|word, _| slot_of(word) == peer)
     }

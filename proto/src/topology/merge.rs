@@ -25,6 +25,8 @@ impl Topology {
     ///
     /// Connections of entries that are not newer than the known ones are not decoded, so an update
     /// without news is cheap, however large it is.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-3-merge`.
     pub fn merge(&mut self, update: &[u8]) -> Result<Merged, Error> {
         let mut merged = Merged::default();
         let (mut fresh, mut wanted) = (Vec::new(), 0);
@@ -72,6 +74,7 @@ impl Topology {
         self.peers.get(&name).map(Peer::header)
     }
 
+    /// Rule: `docs/protocol/mesh.md#6-3-merge`.
     fn is_news(&self, header: &Header) -> bool {
         self.header(header.name)
             .is_none_or(|known| header.is_newer_than(&known))
@@ -97,6 +100,8 @@ impl Topology {
     }
 
     /// Adds placeholders for unknown peers to which connections of `improved` lead.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-3-merge`.
     fn add_placeholders(&mut self, improved: &BTreeSet<PeerName>) {
         let names: Vec<PeerName> = self.names().collect();
         let mut unknown = BTreeSet::new();
@@ -121,6 +126,8 @@ impl Topology {
     }
 
     /// Raises our version above `version`, so that our entry replaces that of an earlier start.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-3-merge`.
     fn outdo(&mut self, version: u64) {
         let beyond = version.saturating_add(1);
         if let Some(ourself) = self.peers.get_mut(&self.us)

@@ -19,6 +19,8 @@ pub(super) struct ShortIds {
 
 impl ShortIds {
     /// Returns the peer that owns `id`.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-5-short-ids`.
     pub(super) fn owner(&self, id: ShortId) -> Option<PeerName> {
         self.claims.get(&id)?.first().copied()
     }
@@ -43,6 +45,8 @@ impl ShortIds {
     }
 
     /// Returns a random unclaimed id, or `None` if there is none.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-5-short-ids`.
     pub(super) fn draw(&self, rng: &mut fastrand::Rng) -> Option<ShortId> {
         for _ in 0..DRAWS {
             let id = ShortId::new(rng.u16(..ShortId::COUNT))?;

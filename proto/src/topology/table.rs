@@ -105,6 +105,8 @@ impl Topology {
     ///
     /// `accept_new` is false only for connections to discovered addresses. The entry of a known
     /// peer is not changed: gossip over the connection brings a newer one.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-4-features`.
     pub fn admit(&mut self, peer: Introduced<'_>, accept_new: bool) -> Result<Admitted, Refused> {
         let known = self.peers.get(&peer.name).map(|known| known.uid);
         match known {
@@ -143,6 +145,8 @@ impl Topology {
     }
 
     /// Adds a connection, not yet established, to our entry. Replaces any connection to that peer.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-6-duplicates`.
     pub fn add_connection(&mut self, remote: PeerName, address: SocketAddr, outbound: bool) {
         let connection = Connection {
             remote,
@@ -160,6 +164,8 @@ impl Topology {
     }
 
     /// Marks our connection to `remote` as one that carries frames. Does nothing if there is none.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-6-duplicates`.
     pub fn establish_connection(&mut self, remote: PeerName) {
         self.change_ourself(|ourself| {
             let Ok(index) = ourself.position(remote) else {
@@ -173,6 +179,8 @@ impl Topology {
     ///
     /// Call [`Topology::collect_garbage`] before anything is announced: an update with unreachable
     /// peers may circulate forever.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-4-garbage`.
     pub fn delete_connection(&mut self, remote: PeerName) {
         self.change_ourself(|ourself| {
             let found = ourself.position(remote);
@@ -181,6 +189,8 @@ impl Topology {
     }
 
     /// Encodes the entries of the known peers among `names` as an update.
+    ///
+    /// Format: `docs/protocol/mesh.md#6-1-payload`.
     pub fn encode(&self, names: impl IntoIterator<Item = PeerName>) -> Vec<u8> {
         encode_update(names.into_iter().filter_map(|name| self.peers.get(&name)))
     }
@@ -190,6 +200,8 @@ impl Topology {
     ///
     /// The state of a mesh may exceed the maximum size of a message. Parts can be merged in any
     /// order, and each on its own.
+    ///
+    /// Format: `docs/protocol/mesh.md#6-1-payload`.
     pub fn encode_parts(
         &self,
         names: impl IntoIterator<Item = PeerName>,
@@ -211,6 +223,8 @@ impl Topology {
 
     /// Removes peers that cannot be reached from us over any listed connections, established or
     /// not, unless a local connection holds them. Returns their names in order.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-4-garbage`.
     pub fn collect_garbage(&mut self) -> Vec<PeerName> {
         let reached = self.reachable();
         let gone: Vec<PeerName> = self
@@ -295,6 +309,8 @@ impl Topology {
 
     /// Claims another short id if ours is owned by a peer with a lower name. If none is free, keeps
     /// ours and tries again when peers leave.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-5-short-ids`.
     pub(super) fn settle_short_id(&mut self) {
         let Some(ourself) = self.peers.get_mut(&self.us) else {
             return;

@@ -15,6 +15,8 @@ use crate::gob::{Decoder, Encoder, Error, SliceType, StructType, Type, Value};
 use crate::types::{PeerName, PeerUid, ShortId};
 
 /// A peer as the mesh knows it.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Its name.
@@ -32,6 +34,8 @@ pub struct Peer {
 }
 
 /// A connection, as described by the peer at one of its ends.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Connection {
     /// The peer at the other end.
@@ -143,6 +147,8 @@ pub(super) struct Header {
 
 impl Header {
     /// Returns true if this entry replaces the `known` one.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-3-merge`.
     pub(super) fn is_newer_than(&self, known: &Header) -> bool {
         (self.version, self.uid) > (known.version, known.uid)
             || (self.version, self.uid) == (known.version, known.uid)
@@ -157,6 +163,8 @@ impl Header {
 /// `each` receives wanted peers with their connections in the order of the update, or `None` if
 /// they exceed a limit. Peers and connections with the all-zero name are left out: Weave Net
 /// routers pass on what a misbehaving member invented.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 pub(super) fn decode(
     update: &[u8],
     mut wanted: impl FnMut(&Header) -> bool,
@@ -190,6 +198,8 @@ pub(super) fn decode(
 
 /// Decodes all peers of an update with their connections, in its order. Leaves out what exceeds a
 /// limit or has no name.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 pub fn decode_update(update: &[u8]) -> Result<Vec<Peer>, Error> {
     let mut peers = Vec::new();
     decode(update, |_| true, |peer| peers.extend(peer))?;
@@ -197,11 +207,15 @@ pub fn decode_update(update: &[u8]) -> Result<Vec<Peer>, Error> {
 }
 
 /// Encodes an update with the entries of `peers`.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 pub fn encode_update<'p>(peers: impl IntoIterator<Item = &'p Peer>) -> Vec<u8> {
     encode_update_with(Encoder::new(), peers)
 }
 
 /// Encodes an update with `encoder`, which may have the type ids of a recorded one.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 pub fn encode_update_with<'p>(
     mut encoder: Encoder,
     peers: impl IntoIterator<Item = &'p Peer>,
@@ -251,6 +265,8 @@ static CONNECTION_SUMMARIES: SliceType = SliceType {
 };
 
 /// Writes the two values of one peer.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 pub(super) fn write_peer(encoder: &mut Encoder, peer: &Peer) {
     encoder.value(Type::Struct(&PEER_SUMMARY), |w| {
         w.structure(|s| {

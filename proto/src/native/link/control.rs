@@ -3,6 +3,8 @@
 use crate::native::session_config::ControlError;
 
 /// A control message between the two ends of a native link, sent over TCP.
+///
+/// Format: `docs/native.md#keys`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Tag 1: key agreement. The content is a [`Hello`](crate::native::keys::Hello).
