@@ -218,9 +218,6 @@ pub enum ParseCidrError {
     /// The subnet has no room for hosts.
     #[error("invalid subnet - smaller than minimum size {min}: {0}", min = SUBNET_ADDRESSES_MIN)]
     TooSmall(String),
-    /// The range reaches the last IPv4 address, for which the ring has no number.
-    #[error("invalid range - must end below 255.255.255.255: {0}")]
-    TooHigh(String),
 }
 
 impl Cidr {
@@ -267,6 +264,7 @@ impl Cidr {
         Ok(cidr)
     }
 
+<<<<<<< HEAD
     /// Parses a subnet that can be the universe of a ring.
     pub fn parse_universe(text: &str) -> Result<Cidr, ParseCidrError> {
         let cidr = Cidr::parse_subnet(text)?;
@@ -276,6 +274,8 @@ impl Cidr {
         Ok(cidr)
     }
 
+=======
+>>>>>>> main
     const fn mask(&self) -> u32 {
         match u32::MAX.checked_shl(32 - self.len as u32) {
             Some(mask) => mask,

@@ -123,6 +123,7 @@ impl Space {
         }
     }
 
+<<<<<<< HEAD
     /// Makes those addresses of `range` free that were held back.
     pub fn unhold(&mut self, range: Range) {
         let parts: Vec<Range> = self.held.parts(range).collect();
@@ -137,6 +138,11 @@ impl Space {
     /// what is free there.
     ///
     /// Rule: `docs/protocol/ipam.md#4-2-donation`.
+=======
+    /// Takes the block out of the free addresses of `within` that a router gives away when
+    /// another asks for space there: the largest aligned one, but no more than half of what is
+    /// free there.
+>>>>>>> main
     pub fn donate(&mut self, within: Range) -> Option<Range> {
         let gift = self.gift(within)?;
         self.free.remove(gift);
