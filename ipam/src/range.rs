@@ -264,18 +264,6 @@ impl Cidr {
         Ok(cidr)
     }
 
-<<<<<<< HEAD
-    /// Parses a subnet that can be the universe of a ring.
-    pub fn parse_universe(text: &str) -> Result<Cidr, ParseCidrError> {
-        let cidr = Cidr::parse_subnet(text)?;
-        if cidr.range().end == Address(u32::MAX) {
-            return Err(ParseCidrError::TooHigh(text.to_owned()));
-        }
-        Ok(cidr)
-    }
-
-=======
->>>>>>> main
     const fn mask(&self) -> u32 {
         match u32::MAX.checked_shl(32 - self.len as u32) {
             Some(mask) => mask,

@@ -123,26 +123,11 @@ impl Space {
         }
     }
 
-<<<<<<< HEAD
-    /// Makes those addresses of `range` free that were held back.
-    pub fn unhold(&mut self, range: Range) {
-        let parts: Vec<Range> = self.held.parts(range).collect();
-        for part in parts {
-            self.held.remove(part);
-            self.free.insert(part);
-        }
-    }
-
     /// Removes and returns the block of free addresses that is given to a router which asks for
     /// space in `within`: the largest aligned block, or its upper half if it is more than half of
     /// what is free there.
     ///
     /// Rule: `docs/protocol/ipam.md#4-2-donation`.
-=======
-    /// Takes the block out of the free addresses of `within` that a router gives away when
-    /// another asks for space there: the largest aligned one, but no more than half of what is
-    /// free there.
->>>>>>> main
     pub fn donate(&mut self, within: Range) -> Option<Range> {
         let gift = self.gift(within)?;
         self.free.remove(gift);
