@@ -16,11 +16,11 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use router::data::Count;
-use router::data::trial::{Options, Trial, TrialError, wait_until};
-use router::net::netns::Namespace;
-use router::net::pinger::{PingOptions, Pinger};
-use router::net::throughput::{self, Packets, Transfer};
+use boundary::counters::Count;
+use kernel::netns::Namespace;
+use lab::pinger::{PingOptions, Pinger};
+use lab::throughput::{self, Packets, Transfer};
+use testbed::rig::{Options, Trial, TrialError, wait_until};
 
 fn main() -> Result<(), TrialError> {
     if !rustix::process::geteuid().is_root() {

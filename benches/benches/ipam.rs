@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use boundary::records::Change;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ipam::allocator::{
     Allocator, Channel, Clock, Config, Delivery, Incoming, Init, Origin, Output, Request, RequestId,
@@ -15,7 +16,7 @@ use ipam::persist::{BatchId, Stored};
 use ipam::range::Cidr;
 use ipam::ring::{Entry, Ring, WeaveRules};
 use proto::types::{PeerName, Time};
-use router::store::{Change, Store};
+use store::store::Store;
 
 const ENTRIES: u32 = 1 << 16;
 const CLOCK: Clock = Clock {

@@ -2,9 +2,9 @@
 
 use std::process::{Child, ChildStdout, Command};
 
-use router::data::trial::{TrialError, wait_until};
-use router::net::netlink::Netlink;
-use router::net::netns::Namespace;
+use kernel::netlink::Netlink;
+use kernel::netns::Namespace;
+use testbed::rig::{TrialError, wait_until};
 
 /// A program in a namespace, ended when dropped.
 #[derive(Debug)]

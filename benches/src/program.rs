@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::ExitCode;
 
-use router::data::trial::TrialError;
+use testbed::rig::TrialError;
 
 /// By this name the program is the router.
 const ROUTER: &str = "weft";
@@ -18,7 +18,7 @@ pub fn router_or(name: &str, measure: impl FnOnce() -> Result<(), TrialError>) -
         return be_router();
     }
     if !rustix::process::geteuid().is_root() {
-        skips::skip(name, "root");
+        testbed::skips::skip(name, "root");
         return ExitCode::SUCCESS;
     }
     let measured = tempfile::tempdir()

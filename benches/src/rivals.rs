@@ -10,8 +10,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use router::data::trial::{TrialError, wait_until};
-use router::net::lab::Lab;
+use lab::host::Lab;
+use testbed::rig::{TrialError, wait_until};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::daemon::{Daemon, wait_for_link};

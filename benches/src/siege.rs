@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use router::data::trial::TrialError;
-use router::net::netns::Namespace;
-use router::sys::packet::PacketSocket;
+use kernel::netns::Namespace;
+use kernel::sys::packet::PacketSocket;
+use testbed::rig::TrialError;
 
 /// How many datagrams are sent each second.
 pub const PER_SECOND: u64 = 100_000;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use router::net::netns::Namespace;
-use router::sys::packet::PacketSocket;
+use kernel::netns::Namespace;
+use kernel::sys::packet::PacketSocket;
 
 use crate::wait;
 

@@ -4,13 +4,13 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use host::attach::{self, AttachRequest, INTERFACE};
 use ipnet::Ipv4Net;
+use kernel::netns::Namespace;
+use kernel::sys::ethtool::{self, Offload};
+use kernel::sys::packet::PacketSocket;
+use lab::pinger::{PingOptions, Pinger};
 use proto::types::Mac;
-use router::net::attach::{self, AttachRequest, INTERFACE};
-use router::net::netns::Namespace;
-use router::net::pinger::{PingOptions, Pinger};
-use router::sys::ethtool::{self, Offload};
-use router::sys::packet::PacketSocket;
 use sha2::{Digest, Sha256};
 
 use crate::launch::MTU;

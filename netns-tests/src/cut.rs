@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use router::net::netns::Namespace;
-use router::sys::packet::PacketSocket;
+use kernel::netns::Namespace;
+use kernel::sys::packet::PacketSocket;
 
 use crate::frame::{self, TCP};
 use crate::{Capture, Mesh, wait};

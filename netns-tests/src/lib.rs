@@ -113,11 +113,11 @@ pub fn weaver() -> Option<PathBuf> {
 pub fn can_run(with_real: bool) -> bool {
     let test = std::thread::current().name().unwrap_or("test").to_owned();
     if !rustix::process::geteuid().is_root() {
-        skips::skip(&test, "root");
+        testbed::skips::skip(&test, "root");
         return false;
     }
     if with_real && weaver().is_none() {
-        skips::skip(&test, "WEAVER=/path/to/a/real/Weave/Net/2.8.1/weaver");
+        testbed::skips::skip(&test, "WEAVER=/path/to/a/real/Weave/Net/2.8.1/weaver");
         return false;
     }
     true

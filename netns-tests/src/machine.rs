@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use router::net::lab::LabProcess;
-use router::net::netns::Namespace;
+use kernel::netns::Namespace;
+use lab::host::LabProcess;
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ pub fn has_docker() -> bool {
     ] {
         let found = Command::new(program).arg("--version").output();
         if !found.is_ok_and(|output| output.status.success()) {
-            skips::skip(&test, needs);
+            testbed::skips::skip(&test, needs);
             return false;
         }
     }

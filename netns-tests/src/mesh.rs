@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use router::net::lab::{HostOptions, Lab, LabProcess};
-use router::net::netns::Namespace;
+use kernel::netns::Namespace;
+use lab::host::{HostOptions, Lab, LabProcess};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
@@ -224,7 +224,7 @@ impl Mesh {
 
     /// Posts a form to a router.
     #[track_caller]
-    pub fn post(&self, host: usize, path: &str, form: &str) -> router::http::client::Answer {
+    pub fn post(&self, host: usize, path: &str, form: &str) -> web::client::Answer {
         ask(self.namespace(host), CONTROL, "POST", path, false, form).unwrap()
     }
 
@@ -236,7 +236,7 @@ impl Mesh {
         method: &str,
         path: &str,
         form: &str,
-    ) -> router::http::client::Answer {
+    ) -> web::client::Answer {
         ask(self.namespace(host), CONTROL, method, path, false, form).unwrap()
     }
 
@@ -244,7 +244,7 @@ impl Mesh {
     #[track_caller]
     pub fn call(&self, host: usize, method: &str, path: &str) -> Result<String, String> {
         let answer = ask(self.namespace(host), CONTROL, method, path, false, "");
-        let text = answer.and_then(router::http::client::Answer::ok);
+        let text = answer.and_then(web::client::Answer::ok);
         text.map_err(|error| error.to_string())
     }
 

@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
+use dns::client::{self, Reply, Way};
+use kernel::netns::Namespace;
 use proto::names::message::{rtype, set_id};
-use router::dns::client::{self, Reply, Way};
-use router::net::netns::Namespace;
 
 /// How long an answer may take.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);

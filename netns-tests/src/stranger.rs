@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
+use kernel::netns::Namespace;
 use proto::crypto::PrivateKey;
 use proto::features::Features;
 use proto::types::{PeerName, PeerUid};
 use proto::wire::{Introduced, Wire, WireConfig, WireEvent};
-use router::net::netns::Namespace;
 
 use crate::wait;
 

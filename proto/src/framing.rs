@@ -14,7 +14,7 @@ use crate::crypto::{Nonce, SessionKey, TAG_BYTES};
 use crate::cursor::Cursor;
 use crate::features::{self, FeaturesError};
 use crate::gob::{self, Encoder, Type};
-use crate::wire::{MESSAGE_BYTES_MAX, WireError};
+use crate::wire::error::{MESSAGE_BYTES_MAX, WireError};
 
 /// Bytes before each message of protocol 2.
 const LENGTH_BYTES: usize = 4;

@@ -12,7 +12,6 @@
 //! The version used is the highest that both accept.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 
 use sha2::{Digest, Sha256};
 
@@ -20,15 +19,13 @@ use crate::crypto::{KEY_BYTES, PrivateKey, SessionKey};
 use crate::features::{self, Features, PUBLIC_KEY};
 use crate::framing::{Channel, Framing};
 use crate::gob;
-use crate::wire::{Introduced, WireConfig, WireError};
+use crate::wire::error::WireError;
+use crate::wire::introduced::{Introduced, WireConfig};
+use crate::wire::magic::{HEADER_BYTES, MAGIC, Magic};
 
 /// Longest feature map that is accepted, in bytes as sent; real ones have about 200. It bounds
 /// what a connection costs before it is known who is there. A longer one ends the connection.
 pub const FEATURES_BYTES_MAX: usize = 8 * 1024;
-
-const MAGIC: &[u8; 5] = b"weave";
-/// Bytes of the header that both ends send first.
-pub(crate) const HEADER_BYTES: usize = MAGIC.len() + 2;
 
 const FLAG_PLAIN: u8 = 0;
 const FLAG_ENCRYPTED: u8 = 1;
@@ -276,30 +273,8 @@ impl Handshake {
     }
 }
 
-/// The first bytes of somebody who speaks another protocol. Shows them, and what they look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Magic(pub [u8; 5]);
-
-impl fmt::Display for Magic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0.escape_ascii())?;
-        let guess = match &self.0 {
-            [0x14..=0x17, 3, ..] => "a TLS client or server",
-            b"SSH-1" | b"SSH-2" => "an SSH client or server",
-            b"HTTP/" => "an HTTP server",
-            magic if HTTP_STARTS.iter().any(|start| magic.starts_with(start)) => "an HTTP client",
-            _ => return Ok(()),
-        };
-        write!(f, " (is this {guess}?)")
-    }
-}
-
-const HTTP_STARTS: [&[u8]; 9] = [
-    b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELET", b"CONNE", b"OPTIO", b"TRACE", b"PRI *",
-];
-
 fn to_hex(bytes: &[u8]) -> String {
-    use fmt::Write;
+    use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut out, byte| {
         // Writing to a string cannot fail.
         let _ = write!(out, "{byte:02x}");

@@ -14,47 +14,22 @@
 //! connection lives as long as one of its forwarders may still carry something.
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddrV4;
 
 use self::slot::{Forwarder, Slot};
-use crate::crypto::SessionKey;
 use crate::message::{OVERLAYS_MAX, OverlayMode};
-use crate::native::link::SessionNumbers;
-use crate::native::{self, Ciphers, KeyLife, Keys, Report};
-use crate::sleeve::link::Path;
+use crate::native::{self, Report};
 use crate::sleeve::{self, LinkId, Special};
-use crate::types::{ConnUid, PeerName, Time};
+use crate::types::Time;
 
+pub use kind::Overlay;
+pub use output::{ForwarderView, Health, SwitchOutput};
+pub use params::Params;
+
+mod kind;
+mod output;
+mod params;
 mod slot;
-
-/// An overlay that this build can run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Overlay {
-    /// Our own UDP encapsulation, always sealed.
-    Weft,
-    /// Weave's UDP encapsulation.
-    Sleeve,
-}
-
-impl Overlay {
-    /// All of them, the best first.
-    pub const ALL: [Overlay; 2] = [Overlay::Weft, Overlay::Sleeve];
-
-    /// The name under which it is offered.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Overlay::Weft => "weft",
-            Overlay::Sleeve => "sleeve",
-        }
-    }
-
-    /// The overlay of this name.
-    pub fn from_name(name: &str) -> Option<Overlay> {
-        Overlay::ALL
-            .into_iter()
-            .find(|overlay| overlay.name() == name)
-    }
-}
 
 /// The two ends have no overlay in common.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,132 +62,6 @@ pub fn common<'a, S: AsRef<str>>(
         });
     }
     Ok(names)
-}
-
-/// What a connection tells its overlays when it is introduced.
-#[derive(Clone, Debug)]
-pub struct Params {
-    /// Ourself.
-    pub us: PeerName,
-    /// The peer at the other end.
-    pub peer: PeerName,
-    /// The number of the connection.
-    pub uid: ConnUid,
-    /// The other end's TCP address.
-    pub remote: SocketAddr,
-    /// Whether we made the connection, and so know where the other end listens.
-    pub dialled: bool,
-    /// The key of the connection, if its messages are encrypted.
-    pub session_key: Option<SessionKey>,
-    /// Whether both ends trust the network between them, so that sleeve packets are not encrypted.
-    pub trusted: bool,
-    /// Whether an overlay whose frames would travel in the clear is refused.
-    pub sealed_only: bool,
-    /// The introduction ([`crate::wire::Introduced::transcript`]).
-    pub transcript: [u8; 32],
-    /// 32 random bytes for native keys, used for nothing else.
-    pub seed: [u8; 32],
-    /// The ciphers that we take.
-    pub ciphers: Ciphers,
-    /// Our numbers for native keys.
-    pub numbers: SessionNumbers,
-    /// How long a native key is used.
-    pub key_life: KeyLife,
-}
-
-impl Params {
-    /// The key for sleeve packets; `None` without a password or on a trusted link.
-    pub fn sleeve_key(&self) -> Option<&SessionKey> {
-        self.session_key.as_ref().filter(|_| !self.trusted)
-    }
-}
-
-/// How a forwarder is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// Not established yet.
-    Pending,
-    /// Established.
-    Established,
-    /// Established before, but nothing gets through at the moment.
-    OnHold(String),
-    /// Over, for the life of the connection.
-    Failed(String),
-}
-
-/// A forwarder as status pages show it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ForwarderView {
-    /// Its overlay.
-    pub overlay: Overlay,
-    /// Its link.
-    pub link: LinkId,
-    /// How it is doing, and why not better.
-    pub health: Health,
-    /// How its packets travel; `None` once it failed.
-    pub path: Option<Path>,
-    /// Whether its packets are encrypted.
-    pub sealed: bool,
-    /// What is known of a native link beyond that.
-    pub native: Option<native::LinkView>,
-}
-
-/// What the overlays of a connection want done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SwitchOutput {
-    /// Send this protocol message down the connection.
-    Message(Vec<u8>),
-    /// Send a special frame over a sleeve link.
-    Special {
-        /// The link.
-        link: LinkId,
-        /// The frame.
-        special: Special,
-    },
-    /// Seal a report in a datagram of a native link and send it.
-    Report {
-        /// The link.
-        link: LinkId,
-        /// The report.
-        report: Report,
-        /// Bytes of the datagram.
-        bytes: usize,
-    },
-    /// A native link has other keys. To be acted on before what follows.
-    Keys(LinkId, Keys),
-    /// A link's path changed.
-    PathChanged(LinkId, Path),
-    /// The peer's end of a link moved.
-    Moved {
-        /// The link.
-        link: LinkId,
-        /// Where it was.
-        from: SocketAddrV4,
-        /// Where it is.
-        to: SocketAddrV4,
-    },
-    /// The links to try for a frame, in this order, from here on.
-    Order(Vec<LinkId>),
-    /// The first forwarder is established. Comes once.
-    Established,
-    /// A forwarder that was established is left for a while, or used again.
-    Health {
-        /// Its overlay.
-        overlay: Overlay,
-        /// Why it is left; `None` if it is used again.
-        held: Option<String>,
-    },
-    /// A forwarder is over; others go on.
-    LinkFailed {
-        /// The link.
-        link: LinkId,
-        /// Its overlay.
-        overlay: Overlay,
-        /// Why.
-        reason: String,
-    },
-    /// No forwarder is left: the connection is to be closed. Comes once, at the end.
-    Broken(String),
 }
 
 /// A control message that no forwarder understands. It is ignored.

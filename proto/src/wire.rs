@@ -33,54 +33,27 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::{PrivateKey, SessionKey};
-use crate::features::{Features, FeaturesError};
+use crate::crypto::PrivateKey;
+use crate::features::Features;
 use crate::framing::Channel;
-use crate::gob;
-use crate::handshake::{HEADER_BYTES, Handshake, Step};
+use crate::handshake::{Handshake, Step};
 
-pub use crate::handshake::{FEATURES_BYTES_MAX, Magic};
+pub use crate::handshake::FEATURES_BYTES_MAX;
+pub use error::{Fault, MESSAGE_BYTES_MAX, WireError};
+pub use introduced::{Introduced, VERSION_MAX, VERSION_MIN, WireConfig};
+pub use magic::Magic;
 
-/// Lowest version of the protocol that is spoken here.
-pub const VERSION_MIN: u8 = 1;
-/// Highest version of the protocol that is spoken here.
-pub const VERSION_MAX: u8 = 2;
-/// Longest message in bytes, as sent (so with its seal, if it is encrypted). A longer one is
-/// not sent, and ends the connection when it is announced.
-pub const MESSAGE_BYTES_MAX: usize = 10 * 1024 * 1024;
+pub(crate) mod error;
+pub(crate) mod introduced;
+pub(crate) mod magic;
+
 /// How much memory a connection keeps for the start of its next message, in bytes; what a large
 /// message needed beyond this is given back.
 const INBOX_BYTES_KEPT: usize = 4 * 1024;
 /// How many places in its queues a connection keeps while they are empty.
 const QUEUE_PLACES_KEPT: usize = 16;
-
-/// What one end brings to a connection.
-#[derive(Clone, Debug)]
-pub struct WireConfig {
-    /// Lowest version to accept.
-    pub min_version: u8,
-    /// Highest version to accept.
-    pub max_version: u8,
-    /// The password, if messages are to be encrypted. An empty one encrypts too.
-    pub password: Option<Arc<[u8]>>,
-    /// Our features for this connection.
-    pub features: Features,
-}
-
-impl WireConfig {
-    /// All versions that are spoken here.
-    pub fn new(features: Features, password: Option<Arc<[u8]>>) -> WireConfig {
-        WireConfig {
-            min_version: VERSION_MIN,
-            max_version: VERSION_MAX,
-            password,
-            features,
-        }
-    }
-}
 
 /// One end of a connection.
 ///
@@ -110,20 +83,6 @@ pub enum WireEvent {
     Introduced(Box<Introduced>),
     /// The plain bytes of a message, its tag first.
     Message(Vec<u8>),
-}
-
-/// How an introduction ended.
-#[derive(Clone, Debug)]
-pub struct Introduced {
-    /// The features of the other end; with version 1 only those that it has.
-    pub remote: Features,
-    /// The version of the protocol that is used.
-    pub version: u8,
-    /// The key of the connection, if it is encrypted.
-    pub session_key: Option<SessionKey>,
-    /// A digest of everything that both ends sent up to here, the same at both unless something
-    /// was changed on the way.
-    pub transcript: [u8; 32],
 }
 
 /// How far a connection has come.
@@ -295,109 +254,6 @@ impl Wire {
     fn fail(&mut self) {
         self.state = State::Failed;
         self.inbox = Vec::new();
-    }
-}
-
-/// Whose fault it is that a connection failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The other end breaks the protocol, or speaks another.
-    Misbehaved,
-    /// The other end is right in itself, but does not fit us.
-    Incompatible,
-    /// The other end does not know our password.
-    Unauthorised,
-    /// It is our own.
-    Local,
-}
-
-/// Why a connection failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WireError {
-    /// The other end speaks another protocol.
-    #[error("remote does not speak our protocol, it began with {0}")]
-    Magic(Magic),
-    /// The ends have no version in common; lowest and highest of both.
-    #[error(
-        "remote version range [{},{}] is incompatible with ours [{},{}]",
-        remote.0, remote.1, ours.0, ours.1
-    )]
-    Versions {
-        /// What the remote accepts.
-        remote: (u8, u8),
-        /// What we accept.
-        ours: (u8, u8),
-    },
-    /// The byte that announces encryption has no meaning.
-    #[error("bad encryption flag {0}")]
-    Flag(u8),
-    /// We have a password, the other end has none.
-    #[error("remote uses no password, but we do")]
-    RemoteUnencrypted,
-    /// The other end has a password, we have none.
-    #[error("remote uses a password, but we do not")]
-    RemoteEncrypted,
-    /// The public key is malformed, or of the kind that gives the session key away.
-    #[error("remote sent an unusable public key")]
-    PublicKey,
-    /// The first message does not open.
-    #[error("unable to decrypt the first message: the passwords differ")]
-    Password,
-    /// A later message does not open.
-    #[error("unable to decrypt a message: it was changed on the way")]
-    Forged,
-    /// A message is too short to be encrypted.
-    #[error("message is too short to be encrypted")]
-    Unsealed,
-    /// As many messages as there are nonces were exchanged.
-    #[error("connection has used up its sequence numbers")]
-    Exhausted,
-    /// The features are not acceptable.
-    #[error("bad introduction: {0}")]
-    Features(#[from] FeaturesError),
-    /// A message announces more bytes than are accepted in this phase.
-    #[error("incoming message exceeds maximum size: {len} > {limit}")]
-    TooLong {
-        /// The announced length.
-        len: u64,
-        /// The limit.
-        limit: usize,
-    },
-    /// The gob stream of protocol 1 is broken.
-    #[error("bad message stream: {0}")]
-    Gob(#[from] gob::Error),
-    /// The stream ended after so many bytes of the header.
-    #[error("remote closed the connection after {0} of {HEADER_BYTES} bytes of its header")]
-    EndInHeader(usize),
-    /// The stream ended before the ends were introduced.
-    #[error("remote closed the connection during the introduction (do the passwords differ?)")]
-    EndInIntroduction,
-    /// The stream ended inside a message.
-    #[error("remote closed the connection inside a message")]
-    EndInMessage,
-    /// There is no introduced connection to send a message over.
-    #[error("connection is not introduced")]
-    NotIntroduced,
-    /// A message of ours has this many bytes, which is too long.
-    #[error("outgoing message exceeds maximum size: {0} > {MESSAGE_BYTES_MAX}")]
-    SendTooLong(usize),
-}
-
-impl WireError {
-    /// Whose fault it is.
-    pub const fn fault(&self) -> Fault {
-        match self {
-            WireError::Versions { .. } | WireError::Features(FeaturesError::Flavour(_)) => {
-                Fault::Incompatible
-            }
-            WireError::RemoteUnencrypted | WireError::RemoteEncrypted | WireError::Password => {
-                Fault::Unauthorised
-            }
-            WireError::Exhausted | WireError::NotIntroduced | WireError::SendTooLong(_) => {
-                Fault::Local
-            }
-            _ => Fault::Misbehaved,
-        }
     }
 }
 

@@ -1,77 +1,17 @@
 //! Holding leases: asking the holder of one, and being asked as the holder.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use proto::types::{PeerName, Time};
+use proto::types::PeerName;
 
-use super::api::{RequestError, Response, Waiting};
-use super::gossip::Source;
-use super::pending::{ASK_AGAIN, Progress};
-use super::{Alarm, Allocator, Channel, Event, Output};
+use super::api::{RequestError, Response};
+use super::progress::{ASK_AGAIN, Progress};
+use super::questions::lease::LeaseAsked;
+use super::ring::channel::Source;
+use super::{Allocator, Channel, Event, Output};
 use crate::leases::wire::{Answer, Ask, AskKind, Message, Outcome};
-use crate::leases::{Lease, LeaseEntry, LeaseKey, LeaseState};
-use crate::persist::Holding;
-use crate::range::{Address, Range};
-use crate::ring::TAKEOVER_STEP;
-
-/// After this time without an answer a holder is asked again.
-const ASK_HOLDER_AGAIN: Duration = Duration::from_secs(1);
-/// So long an answer that settles nothing is believed before the question is asked again.
-const ANSWER_KEPT: Duration = Duration::from_millis(500);
-/// What somebody who is not the holder adds to the version of a lease when he changes it, so
-/// that it outdoes what the lost holder may have changed unseen.
-const SEIZE_STEP: u64 = TAKEOVER_STEP as u64;
-
-/// Whether an identity can have its address here.
-pub(super) enum Obtain {
-    /// It has none: this would be the version of a new lease.
-    New(u64),
-    /// We hold its lease, and nobody uses it.
-    Ours(Lease),
-    /// It is up, on this host or another one.
-    InUse { here: bool, error: RequestError },
-    /// That is not known yet.
-    Wait(Waiting, Time),
-}
-
-/// How it stands with a question to the holder of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LeaseAsked {
-    /// It was asked; look again at this time.
-    Waiting(Time),
-    /// It answered this; ask again at this time.
-    Answered(Outcome, Time),
-    /// It cannot be asked.
-    Unreachable,
-}
-
-#[derive(Debug)]
-struct Question {
-    nonce: u64,
-    at: Time,
-    outcome: Option<(Outcome, Time)>,
-}
-
-type QuestionKey = (PeerName, u8, Arc<LeaseKey>, u64);
-
-/// The questions that were asked of late, by peer, kind, lease and its version.
-#[derive(Debug, Default)]
-pub(super) struct LeaseAsks {
-    questions: BTreeMap<QuestionKey, Question>,
-}
-
-impl LeaseAsks {
-    pub(super) fn forget(&mut self, peer: PeerName) {
-        self.questions.retain(|key, _| key.0 != peer);
-    }
-
-    pub(super) fn forget_old(&mut self, now: Time) {
-        self.questions
-            .retain(|_, question| question.at + ASK_AGAIN > now);
-    }
-}
+use crate::leases::{Lease, LeaseKey};
+use crate::range::Range;
 
 /// A request to pin or end a lease.
 #[derive(Debug)]
@@ -82,124 +22,6 @@ pub(super) struct LeaseChange {
 }
 
 impl Allocator {
-    /// Finds out whether an identity can have its address here, and becomes the holder of its
-    /// lease if so.
-    pub(super) fn obtain(&mut self, key: &Arc<LeaseKey>) -> Obtain {
-        let Some(lease) = self.state.leases().live(key).cloned() else {
-            if let Some(wake) = self.leases.not_known_until(self.clock.now) {
-                return Obtain::Wait(Waiting::Leases, wake);
-            }
-            let before = self.state.leases().get(key);
-            return Obtain::New(before.map_or(1, |lease| lease.version.saturating_add(1)));
-        };
-        if lease.holder == self.state.us() {
-            return match &lease.state {
-                LeaseState::Used(_) => Obtain::InUse {
-                    here: true,
-                    error: self.in_use_error(key, &lease),
-                },
-                LeaseState::Unused | LeaseState::Gone => Obtain::Ours(lease),
-            };
-        }
-        let mut why = "cannot be reached";
-        let mut wake = self.clock.now + ASK_AGAIN;
-        let entry = (Arc::clone(key), lease.clone());
-        match self.ask_lease(lease.holder, AskKind::Take, entry) {
-            LeaseAsked::Answered(Outcome::InUse, _) => {
-                let lease = self.state.leases().live(key).cloned().unwrap_or(lease);
-                let error = self.in_use_error(key, &lease);
-                return Obtain::InUse { here: false, error };
-            }
-            LeaseAsked::Answered(_, at) => (why, wake) = ("cannot hand it over at the moment", at),
-            LeaseAsked::Waiting(at) => (why, wake) = ("does not answer", at),
-            LeaseAsked::Unreachable => {
-                // A holder that owns nothing any more has been removed, or has left.
-                let gone = !self.state.ring().has_owner(lease.holder);
-                if gone && !self.peers.is_known(lease.holder) {
-                    let lease = self.seize(key, &lease);
-                    return Obtain::Ours(lease);
-                }
-            }
-        }
-        Obtain::Wait(self.waiting_for_holder(key, &lease, why), wake)
-    }
-
-    /// Becomes the holder of a lease whose holder is gone for ever.
-    pub(super) fn seize(&mut self, key: &Arc<LeaseKey>, lease: &Lease) -> Lease {
-        let seized = Lease {
-            version: lease.version.saturating_add(SEIZE_STEP),
-            holder: self.state.us(),
-            state: LeaseState::Unused,
-            since: self.clock.wall,
-            ..lease.clone()
-        };
-        self.write_lease(key, seized.clone());
-        seized
-    }
-
-    fn in_use_error(&self, key: &LeaseKey, lease: &Lease) -> RequestError {
-        let container = match &lease.state {
-            LeaseState::Used(container) => container.clone(),
-            LeaseState::Unused | LeaseState::Gone => "unknown".to_owned(),
-        };
-        RequestError::IdentityInUse {
-            identity: key.name.clone(),
-            address: lease.address,
-            host: self.peers.describe(lease.holder),
-            container,
-        }
-    }
-
-    pub(super) fn waiting_for_holder(
-        &self,
-        key: &LeaseKey,
-        lease: &Lease,
-        why: &'static str,
-    ) -> Waiting {
-        Waiting::Holder {
-            identity: key.name.clone(),
-            address: lease.address,
-            holder: self.peers.describe(lease.holder),
-            name: lease.holder,
-            why,
-        }
-    }
-
-    /// Asks a peer about a lease, unless that was done just now.
-    pub(super) fn ask_lease(
-        &mut self,
-        peer: PeerName,
-        kind: AskKind,
-        entry: LeaseEntry,
-    ) -> LeaseAsked {
-        if !self.peers.is_reachable(peer) {
-            return LeaseAsked::Unreachable;
-        }
-        let now = self.clock.now;
-        let key = (peer, kind as u8, Arc::clone(&entry.0), entry.1.version);
-        if let Some(question) = self.lease_asks.questions.get(&key) {
-            match question.outcome {
-                Some((outcome, at)) if at + ANSWER_KEPT > now => {
-                    return LeaseAsked::Answered(outcome, at + ANSWER_KEPT);
-                }
-                None if question.at + ASK_HOLDER_AGAIN > now => {
-                    return LeaseAsked::Waiting(question.at + ASK_HOLDER_AGAIN);
-                }
-                _ => {}
-            }
-        }
-        let nonce = self.rng.u64(1..);
-        let question = Question {
-            nonce,
-            at: now,
-            outcome: None,
-        };
-        self.lease_asks.questions.insert(key, question);
-        let message = Message::Ask(Ask { nonce, kind, entry });
-        self.unicast(Channel::Leases, peer, message.encode());
-        LeaseAsked::Waiting(now + ASK_HOLDER_AGAIN)
-    }
-
     pub(super) fn on_answer(&mut self, from: PeerName, answer: Answer) {
         if let Some(ring) = &answer.ring {
             let source = Source {
@@ -212,13 +34,9 @@ impl Allocator {
             self.accept_lease(key, lease);
         }
         let now = self.clock.now;
-        let mut questions = self.lease_asks.questions.iter_mut();
-        let question =
-            questions.find(|(key, question)| key.0 == from && question.nonce == answer.nonce);
-        if let Some((_, question)) = question {
-            question.outcome = Some((answer.outcome, now));
-        }
-        self.retry = true;
+        let questions = &mut self.questions.leases;
+        questions.answered(from, answer.nonce, answer.outcome, now);
+        self.try_again();
     }
 
     pub(super) fn on_ask(&mut self, from: PeerName, ask: Ask) {
@@ -226,11 +44,11 @@ impl Allocator {
         let version = asked.version;
         self.accept_lease(Arc::clone(&key), asked);
         let mut ring = false;
-        let lease = self.state.leases().get(&key).cloned();
+        let lease = self.durable.leases().get(&key).cloned();
         let outcome = match lease {
-            Some(lease) if lease.is_live() && self.found => match ask.kind {
+            Some(lease) if lease.is_live() && self.hosted.found => match ask.kind {
                 AskKind::Grant => self.grant_lease(from, &key, &lease, &mut ring),
-                _ if lease.holder != self.state.us() || version < lease.version => {
+                _ if lease.holder != self.durable.us() || version < lease.version => {
                     ring = lease.holder == from;
                     Outcome::Elsewhere
                 }
@@ -243,10 +61,10 @@ impl Allocator {
                     Outcome::Done
                 }
             },
-            Some(_) if !self.found => Outcome::Busy,
+            Some(_) if !self.hosted.found => Outcome::Busy,
             _ => Outcome::Elsewhere,
         };
-        let lease = self.state.leases().get(&key).cloned();
+        let lease = self.durable.leases().get(&key).cloned();
         let answer = Answer {
             nonce: ask.nonce,
             outcome,
@@ -268,12 +86,12 @@ impl Allocator {
             return Outcome::InUse;
         }
         let address = lease.address;
-        let ours = self.state.owns(address);
-        if ours && self.state.is_held_back(address) {
+        let ours = self.durable.owns(address);
+        if ours && self.durable.is_held_back(address) {
             return Outcome::Busy;
         }
-        if ours && self.state.holding(address).is_none() {
-            self.state.grant(Range::single(address), to);
+        if ours && self.durable.holding(address).is_none() {
+            self.durable.grant(Range::single(address), to);
             *ring = true;
             self.emit(Output::BroadcastState);
         }
@@ -304,163 +122,32 @@ impl Allocator {
         if lease.holder != to {
             return Outcome::Elsewhere;
         }
-        if !self.state.owns(address) {
+        if !self.durable.owns(address) {
             *ring = true;
             return Outcome::Busy;
         }
-        let us = self.state.us();
+        let us = self.durable.us();
         let wanted_here = {
-            let mut others = self.state.leases().at(address);
+            let mut others = self.durable.leases().at(address);
             others.any(|(other, l)| **other != *key && l.holder == us)
         };
-        if self.state.holding(address).is_some() || wanted_here {
+        if self.durable.holding(address).is_some() || wanted_here {
             return Outcome::Refused;
         }
-        if self.state.is_held_back(address) {
+        if self.durable.is_held_back(address) {
             return Outcome::Busy;
         }
-        self.state.grant(Range::single(address), to);
+        self.durable.grant(Range::single(address), to);
         *ring = true;
         self.emit(Output::BroadcastState);
         Outcome::Done
     }
 
-    fn pin(&mut self, key: &Arc<LeaseKey>, lease: &Lease, pinned: bool) -> Outcome {
-        if lease.pinned != pinned {
-            let changed = Lease {
-                version: lease.version.saturating_add(1),
-                pinned,
-                ..lease.clone()
-            };
-            self.write_lease(key, changed);
-        }
-        Outcome::Done
-    }
-
-    /// Changes a lease, and tells the others.
-    pub(super) fn write_lease(&mut self, key: &Arc<LeaseKey>, lease: Lease) {
-        self.state.set_lease(key, Some(lease));
-        self.leases.changed(key, self.clock.now);
-        self.retry = true;
-    }
-
-    /// Ends a lease.
-    pub(super) fn end_lease(&mut self, key: &Arc<LeaseKey>, lease: &Lease, why: &'static str) {
-        let ours = lease.holder == self.state.us();
-        let step = if ours { 1 } else { SEIZE_STEP };
-        let gone = Lease {
-            version: lease.version.saturating_add(step),
-            holder: self.state.us(),
-            state: LeaseState::Gone,
-            pinned: false,
-            since: self.clock.wall,
-            ..lease.clone()
-        };
-        self.write_lease(key, gone);
-        self.event(Event::LeaseEnded {
-            identity: key.to_string(),
-            address: lease.address,
-            why,
-        });
-    }
-
-    /// Takes another router's copy of a lease, if it is newer than ours.
-    pub(super) fn accept_lease(&mut self, key: Arc<LeaseKey>, lease: Lease) {
-        let leases = self.state.leases();
-        let known = leases.get(&key);
-        let news = match known {
-            Some(known) => lease.beats(known),
-            None => !leases.is_full(),
-        };
-        if !news {
-            return;
-        }
-        let key = leases.shared(&key);
-        let Some((address, holding)) = self.user_of(&key) else {
-            return self.accept_unused(&key, lease);
-        };
-        let us = self.state.us();
-        if lease.is_live() && lease.address == address && self.state.owns(address) {
-            // The address is ours and in use by this identity: whoever says otherwise has not
-            // heard of that.
-            let refuted = Lease {
-                version: lease.version.saturating_add(1),
-                holder: us,
-                state: LeaseState::Used(super::allocate::container_name(&holding.id)),
-                ..lease
-            };
-            return self.write_lease(&key, refuted);
-        }
-        if lease.is_live() {
-            self.alarm(Alarm::LeaseLost {
-                identity: key.to_string(),
-                here: address,
-                address: lease.address,
-                holder: lease.holder,
-            });
-        }
-        // The container keeps its address until it stops, but nothing keeps it after that.
-        let detached = Holding {
-            lease: None,
-            ..holding
-        };
-        self.state.set_holding(address, Some(detached));
-        self.accept_unused(&key, lease);
-    }
-
-    fn accept_unused(&mut self, key: &Arc<LeaseKey>, lease: Lease) {
-        let mistaken =
-            lease.holder == self.state.us() && matches!(lease.state, LeaseState::Used(_));
-        if mistaken {
-            // Only we would know of a container of ours.
-            let corrected = Lease {
-                version: lease.version.saturating_add(1),
-                state: LeaseState::Unused,
-                ..lease
-            };
-            return self.write_lease(key, corrected);
-        }
-        self.state.set_lease(key, Some(lease));
-        self.retry = true;
-    }
-
-    /// The address that a container of ours has by this lease.
-    fn user_of(&self, key: &LeaseKey) -> Option<(Address, Holding)> {
-        let lease = self.state.leases().get(key)?;
-        let by_lease = |holding: &&Holding| holding.lease.as_deref() == Some(key);
-        let holding = self.state.holding(lease.address).filter(by_lease);
-        holding.map(|holding| (lease.address, holding.clone()))
-    }
-
-    /// Takes an address from whoever has it; it stays with the identity that it is of, if any.
-    pub(super) fn release(&mut self, address: Address) {
-        let holding = self.state.holding(address).cloned();
-        self.state.set_holding(address, None);
-        self.watch_strays();
-        self.retry = true;
-        let Some(key) = holding.and_then(|holding| holding.lease) else {
-            return;
-        };
-        let lease = self.state.leases().live(&key).cloned();
-        if let Some(lease) = lease
-            && lease.holder == self.state.us()
-            && lease.address == address
-        {
-            let unused = Lease {
-                version: lease.version.saturating_add(1),
-                state: LeaseState::Unused,
-                since: self.clock.wall,
-                ..lease
-            };
-            self.write_lease(&key, unused);
-        }
-    }
-
     pub(super) fn try_lease_change(&mut self, op: &mut LeaseChange) -> Progress {
-        let key = self.state.leases().shared(&op.key);
-        let Some(lease) = self.state.leases().live(&key).cloned() else {
+        let key = self.durable.leases().shared(&op.key);
+        let Some(lease) = self.durable.leases().live(&key).cloned() else {
             // Somebody else may just have ended it, which is what was wanted.
-            let ended = op.kind == AskKind::Release && self.state.leases().get(&key).is_some();
+            let ended = op.kind == AskKind::Release && self.durable.leases().get(&key).is_some();
             let error = RequestError::NoLease(key.to_string());
             return Progress::Done(if ended {
                 Ok(Response::Done)
@@ -468,7 +155,7 @@ impl Allocator {
                 Err(error)
             });
         };
-        if lease.holder == self.state.us() {
+        if lease.holder == self.durable.us() {
             return Progress::Done(self.change_own_lease(op, &key, &lease));
         }
         let entry = (Arc::clone(&key), lease.clone());

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 use super::api::{Output, RequestError};
-use super::state::Undo;
+use super::durable::Undo;
 use crate::persist::{Batch, BatchId};
 
 #[derive(Debug, Default)]

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use super::allocate::Allocate;
 use super::api::{Found, LeaseInfo, Request, RequestError, RequestId, Response};
-use super::claim::Claim;
 use super::holder::LeaseChange;
-use super::pending::Op;
-use super::takeover::Removal;
-use super::{Allocator, DEAD_CONTAINER_KEPT, Event, Output};
+use super::ids::{NO_ID, bad_id, container_name};
+use super::operations::allocate::Allocate;
+use super::operations::claim::Claim;
+use super::queue::Op;
+use super::reclaim::Removal;
+use super::{Allocator, Event, Output};
 use crate::leases::wire::AskKind;
 use crate::leases::{LeaseState, mac};
-use crate::persist::{Holding, ID_BYTES_MAX};
+use crate::persist::Holding;
 use crate::range::{Address, Cidr};
 use proto::types::Time;
 
@@ -69,7 +70,7 @@ impl Allocator {
                     },
                 }
             }
-            Request::RemovePeer { peer, confirmed } => match self.peers.find(&peer) {
+            Request::RemovePeer { peer, confirmed } => match self.members.find(&peer) {
                 Some(peer) => Op::Remove(Removal::new(peer, confirmed)),
                 None => return self.reply(id, Ok(Response::TakenOver(0))),
             },
@@ -85,6 +86,7 @@ impl Allocator {
             }),
             other => {
                 let result = self.answer(other);
+                self.drain();
                 return self.reply(id, result);
             }
         };
@@ -126,16 +128,6 @@ impl Allocator {
         self.emit(Output::Reply { request, result });
     }
 
-    /// All addresses that are allocated from.
-    pub fn universe(&self) -> Cidr {
-        self.state.meta().universe
-    }
-
-    /// The subnet of requests that name none.
-    pub fn default_subnet(&self) -> Cidr {
-        self.config.default_subnet.unwrap_or(self.universe())
-    }
-
     /// Reserving a certain address is claiming it for the identity without a container.
     fn reserve(
         &self,
@@ -150,7 +142,7 @@ impl Allocator {
                 "{address} is no host's address in {subnet}"
             )));
         }
-        let universe = self.state.meta().universe;
+        let universe = self.durable.meta().universe;
         if !universe.range().contains(address) {
             return Err(Box::new(Err(RequestError::OutOfBounds {
                 subnet,
@@ -158,7 +150,7 @@ impl Allocator {
             })));
         }
         let key = identity.key(subnet);
-        if let Some(lease) = self.state.leases().live(&key) {
+        if let Some(lease) = self.durable.leases().live(&key) {
             let same = lease.address == address;
             return Err(Box::new(if same {
                 Ok(Response::Address {
@@ -169,7 +161,7 @@ impl Allocator {
                 Err(RequestError::HasAddress {
                     identity: key.name.clone(),
                     address: lease.address,
-                    host: self.peers.describe(lease.holder),
+                    host: self.members.describe(lease.holder),
                 })
             }));
         }
@@ -188,7 +180,7 @@ impl Allocator {
 
     fn lookup(&self, id: &str, subnet: Option<Cidr>) -> Response {
         let range = subnet.unwrap_or(self.default_subnet()).host_range();
-        let addresses = self.state.addresses_of(id);
+        let addresses = self.durable.addresses_of(id);
         Response::Addresses(
             addresses
                 .filter(|address| range.contains(*address))
@@ -198,7 +190,7 @@ impl Allocator {
     }
 
     fn cidr_of(&self, address: Address) -> Option<Cidr> {
-        let holding = self.state.holding(address)?;
+        let holding = self.durable.holding(address)?;
         Some(Cidr {
             address,
             len: holding.len,
@@ -206,7 +198,7 @@ impl Allocator {
     }
 
     fn list(&self) -> Response {
-        let ids = self.state.ids();
+        let ids = self.durable.ids();
         Response::Owned(
             ids.map(|(id, addresses)| {
                 let cidrs = addresses.iter().filter_map(|a| self.cidr_of(*a));
@@ -217,7 +209,7 @@ impl Allocator {
     }
 
     fn free(&mut self, id: &str, address: Address) -> Result<Response, RequestError> {
-        let holding = self.state.holding(address);
+        let holding = self.durable.holding(address);
         if holding.is_none_or(|holding| holding.id != id) {
             let id = id.to_owned();
             return Err(RequestError::NotFound { id, address });
@@ -227,11 +219,11 @@ impl Allocator {
     }
 
     fn delete(&mut self, id: &str) -> Result<Response, RequestError> {
-        let addresses: Vec<Address> = self.state.addresses_of(id).collect();
+        let addresses: Vec<Address> = self.durable.addresses_of(id).collect();
         if addresses.is_empty() {
             return Err(RequestError::NoAddresses(id.to_owned()));
         }
-        self.dead.remove(id);
+        self.hosted.not_dead(id);
         for address in addresses {
             self.release(address);
         }
@@ -239,13 +231,14 @@ impl Allocator {
     }
 
     fn is_container(&self, id: &str) -> bool {
-        let mut addresses = self.state.addresses_of(id);
-        addresses.any(|address| self.state.holding(address).is_some_and(|h| h.container))
+        let mut addresses = self.durable.addresses_of(id);
+        addresses.any(|address| self.durable.holding(address).is_some_and(|h| h.container))
     }
 
     pub(super) fn container_died(&mut self, id: &str) {
         if self.is_container(id) {
-            self.dead.insert(id.to_owned(), self.clock.now);
+            let now = self.clock.now;
+            self.hosted.died(id, now);
         }
         self.cancel_for(id);
     }
@@ -261,14 +254,8 @@ impl Allocator {
     /// Releases the addresses of containers that have been dead for long enough.
     pub(super) fn release_dead(&mut self) {
         let now = self.clock.now;
-        let over: Vec<String> = self
-            .dead
-            .iter()
-            .filter(|(_, died)| **died + DEAD_CONTAINER_KEPT <= now)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in over {
-            self.dead.remove(&id);
+        for id in self.hosted.dead_for_long(now) {
+            self.hosted.not_dead(&id);
             if self.delete(&id).is_ok() {
                 self.event(Event::Released(id));
             }
@@ -276,7 +263,7 @@ impl Allocator {
     }
 
     fn prune_containers(&mut self, running: &BTreeSet<String>) {
-        let ids = self.state.ids();
+        let ids = self.durable.ids();
         let over: Vec<String> = ids
             .filter(|(id, _)| !running.contains(*id) && self.is_container(id))
             .map(|(id, _)| id.to_owned())
@@ -293,18 +280,18 @@ impl Allocator {
     fn on_found(&mut self, addresses: Vec<Found>) {
         for found in addresses {
             let address = found.cidr.address;
-            if self.state.holding(address).is_some() {
+            if self.durable.holding(address).is_some() {
                 continue;
             }
-            let id = if found.id == super::allocate::NO_ID {
+            let id = if found.id == NO_ID {
                 address.to_string()
             } else {
                 found.id
             };
-            let mut leases = self.state.leases().at(address);
+            let mut leases = self.durable.leases().at(address);
             let by_lease = leases.find(|(_, lease)| {
-                let container = super::allocate::container_name(&id);
-                lease.holder == self.state.us() && lease.state == LeaseState::Used(container)
+                let container = container_name(&id);
+                lease.holder == self.durable.us() && lease.state == LeaseState::Used(container)
             });
             let lease = by_lease.map(|(key, _)| key.clone());
             drop(leases);
@@ -314,58 +301,25 @@ impl Allocator {
                 container: found.container,
                 lease,
             };
-            self.state.set_holding(address, Some(holding));
+            self.durable.set_holding(address, Some(holding));
         }
-        self.found = true;
+        self.hosted.found = true;
         self.correct_leases();
         self.watch_strays();
         self.claim_strays();
-        self.retry = true;
-    }
-
-    /// Leases of ours that say they are in use, but are not.
-    fn correct_leases(&mut self) {
-        let us = self.state.us();
-        let mistaken: Vec<_> = self
-            .state
-            .leases()
-            .iter()
-            .filter(|(_, l)| l.holder == us && matches!(l.state, LeaseState::Used(_)))
-            .filter(|(key, lease)| {
-                let holding = self.state.holding(lease.address);
-                holding.and_then(|h| h.lease.as_ref()) != Some(*key)
-            })
-            .map(|(key, lease)| (key.clone(), lease.clone()))
-            .collect();
-        for (key, lease) in mistaken {
-            let corrected = crate::leases::Lease {
-                version: lease.version.saturating_add(1),
-                state: LeaseState::Unused,
-                since: self.clock.wall,
-                ..lease
-            };
-            self.write_lease(&key, corrected);
-        }
+        self.try_again();
     }
 
     fn lease_infos(&self) -> Vec<LeaseInfo> {
-        let us = self.state.us();
-        let live = self.state.leases().iter().filter(|(_, l)| l.is_live());
+        let us = self.durable.us();
+        let live = self.durable.leases().iter().filter(|(_, l)| l.is_live());
         live.map(|(key, lease)| LeaseInfo {
             key: (**key).clone(),
             lease: lease.clone(),
             mac: mac(key, lease.address),
-            holder_nickname: self.peers.nickname(lease.holder).map(str::to_owned),
-            holder_reachable: lease.holder == us || self.peers.is_reachable(lease.holder),
+            holder_nickname: self.members.nickname(lease.holder).map(str::to_owned),
+            holder_reachable: lease.holder == us || self.members.is_reachable(lease.holder),
         })
         .collect()
     }
-}
-
-fn bad_id(id: &str) -> Option<RequestError> {
-    // It is shown line by line.
-    let valid = !id.is_empty() && id.len() <= ID_BYTES_MAX && !id.contains(char::is_control);
-    let text =
-        format!("an id must have 1 to {ID_BYTES_MAX} bytes, none of them control characters");
-    (!valid).then_some(RequestError::Invalid(text))
 }

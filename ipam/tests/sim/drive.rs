@@ -129,6 +129,7 @@ impl World {
 
     pub(crate) fn execute(&mut self, node: usize, output: Output) {
         let name = self.nodes[node].name;
+        self.digest.add(self.now, node, &output);
         self.note(|| format!("{name} -> {}", checks::brief(&output)));
         match output {
             Output::Persist(batch) => {

@@ -16,6 +16,7 @@
 
 mod big;
 mod checks;
+mod digest;
 mod drive;
 mod faults;
 mod host;
@@ -43,20 +44,28 @@ fn run(plan: Plan) -> Result<World, String> {
     world.run().map(|()| world)
 }
 
-/// Runs a seed that failed again, and tells how it came to that.
-fn trace(plan: Plan) -> String {
+/// Runs one seed, and tells how it came to its end: an error if it failed.
+fn trace(plan: Plan) -> Result<String, String> {
     let mut world = World::new(plan.clone(), true);
     let result = world.run();
     let shown = number("WEFT_SIM_LINES").unwrap_or(200) as usize;
     let skip = world.watch.trace.len().saturating_sub(shown);
     let lines: Vec<String> = world.watch.trace.into_iter().skip(skip).collect();
-    format!(
-        "{}\n{plan:?}\nseed {} (WEFT_SIM_SEED={}): {:?}",
+    let text = format!(
+        "{}\n{plan:?}\nseed {} (WEFT_SIM_SEED={}): {result:?}",
         lines.join("\n"),
         plan.seed,
         plan.seed,
-        result.err()
-    )
+    );
+    match result {
+        Ok(()) => Ok(text),
+        Err(_) => Err(text),
+    }
+}
+
+/// Tells of a run that failed, if it fails again as it must.
+fn told(plan: Plan) -> String {
+    trace(plan).unwrap_or_else(|text| text)
 }
 
 /// What runs did, summed up.
@@ -99,7 +108,10 @@ fn run_some(next: &AtomicU64, end: u64, plan: fn(u64) -> Plan) -> Result<Totals,
 
 fn run_seeds(count: u64, plan: fn(u64) -> Plan) {
     if let Some(seed) = number("WEFT_SIM_SEED") {
-        println!("{}", trace(plan(seed)));
+        match trace(plan(seed)) {
+            Ok(text) => println!("{text}"),
+            Err(text) => panic!("{text}"),
+        }
         return;
     }
     let count = number("WEFT_SIM_SEEDS").unwrap_or(count);
@@ -122,7 +134,7 @@ fn run_seeds(count: u64, plan: fn(u64) -> Plan) {
                 kept += totals.kept;
                 moved += totals.moved;
             }
-            Err((seed, error)) => panic!("{}\nseed {seed}: {error}", trace(plan(seed))),
+            Err((seed, error)) => panic!("{}\nseed {seed}: {error}", told(plan(seed))),
         }
     }
     assert!(
@@ -158,7 +170,7 @@ fn a_crash_at_any_output_breaks_no_promise() {
     for at in 1..=number("WEFT_SIM_OUTPUTS").unwrap_or(600) {
         match run(plan(at)) {
             Ok(world) => crashed += u64::from(world.outputs > at),
-            Err(error) => panic!("{}\noutput {at}: {error}", trace(plan(at))),
+            Err(error) => panic!("{}\noutput {at}: {error}", told(plan(at))),
         }
     }
     assert!(crashed > 400, "{crashed} crashes");

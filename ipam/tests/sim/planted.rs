@@ -1,8 +1,8 @@
 //! The checks find mistakes that are made on purpose.
 
 use crate::plan::{Plan, Planted};
-use crate::run;
 use crate::weave::Bug;
+use crate::{run, trace};
 
 /// What the checks say of the first of these seeds that fails.
 fn caught(plan: fn(u64) -> Plan) -> String {
@@ -60,4 +60,16 @@ fn a_store_that_forgets_addresses_is_caught() {
         ..Plan::calm(seed, 3)
     });
     assert!(error.contains("is used by"), "{error}");
+}
+
+/// `WEFT_SIM_SEED` looks at one run, and must not call a bad one good.
+#[test]
+fn a_single_seed_that_fails_is_an_error() {
+    let plan = |seed| Plan {
+        planted: Planted::ReplyBeforeSave,
+        ..Plan::calm(seed, 3)
+    };
+    let bad = (0..20).find(|seed| run(plan(*seed)).is_err());
+    let text = trace(plan(bad.expect("a seed fails"))).expect_err("it fails again");
+    assert!(text.contains("is not saved"), "{text}");
 }

@@ -9,6 +9,7 @@ use ipam::range::Address;
 use proto::types::{PeerName, Time};
 
 use crate::checks::{self, Watch};
+use crate::digest::Outputs;
 use crate::host::{Host, Sending};
 use crate::plan::{Plan, Planted};
 use crate::weave::{Bug, Weave};
@@ -93,6 +94,7 @@ pub(crate) struct World {
     pub(crate) to_remove: BTreeMap<usize, Option<usize>>,
     pub(crate) steps: u64,
     pub(crate) outputs: u64,
+    pub(crate) digest: Outputs,
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
 }
@@ -130,6 +132,7 @@ impl World {
             to_remove: BTreeMap::new(),
             steps: 0,
             outputs: 0,
+            digest: Outputs::default(),
             messages: 0,
             bytes: 0,
             plan,

@@ -22,7 +22,7 @@ fn import(machine: &Machine, folder: &Path) {
         std::fs::copy(weft, root.join("weft")).unwrap();
     } else {
         let needs = "WEFT_STATIC=/path/to/what/image.sh/builds";
-        skips::skip("the image of the static binary alone", needs);
+        testbed::skips::skip("the image of the static binary alone", needs);
         copy_program(&netns_tests::weft(), &root);
         std::fs::copy(netns_tests::weft(), root.join("weft")).unwrap();
     }

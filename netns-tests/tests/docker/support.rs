@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use kernel::netlink::Link;
+use kernel::netns::Namespace;
+use lab::pinger::Pinger;
 use netns_tests::{Kind, Machine, Mesh, wait};
-use router::net::netlink::Link;
-use router::net::netns::Namespace;
-use router::net::pinger::Pinger;
 
 /// Hosts with engine and router each, joined to one mesh, with the image.
 pub(crate) struct Site {

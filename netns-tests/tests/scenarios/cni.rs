@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use host::attach::{self, AttachRequest};
+use kernel::netns::Namespace;
+use lab::pinger::Pinger;
 use netns_tests::{Kind, Launch, Mesh, needs_root, wait};
-use router::net::attach::{self, AttachRequest};
-use router::net::netns::Namespace;
-use router::net::pinger::Pinger;
 use serde_json::{Value, json};
 
 /// A host with a router, and the plugin under all its names.
@@ -299,7 +299,7 @@ fn the_originals_calls_work_unchanged() {
     host.mesh.weft(0, &["expose", "10.7.0.200/16"]).ok();
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/../router/tests/vectors/cni.json"
+        "/../router/cni/tests/vectors/cni.json"
     );
     let text = std::fs::read_to_string(path).unwrap();
     let vectors: Vec<Value> = serde_json::from_str(&text).unwrap();
@@ -480,7 +480,7 @@ fn a_failed_add_leaves_nothing() {
     // An interface of this name that is not ours.
     let netlink = target.netlink().unwrap();
     netlink
-        .create_bridge(&router::net::netlink::NewBridge {
+        .create_bridge(&kernel::netlink::NewBridge {
             name: "eth0",
             mac: None,
         })

@@ -5,13 +5,13 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use lab::host::HostOptions;
 use netns_tests::{
     Capture, Container, Kind, Launch, Mesh, Stranger, frame, needs_root, peer_name, wait,
 };
 use proto::message::Message;
 use proto::topology::{Address, Connection, Peer, encode_update};
 use proto::types::{PeerName, PeerUid};
-use router::net::lab::HostOptions;
 
 /// How much a router may grow under attack, in KiB.
 const GROWTH_KIB_MAX: u64 = 16 * 1024;
@@ -381,7 +381,7 @@ fn replayed_packets() {
     assert!(!packets.is_empty());
     let switch = siege.mesh.lab.switch();
     let port = switch.netlink().unwrap().link_named("port0").unwrap();
-    let open = || router::sys::packet::PacketSocket::open(port.index.0, false).unwrap();
+    let open = || kernel::sys::packet::PacketSocket::open(port.index.0, false).unwrap();
     let replay = switch.run(open).unwrap();
     for _ in 0..3 {
         for packet in &packets {

@@ -7,12 +7,12 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use kernel::sys::ethtool::Offload;
+use kernel::sys::packet::PacketSocket;
+use lab::host::{HostOptions, Place};
 use netns_tests::{
     Capture, Container, Kind, Launch, Mesh, frame, members, needs_root, peer_name, wait,
 };
-use router::net::lab::{HostOptions, Place};
-use router::sys::ethtool::Offload;
-use router::sys::packet::PacketSocket;
 use serde_json::Value;
 
 /// What a router says of its connection to the peer on another host.

@@ -1,7 +1,7 @@
 //! Which frames are encrypted, and addresses that are not what they seem.
 
+use lab::host::{HostOptions, Place};
 use netns_tests::{Capture, Container, Kind, Launch, Mesh, frame, members, overlay};
-use router::net::lab::{HostOptions, Place};
 
 /// Sends frames from one container to another, and tells whether they can be read on the way.
 fn can_be_read(wire: &Capture, from: &Container, to: &Container, first: u32) -> bool {

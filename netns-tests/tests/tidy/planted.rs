@@ -278,6 +278,7 @@ fn each_part_has_what_is_forbidden_in_it() {
         ),
         ("router/control/src/lib.rs", "fn f() { tokio::spawn(x); }"),
         ("router/dataplane/src/tx.rs", "fn f() { format!(\"\"); }"),
+        ("router/dataplane/src/rx.rs", "fn f(g: &dyn Fn()) {}"),
         (
             "router/dataplane/src/output.rs",
             "fn f() { tracing::debug!(\"\"); }",

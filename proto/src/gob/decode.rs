@@ -1,12 +1,10 @@
 //! Walking the values of a stream, in place.
 
+use super::error::{DEPTH_MAX, Error};
+use super::id;
 use super::primitive::{bytes, count, fields, int, length, uint};
-use super::types::WireType;
-use super::{Error, Types, id};
+use super::types::{Types, WireType};
 use crate::cursor::Cursor;
-
-/// Deepest nesting of values; deeper input is refused.
-pub(super) const DEPTH_MAX: u8 = 32;
 
 /// Decodes the values of a complete stream.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Numbers, byte strings and struct bodies, as they stand in a message.
 
-use super::Error;
+use super::error::Error;
 use crate::cursor::Cursor;
 
 /// Reads the fields of a struct body up to its closing zero.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::error::Error;
+use super::id;
 use super::primitive::{bytes, count, fields, int};
-use super::{Error, id};
 use crate::cursor::Cursor;
 
 /// Most types that one stream may define; more are refused. Weave's largest stream has 12.

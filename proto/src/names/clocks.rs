@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use super::entry::UnixSecs;
+use super::output::{Event, Output};
 use super::table::SKEW_SECS_MAX;
-use super::{Event, Output};
 use crate::types::PeerName;
 
 /// The clocks of the peers that sent us gossip.

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use super::clocks::Clocks;
 use super::domain::Domain;
 use super::entry::{self, BadEntry, Entry, Key, State, UnixSecs};
+use super::gossip;
 use super::held::Held;
+use super::local::{AddError, Filter, NamesConfig};
+use super::output::{Counters, EXPIRY_INTERVAL, Event, Output};
 use super::table::{self, Merged, Table};
-use super::{AddError, Counters, EXPIRY_INTERVAL, Event, Filter, NamesConfig, Output, gossip};
 use crate::gob;
 use crate::types::{PeerName, Time};
 

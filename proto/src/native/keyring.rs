@@ -15,37 +15,14 @@ use std::time::Duration;
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::keys::{Binding, Chain, Exchange, Hello, KeysError, Secrets, VERSION};
-use super::link::{ControlError, Keys, LinkConfig, SessionNumbers};
 use super::seal::Ciphers;
-use super::tunnel::{REKEY_DATAGRAMS, Receiving, Sending};
+use super::session_config::{ControlError, KEY_LINGER, KeyLife, Keys, LinkConfig, SessionNumbers};
+use super::tunnel::{Receiving, Sending};
 use crate::sleeve::LinkId;
 use crate::types::{PeerName, Time};
 
-/// Keys are replaced when they are so old.
-pub const KEY_TIME_MAX: Duration = Duration::from_secs(3600);
-/// How long the key before is kept once the other end uses the next one. Also between epochs, at
-/// least.
-pub const KEY_LINGER: Duration = Duration::from_secs(10);
-
 /// Between requests for another key: the other end may find that it is too soon, by its own clock.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long a key is used. The other end may use it for less.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyLife {
-    /// After this time another one is wanted.
-    pub time: Duration,
-    /// After so many datagrams of one stream another one is wanted.
-    pub datagrams: u64,
-}
-
-impl KeyLife {
-    /// The longest that is safe, which is what everybody uses but tests.
-    pub const MAX: KeyLife = KeyLife {
-        time: KEY_TIME_MAX,
-        datagrams: REKEY_DATAGRAMS,
-    };
-}
 
 /// See the module.
 pub(super) struct Keyring {

@@ -16,24 +16,23 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddrV4;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::keyring::{Keyring, Rekey};
-use super::keys::{Binding, Hello, VERSION};
+use super::keys::{Hello, VERSION};
 use super::mtu::MtuSearch;
 use super::report::{Answer, REPORT_DATAGRAM_BYTES, Report};
-use super::seal::{Cipher, Ciphers};
+use super::seal::Cipher;
 use super::traffic::{Sample, Traffic};
-use super::tunnel::{Receiving, Sending, mtu};
-use crate::crypto::SessionKey;
-use crate::sleeve::LinkId;
+use super::tunnel::mtu;
 use crate::sleeve::link::Path;
 use crate::sleeve::wire::UDP_IP_BYTES;
-use crate::types::{PeerName, Time};
+use crate::types::Time;
 
-pub use super::keyring::{KEY_LINGER, KEY_TIME_MAX, KeyLife};
-pub use control::{Control, ControlError};
+pub use super::session_config::{
+    ControlError, KEY_LINGER, KEY_TIME_MAX, KeyLife, Keys, LinkConfig, SessionNumbers,
+};
+pub use control::Control;
 
 mod control;
 
@@ -68,79 +67,6 @@ const TRAFFIC_MIN: u64 = 4;
 /// Of so many datagrams one must be lost for the size to be suspected.
 const SUSPECT_PART: u64 = 8;
 const HOLD_REASON: &str = "reports over UDP are not answered";
-
-/// What a link is told when it is made.
-pub struct LinkConfig {
-    /// Its handle.
-    pub id: LinkId,
-    /// The peer at the other end.
-    pub peer: PeerName,
-    /// Whether we made the connection.
-    pub dialled: bool,
-    /// What keys depend on.
-    pub binding: Binding,
-    /// The key of the mesh connection, if it is encrypted.
-    pub session_key: Option<SessionKey>,
-    /// 32 random bytes, used for nothing else.
-    pub seed: [u8; 32],
-    /// The ciphers that we take.
-    pub ciphers: Ciphers,
-    /// Our numbers for keys.
-    pub numbers: SessionNumbers,
-    /// How long a key is used.
-    pub key_life: KeyLife,
-    /// Where the peer is; known to the side that dialled.
-    pub remote: Option<SocketAddrV4>,
-}
-
-/// The numbers under which a peer receives, all different, and hard to guess.
-#[derive(Clone, Copy, Debug)]
-pub struct SessionNumbers {
-    key: u64,
-}
-
-impl SessionNumbers {
-    /// Numbers that depend on a random key.
-    pub const fn new(key: u64) -> SessionNumbers {
-        SessionNumbers { key }
-    }
-
-    /// The number of a link's key. Two that are in use at the same time differ, unless there were
-    /// a billion links in between.
-    pub const fn number(self, link: LinkId, epoch: u32) -> u32 {
-        let [a, b] = [self.key as u32, (self.key >> 32) as u32];
-        // Every step can be undone, so different numbers stay different.
-        let mut x = (link.0 as u32) << 2 | (epoch & 3);
-        x = (x ^ a).wrapping_mul(0x9e37_79b1);
-        x = (x ^ x >> 15 ^ b).wrapping_mul(0x85eb_ca6b);
-        x = (x ^ x >> 13 ^ a.rotate_left(16)).wrapping_mul(0xc2b2_ae35);
-        x ^ x >> 16
-    }
-}
-
-/// The keys of a link that are in use.
-#[derive(Clone, Debug, Default)]
-pub struct Keys {
-    /// The key under which to send.
-    pub send: Option<Arc<Sending>>,
-    /// The keys under which datagrams may come.
-    pub receive: Vec<Arc<Receiving>>,
-}
-
-impl PartialEq for Keys {
-    fn eq(&self, other: &Keys) -> bool {
-        let same = |a: &Arc<Receiving>, b: &Arc<Receiving>| Arc::ptr_eq(a, b);
-        self.send.as_ref().map(Arc::as_ptr) == other.send.as_ref().map(Arc::as_ptr)
-            && self.receive.len() == other.receive.len()
-            && self
-                .receive
-                .iter()
-                .zip(&other.receive)
-                .all(|(a, b)| same(a, b))
-    }
-}
-
-impl Eq for Keys {}
 
 /// What a link wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]

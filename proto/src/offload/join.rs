@@ -20,23 +20,19 @@
 use std::ops::Range;
 
 use self::flow::{Flow, Segment, flow_key};
-use super::vnet::VnetHeader;
+use self::joined::{complete, pass};
 use crate::ethernet::{self, Frame, Ip, Layout, Protocol};
 
-pub(crate) use self::flow::Part;
-pub use self::flow::write_super_headers;
+pub(crate) use self::joined::Part;
+pub use self::joined::{
+    Checksums, Joined, SUPER_BYTES_MAX, TCP_SEGMENTS_MAX, UDP_SEGMENTS_MAX, write_super_headers,
+};
 
 mod flow;
+mod joined;
 
 /// How many flows are open at a time. One more makes the oldest leave.
 pub const FLOWS_MAX: usize = 16;
-/// The most TCP segments in a super-frame; the next one starts another.
-pub const TCP_SEGMENTS_MAX: usize = 128;
-/// The most UDP datagrams in a super-frame, as Linux cuts on sending; the next starts another.
-pub const UDP_SEGMENTS_MAX: usize = 64;
-/// The most bytes of a super-frame from its IP header on.
-pub const SUPER_BYTES_MAX: usize = 65535;
-
 /// Which super-frames the device takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JoinKinds {
@@ -69,17 +65,6 @@ impl JoinKinds {
             (Protocol::Udp, _) => self.udp,
         }
     }
-}
-
-/// What the checksums in a frame are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checksums {
-    /// Those of its sender, right or wrong: verified before the frame is joined.
-    Present,
-    /// Still to be filled in, as [`super::split::Split::write_chunk`] leaves them: another
-    /// protection has shown that the frame is what it was. The device is told to complete them.
-    /// Only for whole TCP segments and UDP datagrams; others pass as they are.
-    Absent,
 }
 
 /// Joins segments; see the module.
@@ -221,93 +206,6 @@ impl Joiner {
             *key = 0;
             flow.emit(slab, sink);
         }
-    }
-}
-
-/// A frame for the device: its vnet header and its parts in the slab.
-#[derive(Clone, Copy, Debug)]
-pub struct Joined<'a> {
-    /// The header that goes before the frame.
-    pub header: VnetHeader,
-    slab: &'a [u8],
-    parts: &'a [Part],
-    segments: usize,
-}
-
-impl<'a> Joined<'a> {
-    pub(crate) const fn new(
-        header: VnetHeader,
-        slab: &'a [u8],
-        parts: &'a [Part],
-        segments: usize,
-    ) -> Joined<'a> {
-        Joined {
-            header,
-            slab,
-            parts,
-            segments,
-        }
-    }
-
-    /// The parts of the frame in order: the first segment with all headers, then the payload of
-    /// each further one. At least one, at most [`TCP_SEGMENTS_MAX`].
-    #[inline]
-    pub fn parts(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
-        let slab = self.slab;
-        self.parts.iter().map(move |part| part.of(slab))
-    }
-
-    /// How many segments the frame stands for.
-    pub const fn segments(&self) -> usize {
-        self.segments
-    }
-
-    /// How many parts there are.
-    pub const fn parts_len(&self) -> usize {
-        self.parts.len()
-    }
-
-    /// Bytes of the frame.
-    pub fn frame_len(&self) -> usize {
-        self.parts.iter().map(|part| part.len as usize).sum()
-    }
-
-    /// The frame as one piece, for those that need it whole: copied to the start of `out`. None
-    /// if there is no room.
-    pub fn copy_to<'b>(&self, out: &'b mut [u8]) -> Option<&'b mut [u8]> {
-        let mut at = 0;
-        for part in self.parts() {
-            let end = at + part.len();
-            out.get_mut(at..end)?.copy_from_slice(part);
-            at = end;
-        }
-        out.get_mut(..at)
-    }
-}
-
-/// Hands out one frame as it is.
-#[inline]
-fn pass(slab: &[u8], whole: Part, sink: &mut impl FnMut(&Joined<'_>)) {
-    sink(&Joined {
-        header: VnetHeader::PLAIN,
-        slab,
-        parts: &[whole],
-        segments: 1,
-    });
-}
-
-/// Hands out one frame whose checksums were absent.
-#[inline]
-fn complete(slab: &mut [u8], whole: Part, layout: &Layout, sink: &mut impl FnMut(&Joined<'_>)) {
-    let start = whole.start as usize;
-    if let Some(headers) = slab.get_mut(start..start + layout.payload) {
-        let header = write_super_headers(headers, layout, layout.end - layout.payload, 0);
-        sink(&Joined {
-            header,
-            slab,
-            parts: &[whole],
-            segments: 1,
-        });
     }
 }
 

@@ -15,7 +15,7 @@
 //! [`Split::payload`] serve one that gathers.
 
 use super::checksum::{self, Sum};
-use super::vnet::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHeader};
+use super::header::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHeader};
 use crate::ethernet::{Frame, Ip, Layout, Protocol};
 
 /// The most segments that one super-frame may stand for. 64 KiB at the smallest segment size

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::{Health, Overlay, Params, SwitchOutput};
+use super::kind::Overlay;
+use super::output::{Health, SwitchOutput};
+use super::params::Params;
 use crate::message::OverlayMode;
 use crate::native::keys::Binding;
 use crate::native::{self, LinkConfig, LinkView};

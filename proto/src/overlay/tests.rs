@@ -1,5 +1,8 @@
-use super::*;
 use std::time::Duration;
+
+use super::*;
+use crate::native::{Ciphers, KeyLife, SessionNumbers};
+use crate::types::{ConnUid, PeerName};
 
 fn params(dialled: bool) -> Params {
     Params {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{MAC_AGE_MAX, PeerSlot};
+use super::macs::{MAC_AGE_MAX, PeerSlot};
 use crate::types::{PeerName, Time};
 
 /// Most peers that have a slot. Addresses at further peers are not learned.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::update::{self, Header};
-use super::{ENTRIES_BYTES_MAX, PEERS_MAX, Peer, Topology, resolve};
+use super::limits::{ENTRIES_BYTES_MAX, PEERS_MAX};
+use super::resolve::resolve;
+use super::table::Topology;
+use super::update::{self, Header, Peer};
 use crate::gob::Error;
 use crate::types::{PeerName, PeerUid};
 

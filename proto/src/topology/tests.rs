@@ -1,5 +1,8 @@
+use std::net::SocketAddr;
+
 use super::*;
-use crate::gob::{Error, SliceType, StructType, Type};
+use crate::gob::{Encoder, Error, SliceType, StructType, Type};
+use crate::types::{PeerName, PeerUid, ShortId};
 
 const US: u64 = 50;
 

@@ -9,7 +9,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::{ADDRESS_BYTES_MAX, Address, CONNECTIONS_PER_PEER_MAX, NICKNAME_BYTES_MAX};
+use super::address::Address;
+use super::limits::{ADDRESS_BYTES_MAX, CONNECTIONS_PER_PEER_MAX, NICKNAME_BYTES_MAX};
 use crate::gob::{Decoder, Encoder, Error, SliceType, StructType, Type, Value};
 use crate::types::{PeerName, PeerUid, ShortId};
 
@@ -54,7 +55,7 @@ impl Peer {
         String::from_utf8_lossy(&self.nickname)
     }
 
-    /// Its connection to `remote`. Only for lists in order of names, as a [`super::Topology`]
+    /// Its connection to `remote`. Only for lists in order of names, as a `Topology`
     /// keeps them.
     pub fn connection(&self, remote: PeerName) -> Option<&Connection> {
         let index = self.position(remote).ok()?;

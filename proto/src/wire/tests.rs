@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::magic::HEADER_BYTES;
 use super::*;
-use crate::crypto::{KEY_BYTES, Nonce, TAG_BYTES};
+use crate::crypto::{KEY_BYTES, Nonce, SessionKey, TAG_BYTES};
 use crate::features;
+use crate::gob;
 use crate::handshake::Replay;
 use crate::vectors::{bytes, list, load, map, text, unhex};
 

@@ -33,13 +33,33 @@ pub(crate) fn describe(output: &Output) -> String {
                 info.link, info.peer, info.uid.0
             )
         }
+        Output::LinkUpdated { link, path } => format!("Path of {link} {path:?}"),
+        Output::LinkKeys { link, keys } => {
+            let send = keys.send.as_ref().map(|key| key.epoch());
+            let receive: Vec<_> = keys.receive.iter().map(|key| key.session()).collect();
+            format!("Keys of {link} {send:?} {receive:?}")
+        }
+        Output::Special { link, special } => format!("Special on {link} {special:?}"),
+        Output::Report {
+            link,
+            report,
+            bytes,
+        } => format!("Report on {link} {report:?} in {bytes} bytes"),
         Output::Event(event) => format!("Event {event}"),
         other => format!("{other:?}"),
     }
 }
 
+/// A digest of nothing.
+pub(crate) const EMPTY: u64 = 0xcbf2_9ce4_8422_2325;
+
 fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+    extend(EMPTY, bytes)
+}
+
+/// The digest of what `digest` stands for with `bytes` behind it.
+pub(crate) fn extend(digest: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(digest, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
     })
 }

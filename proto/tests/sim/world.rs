@@ -136,6 +136,8 @@ pub(crate) struct World {
     pub(crate) trace: Option<Vec<String>>,
     /// Whether to print it as it happens.
     pub(crate) printing: bool,
+    /// A digest of all outputs so far, and when they came.
+    pub(crate) digest: u64,
     /// Hosts that must never lose the way to each other once they have it.
     pub(crate) core: BTreeSet<usize>,
     pub(crate) lost_routes: Vec<String>,
@@ -163,6 +165,7 @@ impl World {
             blocked: BTreeSet::new(),
             trace: None,
             printing: false,
+            digest: super::trace::EMPTY,
             core: BTreeSet::new(),
             lost_routes: Vec::new(),
             tcp_bytes: 0,
@@ -320,7 +323,10 @@ impl World {
         let now = self.now;
         let out = self.hosts[host].node.as_mut().map(|node| act(node, now));
         while let Some(output) = self.hosts[host].node.as_mut().and_then(Node::poll_output) {
-            self.note(|| format!("{host} {}", super::trace::describe(&output)));
+            let line = format!("{host} {}", super::trace::describe(&output));
+            self.digest = super::trace::extend(self.digest, &now.as_micros().to_be_bytes());
+            self.digest = super::trace::extend(self.digest, line.as_bytes());
+            self.note(|| line);
             self.execute(host, output);
         }
         self.arm(host);

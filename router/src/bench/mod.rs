@@ -16,9 +16,9 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::net::NetError;
-use crate::net::attach::{AttachRequest, attach};
-use crate::net::netns::Namespace;
+use host::attach::{AttachRequest, attach};
+use kernel::error::NetError;
+use kernel::netns::Namespace;
 
 pub mod sink;
 pub mod source;

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::sink::{PACKETS, STREAM};
 use super::{PORT, Stage};
-use crate::net::NetError;
-use crate::net::pinger::{PingOptions, Pinger};
+use kernel::error::NetError;
+use lab::pinger::{PingOptions, Pinger};
 
 /// How long the other container may take to be reached.
 const REACH_TIME: Duration = Duration::from_secs(10);

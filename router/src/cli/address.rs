@@ -8,7 +8,7 @@ use proto::types::Mac;
 use serde_json::Value;
 
 use super::{CliError, Router};
-use crate::http::client::{Answer, ClientError, encode};
+use web::client::{Answer, ClientError, encode};
 
 /// `[ip:]A.B.C.D/N`, `net:A.B.C.0/N` or `net:default`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

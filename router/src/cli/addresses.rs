@@ -8,7 +8,7 @@ use hyper::Method;
 
 use super::router::Router;
 use super::{CliError, Output, RouterArgs};
-use crate::http::client::encode;
+use web::client::encode;
 
 /// A peer's last messages may be under way for a minute, and others may have to be asked.
 const REMOVAL_TIME_MAX: Duration = Duration::from_secs(150);

@@ -12,11 +12,11 @@ use serde_json::json;
 use super::address::{self, Allocator, Wanted};
 use super::naming::{Container, Named, NamingArgs};
 use super::{CliError, Output, RouterArgs};
-use crate::config::prefixed;
-use crate::http::client::encode;
-use crate::http::server::blocking;
-use crate::net::attach::{self, AttachRequest, AttachedInterface, DetachRequest, INTERFACE};
-use crate::net::netns::Namespace;
+use host::attach::{self, AttachRequest, AttachedInterface, DetachRequest, INTERFACE};
+use host::blocking::blocking;
+use host::paths::prefixed;
+use kernel::netns::Namespace;
+use web::client::encode;
 
 /// The owner of the bridge's own addresses.
 pub(crate) const EXPOSE_OWNER: &str = "weave:expose";
@@ -300,11 +300,11 @@ impl PsArgs {
     pub(crate) async fn run(self, out: &Output) -> Result<(), CliError> {
         let (bridge, proc) = (self.host.weave_bridge.clone(), self.host.proc_path.clone());
         let (attached, exposed, mac) = blocking(move || {
-            let netlink = crate::net::netlink::Netlink::open()?;
-            let mac = crate::net::bridge::Bridge::find(&netlink, &bridge)?;
+            let netlink = kernel::netlink::Netlink::open()?;
+            let mac = host::bridge::Bridge::find(&netlink, &bridge)?;
             let attached = attach::attached(&bridge, &proc)?;
-            let exposed = crate::net::expose::exposed(&bridge)?;
-            Ok::<_, crate::net::NetError>((attached, exposed, mac.and_then(|b| b.link.mac)))
+            let exposed = host::gateway::exposed(&bridge)?;
+            Ok::<_, kernel::error::NetError>((attached, exposed, mac.and_then(|b| b.link.mac)))
         })
         .await
         .map_err(CliError::failed)?;

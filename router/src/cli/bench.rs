@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{CliError, Output, RouterArgs};
 use crate::bench::{SECONDS_MAX, time_max};
-use crate::http::client::{Client, encode};
+use web::client::{Client, encode};
 
 /// Between looks at what is being measured.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);

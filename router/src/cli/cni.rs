@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{CliError, Output, RouterArgs};
-use crate::cni::setup::Setup;
-use crate::cni::{self, Plugin};
-use crate::http::client::ClientError;
+use cni::plugin::{self, Plugin};
+use cni::setup::Setup;
+use web::client::ClientError;
 
 /// Between looks whether the router is ready.
 const READY_POLL: Duration = Duration::from_millis(100);
@@ -33,7 +33,7 @@ impl CniArgs {
 
 /// Does one call of a container runtime.
 pub(super) async fn run_plugin(plugin: Plugin, out: &Output) -> Result<(), CliError> {
-    let (text, success) = cni::run(plugin).await;
+    let (text, success) = plugin::run(plugin).await;
     out.text(&text)?;
     if success {
         Ok(())

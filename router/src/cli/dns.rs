@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use super::attach::{HostArgs, Target};
 use super::{CliError, Output, Router, RouterArgs};
-use crate::dns::client::{self, Way};
-use crate::http::client::{encode, encode_form};
-use crate::http::server::blocking;
 use crate::launch::EXTERN_OWNER;
-use crate::net::attach;
-use crate::net::netns::FoundNamespace;
+use dns::client::{self, Way};
+use host::attach;
+use host::blocking::blocking;
+use kernel::netns::FoundNamespace;
+use web::client::{encode, encode_form};
 
 /// How long a question may take: longer than the router waits for the host's servers.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(12);
@@ -131,7 +131,7 @@ fn container(
     bridge: &str,
     proc: &Path,
     target: &Target,
-) -> Result<(String, Vec<Ipv4Addr>, Option<String>), crate::net::NetError> {
+) -> Result<(String, Vec<Ipv4Addr>, Option<String>), kernel::error::NetError> {
     let found = FoundNamespace::of(&target.namespace, proc);
     let attached = attach::attached(bridge, proc)?;
     let ours = attached.iter().filter(|interface| {

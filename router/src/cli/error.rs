@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::http::client::ClientError;
+use web::client::ClientError;
 
 /// Exit statuses, as `weft help` documents them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use super::{CliError, Output, RouterArgs};
-use crate::http::client::{encode, encode_form};
+use web::client::{encode, encode_form};
 
 /// Addresses that belong to an identity, wherever it runs.
 ///

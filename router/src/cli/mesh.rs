@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{CliError, Output, RouterArgs};
-use crate::http::client::encode_form;
+use web::client::encode_form;
 
 /// Adds peers to connect to; the router keeps trying, also after a restart with --resume.
 #[derive(Args, Debug)]

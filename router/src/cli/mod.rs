@@ -26,7 +26,7 @@ pub use error::CliError;
 pub(crate) use output::Output;
 pub(crate) use router::{Router, RouterArgs};
 
-use crate::cni::Plugin;
+use ::cni::plugin::Plugin;
 
 /// A router for container networks.
 ///

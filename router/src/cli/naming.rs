@@ -10,10 +10,10 @@ use proto::names::{Domain, domain::is_hostname};
 use super::attach::Target;
 use super::dns::{self, Resolvers};
 use super::{CliError, Router};
-use crate::http::server::blocking;
-use crate::net::NetError;
-use crate::net::netns::{FoundNamespace, Namespace};
-use crate::net::resolver::ResolvConf;
+use host::blocking::blocking;
+use host::resolv_conf::ResolvConf;
+use kernel::error::NetError;
+use kernel::netns::{FoundNamespace, Namespace};
 
 /// The port of the resolver that a container is pointed at.
 const DNS_PORT: u16 = 53;

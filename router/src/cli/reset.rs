@@ -8,13 +8,13 @@ use clap::Args;
 use super::attach::{HostArgs, store_files};
 use super::flags::PLUGIN_SOCKET;
 use super::{CliError, Output, RouterArgs};
-use crate::firewall::HostRules;
-use crate::http::client::{Client, ClientError};
-use crate::http::server::blocking;
-use crate::net::bridge;
-use crate::net::netlink::Netlink;
-use crate::net::resolver;
-use crate::{lock, net};
+use host::blocking::blocking;
+use host::bridge;
+use host::lock;
+use host::resolv_conf;
+use host::rules::HostRules;
+use kernel::netlink::Netlink;
+use web::client::{Client, ClientError};
 
 /// How long gossip gets to carry the addresses to other peers.
 const HAND_OVER_TIME: Duration = Duration::from_millis(500);
@@ -73,11 +73,11 @@ impl ResetArgs {
         let (proc, bridge) = (self.host.proc_path.clone(), self.host.weave_bridge.clone());
         let removed = blocking(move || {
             // While it can still be seen who was attached.
-            resolver::restore_all(&bridge, &proc)?;
+            resolv_conf::restore_all(&bridge, &proc)?;
             let netlink = Netlink::open()?;
             let removed = bridge::remove_all(&netlink, &proc)?;
             let rules = HostRules::remove()?;
-            Ok::<_, net::NetError>((removed, rules))
+            Ok::<_, kernel::error::NetError>((removed, rules))
         });
         let (devices, rules) = removed.await.map_err(CliError::failed)?;
         for device in devices {

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::CliError;
 use super::output::complain;
-use crate::config::{self, Listen};
-use crate::http::client::{Answer, Client};
+use crate::config;
+use web::client::{Answer, Client};
+use web::endpoint::Endpoint;
 
 /// A request that takes longer than this is explained to the user.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -61,7 +62,7 @@ impl RouterArgs {
             Some(text) => config::duration(text)
                 .map_err(|error| CliError::usage(format!("--timeout: {error}")))?,
         };
-        let address = Listen::parse(&self.http_addr)
+        let address = Endpoint::parse(&self.http_addr)
             .and_then(|address| address.ok_or_else(|| "must not be empty".to_owned()))
             .map_err(|error| CliError::usage(format!("--http-addr: {error}")))?;
         Ok(Router {

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::{CliError, Output, RouterArgs};
-use crate::http::client::encode;
+use web::client::encode;
 
 /// Shows the state of the router: the whole, or one part of it.
 #[derive(Args, Debug)]

@@ -11,6 +11,9 @@ use proto::native::KeyLife;
 use proto::overlay::Overlay;
 use proto::types::PeerName;
 
+use host::paths::{path, prefixed};
+use web::endpoint::Endpoint;
+
 use crate::cli::flags::LaunchFlags;
 
 /// Range of addresses when none is given.
@@ -73,11 +76,11 @@ pub struct Config {
     pub offload_off: OffloadOff,
 
     /// Control interface.
-    pub http_addr: Option<Listen>,
+    pub http_addr: Option<Endpoint>,
     /// Status and metrics.
-    pub status_addr: Option<Listen>,
+    pub status_addr: Option<Endpoint>,
     /// Metrics alone.
-    pub metrics_addr: Option<Listen>,
+    pub metrics_addr: Option<Endpoint>,
     /// Prefix of the files that keep state.
     pub db_prefix: PathBuf,
     /// The host's /proc.
@@ -88,7 +91,7 @@ pub struct Config {
     pub import: Option<PathBuf>,
 
     /// Docker's API.
-    pub docker_api: Option<Listen>,
+    pub docker_api: Option<Endpoint>,
     /// Docker's bridge.
     pub docker_bridge: String,
     /// Plugins for Docker.
@@ -185,48 +188,6 @@ pub struct OffloadOff {
     pub aes: bool,
 }
 
-/// Where an interface listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// On a TCP address.
-    Tcp(SocketAddr),
-    /// On a unix socket.
-    Unix(PathBuf),
-}
-
-impl Listen {
-    /// Parses `HOST:PORT`, `:PORT`, a path or `unix://PATH`; `None` for the empty text.
-    pub fn parse(text: &str) -> Result<Option<Listen>, String> {
-        let path = text.strip_prefix("unix://").unwrap_or(text);
-        if path.is_empty() {
-            return Ok(None);
-        }
-        if path.starts_with('/') {
-            return Ok(Some(Listen::Unix(PathBuf::from(path))));
-        }
-        let address = text
-            .strip_prefix("tcp://")
-            .unwrap_or(text)
-            .replace("localhost:", "127.0.0.1:");
-        let address = if address.starts_with(':') {
-            format!("0.0.0.0{address}")
-        } else {
-            address
-        };
-        let parsed = address.parse().map(|address| Some(Listen::Tcp(address)));
-        parsed.map_err(|_| format!("{text:?} is neither an address like 127.0.0.1:6784 nor a path"))
-    }
-}
-
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Listen::Tcp(address) => write!(f, "{address}"),
-            Listen::Unix(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
 /// Everything that is wrong with the flags, one problem a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<String>);
@@ -271,7 +232,7 @@ impl Config {
         let trusted = bad.take("--trusted-subnets", subnets(&flags.trusted_subnets));
         let password = bad.take("--password-file", password(flags)).flatten();
         let offload_off = bad.take("--no-offload", offloads(&flags.no_offload));
-        let mut listen = |flag, text: &str| bad.take(flag, Listen::parse(text)).flatten();
+        let mut listen = |flag, text: &str| bad.take(flag, Endpoint::parse(text)).flatten();
         let http_addr = listen("--http-addr", &flags.http_addr);
         let status_addr = listen("--status-addr", &flags.status_addr);
         let metrics_addr = listen("--metrics-addr", &flags.metrics_addr);
@@ -351,18 +312,6 @@ impl Config {
     pub fn state_file(&self, name: &str) -> PathBuf {
         prefixed(&self.db_prefix, name)
     }
-}
-
-/// A path; none for the empty text.
-fn path(text: &str) -> Option<PathBuf> {
-    (!text.is_empty()).then(|| PathBuf::from(text))
-}
-
-/// Appends `name` to a prefix, which may end in a slash or in the start of a file name.
-pub fn prefixed(prefix: &Path, name: &str) -> PathBuf {
-    let mut path = prefix.as_os_str().to_owned();
-    path.push(name);
-    PathBuf::from(path)
 }
 
 fn cross_checks(flags: &LaunchFlags, mtu: u32, has_password: bool, bad: &mut Problems) {

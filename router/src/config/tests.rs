@@ -78,7 +78,7 @@ fn the_original_s_command_lines_work() {
     assert!(config.dns.is_none());
     assert_eq!(
         config.http_addr,
-        Some(Listen::Unix("/var/run/weave/weave.sock".into()))
+        Some(Endpoint::Unix("/var/run/weave/weave.sock".into()))
     );
     assert_eq!(config.trusted_subnets.len(), 2);
     assert_eq!(config.conn_limit, None);

@@ -17,7 +17,8 @@ use proto::types::{ConnId, PeerName};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Control;
-use crate::store::{Change, Store, StoreError};
+use boundary::records::{Change, StoreError};
+use store::store::Store;
 
 /// What the keys of the allocator's records start with in the store.
 pub const RECORD_PREFIX: &[u8] = b"ipam/";

@@ -8,7 +8,7 @@ use proto::overlay::{ForwarderView, Health, Overlay};
 use serde_json::{Value, json};
 
 use super::Control;
-use crate::telemetry::rfc3339;
+use report::time::rfc3339;
 
 impl Control {
     /// Connections and targets that are not connected, as JSON.

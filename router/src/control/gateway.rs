@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use tokio::time::MissedTickBehavior;
 
 use super::{Control, Handle};
-use crate::http::server::blocking;
-use crate::net::expose::{Exposed, Exposures, Gateway};
-use crate::store::{Change, Record, StoreError};
+use boundary::records::{Change, Record, StoreError};
+use host::blocking::blocking;
+use host::gateway::{Exposed, Exposures, Gateway};
 
 /// The record that holds what is exposed.
 const EXPOSED_KEY: &[u8] = b"exposed";

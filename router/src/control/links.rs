@@ -12,7 +12,7 @@ use proto::sleeve::{LinkId, Tunnel, TunnelConfig};
 use proto::switch::{Forwarding, PeerSlot, PeerSlots};
 use proto::types::{PeerName, Time};
 
-use crate::data::{Encap, Link, NativeLink, Session, Snapshot};
+use boundary::snapshot::{Encap, Link, NativeLink, Session, Snapshot};
 
 /// Packets sent back to back to a router that is not weft. Its receive buffer of 212,992 bytes takes
 /// some 90 of full size, each costing it 2,304 with the kernel's own bookkeeping, and it has not

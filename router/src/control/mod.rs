@@ -39,14 +39,16 @@ pub use names::{NamesError, Naming, SavedName, channels as name_channels};
 pub use targets::resolve;
 
 use crate::config::Config;
-use crate::data::{DataEvent, DataPlane, Events, SpecialError};
 use crate::docker::Networks;
-use crate::net::expose::Gateway;
-use crate::store::{Change, Store};
-use crate::tcp::{self, Pump, TcpEvent, TcpEvents};
 use bench::Benches;
+use boundary::forwarding_event::{DataEvent, Events};
+use boundary::records::Change;
+use dataplane::plane::{DataPlane, SpecialError};
+use host::gateway::Gateway;
 use log::Strangers;
+use store::store::Store;
 use targets::Targets;
+use transport::tcp::{self, Pump, TcpEvent, TcpEvents};
 
 /// Between sweeps of the MAC table.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);

@@ -15,10 +15,11 @@ use proto::node::{Content, DeliveryKind};
 use proto::types::{ConnId, PeerName};
 
 use super::{Control, Handle, Stopped};
-use crate::dns::{DnsServer, Listening};
-use crate::http::server::blocking;
-use crate::net::resolver;
-use crate::store::{Change, Record};
+use boundary::records::{Change, Record};
+use dns::server::DnsServer;
+use dns::status::Listening;
+use host::blocking::blocking;
+use host::resolv_conf;
 
 /// What the keys of the records of our own names start with in the store.
 const RECORD_PREFIX: &[u8] = b"names/";
@@ -443,7 +444,7 @@ impl Handle {
             Listening::OnSome(addresses, _) => addresses,
             Listening::Starting | Listening::Failed(_) => return Ok(Vec::new()),
         };
-        blocking(move || resolver::addresses(&on, &config.bridge, &config.docker_bridge))
+        blocking(move || resolv_conf::addresses(&on, &config.bridge, &config.docker_bridge))
             .await
             .map_err(NamesError::Unknown)
     }

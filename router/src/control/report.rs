@@ -12,15 +12,15 @@ use serde_json::{Value, json};
 
 use super::Control;
 use super::facts::frames_are_encrypted;
-use crate::data::{Count, DropReason};
 use crate::docker::Networks;
-use crate::http::metrics::{Kind, Metric};
-use crate::http::report::{
+use boundary::counters::{Count, DropReason};
+use report::metrics::{Kind, Metric};
+use report::model::{
     BroadcastRoute, COMPATIBLE_VERSION, ConnectionReport, IpamReport, MacReport, PaxosReport,
     PeerConnection, PeerReport, PendingCidr, PendingClaim, PluginConfig, PluginReport, Report,
     RingEntryReport, RouterReport, UnicastRoute, VersionCheck,
 };
-use crate::telemetry::rfc3339;
+use report::time::rfc3339;
 
 impl Control {
     /// Everything, in the original's form.

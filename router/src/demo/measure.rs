@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::DemoError;
-use crate::net::NetError;
-use crate::net::netns::Namespace;
-use crate::net::pinger::{PingOptions, Pinger};
-use crate::net::throughput::{self, Transfer};
+use kernel::error::NetError;
+use kernel::netns::Namespace;
+use lab::pinger::{PingOptions, Pinger};
+use lab::throughput::{self, Transfer};
 
 /// How long the first answer between two containers may take.
 const FIRST_ANSWER_TIME_MAX: Duration = Duration::from_secs(5);

@@ -19,11 +19,11 @@ use serde_json::Value;
 pub use measure::{Ping, Stream};
 pub use moving::{IDENTITY, Moved};
 
-use crate::config::Listen;
-use crate::http::client::Client;
-use crate::net::NetError;
-use crate::net::lab::{HostOptions, Lab, LabProcess};
-use crate::net::netns::Namespace;
+use kernel::error::NetError;
+use kernel::netns::Namespace;
+use lab::host::{HostOptions, Lab, LabProcess};
+use web::client::Client;
+use web::endpoint::Endpoint;
 
 /// Hosts that a demonstration has at least and at most; beyond, memory and patience end.
 pub const HOSTS: std::ops::RangeInclusive<u16> = 2..=100;
@@ -242,7 +242,7 @@ impl<'p> Demo<'p> {
             hosts.push(Host {
                 address: lab.hosts()[number].address,
                 container: lab.new_container()?.labelled(container_name(number)),
-                client: Client::new(Listen::Unix(folder.join("status.sock")), ANSWER_TIME_MAX),
+                client: Client::new(Endpoint::Unix(folder.join("status.sock")), ANSWER_TIME_MAX),
                 router: None,
                 connected: Vec::new(),
                 name,

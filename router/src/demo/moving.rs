@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use super::{Demo, DemoError, Show, container_name, measure};
-use crate::net::netns::Namespace;
+use kernel::netns::Namespace;
 
 /// Who the container is.
 pub const IDENTITY: &str = "web";

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 
-use crate::config::Listen;
-use crate::http::client::encode;
+use web::client::encode;
+use web::endpoint::Endpoint;
 
 /// Longest answer that is read, in bytes; a longer one is an error.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -225,13 +225,13 @@ struct SharedList {
 /// Docker's engine on this host.
 #[derive(Debug)]
 pub(super) struct Docker {
-    address: Listen,
+    address: Endpoint,
     version: Mutex<Option<String>>,
     list: tokio::sync::Mutex<SharedList>,
 }
 
 impl Docker {
-    pub(super) fn new(address: Listen) -> Docker {
+    pub(super) fn new(address: Endpoint) -> Docker {
         Docker {
             address,
             version: Mutex::new(None),
@@ -240,7 +240,7 @@ impl Docker {
     }
 
     /// Where it listens.
-    pub(super) fn address(&self) -> &Listen {
+    pub(super) fn address(&self) -> &Endpoint {
         &self.address
     }
 
@@ -452,11 +452,11 @@ impl Docker {
         let request = request.body(Full::new(bytes.unwrap_or_default()));
         let request = request.map_err(|error| broken(error.to_string()))?;
         let answer = match &self.address {
-            Listen::Unix(path) => {
+            Endpoint::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(absent)?;
                 exchange(stream, request).await
             }
-            Listen::Tcp(address) => {
+            Endpoint::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.map_err(absent)?;
                 exchange(stream, request).await
             }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use crate::http::metrics::{Kind, Metric};
-use crate::http::server::blocking;
+use host::blocking::blocking;
+use report::metrics::{Kind, Metric};
 
 /// Calls of each kind that figures are drawn from: the latest ones.
 const CALLS_MAX: usize = 100;

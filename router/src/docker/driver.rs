@@ -22,11 +22,11 @@ use super::wire::{
     self, CreateEndpoint, CreateNetwork, CreatedEndpoint, EndpointCall, GENERIC, Interface,
     InterfaceName, Joined, Options, StaticRoute, option,
 };
-use crate::http::server::blocking;
-use crate::net::arp::NeighbourTiming;
-use crate::net::attach::INTERFACE;
-use crate::net::attach::endpoint::{self, NewEndpoint};
-use crate::net::netns::Namespace;
+use host::attach::INTERFACE;
+use host::attach::endpoint::{self, NewEndpoint};
+use host::blocking::blocking;
+use kernel::arp::NeighbourTiming;
+use kernel::netns::Namespace;
 
 /// Options of a network that turn multicast on or off: ours, and the original's.
 const MULTICAST: [&str; 2] = ["weft.multicast", "works.weave.multicast"];

@@ -30,8 +30,6 @@ mod watch;
 mod wire;
 mod wish;
 
-pub(crate) use identity::is_made_up;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
@@ -43,18 +41,21 @@ use serde_json::Value;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::control::Handle;
-use crate::http::metrics::Metric;
-use crate::http::server::{blocking, open_unix};
-use crate::net::attach::endpoint::{self, FoundEndpoint};
-use crate::store::{Record, Store};
 use api::Docker;
+use boundary::records::Record;
 use costs::Costs;
+use host::attach::endpoint::{self, FoundEndpoint};
+use host::blocking::blocking;
+use report::metrics::Metric;
 use server::Socket;
 use starting::Seekers;
 use state::Registry;
+use store::store::Store;
 use turns::Turns;
+use web::endpoint::Endpoint;
+use web::listener::open_unix;
 
 /// How often it is looked whether Docker is there, while it is not.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -216,7 +217,7 @@ impl Plugin {
     /// Opens a driver's socket when Docker is found, so that hosts without it are left alone.
     async fn listen_when_docker_is_there(self: Arc<Self>, socket: Socket) {
         let Some(docker) = &self.docker else { return };
-        if let Listen::Unix(path) = docker.address() {
+        if let Endpoint::Unix(path) = docker.address() {
             while !path.exists() {
                 tokio::time::sleep(LOOK_INTERVAL).await;
             }
@@ -288,7 +289,7 @@ impl Plugin {
                     endpoint::delete(&pair.host_name)?;
                 }
             }
-            Ok::<_, crate::net::NetError>(found)
+            Ok::<_, kernel::error::NetError>(found)
         });
         let found = found.await?;
         for holder in self.strays(&found).await? {

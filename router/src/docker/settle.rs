@@ -21,9 +21,9 @@ use super::driver::{self, short};
 use super::identity;
 use super::lease::Given;
 use super::state::Endpoint;
-use crate::http::server::blocking;
-use crate::net::attach::endpoint;
-use crate::net::netns::Namespace;
+use host::attach::endpoint;
+use host::blocking::blocking;
+use kernel::netns::Namespace;
 
 /// Longest hosts file that is rewritten, in bytes; a longer one is left alone.
 const HOSTS_BYTES_MAX: u64 = 1 << 20;
@@ -127,7 +127,7 @@ impl Plugin {
             if there {
                 endpoint::set_owner(&name, &owner)?;
             }
-            Ok::<_, crate::net::NetError>(there)
+            Ok::<_, kernel::error::NetError>(there)
         });
         match done.await {
             Ok(true) => {}

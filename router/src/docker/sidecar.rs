@@ -15,9 +15,9 @@ use super::driver::short;
 use super::settle::network;
 use super::wish::{self, Wanted, Wish};
 use crate::control::NamesError;
-use crate::http::server::blocking;
-use crate::net::attach::{self, AttachRequest};
-use crate::net::netns::Namespace;
+use host::attach::{self, AttachRequest};
+use host::blocking::blocking;
+use kernel::netns::Namespace;
 
 /// First and longest pause before a container that could not be attached is tried again, and how
 /// long it is tried.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::store::{Change, Record, Store};
+use boundary::records::{Change, Record};
+use store::store::Store;
 
 /// What the keys of networks start with in the store.
 const NETWORK_PREFIX: &str = "docker/network/";

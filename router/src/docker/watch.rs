@@ -16,8 +16,8 @@ use super::api::{ApiError, Docker, Event, Inspected, Listed, ListedNetwork, NewN
 use super::driver;
 use super::server::Socket;
 use super::state::Network;
-use crate::http::server::blocking;
-use crate::net::attach::endpoint;
+use host::attach::endpoint;
+use host::blocking::blocking;
 
 /// How long Docker may take for something outside of its own calls of us.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);

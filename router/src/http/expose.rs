@@ -10,9 +10,10 @@ use axum::response::IntoResponse;
 use axum::routing::{delete, post};
 use ipnet::Ipv4Net;
 
-use super::server::{Answer, Form, Refusal, blocking, text};
+use super::server::{Answer, Form, Refusal, text};
 use crate::control::Handle;
-use crate::net::expose::{Exposures, Gateway};
+use host::blocking::blocking;
+use host::gateway::{Exposures, Gateway};
 
 pub(super) fn routes() -> Router<Handle> {
     Router::new()

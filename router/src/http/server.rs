@@ -1,9 +1,5 @@
 //! The HTTP interface on TCP addresses and unix sockets.
 
-use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
-
 use axum::Router;
 use axum::extract::{Path as UrlPath, RawQuery, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
@@ -11,13 +7,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post};
 use proto::connector::Target;
-use tokio::net::{TcpListener, UnixListener};
 
-use super::metrics;
 use super::status::{self, Page};
 use super::template;
-use crate::config::Listen;
 use crate::control::{Handle, Stopped, resolve};
+use report::metrics;
 
 /// Longest form that is read, in bytes.
 const FORM_BYTES_MAX: usize = 1 << 20;
@@ -33,49 +27,8 @@ pub enum Scope {
     Metrics,
 }
 
-/// An open listener.
-#[derive(Debug)]
-pub enum Listener {
-    /// On TCP.
-    Tcp(TcpListener),
-    /// On a unix socket.
-    Unix(UnixListener),
-}
-
-impl Listener {
-    /// Opens a listener. A socket file that nobody listens on is replaced.
-    pub async fn open(address: &Listen) -> io::Result<Listener> {
-        match address {
-            Listen::Tcp(address) => Ok(Listener::Tcp(TcpListener::bind(address).await?)),
-            Listen::Unix(path) => open_unix(path).await.map(Listener::Unix),
-        }
-    }
-
-    /// Serves until the runtime ends.
-    pub async fn serve(self, scope: Scope, handle: Handle) -> io::Result<()> {
-        let router = router(scope, handle);
-        match self {
-            Listener::Tcp(listener) => axum::serve(listener, router).await,
-            Listener::Unix(listener) => axum::serve(listener, router).await,
-        }
-    }
-}
-
-/// Opens a unix socket that only its owner may use.
-pub async fn open_unix(path: &Path) -> io::Result<UnixListener> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
-    if is_socket && tokio::net::UnixStream::connect(path).await.is_err() {
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-fn router(scope: Scope, handle: Handle) -> Router {
+/// What a listener of this scope serves.
+pub fn router(scope: Scope, handle: Handle) -> Router {
     let metrics = Router::new().route("/metrics", get(get_metrics));
     let status = Router::new()
         .route("/status", get(get_status))
@@ -324,18 +277,4 @@ async fn remove_networks(State(handle): State<Handle>) -> Answer {
 async fn stop(State(handle): State<Handle>) -> Answer {
     handle.call(|control| control.stop()).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-/// Runs something that waits for the kernel or a disk, away from the control loop.
-pub(crate) async fn blocking<T, E>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, String>
-where
-    T: Send + 'static,
-    E: ToString + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    }
 }

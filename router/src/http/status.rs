@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::report::{ConnectionReport, IpamReport, PluginReport, Report, RouterReport};
+use report::model::{ConnectionReport, IpamReport, PluginReport, Report, RouterReport};
 
 /// A page below `/status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,12 +319,15 @@ fn ipam(out: &mut String, ipam: &IpamReport, router: &RouterReport) -> std::fmt:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::report::tests::recorded;
-    use crate::http::report::{PaxosReport, PluginConfig};
+    use report::model::{PaxosReport, PluginConfig};
+    use report::testing::recorded;
 
     #[test]
     fn pages_are_those_of_a_recorded_router() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/http.json");
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/report/tests/vectors/http.json"
+        );
         let text = std::fs::read_to_string(file).unwrap();
         let vectors: serde_json::Value = serde_json::from_str(&text).unwrap();
         let mut report = recorded();

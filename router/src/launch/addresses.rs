@@ -13,8 +13,8 @@ use proto::types::PeerName;
 use super::LaunchError;
 use crate::config::{Config, Init, IpamConfig};
 use crate::control::RECORD_PREFIX;
-use crate::net::{attach, expose};
-use crate::store::Record;
+use boundary::records::Record;
+use host::{attach, gateway};
 
 /// The owner of addresses of which nobody knows whose they are.
 const NOBODY: &str = "_";
@@ -163,7 +163,7 @@ pub(super) fn in_use(config: &Config) -> Result<Vec<Found>, LaunchError> {
             container: false,
         })
     });
-    let exposed = expose::exposed(&config.bridge).map_err(LaunchError::new)?;
+    let exposed = gateway::exposed(&config.bridge).map_err(LaunchError::new)?;
     let exposed = exposed.iter().map(|exposed| Found {
         id: EXPOSE_OWNER.to_owned(),
         cidr: cidr(exposed.address),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipam::allocator::{Request, Response};
 
 use crate::control::Handle;
-use crate::net::attach;
+use host::attach;
 
 /// Between looks at the bridge.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

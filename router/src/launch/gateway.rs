@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::LaunchError;
-use crate::config::{Config, Listen};
+use crate::config::Config;
 use crate::control::{Handle, stored_exposures, watch_gateway};
-use crate::firewall::nft;
-use crate::net::expose::{Exposures, Gateway, GatewayConfig};
-use crate::store::Record;
+use boundary::records::Record;
+use host::gateway::{Exposures, Gateway, GatewayConfig};
+use kernel::packet_filter::nft;
+use web::endpoint::Endpoint;
 
 /// Docker's bridge, unless the user names another.
 const DOCKER_BRIDGE: &str = "docker0";
@@ -50,7 +51,7 @@ pub(super) async fn keep(
 fn gateway_config(config: &Config) -> GatewayConfig {
     let listeners = [&config.http_addr, &config.status_addr, &config.metrics_addr];
     let ports = listeners.into_iter().filter_map(|listener| match listener {
-        Some(Listen::Tcp(address)) if address.ip().is_loopback() => Some(address.port()),
+        Some(Endpoint::Tcp(address)) if address.ip().is_loopback() => Some(address.port()),
         _ => None,
     });
     let docker = match config.docker_bridge.as_str() {

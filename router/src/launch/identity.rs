@@ -10,10 +10,11 @@ use tokio::sync::oneshot;
 
 use super::addresses::Import;
 use crate::config::Config;
-use crate::net::NetError;
-use crate::net::bridge::Bridge;
-use crate::net::netlink::Netlink;
-use crate::store::{Change, Record, Store, StoreError};
+use boundary::records::{Change, Record, StoreError};
+use host::bridge::Bridge;
+use kernel::error::NetError;
+use kernel::netlink::Netlink;
+use store::store::Store;
 
 /// The record that holds our name, as text.
 pub const PEER_NAME_KEY: &[u8] = b"peername";

@@ -32,19 +32,22 @@ use crate::config::{Config, IpamConfig};
 use crate::control::{
     Addresses, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels, name_channels,
 };
-use crate::data::{DataConfig, DataPlane, Snapshot, default_queues};
 use crate::docker;
-use crate::http::server::{Listener, Scope};
-use crate::lock::RouterLock;
-use crate::net::arp::NeighbourTiming;
-use crate::net::bridge::{Bridge, BridgeConfig, Origin};
-use crate::net::expose::Gateway;
-use crate::net::netlink::Netlink;
-use crate::net::overlap::overlapping_routes;
-use crate::store::{Record, Store};
-use crate::tap::{Tap, TapConfig};
-use crate::tcp;
-use crate::udp::{Sockets, UdpConfig};
+use crate::http::server::{Scope, router};
+use boundary::records::Record;
+use boundary::snapshot::Snapshot;
+use dataplane::plane::{DataConfig, DataPlane, default_queues};
+use dataplane::tap::{Tap, TapConfig};
+use dataplane::udp::sockets::{Sockets, UdpConfig};
+use host::bridge::{Bridge, BridgeConfig, Origin};
+use host::gateway::Gateway;
+use host::lock::RouterLock;
+use host::overlap::overlapping_routes;
+use kernel::arp::NeighbourTiming;
+use kernel::netlink::Netlink;
+use store::store::Store;
+use transport::tcp;
+use web::listener::Listener;
 
 /// File of the store, behind the prefix.
 const STORE_FILE: &str = "weft.db";
@@ -130,12 +133,12 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     for (listener, scope) in http {
         let handle = control.handle.clone();
         tokio::spawn(async move {
-            if let Err(error) = listener.serve(scope, handle).await {
+            if let Err(error) = listener.serve(router(scope, handle)).await {
                 tracing::error!(%error, "an HTTP interface ended");
             }
         });
     }
-    let activated = crate::sys::activation::listeners();
+    let activated = kernel::sys::activation::listeners();
     let records = &opened.records;
     docker::start(&config, &control.handle, &kept, records, activated).await;
     drop(kept);

@@ -16,11 +16,14 @@ use tokio::sync::Notify;
 use super::LaunchError;
 use crate::config::{Config, DnsConfig};
 use crate::control::{Handle, Naming, SavedName};
-use crate::dns::{self, CHECK_INTERVAL, DnsServer, Instead};
-use crate::http::server::blocking;
-use crate::net::netlink::LinkMonitor;
-use crate::net::{NetError, attach, expose, resolver};
-use crate::store::Record;
+use boundary::records::Record;
+use dns::listen::Instead;
+use dns::resolv::CHECK_INTERVAL;
+use dns::server::{self, DnsServer};
+use host::blocking::blocking;
+use host::{attach, gateway, resolv_conf};
+use kernel::error::NetError;
+use kernel::netlink::LinkMonitor;
 
 /// The owner of names that belong to no container.
 pub(crate) const EXTERN_OWNER: &str = "weave:extern";
@@ -42,7 +45,7 @@ pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Na
     };
     let (bridge, docker_bridge) = (config.bridge.clone(), config.docker_bridge.clone());
     let instead = move || {
-        let addresses = resolver::bridge_addresses(&bridge, &docker_bridge).unwrap_or_default();
+        let addresses = resolv_conf::bridge_addresses(&bridge, &docker_bridge).unwrap_or_default();
         let local = [Ipv4Addr::LOCALHOST];
         local
             .into_iter()
@@ -50,7 +53,7 @@ pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Na
             .map(IpAddr::from)
             .collect()
     };
-    let server = dns::DnsConfig {
+    let server = server::DnsConfig {
         listen: dns.listen,
         instead: Some(Instead::new(instead)),
         zone,
@@ -102,7 +105,7 @@ fn addresses_here(config: &Config) -> Result<BTreeSet<(String, Ipv4Addr)>, NetEr
         let addresses = interface.addresses.iter();
         here.extend(addresses.map(|network| (owner.clone(), network.addr())));
     }
-    for exposed in expose::exposed(&config.bridge)? {
+    for exposed in gateway::exposed(&config.bridge)? {
         here.insert((
             super::addresses::EXPOSE_OWNER.to_owned(),
             exposed.address.addr(),
@@ -169,7 +172,7 @@ async fn look(
     seen.retain(|id| !ended.contains(id));
     seen.extend(owners);
     if !ended.is_empty()
-        && let Err(error) = blocking(resolver::sweep).await
+        && let Err(error) = blocking(resolv_conf::sweep).await
     {
         tracing::debug!(error, "files of containers that ended were not removed");
     }

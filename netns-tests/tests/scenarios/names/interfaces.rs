@@ -109,7 +109,7 @@ fn over_http_as_recorded() {
     mesh.launch(0, &launch.with("--dns-listen-address").with("127.0.0.1:53"));
     let file = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/../router/tests/vectors/http.json"
+        "/../router/report/tests/vectors/http.json"
     );
     let vectors: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     let mut count = 0;

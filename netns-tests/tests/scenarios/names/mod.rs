@@ -10,10 +10,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kernel::netns::Namespace;
+use lab::host::LabProcess;
 use netns_tests::names::addresses;
 use netns_tests::{Mesh, wait};
-use router::net::lab::LabProcess;
-use router::net::netns::Namespace;
 
 fn set(list: &[Ipv4Addr]) -> BTreeSet<IpAddr> {
     list.iter().map(|ip| IpAddr::from(*ip)).collect()

@@ -62,7 +62,7 @@ fn named(mentions: &[Mention], what: &str) -> Option<usize> {
 fn tokens(all: &TokenStream, what: &str) -> Option<usize> {
     let mut flat = Vec::new();
     flatten(all.clone(), &mut flat);
-    let wanted: Vec<&str> = what.split(' ').collect();
+    let wanted: Vec<&str> = what.split_whitespace().collect();
     let mut windows = flat.windows(wanted.len());
     let found = windows.find(|tokens| tokens.iter().map(|(token, _)| token).eq(&wanted));
     found.map(|tokens| tokens[0].1)

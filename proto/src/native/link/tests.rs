@@ -1,10 +1,14 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::crypto::SessionKey;
+use crate::native::keys::Binding;
 use crate::native::report::REPORT_DATAGRAM_BYTES;
+use crate::native::seal::Ciphers;
 use crate::native::tunnel::{REKEY_DATAGRAMS, STREAM_REPORTS};
 use crate::native::wire::{HEADER_BYTES, Header, Kind, TAG_BYTES};
-use crate::types::ConnUid;
+use crate::sleeve::LinkId;
+use crate::types::{ConnUid, PeerName};
 
 /// Two ends and everything between them.
 struct World {

@@ -6,7 +6,7 @@ use crate::ethernet::testing::{Spec, Tcp, assert_valid, noise, spec};
 use crate::offload::checksum;
 use crate::offload::split::Split;
 use crate::offload::split::tests::{segments, vnet};
-use crate::offload::vnet::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4};
+use crate::offload::vnet::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHeader};
 
 /// A frame for the device, in one piece.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::gob;
 use crate::types::{PeerName, PeerUid, ShortId};
 
 /// The end with this number of a connection.

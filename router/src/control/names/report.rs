@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 
 use crate::control::Control;
-use crate::dns::Listening;
-use crate::http::metrics::{Kind, Metric};
-use crate::http::report::{DnsEntryReport, DnsReport};
+use dns::status::Listening;
+use report::metrics::{Kind, Metric};
+use report::model::{DnsEntryReport, DnsReport};
 
 impl Control {
     /// Names in the original's form.

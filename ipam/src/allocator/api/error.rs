@@ -1,0 +1,224 @@
+//! Why a request failed, and what it waits for.
+
+use proto::types::PeerName;
+
+use crate::range::{Address, Cidr};
+
+/// Why a request failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// The subnet lies outside the universe.
+    #[error("range {subnet} out of bounds: {universe}")]
+    OutOfBounds {
+        /// The subnet.
+        subnet: Cidr,
+        /// The universe.
+        universe: Cidr,
+    },
+    /// Another id has the address.
+    #[error("address {cidr} is already owned by {id}")]
+    AlreadyOwned {
+        /// The address.
+        cidr: Cidr,
+        /// Who has it.
+        id: String,
+    },
+    /// Somebody without an id has the address.
+    #[error("address {0} already in use")]
+    AlreadyInUse(Cidr),
+    /// Another id has the address, which lies outside the universe.
+    #[error("address {cidr} already in use by {id}")]
+    AlreadyInUseBy {
+        /// The address.
+        cidr: Cidr,
+        /// Who has it.
+        id: String,
+    },
+    /// Another router owns the address and does not give it.
+    #[error("address {cidr} is owned by other peer {peer}{reason}")]
+    OwnedByPeer {
+        /// The address.
+        cidr: Cidr,
+        /// The router.
+        peer: PeerName,
+        /// Its nickname in brackets, and why.
+        reason: String,
+    },
+    /// The address is kept for an identity that is not up.
+    #[error(
+        "address {cidr} is kept for identity {lease}; claim it with that identity, or with force"
+    )]
+    Leased {
+        /// The address.
+        cidr: Cidr,
+        /// The identity.
+        lease: String,
+    },
+    /// The identity is up elsewhere.
+    #[error(
+        "identity {identity} is up with address {address} on host {host} (container {container}): \
+         stop it there first"
+    )]
+    IdentityInUse {
+        /// The identity.
+        identity: String,
+        /// Its address.
+        address: Address,
+        /// Where: peer name, and nickname in brackets.
+        host: String,
+        /// Its container.
+        container: String,
+    },
+    /// The identity has another address already.
+    #[error("identity {identity} has address {address} already, on host {host}")]
+    HasAddress {
+        /// The identity.
+        identity: String,
+        /// Its address.
+        address: Address,
+        /// Its holder.
+        host: String,
+    },
+    /// Nothing of this kind exists.
+    #[error("no lease for {0}")]
+    NoLease(String),
+    /// The id does not have the address.
+    #[error("Free: address {address} not found for {id}")]
+    NotFound {
+        /// The id.
+        id: String,
+        /// The address.
+        address: Address,
+    },
+    /// The id has no address.
+    #[error("Delete: no addresses for {0}")]
+    NoAddresses(String),
+    /// The caller gave up, or the router stops.
+    #[error("{kind} request for {id} cancelled")]
+    Cancelled {
+        /// What was asked.
+        kind: &'static str,
+        /// For whom.
+        id: String,
+    },
+    /// The caller's deadline came.
+    #[error("timed out: {0}")]
+    Deadline(Waiting),
+    /// The store does not take what would have been answered.
+    #[error("{0}")]
+    Store(String),
+    /// The peer is alive.
+    #[error("peer {0} can be reached: its addresses are in use and cannot be taken over")]
+    Reachable(String),
+    /// Somebody must confirm.
+    #[error(
+        "peer {peer} owns {addresses} addresses. If its host, or one that is cut off with it, \
+         ever comes back, addresses will be in use twice. Confirm that it never does (--yes)"
+    )]
+    Unconfirmed {
+        /// The peer, with its nickname.
+        peer: String,
+        /// How many addresses it owns.
+        addresses: u32,
+    },
+    /// Another router takes the peer over.
+    #[error(
+        "peer {taker} is taking over what {peer} owns already ('weft rmpeer' of that one first, if \
+         it is gone for ever as well)"
+    )]
+    TakenByOther {
+        /// The lost peer.
+        peer: String,
+        /// Who takes it over.
+        taker: String,
+    },
+    /// There is no more room for waiting requests, or for leases.
+    #[error("too many {0}")]
+    TooMany(&'static str),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// What a request waits for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Waiting {
+    /// The addresses in use on this host.
+    #[error("the addresses in use on this host are not known yet")]
+    Found,
+    /// An election.
+    #[error(
+        "the routers have not agreed yet who owns which addresses: {known} of them are known, \
+         {quorum} are needed (see --ipalloc-init)"
+    )]
+    Consensus {
+        /// How many are needed.
+        quorum: usize,
+        /// How many are known.
+        known: usize,
+    },
+    /// Somebody else's ring.
+    #[error("no router has told us yet who owns which addresses")]
+    Observer,
+    /// A free address.
+    #[error("no router that can be reached has a free address in {subnet}{unreachable}")]
+    Space {
+        /// Where.
+        subnet: Cidr,
+        /// Who owns addresses there, but cannot be reached.
+        unreachable: String,
+    },
+    /// The owner of an address.
+    #[error("address {address} is owned by {owner}, which {why}")]
+    Owner {
+        /// The address.
+        address: Address,
+        /// Its owner, with its nickname.
+        owner: String,
+        /// What is the matter with it.
+        why: &'static str,
+    },
+    /// The holder of a lease.
+    #[error(
+        "identity {identity} has address {address} on host {holder}, which {why}. Wait for that \
+         host; or, if it never comes back, run 'weft rmpeer {name}'; or give the address up with \
+         'weft lease release --force'"
+    )]
+    Holder {
+        /// The identity.
+        identity: String,
+        /// Its address.
+        address: Address,
+        /// The holder, with its nickname.
+        holder: String,
+        /// The holder.
+        name: PeerName,
+        /// What is the matter with it.
+        why: &'static str,
+    },
+    /// Other routers, which may know what was granted before our store was lost.
+    #[error(
+        "address {address} is held back, as this router has lost its store: not heard yet: \
+         {waiting}"
+    )]
+    HeldBack {
+        /// The address.
+        address: Address,
+        /// Who, with nicknames.
+        waiting: String,
+    },
+    /// Other routers, which may know what a lost peer granted at the end.
+    #[error(
+        "what {peer} owns is taken over as soon as everyone has been heard; not heard yet: \
+         {waiting} ('weft rmpeer' if they are gone for ever as well)"
+    )]
+    Takeover {
+        /// The lost peer.
+        peer: String,
+        /// Who, with nicknames.
+        waiting: String,
+    },
+    /// The leases of other routers.
+    #[error("the leases of the other routers are not known yet")]
+    Leases,
+}

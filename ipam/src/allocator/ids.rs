@@ -1,0 +1,23 @@
+//! What the users of addresses are called.
+
+use super::api::RequestError;
+use crate::leases::CONTAINER_BYTES_MAX;
+use crate::persist::ID_BYTES_MAX;
+
+/// The id of requests that have none.
+pub(super) const NO_ID: &str = "_";
+
+/// The id of a container as other routers are told it.
+pub(super) fn container_name(id: &str) -> String {
+    let len = id.floor_char_boundary(CONTAINER_BYTES_MAX);
+    id.get(..len).unwrap_or(id).to_owned()
+}
+
+/// Why an id cannot be one.
+pub(super) fn bad_id(id: &str) -> Option<RequestError> {
+    // It is shown line by line.
+    let valid = !id.is_empty() && id.len() <= ID_BYTES_MAX && !id.contains(char::is_control);
+    let text =
+        format!("an id must have 1 to {ID_BYTES_MAX} bytes, none of them control characters");
+    (!valid).then_some(RequestError::Invalid(text))
+}

@@ -1,0 +1,389 @@
+//! What can be done with leases, by whoever may do it.
+
+use std::sync::Arc;
+
+use proto::types::{PeerName, Time};
+
+use super::api::{Alarm, Channel, Event, RequestError, Response, Waiting};
+use super::cx::Cx;
+use super::effects::Effect;
+use super::ids::container_name;
+use super::progress::{ASK_AGAIN, NotYet};
+use super::questions::lease::LeaseAsked;
+use super::questions::space::Asked;
+use crate::leases::wire::{Ask, AskKind, Message, Outcome};
+use crate::leases::{Lease, LeaseEntry, LeaseKey, LeaseState, mac};
+use crate::persist::Holding;
+use crate::range::{Address, Cidr, Range};
+use crate::ring::TAKEOVER_STEP;
+
+/// What somebody who is not the holder adds to the version of a lease when he changes it, so
+/// that it outdoes what the lost holder may have changed unseen.
+const SEIZE_STEP: u64 = TAKEOVER_STEP as u64;
+
+/// Whether an identity can have its address here.
+pub(super) enum Obtain {
+    /// It has none: this would be the version of a new lease.
+    New(u64),
+    /// We hold its lease, and nobody uses it.
+    Ours(Lease),
+    /// It is up, on this host or another one.
+    InUse { here: bool, error: RequestError },
+    /// That is not known yet.
+    Wait(Waiting, Time),
+}
+
+impl Cx {
+    /// Finds out whether an identity can have its address here, and becomes the holder of its
+    /// lease if so.
+    pub(super) fn obtain(&mut self, key: &Arc<LeaseKey>) -> Obtain {
+        let Some(lease) = self.durable.leases().live(key).cloned() else {
+            if let Some(wake) = self.questions.leases_unknown_until(self.clock.now) {
+                return Obtain::Wait(Waiting::Leases, wake);
+            }
+            let before = self.durable.leases().get(key);
+            return Obtain::New(before.map_or(1, |lease| lease.version.saturating_add(1)));
+        };
+        if lease.holder == self.durable.us() {
+            return match &lease.state {
+                LeaseState::Used(_) => Obtain::InUse {
+                    here: true,
+                    error: self.in_use_error(key, &lease),
+                },
+                LeaseState::Unused | LeaseState::Gone => Obtain::Ours(lease),
+            };
+        }
+        let mut why = "cannot be reached";
+        let mut wake = self.clock.now + ASK_AGAIN;
+        let entry = (Arc::clone(key), lease.clone());
+        match self.ask_lease(lease.holder, AskKind::Take, entry) {
+            LeaseAsked::Answered(Outcome::InUse, _) => {
+                let lease = self.durable.leases().live(key).cloned().unwrap_or(lease);
+                let error = self.in_use_error(key, &lease);
+                return Obtain::InUse { here: false, error };
+            }
+            LeaseAsked::Answered(_, at) => (why, wake) = ("cannot hand it over at the moment", at),
+            LeaseAsked::Waiting(at) => (why, wake) = ("does not answer", at),
+            LeaseAsked::Unreachable => {
+                // A holder that owns nothing any more has been removed, or has left.
+                let gone = !self.durable.ring().has_owner(lease.holder);
+                if gone && !self.members.is_known(lease.holder) {
+                    let lease = self.seize(key, &lease);
+                    return Obtain::Ours(lease);
+                }
+            }
+        }
+        Obtain::Wait(self.waiting_for_holder(key, &lease, why), wake)
+    }
+
+    /// Becomes the holder of a lease whose holder is gone for ever.
+    pub(super) fn seize(&mut self, key: &Arc<LeaseKey>, lease: &Lease) -> Lease {
+        let seized = Lease {
+            version: lease.version.saturating_add(SEIZE_STEP),
+            holder: self.durable.us(),
+            state: LeaseState::Unused,
+            since: self.clock.wall,
+            ..lease.clone()
+        };
+        self.write_lease(key, seized.clone());
+        seized
+    }
+
+    pub(super) fn in_use_error(&self, key: &LeaseKey, lease: &Lease) -> RequestError {
+        let container = match &lease.state {
+            LeaseState::Used(container) => container.clone(),
+            LeaseState::Unused | LeaseState::Gone => "unknown".to_owned(),
+        };
+        RequestError::IdentityInUse {
+            identity: key.name.clone(),
+            address: lease.address,
+            host: self.members.describe(lease.holder),
+            container,
+        }
+    }
+
+    pub(super) fn waiting_for_holder(
+        &self,
+        key: &LeaseKey,
+        lease: &Lease,
+        why: &'static str,
+    ) -> Waiting {
+        Waiting::Holder {
+            identity: key.name.clone(),
+            address: lease.address,
+            holder: self.members.describe(lease.holder),
+            name: lease.holder,
+            why,
+        }
+    }
+
+    /// Asks a peer about a lease, unless that was done just now.
+    pub(super) fn ask_lease(
+        &mut self,
+        peer: PeerName,
+        kind: AskKind,
+        entry: LeaseEntry,
+    ) -> LeaseAsked {
+        if !self.members.is_reachable(peer) {
+            return LeaseAsked::Unreachable;
+        }
+        let now = self.clock.now;
+        let key = (peer, kind as u8, Arc::clone(&entry.0), entry.1.version);
+        if let Some(asked) = self.questions.leases.state(&key, now) {
+            return asked;
+        }
+        let nonce = self.rng.u64(1..);
+        let message = Message::Ask(Ask { nonce, kind, entry });
+        self.unicast(Channel::Leases, peer, message.encode());
+        self.questions.leases.sent(key, nonce, now)
+    }
+
+    pub(super) fn pin(&mut self, key: &Arc<LeaseKey>, lease: &Lease, pinned: bool) -> Outcome {
+        if lease.pinned != pinned {
+            let changed = Lease {
+                version: lease.version.saturating_add(1),
+                pinned,
+                ..lease.clone()
+            };
+            self.write_lease(key, changed);
+        }
+        Outcome::Done
+    }
+
+    /// Changes a lease, and tells the others.
+    pub(super) fn write_lease(&mut self, key: &Arc<LeaseKey>, lease: Lease) {
+        self.durable.set_lease(key, Some(lease));
+        self.effect(Effect::LeaseChanged(Arc::clone(key)));
+        self.try_again();
+    }
+
+    /// Ends a lease.
+    pub(super) fn end_lease(&mut self, key: &Arc<LeaseKey>, lease: &Lease, why: &'static str) {
+        let ours = lease.holder == self.durable.us();
+        let step = if ours { 1 } else { SEIZE_STEP };
+        let gone = Lease {
+            version: lease.version.saturating_add(step),
+            holder: self.durable.us(),
+            state: LeaseState::Gone,
+            pinned: false,
+            since: self.clock.wall,
+            ..lease.clone()
+        };
+        self.write_lease(key, gone);
+        self.event(Event::LeaseEnded {
+            identity: key.to_string(),
+            address: lease.address,
+            why,
+        });
+    }
+
+    /// Takes another router's copy of a lease, if it is newer than ours.
+    pub(super) fn accept_lease(&mut self, key: Arc<LeaseKey>, lease: Lease) {
+        let leases = self.durable.leases();
+        let known = leases.get(&key);
+        let news = match known {
+            Some(known) => lease.beats(known),
+            None => !leases.is_full(),
+        };
+        if !news {
+            return;
+        }
+        let key = leases.shared(&key);
+        let Some((address, holding)) = self.user_of(&key) else {
+            return self.accept_unused(&key, lease);
+        };
+        let us = self.durable.us();
+        if lease.is_live() && lease.address == address && self.durable.owns(address) {
+            // The address is ours and in use by this identity: whoever says otherwise has not
+            // heard of that.
+            let refuted = Lease {
+                version: lease.version.saturating_add(1),
+                holder: us,
+                state: LeaseState::Used(container_name(&holding.id)),
+                ..lease
+            };
+            return self.write_lease(&key, refuted);
+        }
+        if lease.is_live() {
+            self.alarm(Alarm::LeaseLost {
+                identity: key.to_string(),
+                here: address,
+                address: lease.address,
+                holder: lease.holder,
+            });
+        }
+        // The container keeps its address until it stops, but nothing keeps it after that.
+        let detached = Holding {
+            lease: None,
+            ..holding
+        };
+        self.durable.set_holding(address, Some(detached));
+        self.accept_unused(&key, lease);
+    }
+
+    fn accept_unused(&mut self, key: &Arc<LeaseKey>, lease: Lease) {
+        let mistaken =
+            lease.holder == self.durable.us() && matches!(lease.state, LeaseState::Used(_));
+        if mistaken {
+            // Only we would know of a container of ours.
+            let corrected = Lease {
+                version: lease.version.saturating_add(1),
+                state: LeaseState::Unused,
+                ..lease
+            };
+            return self.write_lease(key, corrected);
+        }
+        self.durable.set_lease(key, Some(lease));
+        self.try_again();
+    }
+
+    /// The address that a container of ours has by this lease.
+    fn user_of(&self, key: &LeaseKey) -> Option<(Address, Holding)> {
+        let lease = self.durable.leases().get(key)?;
+        let by_lease = |holding: &&Holding| holding.lease.as_deref() == Some(key);
+        let holding = self.durable.holding(lease.address).filter(by_lease);
+        holding.map(|holding| (lease.address, holding.clone()))
+    }
+
+    /// Takes an address from whoever has it; it stays with the identity that it is of, if any.
+    pub(super) fn release(&mut self, address: Address) {
+        let holding = self.durable.holding(address).cloned();
+        self.durable.set_holding(address, None);
+        self.effect(Effect::HoldingsChanged);
+        self.try_again();
+        let Some(key) = holding.and_then(|holding| holding.lease) else {
+            return;
+        };
+        let lease = self.durable.leases().live(&key).cloned();
+        if let Some(lease) = lease
+            && lease.holder == self.durable.us()
+            && lease.address == address
+        {
+            let unused = Lease {
+                version: lease.version.saturating_add(1),
+                state: LeaseState::Unused,
+                since: self.clock.wall,
+                ..lease
+            };
+            self.write_lease(&key, unused);
+        }
+    }
+
+    /// Gets the address of a lease that we hold from whoever owns it in the ring. `None` if it
+    /// is ours to use; else who has it for good.
+    pub(super) fn lease_address(
+        &mut self,
+        key: &Arc<LeaseKey>,
+        lease: &Lease,
+        subnet: Cidr,
+    ) -> Result<Option<String>, NotYet> {
+        let address = lease.address;
+        if !subnet.host_range().contains(address) {
+            return Ok(Some("nobody in this subnet".to_owned()));
+        }
+        let Some(owner) = self.durable.ring().owner(address) else {
+            return Ok(Some("nobody in this range".to_owned()));
+        };
+        if owner == self.durable.us() {
+            if let Some(holding) = self.durable.holding(address) {
+                return Ok(Some(format!("this host for {}", holding.id)));
+            }
+            if self.durable.is_held_back(address) {
+                return Err(self.held_back(address));
+            }
+            return Ok(None);
+        }
+        let now = self.clock.now;
+        let mut why = "does not answer";
+        let mut again = now + ASK_AGAIN;
+        let denied = if self.members.is_weft(owner) {
+            let entry = (Arc::clone(key), lease.clone());
+            match self.ask_lease(owner, AskKind::Grant, entry) {
+                LeaseAsked::Waiting(at) => {
+                    again = at;
+                    false
+                }
+                LeaseAsked::Answered(Outcome::Refused | Outcome::InUse, _) => true,
+                LeaseAsked::Answered(_, at) => {
+                    (why, again) = ("cannot give it at the moment", at);
+                    false
+                }
+                LeaseAsked::Unreachable => {
+                    why = "cannot be reached";
+                    false
+                }
+            }
+        } else {
+            match self.ask_for_space(owner, Range::single(address)) {
+                Asked::Waiting(at) => {
+                    again = at;
+                    false
+                }
+                Asked::Denied => true,
+                Asked::Unreachable => {
+                    why = "cannot be reached";
+                    false
+                }
+            }
+        };
+        let name = self.members.describe(owner);
+        if denied {
+            return Ok(Some(format!("peer {name}")));
+        }
+        let waiting = Waiting::Owner {
+            address,
+            owner: name,
+            why,
+        };
+        Err((waiting, again))
+    }
+
+    /// What someone who waits for an address that is held back is told.
+    pub(super) fn held_back(&self, address: Address) -> NotYet {
+        let waited_for = self
+            .durable
+            .takeovers()
+            .values()
+            .find(|takeover| takeover.ranges.contains(address))
+            .map(|takeover| self.members.describe_all(&takeover.waiting));
+        let waiting = Waiting::HeldBack {
+            address,
+            waiting: waited_for.unwrap_or_default(),
+        };
+        (waiting, self.clock.now + ASK_AGAIN)
+    }
+
+    /// The answer that names an address, with its MAC address if it is of a lease.
+    pub(super) fn address_response(&self, address: Address, subnet: Cidr) -> Response {
+        let lease = self.durable.holding(address).and_then(|h| h.lease.as_ref());
+        Response::Address {
+            cidr: subnet.with_address(address),
+            mac: lease.map(|key| mac(key, address)),
+        }
+    }
+
+    /// Leases of ours that say they are in use, but are not.
+    pub(super) fn correct_leases(&mut self) {
+        let us = self.durable.us();
+        let mistaken: Vec<_> = self
+            .durable
+            .leases()
+            .iter()
+            .filter(|(_, l)| l.holder == us && matches!(l.state, LeaseState::Used(_)))
+            .filter(|(key, lease)| {
+                let holding = self.durable.holding(lease.address);
+                holding.and_then(|h| h.lease.as_ref()) != Some(*key)
+            })
+            .map(|(key, lease)| (key.clone(), lease.clone()))
+            .collect();
+        for (key, lease) in mistaken {
+            let corrected = crate::leases::Lease {
+                version: lease.version.saturating_add(1),
+                state: LeaseState::Unused,
+                since: self.clock.wall,
+                ..lease
+            };
+            self.write_lease(&key, corrected);
+        }
+    }
+}

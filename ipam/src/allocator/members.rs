@@ -1,0 +1,231 @@
+//! Who there is in the mesh: who can be reached, and who is a weft router.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use proto::types::{PeerName, Time};
+
+use super::api::{Alarm, Peer};
+
+/// Most nicknames that are remembered; further ones are not.
+const NICKNAMES_MAX: usize = 1 << 14;
+
+/// The peers of the mesh, other than us.
+#[derive(Debug)]
+pub(super) struct Members {
+    us: PeerName,
+    /// Each peer, and whether it is reachable.
+    seen: BTreeMap<PeerName, bool>,
+    /// Since when each reachable peer is so.
+    came: BTreeMap<PeerName, Time>,
+    /// When each peer that was once reachable was so for the last time.
+    lost: BTreeMap<PeerName, Time>,
+    nicknames: BTreeMap<PeerName, String>,
+    /// Who was a weft router when it was last in reach.
+    weft: BTreeSet<PeerName>,
+    /// Who has shown to be one since it came into reach.
+    greeted: BTreeSet<PeerName>,
+    started: Time,
+    /// Neighbours to which we say nothing about addresses, as they are of another mesh.
+    silent: BTreeMap<PeerName, Alarm>,
+    /// Peers that said they leave, and are still in the mesh.
+    pub(super) leaving: BTreeSet<PeerName>,
+}
+
+/// What a new list of peers changed.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    /// Who came into reach.
+    pub(super) came: Vec<PeerName>,
+    /// Who went out of reach.
+    pub(super) went: Vec<PeerName>,
+}
+
+impl Members {
+    pub(super) fn new(us: PeerName, nickname: &str, now: Time) -> Members {
+        Members {
+            us,
+            seen: BTreeMap::new(),
+            came: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            nicknames: BTreeMap::from([(us, nickname.to_owned())]),
+            weft: BTreeSet::new(),
+            greeted: BTreeSet::new(),
+            started: now,
+            silent: BTreeMap::new(),
+            leaving: BTreeSet::new(),
+        }
+    }
+
+    /// Takes the complete list of peers.
+    pub(super) fn update(&mut self, now: Time, peers: Vec<Peer>) -> Change {
+        let mut change = Change::default();
+        let mut seen = BTreeMap::new();
+        for peer in peers {
+            if peer.name == self.us {
+                continue;
+            }
+            if peer.reachable && !self.is_reachable(peer.name) {
+                change.came.push(peer.name);
+                self.came.insert(peer.name, now);
+                self.lost.remove(&peer.name);
+            }
+            if !peer.nickname.is_empty() {
+                self.learn_nickname(peer.name, peer.nickname);
+            }
+            seen.insert(peer.name, peer.reachable);
+        }
+        for (name, before) in &self.seen {
+            if *before && seen.get(name) != Some(&true) {
+                change.went.push(*name);
+                self.came.remove(name);
+                self.greeted.remove(name);
+                self.lost.insert(*name, now);
+            }
+        }
+        self.seen = seen;
+        change
+    }
+
+    pub(super) fn learn_nickname(&mut self, peer: PeerName, nickname: String) {
+        let known = self.nicknames.contains_key(&peer);
+        if peer != self.us && (known || self.nicknames.len() < NICKNAMES_MAX) {
+            self.nicknames.insert(peer, nickname);
+        }
+    }
+
+    /// Forgets all about peers that are neither in the mesh nor to be kept.
+    pub(super) fn prune(&mut self, keep: impl Fn(PeerName) -> bool) {
+        let (us, seen) = (self.us, &self.seen);
+        let stays = |peer: PeerName| peer == us || seen.contains_key(&peer) || keep(peer);
+        self.nicknames.retain(|peer, _| stays(*peer));
+        self.lost.retain(|peer, _| stays(*peer));
+        self.weft.retain(|peer| stays(*peer));
+    }
+
+    /// Whether nothing about addresses is to be said to this neighbour.
+    pub(super) fn is_silent(&self, neighbour: PeerName) -> bool {
+        self.silent.contains_key(&neighbour)
+    }
+
+    /// From now on nothing about addresses is said to this neighbour.
+    pub(super) fn silence(&mut self, neighbour: PeerName, why: Alarm) {
+        self.silent.insert(neighbour, why);
+    }
+
+    /// The neighbour is spoken to again; returns why it was not.
+    pub(super) fn unsilence(&mut self, neighbour: PeerName) -> Option<Alarm> {
+        self.silent.remove(&neighbour)
+    }
+
+    pub(super) fn is_known(&self, peer: PeerName) -> bool {
+        peer == self.us || self.seen.contains_key(&peer)
+    }
+
+    pub(super) fn is_reachable(&self, peer: PeerName) -> bool {
+        self.seen.get(&peer) == Some(&true)
+    }
+
+    pub(super) fn reachable(&self) -> impl Iterator<Item = PeerName> + '_ {
+        self.seen
+            .iter()
+            .filter(|(_, reachable)| **reachable)
+            .map(|(name, _)| *name)
+    }
+
+    /// All peers of the mesh.
+    pub(super) fn known(&self) -> impl Iterator<Item = PeerName> + '_ {
+        self.seen.keys().copied()
+    }
+
+    pub(super) fn is_weft(&self, peer: PeerName) -> bool {
+        self.weft.contains(&peer)
+    }
+
+    pub(super) fn weft_in_reach(&self) -> impl Iterator<Item = PeerName> + '_ {
+        self.reachable().filter(|peer| self.is_weft(*peer))
+    }
+
+    /// Notes that the peer is a weft router; whether that is news, at least since it came into
+    /// reach.
+    pub(super) fn set_weft(&mut self, peer: PeerName) -> bool {
+        if peer == self.us {
+            return false;
+        }
+        self.weft.insert(peer);
+        self.greeted.insert(peer)
+    }
+
+    /// Notes that the peer was a weft router when it was in reach before.
+    pub(super) fn was_weft(&mut self, peer: PeerName) {
+        self.weft.insert(peer);
+    }
+
+    /// Reachable peers of which it is not known what they are since they came.
+    pub(super) fn strangers(&self) -> impl Iterator<Item = PeerName> + '_ {
+        self.reachable().filter(|peer| !self.greeted.contains(peer))
+    }
+
+    /// Whether the peer is in reach, and has been so for this long.
+    pub(super) fn is_reachable_for(&self, peer: PeerName, time: Duration, now: Time) -> bool {
+        self.came.get(&peer).is_some_and(|came| *came + time <= now)
+    }
+
+    /// Takes weft routers that did not show to be such for this long, though in reach, for routers
+    /// of the original that run in their place.
+    pub(super) fn forget_weft(&mut self, time: Duration, now: Time) {
+        let silent: Vec<PeerName> = self
+            .strangers()
+            .filter(|peer| self.is_weft(*peer) && self.is_reachable_for(*peer, time, now))
+            .collect();
+        for peer in silent {
+            self.weft.remove(&peer);
+        }
+    }
+
+    /// When we were started.
+    pub(super) fn started(&self) -> Time {
+        self.started
+    }
+
+    /// Since when the peer cannot be reached. Of one that was never seen only our own start is
+    /// known.
+    pub(super) fn lost_at(&self, peer: PeerName, now: Time) -> Time {
+        if self.is_reachable(peer) {
+            return now;
+        }
+        self.lost.get(&peer).copied().unwrap_or(self.started)
+    }
+
+    pub(super) fn nicknames(&self) -> &BTreeMap<PeerName, String> {
+        &self.nicknames
+    }
+
+    pub(super) fn nickname(&self, peer: PeerName) -> Option<&str> {
+        self.nicknames.get(&peer).map(String::as_str)
+    }
+
+    /// The peer of this name or nickname.
+    pub(super) fn find(&self, text: &str) -> Option<PeerName> {
+        let by_nickname = self
+            .nicknames
+            .iter()
+            .find(|(_, nickname)| *nickname == text);
+        by_nickname
+            .map(|(name, _)| *name)
+            .or_else(|| text.parse().ok())
+    }
+
+    /// The name with the nickname in brackets.
+    pub(super) fn describe(&self, peer: PeerName) -> String {
+        match self.nickname(peer) {
+            Some(nickname) if !nickname.is_empty() => format!("{peer}({nickname})"),
+            _ => peer.to_string(),
+        }
+    }
+
+    pub(super) fn describe_all<'p>(&self, peers: impl IntoIterator<Item = &'p PeerName>) -> String {
+        let names: Vec<String> = peers.into_iter().map(|peer| self.describe(*peer)).collect();
+        names.join(", ")
+    }
+}

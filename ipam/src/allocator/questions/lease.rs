@@ -1,0 +1,97 @@
+//! What was asked about leases, and what was answered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::types::{PeerName, Time};
+
+use crate::allocator::progress::ASK_AGAIN;
+use crate::leases::LeaseKey;
+use crate::leases::wire::Outcome;
+
+/// After this time without an answer a holder is asked again.
+const ASK_HOLDER_AGAIN: Duration = Duration::from_secs(1);
+/// So long an answer that settles nothing is believed before the question is asked again.
+const ANSWER_KEPT: Duration = Duration::from_millis(500);
+
+/// How it stands with a question to the holder of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::allocator) enum LeaseAsked {
+    /// It was asked; look again at this time.
+    Waiting(Time),
+    /// It answered this; ask again at this time.
+    Answered(Outcome, Time),
+    /// It cannot be asked.
+    Unreachable,
+}
+
+#[derive(Debug)]
+struct Question {
+    nonce: u64,
+    at: Time,
+    outcome: Option<(Outcome, Time)>,
+}
+
+pub(in crate::allocator) type QuestionKey = (PeerName, u8, Arc<LeaseKey>, u64);
+
+/// The questions that were asked of late, by peer, kind, lease and its version.
+#[derive(Debug, Default)]
+pub(in crate::allocator) struct LeaseQuestions {
+    questions: BTreeMap<QuestionKey, Question>,
+}
+
+impl LeaseQuestions {
+    /// How it stands with a question; `None` if it is to be sent.
+    pub(in crate::allocator) fn state(&self, key: &QuestionKey, now: Time) -> Option<LeaseAsked> {
+        let question = self.questions.get(key)?;
+        match question.outcome {
+            Some((outcome, at)) if at + ANSWER_KEPT > now => {
+                Some(LeaseAsked::Answered(outcome, at + ANSWER_KEPT))
+            }
+            None if question.at + ASK_HOLDER_AGAIN > now => {
+                Some(LeaseAsked::Waiting(question.at + ASK_HOLDER_AGAIN))
+            }
+            _ => None,
+        }
+    }
+
+    pub(in crate::allocator) fn sent(
+        &mut self,
+        key: QuestionKey,
+        nonce: u64,
+        now: Time,
+    ) -> LeaseAsked {
+        let question = Question {
+            nonce,
+            at: now,
+            outcome: None,
+        };
+        self.questions.insert(key, question);
+        LeaseAsked::Waiting(now + ASK_HOLDER_AGAIN)
+    }
+
+    /// Notes the answer of a peer, if it was asked.
+    pub(in crate::allocator) fn answered(
+        &mut self,
+        from: PeerName,
+        nonce: u64,
+        outcome: Outcome,
+        now: Time,
+    ) {
+        let mut questions = self.questions.iter_mut();
+        let question = questions.find(|(key, question)| key.0 == from && question.nonce == nonce);
+        if let Some((_, question)) = question {
+            question.outcome = Some((outcome, now));
+        }
+    }
+
+    pub(in crate::allocator) fn forget(&mut self, peer: PeerName) {
+        self.questions.retain(|key, _| key.0 != peer);
+    }
+
+    pub(in crate::allocator) fn forget_old(&mut self, now: Time) {
+        self.questions
+            .retain(|_, question| question.at + ASK_AGAIN > now);
+    }
+}

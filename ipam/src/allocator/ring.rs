@@ -1,0 +1,5 @@
+//! The ring's part of the allocator: its channel, what is given to others, and the first ring.
+
+pub(super) mod channel;
+pub(super) mod election;
+pub(super) mod grants;

@@ -1,0 +1,36 @@
+//! Peers and connections: what every member of the mesh tells of itself, merged.
+//!
+//! Each peer owns one entry: its nickname, which start of it this is, the short id it claims and
+//! all its connections, under a version that it counts up. Entries travel as gossip, whole; of two
+//! versions the newer stays, so that every order of arrival ends in the same state:
+//!
+//! ```text
+//! add_connection, establish_connection, delete_connection    our own entry, version + 1
+//! merge(update)                           other entries are added or replaced
+//! collect_garbage()                       what cannot be reached from us goes
+//! encode(names)                           the entries of these peers, as an update
+//! ```
+//!
+//! What the caller has to do after a change, such as announcing our entry, adds up in
+//! [`Changes`] until it takes them.
+
+mod address;
+mod admission;
+mod limits;
+mod merge;
+mod resolve;
+mod short_ids;
+mod table;
+#[cfg(test)]
+mod tests;
+mod update;
+
+pub use address::Address;
+pub use admission::{Admitted, Introduced, Refused};
+pub use limits::{
+    ADDRESS_BYTES_MAX, CONNECTIONS_PER_PEER_MAX, ENTRIES_BYTES_MAX, NICKNAME_BYTES_MAX, PEERS_MAX,
+};
+pub use merge::Merged;
+pub(crate) use resolve::resolve;
+pub use table::{Changes, Topology};
+pub use update::{Connection, Peer, decode_update, encode_update, encode_update_with};

@@ -1,0 +1,323 @@
+//! The table of all peers, and our own entry in it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::admission::{Admitted, Introduced, Refused};
+use super::limits::NICKNAME_BYTES_MAX;
+use super::resolve::resolve;
+use super::short_ids::ShortIds;
+use super::update::{self, Connection, Peer, encode_update};
+use crate::gob::Encoder;
+use crate::types::{PeerName, PeerUid, ShortId};
+
+/// Everything known of the peers of the mesh and their connections.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    pub(super) us: PeerName,
+    pub(super) peers: BTreeMap<PeerName, Peer>,
+    /// How many local connections hold a peer; those that none holds are not in here.
+    pub(super) references: BTreeMap<PeerName, u32>,
+    pub(super) short_ids: ShortIds,
+    /// The sum of [`Peer::extra_bytes`] over all peers.
+    pub(super) extra_bytes: usize,
+    pub(super) changes: Changes,
+    pub(super) rng: fastrand::Rng,
+}
+
+/// What is left to do after changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Changes {
+    /// Our own entry has a new version: announce it.
+    pub announce: bool,
+    /// Peers or connections changed: calculate routes, look for targets.
+    pub routes: bool,
+    /// A short id passed from one peer to another: what was derived from short ids is stale.
+    pub short_ids: bool,
+}
+
+impl Topology {
+    /// A mesh of one peer, ourselves. We claim `short_id`, or a random one.
+    pub fn new(
+        name: PeerName,
+        nickname: &str,
+        uid: PeerUid,
+        short_id: Option<ShortId>,
+        mut rng: fastrand::Rng,
+    ) -> Topology {
+        let mut short_ids = ShortIds::default();
+        let short_id = short_id.or_else(|| short_ids.draw(&mut rng));
+        if let Some(id) = short_id {
+            short_ids.claim(id, name);
+        }
+        let ourself = Peer {
+            name,
+            nickname: cut(nickname),
+            uid,
+            version: 0,
+            short_id,
+            connections: Vec::new(),
+        };
+        Topology {
+            us: name,
+            extra_bytes: ourself.extra_bytes(),
+            peers: BTreeMap::from([(name, ourself)]),
+            references: BTreeMap::new(),
+            short_ids,
+            changes: Changes::default(),
+            rng,
+        }
+    }
+
+    /// Our own name.
+    pub fn us(&self) -> PeerName {
+        self.us
+    }
+
+    /// The peer of this name, connections in order of their remotes' names.
+    pub fn peer(&self, name: PeerName) -> Option<&Peer> {
+        self.peers.get(&name)
+    }
+
+    /// All peers in order of names, ourselves among them.
+    pub fn peers(&self) -> impl ExactSizeIterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    /// Names of all peers in order.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = PeerName> {
+        self.peers.keys().copied()
+    }
+
+    /// The peer that owns a short id.
+    pub fn short_id_owner(&self, id: ShortId) -> Option<PeerName> {
+        self.short_ids.owner(id)
+    }
+
+    /// What is to be done since this was last called.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Checks who answered at the other end of a connection, adds the peer if it is unknown and
+    /// `accept_new` allows it, and holds it until [`Topology::release`].
+    ///
+    /// Only connections to discovered addresses have `accept_new` false. A known peer keeps its
+    /// entry as it is: the connection's own gossip brings a newer one.
+    pub fn admit(&mut self, peer: Introduced<'_>, accept_new: bool) -> Result<Admitted, Refused> {
+        let known = self.peers.get(&peer.name).map(|known| known.uid);
+        match known {
+            Some(uid) if peer.name == self.us && uid != peer.uid => {
+                return Err(Refused::NameCollision(self.us));
+            }
+            Some(_) if peer.name == self.us => return Err(Refused::Ourself),
+            None if !accept_new || peer.name == PeerName::UNKNOWN => {
+                return Err(Refused::UnknownPeer(peer.name));
+            }
+            None => self.insert(Peer {
+                name: peer.name,
+                nickname: cut(peer.nickname),
+                uid: peer.uid,
+                version: 0,
+                short_id: peer.short_id,
+                connections: Vec::new(),
+            }),
+            Some(_) => {}
+        }
+        *self.references.entry(peer.name).or_default() += 1;
+        self.settle_short_id();
+        Ok(Admitted {
+            restarted: known.is_some_and(|uid| uid != peer.uid),
+        })
+    }
+
+    /// Ends the hold that one successful [`Topology::admit`] made.
+    pub fn release(&mut self, name: PeerName) {
+        if let Some(count) = self.references.get_mut(&name) {
+            *count -= 1;
+            if *count == 0 {
+                self.references.remove(&name);
+            }
+        }
+    }
+
+    /// Puts a connection of ours into our entry, not established, in place of any to that peer.
+    pub fn add_connection(&mut self, remote: PeerName, address: SocketAddr, outbound: bool) {
+        let connection = Connection {
+            remote,
+            address: address.into(),
+            outbound,
+            established: false,
+        };
+        self.change_ourself(|ourself| {
+            match ourself.position(remote) {
+                Ok(index) => ourself.connections[index] = connection,
+                Err(index) => ourself.connections.insert(index, connection),
+            }
+            true
+        });
+    }
+
+    /// Marks our connection to `remote` as one that carries frames. Does nothing if there is none.
+    pub fn establish_connection(&mut self, remote: PeerName) {
+        self.change_ourself(|ourself| {
+            let Ok(index) = ourself.position(remote) else {
+                return false;
+            };
+            !std::mem::replace(&mut ourself.connections[index].established, true)
+        });
+    }
+
+    /// Takes our connection to `remote` out of our entry. Does nothing if there is none.
+    ///
+    /// [`Topology::collect_garbage`] must follow before anything is announced: an update with
+    /// peers that are out of reach may go round in circles.
+    pub fn delete_connection(&mut self, remote: PeerName) {
+        self.change_ourself(|ourself| {
+            let found = ourself.position(remote);
+            found.map(|index| ourself.connections.remove(index)).is_ok()
+        });
+    }
+
+    /// The entries of those of `names` that are known, as an update.
+    pub fn encode(&self, names: impl IntoIterator<Item = PeerName>) -> Vec<u8> {
+        encode_update(names.into_iter().filter_map(|name| self.peers.get(&name)))
+    }
+
+    /// The entries of those of `names` that are known, as updates of about `bytes_max` each: a
+    /// part is ended by the entry that makes it reach that size.
+    ///
+    /// The state of a mesh may be longer than one message can be. Parts may be taken in in any
+    /// order, and each on its own.
+    pub fn encode_parts(
+        &self,
+        names: impl IntoIterator<Item = PeerName>,
+        bytes_max: usize,
+    ) -> Vec<Vec<u8>> {
+        let mut parts = Vec::new();
+        let mut encoder = Encoder::new();
+        for peer in names.into_iter().filter_map(|name| self.peers.get(&name)) {
+            update::write_peer(&mut encoder, peer);
+            if encoder.len() >= bytes_max {
+                parts.push(std::mem::take(&mut encoder).finish());
+            }
+        }
+        if !encoder.is_empty() {
+            parts.push(encoder.finish());
+        }
+        parts
+    }
+
+    /// Removes peers that cannot be reached from us over any listed connections, established or
+    /// not, unless a local connection holds them. Returns their names in order.
+    pub fn collect_garbage(&mut self) -> Vec<PeerName> {
+        let reached = self.reachable();
+        let gone: Vec<PeerName> = self
+            .peers
+            .keys()
+            .zip(&reached)
+            .filter(|(name, reached)| !**reached && !self.references.contains_key(name))
+            .map(|(name, _)| *name)
+            .collect();
+        for name in &gone {
+            if let Some(peer) = self.peers.remove(name) {
+                self.forget_entry(&peer);
+            }
+        }
+        if !gone.is_empty() {
+            self.changes.routes = true;
+            self.settle_short_id();
+        }
+        gone
+    }
+
+    /// For each peer in order of names, whether it can be reached from us.
+    fn reachable(&self) -> Vec<bool> {
+        let names: Vec<PeerName> = self.names().collect();
+        let peers: Vec<&Peer> = self.peers().collect();
+        let mut reached = vec![false; names.len()];
+        let mut waiting = Vec::new();
+        if let Ok(us) = names.binary_search(&self.us) {
+            reached[us] = true;
+            waiting.push(us);
+        }
+        while let Some(index) = waiting.pop() {
+            resolve(&names, &peers[index].connections, |remote, _| {
+                if let Some(remote) = remote
+                    && !std::mem::replace(&mut reached[remote], true)
+                {
+                    waiting.push(remote);
+                }
+            });
+        }
+        reached
+    }
+
+    pub(super) fn insert(&mut self, peer: Peer) {
+        let (name, short_id) = (peer.name, peer.short_id);
+        self.extra_bytes += peer.extra_bytes();
+        let old = self.peers.insert(name, peer);
+        let same_id = old.as_ref().is_some_and(|old| old.short_id == short_id);
+        if let Some(mut old) = old {
+            if same_id {
+                old.short_id = None;
+            }
+            self.forget_entry(&old);
+        }
+        if let Some(id) = short_id.filter(|_| !same_id) {
+            self.changes.short_ids |= self.short_ids.claim(id, name);
+        }
+        self.changes.routes = true;
+    }
+
+    /// Takes what an entry that is not in the table any more counted for out of the sums.
+    fn forget_entry(&mut self, peer: &Peer) {
+        self.extra_bytes = self.extra_bytes.saturating_sub(peer.extra_bytes());
+        if let Some(id) = peer.short_id {
+            self.changes.short_ids |= self.short_ids.release(id, peer.name);
+        }
+    }
+
+    /// Changes our entry; `change` says whether it did.
+    fn change_ourself(&mut self, change: impl FnOnce(&mut Peer) -> bool) {
+        let Some(ourself) = self.peers.get_mut(&self.us) else {
+            return;
+        };
+        let old_bytes = ourself.extra_bytes();
+        if change(ourself) {
+            ourself.version = ourself.version.saturating_add(1);
+            self.extra_bytes = self.extra_bytes - old_bytes + ourself.extra_bytes();
+            self.changes.routes = true;
+            self.changes.announce = true;
+        }
+    }
+
+    /// Claims another short id if ours belongs to a peer with a lower name. While none is free we
+    /// keep ours, and try again when peers go.
+    pub(super) fn settle_short_id(&mut self) {
+        let Some(ourself) = self.peers.get_mut(&self.us) else {
+            return;
+        };
+        let old = ourself.short_id;
+        if old.is_some_and(|id| self.short_ids.owner(id) == Some(self.us)) {
+            return;
+        }
+        let Some(id) = self.short_ids.draw(&mut self.rng) else {
+            return;
+        };
+        ourself.short_id = Some(id);
+        ourself.version = ourself.version.saturating_add(1);
+        if let Some(old) = old {
+            self.short_ids.release(old, self.us);
+        }
+        self.changes.short_ids |= self.short_ids.claim(id, self.us);
+        self.changes.announce = true;
+    }
+}
+
+/// As much of a nickname as is kept.
+fn cut(nickname: &str) -> Box<[u8]> {
+    let end = nickname.floor_char_boundary(NICKNAME_BYTES_MAX);
+    nickname.as_bytes()[..end].into()
+}

@@ -1,0 +1,9 @@
+//! Where control meets its surroundings: what it is told and what it hands on.
+//!
+//! Control and the data plane do not know each other. They share the types of this crate, which
+//! has no threads, sockets or files.
+
+pub mod counters;
+pub mod forwarding_event;
+pub mod records;
+pub mod snapshot;

@@ -1,0 +1,365 @@
+//! Frames on their way out over a native link.
+//!
+//! Small frames are packed into one datagram, as long as they concern the same two peers. A
+//! super-frame becomes a train of datagrams of equal size, written and sealed one after the other
+//! where they will be sent from.
+
+use proto::ethernet::{Frame, Ip};
+use proto::native::choice::{Choice, choose};
+use proto::native::chunk::Chunks;
+use proto::native::tunnel::records_room;
+use proto::native::wire::{
+    HEADER_BYTES, Kind, NAMES_BYTES, Names, RECORD_BYTES, TAG_BYTES, encode_frame,
+};
+use proto::offload::checksum;
+use proto::offload::split::Split;
+use proto::offload::vnet::{GSO_TCPV4, GSO_TCPV6, VnetHeader};
+use proto::sleeve::fragment::Fragments;
+use proto::switch::LinkIndex;
+
+use super::{Frames, Heading, Outcome, Output, Packet};
+use crate::context::Context;
+use crate::udp::sockets::Way;
+use boundary::counters::{Count, DropReason};
+use boundary::snapshot::NativeLink;
+
+/// How far small frames fill a datagram on a path that would take more. Larger ones save little
+/// and delay the first frame in them.
+const PACKED_BYTES_MAX: usize = 9000;
+
+/// A datagram that is being filled with frames.
+pub(super) struct OpenNative {
+    names: [u8; NAMES_BYTES],
+    start: usize,
+    room: usize,
+    len: usize,
+    frames: usize,
+}
+
+impl Output {
+    /// Stages frames for a native link.
+    #[inline]
+    pub(super) fn send_native(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        link: &NativeLink,
+        frames: Frames<'_>,
+    ) -> Outcome {
+        let max_payload = link.tunnel.max_payload();
+        let (bytes, is_open) = match frames {
+            Frames::Whole(frame) => (frame, false),
+            Frames::Open(frame) => (frame.bytes(), true),
+            Frames::Super(split) => {
+                if let Some(chunks) = Chunks::new(split, max_payload) {
+                    self.send_chunks(cx, to, link, &chunks);
+                    return Outcome::Done;
+                }
+                return self.send_segments(cx, to, link, frames);
+            }
+        };
+        match choose(max_payload, bytes, to.broadcast) {
+            Choice::Fits => {
+                self.pack(cx, to, link, bytes, is_open);
+                Outcome::Done
+            }
+            choice => self.send_too_large(cx, to, link, frames, choice),
+        }
+    }
+
+    /// Stages the segments of a super-frame that cannot be cut into chunks.
+    fn send_segments(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        link: &NativeLink,
+        frames: Frames<'_>,
+    ) -> Outcome {
+        let choice = choose(link.tunnel.max_payload(), frames.first(), to.broadcast);
+        if choice == Choice::TooBig {
+            cx.counters.drop(DropReason::TooBig, frames.count());
+            return Outcome::TooBig(link.tunnel.mtu());
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for index in 0..frames.count() {
+            let frame = Frames::Whole(frames.complete(index, &mut scratch));
+            // Segments are not longer than the first, so none is too big.
+            let _ = self.send_native(cx, to, link, frame);
+        }
+        self.scratch = scratch;
+        Outcome::Done
+    }
+
+    /// Deals with a frame that does not fit a datagram.
+    #[cold]
+    fn send_too_large(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        link: &NativeLink,
+        frames: Frames<'_>,
+        choice: Choice,
+    ) -> Outcome {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut outcome = Outcome::Done;
+        match choice {
+            Choice::Fits => {}
+            Choice::Chunks => {
+                let split = whole_segment(&frames);
+                let chunks = split
+                    .as_ref()
+                    .and_then(|split| Chunks::new(split, link.tunnel.max_payload()));
+                match chunks {
+                    Some(chunks) => self.send_chunks(cx, to, link, &chunks),
+                    None => {
+                        let frame = frames.complete(0, &mut scratch);
+                        self.send_oversize(cx, to, link, frame);
+                    }
+                }
+            }
+            Choice::Oversize => {
+                let frame = frames.complete(0, &mut scratch);
+                self.send_oversize(cx, to, link, frame);
+            }
+            Choice::Fragment => {
+                let frame = frames.complete(0, &mut scratch);
+                self.fragment_native(cx, to, link, frame);
+            }
+            Choice::TooBig => {
+                cx.counters.drop(DropReason::TooBig, 1);
+                outcome = Outcome::TooBig(link.tunnel.mtu());
+            }
+            Choice::DropBroadcast => cx.counters.drop(DropReason::TooBigBroadcast, 1),
+            Choice::Drop => cx.counters.drop(DropReason::Oversized, 1),
+        }
+        self.scratch = scratch;
+        outcome
+    }
+
+    /// Stages the IPv4 fragments of a frame.
+    fn fragment_native(&mut self, cx: &Context<'_>, to: Heading, link: &NativeLink, frame: &[u8]) {
+        let Ok(fragments) = Fragments::new(frame, link.tunnel.mtu()) else {
+            return cx.counters.drop(DropReason::Oversized, 1);
+        };
+        cx.counters.add(Count::Made, fragments.count() - 1);
+        for part in 0..fragments.count() {
+            let len = fragments.frame_len(part);
+            if let Some(space) = self.native_space(cx, to, link, len, false) {
+                fragments.write(part, space);
+            }
+        }
+    }
+
+    /// Adds a frame to the datagram that is being filled.
+    #[inline]
+    fn pack(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        link: &NativeLink,
+        frame: &[u8],
+        is_open: bool,
+    ) {
+        if let Some(space) = self.native_space(cx, to, link, frame.len(), is_open) {
+            space.copy_from_slice(frame);
+        }
+    }
+
+    /// The place of a frame of `len` bytes in a datagram of the link. None if it does not fit, and
+    /// then it is counted as dropped.
+    #[inline]
+    fn native_space(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        link: &NativeLink,
+        len: usize,
+        is_open: bool,
+    ) -> Option<&mut [u8]> {
+        let names = names(to);
+        let needed = RECORD_BYTES + len;
+        let fits =
+            |open: &OpenNative| open.names == names && open.len + needed + TAG_BYTES <= open.room;
+        let is_ready = self.lane(to.link)?.native.as_ref().is_some_and(fits);
+        if !is_ready {
+            let max_payload = link.tunnel.max_payload();
+            let record_len = u16::try_from(len).ok();
+            if record_len.is_none() || needed > records_room(max_payload) {
+                cx.counters.drop(DropReason::Oversized, 1);
+                return None;
+            }
+            self.close_native(cx, to.link, link);
+            let room = max_payload
+                .min(PACKED_BYTES_MAX)
+                .max(HEADER_BYTES + NAMES_BYTES + needed + TAG_BYTES);
+            let start = self.reserve(cx, room);
+            self.busy_lane(to.link)?.native = Some(OpenNative {
+                names,
+                start,
+                room,
+                len: HEADER_BYTES + NAMES_BYTES,
+                frames: 0,
+            });
+        }
+        let open = self.lane(to.link)?.native.as_mut()?;
+        let start = open.start + open.len;
+        open.len += needed;
+        open.frames += 1;
+        let space = self.reserved(start, needed);
+        let (record, space) = space.split_at_mut_checked(RECORD_BYTES)?;
+        record.copy_from_slice(&encode_frame(len as u16, is_open));
+        Some(space)
+    }
+
+    /// Seals the datagram that is being filled, if there is one, and hands it to the sender.
+    pub(super) fn close_native(&mut self, cx: &Context<'_>, index: LinkIndex, link: &NativeLink) {
+        let open = self.lane(index).and_then(|lane| lane.native.take());
+        let Some(open) = open else {
+            return;
+        };
+        let OpenNative {
+            names,
+            start,
+            room,
+            len,
+            frames,
+        } = open;
+        let len = len + TAG_BYTES;
+        self.give_back(start + room, start + len);
+        let Some(to) = link.tunnel.remote() else {
+            return cx.counters.drop(DropReason::NoAddress, frames);
+        };
+        let stream = self.stream;
+        let Some(counter) = link.key.draw(stream, 1) else {
+            return cx.counters.drop(DropReason::KeyWorn, frames);
+        };
+        let datagram = self.reserved(start, len);
+        if let Some(space) = datagram.get_mut(HEADER_BYTES..HEADER_BYTES + NAMES_BYTES) {
+            space.copy_from_slice(&names);
+        }
+        if !link.key.seal(Kind::Frames, stream, counter, datagram) {
+            return cx.counters.drop(DropReason::Oversized, frames);
+        }
+        let packet = Packet {
+            link: index,
+            start,
+            len,
+            frames,
+            segmentable: true,
+        };
+        self.stage(cx, Way::Native, to, packet);
+    }
+
+    /// Stages a train of chunks, after whatever was packed for the link before.
+    fn send_chunks(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        link: &NativeLink,
+        chunks: &Chunks<'_>,
+    ) {
+        self.close_native(cx, to.link, link);
+        let segments = || {
+            (0..chunks.count())
+                .map(|index| chunks.segments(index))
+                .sum()
+        };
+        let Some(remote) = link.tunnel.remote() else {
+            return cx.counters.drop(DropReason::NoAddress, segments());
+        };
+        let stream = self.stream;
+        let Some(first) = link.key.draw(stream, chunks.count() as u32) else {
+            return cx.counters.drop(DropReason::KeyWorn, segments());
+        };
+        let names = names(to);
+        for (index, counter) in (0..chunks.count()).zip(first..=u32::MAX) {
+            let len = chunks.datagram_len(index);
+            let frames = chunks.segments(index);
+            let start = self.reserve(cx, len);
+            let datagram = self.reserved(start, len);
+            if !chunks.write(index, &names, datagram)
+                || !link.key.seal(Kind::Frames, stream, counter, datagram)
+            {
+                cx.counters.drop(DropReason::Oversized, frames);
+                continue;
+            }
+            let packet = Packet {
+                link: to.link,
+                start,
+                len,
+                frames,
+                segmentable: true,
+            };
+            self.stage(cx, Way::Native, remote, packet);
+        }
+    }
+
+    /// Stages a frame in a datagram of its own, which the kernel may fragment.
+    fn send_oversize(&mut self, cx: &Context<'_>, to: Heading, link: &NativeLink, frame: &[u8]) {
+        self.close_native(cx, to.link, link);
+        let Ok(record_len) = u16::try_from(frame.len()) else {
+            return cx.counters.drop(DropReason::Oversized, 1);
+        };
+        let Some(remote) = link.tunnel.remote() else {
+            return cx.counters.drop(DropReason::NoAddress, 1);
+        };
+        let stream = self.stream;
+        let Some(counter) = link.key.draw(stream, 1) else {
+            return cx.counters.drop(DropReason::KeyWorn, 1);
+        };
+        let len = HEADER_BYTES + NAMES_BYTES + RECORD_BYTES + frame.len() + TAG_BYTES;
+        let start = self.reserve(cx, len);
+        let datagram = self.reserved(start, len);
+        let record = encode_frame(record_len, false);
+        let mut at = HEADER_BYTES;
+        for piece in [&names(to)[..], &record, frame] {
+            if let Some(space) = datagram.get_mut(at..at + piece.len()) {
+                space.copy_from_slice(piece);
+            }
+            at += piece.len();
+        }
+        if !link.key.seal(Kind::Frames, stream, counter, datagram) {
+            return cx.counters.drop(DropReason::Oversized, 1);
+        }
+        let packet = Packet {
+            link: to.link,
+            start,
+            len,
+            frames: 1,
+            segmentable: false,
+        };
+        self.stage(cx, Way::NonDf, remote, packet);
+    }
+}
+
+fn names(to: Heading) -> [u8; NAMES_BYTES] {
+    Names {
+        source: to.source,
+        destination: to.dest,
+    }
+    .encode()
+}
+
+/// A TCP segment as a super-frame of one segment, to be cut like others. None if it is none, or
+/// its checksums are wrong: those of chunks are made anew at the other end, so they must not be
+/// repaired.
+fn whole_segment<'a>(frames: &Frames<'a>) -> Option<Split<'a>> {
+    let frame = match frames {
+        Frames::Whole(frame) => frame,
+        Frames::Open(open) => open.bytes(),
+        Frames::Super(_) => return None,
+    };
+    let layout = Frame::parse(frame).ok()?.layout()?;
+    if matches!(frames, Frames::Whole(_)) && !checksum::verify(frame, &layout) {
+        return None;
+    }
+    let header = VnetHeader {
+        gso_type: match layout.ip {
+            Ip::V4 => GSO_TCPV4,
+            Ip::V6 => GSO_TCPV6,
+        },
+        gso_size: u16::try_from(layout.end - layout.payload).ok()?,
+        ..VnetHeader::PLAIN
+    };
+    Split::new(header, frame).ok()
+}

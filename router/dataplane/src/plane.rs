@@ -1,0 +1,250 @@
+//! The threads that carry frames.
+//!
+//! Each TAP queue has two threads that run every frame to completion: one takes frames from the
+//! device and sends them to neighbours, the other takes packets from the socket, writes frames to
+//! the device and relays. Neither allocates, locks or logs per frame. Control hands them
+//! [`Snapshot`]s, which they pick up between batches, and hears [`DataEvent`]s.
+//!
+//! ```text
+//! TAP queue --read--> decide --> pack, seal --> one send per batch          (tx thread)
+//! socket --receive--> open, learn, decide --> join --> write to TAP queue   (rx thread)
+//!                                        \--> pack, seal --> send           (relay)
+//! ```
+
+use crate::context::Shared;
+use crate::counters::{self, Counters};
+use crate::{rx, tx};
+use boundary::counters::Totals;
+use boundary::forwarding_event::{self, Events};
+use boundary::snapshot::{NativeLink, Snapshot};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use proto::native::Report;
+use proto::native::tunnel::STREAM_REPORTS;
+use proto::native::wire::{HEADER_BYTES, Kind, TAG_BYTES};
+use proto::sleeve::{Channel, PacketBuilder, Special, Tunnel};
+use proto::switch::MacTable;
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::tap::{Tap, TapStatus};
+use crate::udp::feature::FeatureState;
+use crate::udp::sender::DATAGRAM_BYTES_MAX;
+use crate::udp::sockets::{Sockets, UdpStatus, Way};
+
+/// Bytes of the header of a frame in a packet.
+const PACKET_SPACE: usize = proto::sleeve::wire::FRAME_HEADER_BYTES;
+
+/// How the data plane is to run.
+#[derive(Clone, Debug)]
+pub struct DataConfig {
+    /// The start of the clock that all times count from.
+    pub epoch: Instant,
+    /// A random number that keys the MAC table.
+    pub mac_key: u64,
+    /// Whether received segments are joined into super-frames for the TAP device.
+    pub join: bool,
+}
+
+/// How many queues a machine of this many cores gets by default.
+pub const fn default_queues(cores: usize) -> u16 {
+    match cores {
+        0..=3 => 1,
+        4..=7 => 2,
+        _ => 4,
+    }
+}
+
+/// The running data plane. Dropping it stops the threads, as [`DataPlane::stop`] does.
+#[derive(Debug)]
+pub struct DataPlane {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    tap: TapStatus,
+}
+
+/// What is in force, for status pages.
+#[derive(Clone, Debug)]
+pub struct DataStatus {
+    /// The TAP device.
+    pub tap: TapStatus,
+    /// The sockets.
+    pub udp: UdpStatus,
+    /// Joining of received segments.
+    pub join: FeatureState,
+    /// How many pairs of threads there are.
+    pub queues: usize,
+}
+
+/// Why a special frame was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecialError {
+    /// The neighbour's address is not known yet.
+    #[error("address of the neighbour is not known yet")]
+    NoAddress,
+    /// It is larger than packets of this link may be.
+    #[error("frame does not fit the link")]
+    DoesNotFit,
+    /// It exceeds the path MTU that the kernel knows, which is given.
+    #[error("packet exceeds the path MTU of {0}")]
+    TooBig(u32),
+    /// The kernel did not take it.
+    #[error(transparent)]
+    Refused(#[from] io::Error),
+}
+
+impl DataPlane {
+    /// Starts the threads: one for each queue of the device and one for each receiving socket.
+    /// They work in the network namespace of the caller.
+    pub fn start(
+        config: &DataConfig,
+        tap: Tap,
+        sockets: Sockets,
+        snapshot: Snapshot,
+    ) -> io::Result<(DataPlane, Events)> {
+        let (events, receiver) = forwarding_event::channel();
+        let tap_status = tap.status();
+        let queues: Vec<_> = tap.into_queues().into_iter().map(Arc::new).collect();
+        let pairs = queues.len().max(sockets.queues());
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let shared = Arc::new(Shared {
+            epoch: config.epoch,
+            snapshot: ArcSwap::from_pointee(snapshot),
+            macs: MacTable::new(config.mac_key),
+            sockets,
+            counters: (0..2 * pairs).map(|_| Counters::new()).collect(),
+            events,
+            join: crate::udp::feature::Feature::probe(
+                "joining of received segments",
+                config.join,
+                || Ok(()),
+            ),
+            join_udp: tap_status.offload.udp(),
+            stop,
+            stopping: AtomicBool::new(false),
+        });
+        let mut plane = DataPlane {
+            shared,
+            threads: Vec::new(),
+            tap: tap_status,
+        };
+        for (index, queue) in queues.iter().enumerate() {
+            let (shared, queue) = (Arc::clone(&plane.shared), Arc::clone(queue));
+            let tx = tx::Transmit::new(shared, queue, index);
+            plane.spawn(format!("weft-tx{index}"), move || tx.run())?;
+        }
+        // Every socket is read, also where the device has fewer queues.
+        let shared_out = (0..plane.shared.sockets.queues()).zip(queues.iter().cycle());
+        for (index, queue) in shared_out {
+            let (shared, queue) = (Arc::clone(&plane.shared), Arc::clone(queue));
+            let rx = rx::Receive::new(shared, queue, index);
+            plane.spawn(format!("weft-rx{index}"), move || rx.run())?;
+        }
+        Ok((plane, receiver))
+    }
+
+    /// Makes the threads use another snapshot from their next batch on.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.shared.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// The table of MAC addresses: to be swept every minute, and rid of peers that are gone.
+    pub fn macs(&self) -> &MacTable {
+        &self.shared.macs
+    }
+
+    /// Sends a special frame at once, from the calling thread.
+    pub fn send_special(&self, tunnel: &Tunnel, special: Special) -> Result<(), SpecialError> {
+        let to = tunnel.remote().ok_or(SpecialError::NoAddress)?;
+        let channel = special.channel();
+        let mut builder = PacketBuilder::for_special(tunnel, channel);
+        let mut packet = vec![0; builder.len() + PACKET_SPACE + special.frame_len()];
+        let space = builder.append(&mut packet, tunnel.us(), tunnel.peer(), special.frame_len());
+        special.write(space.ok_or(SpecialError::DoesNotFit)?);
+        let len = builder.finish(tunnel, &mut packet);
+        let sockets = &self.shared.sockets;
+        match sockets.send_one(channel, to, &packet[..len]) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EMSGSIZE) && channel == Channel::Df =>
+            {
+                Err(SpecialError::TooBig(sockets.path_mtu(to)?))
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// Seals a report in a datagram of `bytes` bytes and sends it at once, from the calling thread.
+    pub fn send_report(
+        &self,
+        link: &NativeLink,
+        report: &Report,
+        bytes: usize,
+    ) -> Result<(), SpecialError> {
+        let NativeLink { tunnel, key } = link;
+        let to = tunnel.remote().ok_or(SpecialError::NoAddress)?;
+        let mut datagram = vec![0; bytes.min(DATAGRAM_BYTES_MAX)];
+        let body = datagram.get_mut(HEADER_BYTES..bytes.saturating_sub(TAG_BYTES));
+        let written = body.is_some_and(|body| report.write(body));
+        let counter = key.draw(STREAM_REPORTS, 1);
+        let (true, Some(counter)) = (written, counter) else {
+            return Err(SpecialError::DoesNotFit);
+        };
+        if !key.seal(Kind::Report, STREAM_REPORTS, counter, &mut datagram) {
+            return Err(SpecialError::DoesNotFit);
+        }
+        let sockets = &self.shared.sockets;
+        match sockets.send_one(Way::Native, to, &datagram) {
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                Err(SpecialError::TooBig(sockets.path_mtu(to)?))
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// The counters of all threads, summed.
+    pub fn counters(&self) -> Totals {
+        counters::sum(&self.shared.counters)
+    }
+
+    /// What is in force.
+    pub fn status(&self) -> DataStatus {
+        DataStatus {
+            tap: self.tap,
+            udp: self.shared.sockets.status(),
+            join: self.shared.join.state(),
+            queues: self.tap.queues,
+        }
+    }
+
+    /// Stops the threads and waits for them. Frames that were read are carried to their end; the
+    /// device stays.
+    pub fn stop(mut self) {
+        self.halt();
+    }
+
+    fn spawn(&mut self, name: String, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads
+            .push(std::thread::Builder::new().name(name).spawn(run)?);
+        Ok(())
+    }
+
+    fn halt(&mut self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        // The counter stays above zero, so every thread sees it. It cannot be full.
+        let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for DataPlane {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}

@@ -1,0 +1,186 @@
+//! TAP to UDP.
+
+use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::Cache;
+use proto::ethernet::Frame;
+use proto::native::tunnel::stream_of_captured;
+use proto::offload::vnet::{self, VNET_BYTES, VnetHeader};
+use proto::sleeve::icmp;
+use proto::switch::{Captured, PeerSlot};
+
+use super::output::{Frames, Heading, Outcome, Output};
+use crate::context::{Context, FRAME_BYTES_MAX, Shared};
+use crate::tap::TapQueue;
+use boundary::counters::{Count, DropReason};
+use boundary::forwarding_event::DataEvent;
+
+/// How many reads make up a batch at most.
+const READS_MAX: usize = 64;
+/// Bytes of the largest frame that the device hands over, virtio-net header included.
+const READ_BYTES: usize = VNET_BYTES + FRAME_BYTES_MAX;
+/// How long a thread leaves a device alone that fails.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The thread that takes frames from a TAP queue.
+pub(super) struct Transmit {
+    shared: Arc<Shared>,
+    tap: Arc<TapQueue>,
+    queue: usize,
+    buffer: Box<[u8]>,
+    output: Output,
+}
+
+impl Transmit {
+    pub(super) fn new(shared: Arc<Shared>, tap: Arc<TapQueue>, queue: usize) -> Transmit {
+        Transmit {
+            shared,
+            tap,
+            queue,
+            buffer: vec![0; READ_BYTES].into(),
+            output: Output::new(stream_of_captured(queue)),
+        }
+    }
+
+    /// Carries frames until the threads are to stop.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut snapshots = Cache::new(&shared.snapshot);
+        let mut current = None;
+        let mut failing = false;
+        while !shared.is_stopping() {
+            let latest = snapshots.load();
+            let cx = Context {
+                shared: &shared,
+                snapshot: latest,
+                counters: &shared.counters[2 * self.queue],
+                queue: self.queue,
+                now: shared.now(),
+            };
+            if !current.as_ref().is_some_and(|c| Arc::ptr_eq(c, latest)) {
+                self.output.reset(&cx);
+                current = Some(Arc::clone(latest));
+            }
+            if self.output.due().is_some() {
+                self.output.release(&cx);
+            }
+            match self.batch(&cx) {
+                Ok(true) => failing = false,
+                Ok(false) => {
+                    failing = false;
+                    shared.wait(self.tap.as_fd(), self.output.due());
+                }
+                Err(error) => {
+                    let code = error.raw_os_error().unwrap_or_default();
+                    if !std::mem::replace(&mut failing, true) {
+                        let queue = self.queue;
+                        cx.tell(DataEvent::TapFailed { queue, code });
+                    }
+                    shared.pause(RETRY_INTERVAL);
+                }
+            }
+        }
+    }
+
+    /// Carries what waits at the device, up to a batch. Returns whether more may be waiting.
+    fn batch(&mut self, cx: &Context<'_>) -> io::Result<bool> {
+        let mut result = Ok(true);
+        for _ in 0..READS_MAX {
+            match self.tap.read(&mut self.buffer) {
+                Ok(len) => self.carry(cx, len),
+                Err(error) => {
+                    result = match error.kind() {
+                        io::ErrorKind::WouldBlock => Ok(false),
+                        io::ErrorKind::Interrupted => Ok(true),
+                        _ => Err(error),
+                    };
+                    break;
+                }
+            }
+            if self.output.is_filled() {
+                self.output.flush(cx);
+            }
+        }
+        self.output.flush(cx);
+        result
+    }
+
+    /// Decides on one frame and stages it.
+    fn carry(&mut self, cx: &Context<'_>, len: usize) {
+        cx.counters.add(Count::TapReads, 1);
+        let read = self.buffer.get_mut(..len).unwrap_or_default();
+        let Some((header, frame)) = read.split_first_chunk_mut::<VNET_BYTES>() else {
+            return;
+        };
+        let bytes = frame.len();
+        let Ok(view) = Frame::parse(frame) else {
+            cx.counters.add(Count::Captured, 1);
+            cx.counters.drop(DropReason::Short, 1);
+            return;
+        };
+        let (dst, src) = (view.destination(), view.source());
+        let captured = match vnet::Captured::new_open(VnetHeader::decode(header), frame) {
+            Ok(captured) => captured,
+            Err(_) => {
+                cx.counters.add(Count::Captured, 1);
+                cx.counters.drop(DropReason::BadOffload, 1);
+                return;
+            }
+        };
+        let frames = match &captured {
+            vnet::Captured::Whole(frame) => Frames::Whole(frame),
+            vnet::Captured::Open(frame) => Frames::Open(*frame),
+            vnet::Captured::Super(split) => Frames::Super(split),
+        };
+        cx.counters.add(Count::Captured, frames.count());
+        cx.counters.add(Count::CapturedBytes, bytes);
+        let forwarding = cx.snapshot.forwarding();
+        let (decision, learned) = forwarding.captured(cx.now, &cx.shared.macs, dst, src);
+        cx.note(learned, src, PeerSlot::US);
+        let source = forwarding.us();
+        match decision {
+            Captured::Local => cx.counters.drop(DropReason::Local, frames.count()),
+            Captured::Drop(reason) => cx.counters.drop(reason.into(), frames.count()),
+            Captured::Peer { link, dest } => {
+                let heading = Heading {
+                    link,
+                    source,
+                    dest,
+                    broadcast: false,
+                };
+                if let Outcome::TooBig(mtu) = self.output.send(cx, heading, frames) {
+                    answer(cx, &self.tap, frames.first(), mtu);
+                }
+            }
+            Captured::Flood(flood) if flood.is_empty() => {
+                cx.counters.drop(DropReason::NoPeers, frames.count());
+            }
+            Captured::Flood(flood) => {
+                cx.counters
+                    .add(Count::Made, (flood.len() - 1) * frames.count());
+                self.output.flood(cx, source, flood, frames);
+            }
+        }
+    }
+}
+
+/// Tells the local sender of a frame that it does not fit.
+fn answer(cx: &Context<'_>, tap: &TapQueue, frame: &[u8], mtu: usize) {
+    let mut buffer = [0; icmp::ANSWER_BYTES_MAX];
+    let Some(len) = icmp::too_big(frame, mtu, &mut buffer) else {
+        return;
+    };
+    let answer = &buffer[..len];
+    cx.counters.add(Count::Made, 1);
+    let header = VnetHeader::PLAIN.encode();
+    match tap.write(&[IoSlice::new(&header), IoSlice::new(answer)]) {
+        Ok(()) => {
+            cx.counters.add(Count::Injected, 1);
+            cx.counters.add(Count::InjectedBytes, len);
+        }
+        Err(_) => cx.counters.drop(DropReason::TapFailed, 1),
+    }
+}

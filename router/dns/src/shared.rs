@@ -1,0 +1,51 @@
+//! What the tasks of the server have in common.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use fastrand::Rng;
+use proto::names::Index;
+use proto::names::answer::{Responder, Zone};
+use proto::names::message::Rcode;
+
+use crate::allowed_clients;
+use crate::forward::Forwarder;
+use crate::limit::Limit;
+use crate::metrics::DnsMetrics;
+
+/// What the tasks of the server have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) zone: Zone,
+    /// Whether it listens on whatever addresses the host has, and not on one that was chosen.
+    pub(crate) everywhere: bool,
+    pub(crate) names: Arc<ArcSwap<Index>>,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) forwards: Limit,
+    pub(crate) connections: Limit,
+    pub(crate) metrics: Arc<DnsMetrics>,
+}
+
+impl Shared {
+    pub(crate) fn responder(&self) -> Responder {
+        let mut seed = [0; 8];
+        // Without randomness the order of addresses repeats, which harms nobody.
+        let _ = getrandom::fill(&mut seed);
+        Responder::new(self.zone.clone(), Rng::with_seed(u64::from_ne_bytes(seed)))
+    }
+
+    /// Whether others are asked for this client, which asked at `local`.
+    pub(crate) fn forwards_for(&self, client: IpAddr, local: Option<IpAddr>) -> bool {
+        !self.everywhere || allowed_clients::is_near(client, local, &self.zone.private)
+    }
+
+    /// Counts a query that was answered here.
+    pub(crate) fn count(&self, rcode: Rcode) {
+        match rcode {
+            Rcode::NoError => self.metrics.answered.inc(),
+            Rcode::NxDomain => self.metrics.name_errors.inc(),
+            _ => self.metrics.refused.inc(),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The same chain of ours as in `guest`, in the table of `iptables-legacy`.
+//!
+//! That kind of iptables has a packet filter of its own in the kernel, which sees packets beside
+//! nf_tables, and a drop there is as final. Its tables are read and replaced whole. Replacing is
+//! one step for packets; that nobody else replaces the table between our reading and our writing
+//! is a matter of a lock, which every iptables takes, and the kernel refuses a table that was read
+//! with another number of rules. What the entries have counted is kept.
+//!
+//! A table that nobody made is neither made nor asked for, as asking would make it.
+
+mod blob;
+mod entry;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::rules::{Family, Rule, Verdict};
+use crate::error::NetError;
+use crate::sys::xtables::{Info, Tables};
+use blob::{Chain, Entry, Layout, Leads, Table};
+
+/// The table of iptables.
+pub const TABLE: &str = "filter";
+/// Our chain in it.
+pub const CHAIN: &str = "WEFT-FORWARD";
+/// The comment of the rule that leads there.
+pub const MARK: &str = "weft: its containers may pass";
+/// The chain that Docker keeps free for rules of others.
+pub const DOCKER_USER: &str = "DOCKER-USER";
+
+/// How often a table is read again that others changed before it was replaced.
+const ATTEMPTS_MAX: usize = 5;
+/// How long another program may hold the lock before a change is given up.
+const LOCK_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Makes the chain these rules, and has packets sent there; without rules nothing of ours stays.
+/// Returns whether anything had to be changed.
+pub fn apply(family: Family, rules: &[Rule]) -> Result<bool, NetError> {
+    if !exists(family) {
+        return Ok(false);
+    }
+    let failed = |error: &io::Error| NetError::io(what(family), error);
+    let tables = Tables::open(family).map_err(|error| failed(&error))?;
+    let (_, table) = read(&tables, family)?;
+    if edited(&table, rules).is_none_or(|edited| edited == table) {
+        return Ok(false);
+    }
+    let path = std::env::var_os("XTABLES_LOCKFILE");
+    let path = path.map_or(LOCK.into(), PathBuf::from);
+    let _lock = lock(&path, LOCK_TIME_MAX)?;
+    for _ in 0..ATTEMPTS_MAX {
+        let (info, table) = read(&tables, family)?;
+        let Some(new) = edited(&table, rules).filter(|new| *new != table) else {
+            return Ok(false);
+        };
+        match replace(&tables, &info, &new) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result.map(|()| true).map_err(|error| failed(&error)),
+        }
+    }
+    Err(failed(&Errno::AGAIN.into()))
+}
+
+/// Removes what is ours. Returns whether there was anything.
+pub fn remove(family: Family) -> Result<bool, NetError> {
+    apply(family, &[])
+}
+
+/// Whether somebody made the table, in the namespace of the calling thread.
+fn exists(family: Family) -> bool {
+    let path = match family {
+        Family::V4 => "/proc/thread-self/net/ip_tables_names",
+        Family::V6 => "/proc/thread-self/net/ip6_tables_names",
+    };
+    let names = std::fs::read_to_string(path).unwrap_or_default();
+    names.lines().any(|name| name == TABLE)
+}
+
+fn what(family: Family) -> String {
+    let tool = match family {
+        Family::V4 => "iptables-legacy",
+        Family::V6 => "ip6tables-legacy",
+    };
+    format!("change table {TABLE} of {tool}")
+}
+
+fn read(tables: &Tables, family: Family) -> Result<(Info, Table), NetError> {
+    let read = || {
+        for _ in 0..ATTEMPTS_MAX {
+            let info = tables.info(TABLE)?;
+            match tables.entries(TABLE, info.bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result.map(|entries| (info, entries)),
+            }
+        }
+        Err(Errno::AGAIN.into())
+    };
+    let (info, entries) = read().map_err(|error| NetError::io(what(family), &error))?;
+    let table = Table::parse(Layout::of(family), &info, &entries);
+    let unreadable = || NetError::Malformed { what: what(family) };
+    Ok((info, table.ok_or_else(unreadable)?))
+}
+
+fn replace(tables: &Tables, before: &Info, table: &Table) -> io::Result<()> {
+    // Each way in it was resolved when the table was read or edited.
+    let blob = table.blob().ok_or(Errno::INVAL)?;
+    let counters = tables.replace(TABLE, &blob.info, &blob.entries, before.entries)?;
+    tables.add_counters(TABLE, &blob.counters(&counters))
+}
+
+/// The table as it should be. `None` if there is no chain `FORWARD`, or no entry for these rules.
+fn edited(table: &Table, rules: &[Rule]) -> Option<Table> {
+    let layout = table.layout;
+    let forward = table.chain("FORWARD")?;
+    let leads_to = |entry: &Entry, chain: &str| entry.leads == Leads::Chain(chain.into());
+    let ours =
+        |e: &Entry| leads_to(e, CHAIN) && e.comment(layout).is_some_and(|c| c == MARK.as_bytes());
+    let filters = forward.drops(layout) || forward.rules.iter().any(|rule| !ours(rule));
+    let wanted = filters && !rules.is_empty();
+    let to_docker = forward.rules.iter().any(|rule| leads_to(rule, DOCKER_USER));
+    let place = if to_docker { DOCKER_USER } else { "FORWARD" };
+
+    let mut new = table.clone();
+    let marked = |chain: &Chain| chain.rules.iter().filter(|rule| ours(rule)).count();
+    let is_there =
+        |chain: &Chain| marked(chain) == usize::from(wanted && chain.name == place.as_bytes());
+    if !new.chains.iter().all(is_there) {
+        for chain in &mut new.chains {
+            chain.rules.retain(|rule| !ours(rule));
+        }
+        if wanted {
+            let jump = Rule {
+                matches: Vec::new(),
+                verdict: Verdict::Jump(CHAIN.into()),
+                comment: MARK.into(),
+            };
+            let jump = entry::entry(layout, &jump)?;
+            new.chain_mut(place)?.rules.insert(0, jump);
+        }
+    }
+    if wanted {
+        let rules: Option<Vec<Entry>> = rules.iter().map(|r| entry::entry(layout, r)).collect();
+        make_own(&mut new, rules?);
+    } else {
+        remove_own(&mut new);
+    }
+    Some(new)
+}
+
+/// Makes the chain of ours contain just these.
+fn make_own(table: &mut Table, rules: Vec<Entry>) {
+    let layout = table.layout;
+    if let Some(own) = table.chain_mut(CHAIN) {
+        let same = own.rules.len() == rules.len()
+            && own
+                .rules
+                .iter()
+                .zip(&rules)
+                .all(|(a, b)| a.is_like(b, layout));
+        if !same {
+            own.rules = rules;
+        }
+        return;
+    }
+    // In the order of names, as iptables keeps them.
+    let behind = |chain: &Chain| chain.hook.is_none() && chain.name.as_slice() > CHAIN.as_bytes();
+    let at = table.chains.iter().position(behind);
+    let own = Chain {
+        name: CHAIN.into(),
+        hook: None,
+        head: vec![entry::head(layout, CHAIN)],
+        rules,
+        last: entry::last(layout),
+    };
+    table.chains.insert(at.unwrap_or(table.chains.len()), own);
+}
+
+/// Removes the chain of ours, or empties it if rules of others lead there.
+fn remove_own(table: &mut Table) {
+    let leads_here = |rule: &Entry| rule.leads == Leads::Chain(CHAIN.into());
+    let mut rules = table.chains.iter().flat_map(|chain| &chain.rules);
+    if rules.any(leads_here) {
+        if let Some(own) = table.chain_mut(CHAIN) {
+            own.rules.clear();
+        }
+    } else {
+        table.chains.retain(|chain| chain.name != CHAIN.as_bytes());
+    }
+}
+
+/// The lock that every iptables of this host takes. `None` where its file cannot be made.
+fn lock(path: &Path, time: Duration) -> Result<Option<File>, NetError> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let Ok(file) = options.open(path) else {
+        return Ok(None);
+    };
+    let end = Instant::now() + time;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(TryLockError::Error(error)) => {
+                return Err(NetError::io(format!("lock {}", path.display()), &error));
+            }
+            Err(TryLockError::WouldBlock) if Instant::now() >= end => {
+                let what = format!("wait for the iptables that holds {}", path.display());
+                return Err(NetError::io(what, &Errno::AGAIN.into()));
+            }
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+const LOCK: &str = "/run/xtables.lock";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! What pages, metrics and `--json` show, as data.
+
+pub mod metrics;
+pub mod model;
+#[doc(hidden)]
+pub mod testing;
+pub mod time;

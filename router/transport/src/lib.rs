@@ -1,0 +1,3 @@
+//! The TCP connections of the mesh. What their bytes mean is not known here.
+
+pub mod tcp;
