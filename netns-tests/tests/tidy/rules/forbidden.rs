@@ -12,10 +12,6 @@ use crate::tree::Tree;
 pub(crate) fn paths(code: &Code) -> Vec<Violation> {
     let mut found = Vec::new();
     for file in &code.files {
-        // What is below a module of tests is no product, whatever its condition says.
-        if file.module.iter().any(|name| name == "testing") {
-            continue;
-        }
         let holds = |rule: &&Forbidden| {
             let begins = |start: &&str| file.path.starts_with(*start);
             (rule.within.is_empty() || rule.within.iter().any(begins))
