@@ -43,7 +43,10 @@ pub(crate) const CRATES: [(&str, &[&str]); 18] = [
             "control", "host", "kernel", "web", "boundary", "report", "ipam", "proto",
         ],
     ),
-    ("api", &["control", "report", "web", "ipam", "proto"]),
+    (
+        "api",
+        &["control", "boundary", "report", "web", "ipam", "proto"],
+    ),
     (
         "probe",
         &[
