@@ -35,6 +35,7 @@ use notify::Notifier;
 use crate::bench::{self, session::Benches};
 use crate::config::{Config, IpamConfig};
 use crate::docker::Networks;
+use api::drawing::Drawing;
 use api::routes::{Scope, router};
 use api::services::Services;
 use boundary::forwarding::Figures;
@@ -153,6 +154,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         docker: Arc::new(LocalDocker(networks.clone())),
         measure: Arc::new(LocalMeasure(control.benches)),
         name_server: control.name_server.map(|server| Arc::new(server) as _),
+        drawing: Drawing::default(),
     };
     for (listener, scope) in http {
         let services = services.clone();
