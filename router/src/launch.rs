@@ -33,6 +33,7 @@ pub(crate) use names::EXTERN_OWNER;
 use readiness::Notifier;
 
 use crate::config::{Config, IpamConfig};
+use api::drawing::Drawing;
 use api::routes::{Scope, router};
 use api::services::Services;
 use boundary::forwarding::Figures;
@@ -159,6 +160,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         docker: Arc::new(LocalDocker(networks.clone())),
         measure: Arc::new(LocalMeasure(control.benches)),
         name_server: control.name_server.map(|server| Arc::new(server) as _),
+        drawing: Drawing::default(),
     };
     for (listener, scope) in http {
         let services = services.clone();
