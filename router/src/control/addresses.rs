@@ -68,7 +68,7 @@ impl Addresses {
         });
         let (id, saved) = (batch.id, self.saved.clone());
         self.handed = id;
-        store.save_in_order(changes.collect(), move |result| {
+        store.save(changes.collect(), move |result| {
             // A loop that has ended needs no answer.
             let _ = saved.send((id, result));
         });

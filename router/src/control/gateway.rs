@@ -60,7 +60,7 @@ impl Control {
             key: EXPOSED_KEY.to_vec(),
             value: Some(record(exposures)),
         };
-        self.store.save(vec![change], move |result| {
+        self.store.save_alone(vec![change], move |result| {
             // Whoever asked may have gone away.
             let _ = done.send(result);
         });

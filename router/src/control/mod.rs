@@ -433,7 +433,7 @@ impl Control {
             key: TARGETS_KEY.to_vec(),
             value: Some(value),
         };
-        self.store.save(vec![change], |result| {
+        self.store.save_alone(vec![change], |result| {
             if let Err(error) = result {
                 tracing::warn!(%error, "what to connect to after a restart was not saved");
             }

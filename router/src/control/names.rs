@@ -256,7 +256,7 @@ impl Control {
         if changes.is_empty() {
             return;
         }
-        self.store.save(changes, |result| {
+        self.store.save_alone(changes, |result| {
             if let Err(error) = result {
                 tracing::warn!(%error, "names were not saved and will be gone after a restart");
             }

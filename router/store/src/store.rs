@@ -5,10 +5,10 @@
 //! or could not be put there. One that could not fails for itself: the others of its sync are
 //! tried again without it.
 //!
-//! Batches that build on each other are handed in by [`Store::save_in_order`]. After the failure of
-//! one of these all further ones fail as well, until whoever hands them in has seen the failure and
-//! calls [`Store::resume`]: a batch must not be saved that was made in the belief that the one
-//! before it was.
+//! Batches of [`Store::save`] may build on each other. After the failure of one of these all
+//! further ones fail as well, until whoever hands them in has seen the failure and calls
+//! [`Store::resume`]: a batch must not be saved that was made in the belief that the one before it
+//! was. Batches of [`Store::save_alone`] neither cause that nor suffer from it.
 
 use crate::file;
 use boundary::records::{Change, Record, StoreError};
@@ -73,8 +73,9 @@ impl Store {
         })
     }
 
-    /// Saves a batch whole or not at all, then calls `done` from the store's thread. Whether
-    /// others could be saved does not matter to it.
+    /// Saves a batch whole or not at all, then calls `done` from the store's thread. It was made
+    /// in the belief that all earlier ones of this call are saved: after one that failed, the
+    /// others fail until [`Store::resume`].
     pub fn save(
         &self,
         changes: Vec<Change>,
@@ -82,21 +83,20 @@ impl Store {
     ) {
         self.hand_in(Batch {
             changes,
-            in_order: false,
+            in_order: true,
             done: Box::new(done),
         });
     }
 
-    /// Saves a batch that was made in the belief that all earlier ones of this call are saved:
-    /// after one that failed, the others fail until [`Store::resume`].
-    pub fn save_in_order(
+    /// As [`Store::save`], for a batch to which it does not matter whether others were saved.
+    pub fn save_alone(
         &self,
         changes: Vec<Change>,
         done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
     ) {
         self.hand_in(Batch {
             changes,
-            in_order: true,
+            in_order: false,
             done: Box::new(done),
         });
     }

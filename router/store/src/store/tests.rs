@@ -12,7 +12,7 @@ fn put(key: &str, value: &str) -> Change {
 
 fn save(store: &Store, changes: Vec<Change>) -> Result<(), StoreError> {
     let (done, wait) = channel();
-    store.save(changes, move |result| done.send(result).unwrap());
+    store.save_alone(changes, move |result| done.send(result).unwrap());
     wait.recv().unwrap()
 }
 
@@ -53,7 +53,7 @@ fn batches_are_answered_in_order() {
         let done = done.clone();
         opened
             .store
-            .save(vec![put("k", &i.to_string())], move |result| {
+            .save_alone(vec![put("k", &i.to_string())], move |result| {
                 result.unwrap();
                 done.send(i).unwrap();
             });
@@ -191,7 +191,7 @@ fn a_full_disk_loses_nothing_and_recovers() {
 
 fn save_in_order(store: &Store, changes: Vec<Change>) -> Result<(), StoreError> {
     let (done, wait) = channel();
-    store.save_in_order(changes, move |result| done.send(result).unwrap());
+    store.save(changes, move |result| done.send(result).unwrap());
     wait.recv().unwrap()
 }
 
@@ -229,15 +229,15 @@ fn a_save_that_shares_the_sync_of_a_failed_one_is_tried_by_itself() {
         let done = done.clone();
         let done = move |result: Result<(), StoreError>| done.send(result.is_ok()).unwrap();
         match in_order {
-            true => opened.store.save_in_order(vec![change], done),
-            false => opened.store.save(vec![change], done),
+            true => opened.store.save(vec![change], done),
+            false => opened.store.save_alone(vec![change], done),
         }
     };
     // The store's thread is kept busy, so what follows is saved by one sync.
     let (release, hold) = channel::<()>();
     opened
         .store
-        .save(vec![put("first", "0")], move |_| hold.recv().unwrap());
+        .save_alone(vec![put("first", "0")], move |_| hold.recv().unwrap());
     hand_in(false, put("a", "1"));
     hand_in(false, impossible("lost"));
     hand_in(true, put("b", "2"));
