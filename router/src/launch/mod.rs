@@ -11,6 +11,7 @@ mod identity;
 mod names;
 mod notify;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -43,6 +44,7 @@ use host::bridge::{Bridge, BridgeConfig, Origin};
 use host::gateway::Gateway;
 use host::lock::RouterLock;
 use host::overlap::overlapping_routes;
+use host::reconcile::{self, Reconciler, ReconcilerConfig};
 use kernel::arp::NeighbourTiming;
 use kernel::netlink::Netlink;
 use store::store::Store;
@@ -97,6 +99,18 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
 
     let tap = set_up_devices(&config, &netlink, name, queues)?;
     let tap_name = tap.name().to_owned();
+    let reconciler = Arc::new(Reconciler::new(ReconcilerConfig {
+        bridge: config.bridge.clone(),
+        mac: name.to_mac(),
+        mtu: config.mtu,
+        timing: NeighbourTiming::default(),
+        tap: tap_name.clone(),
+    }));
+    // Before anybody asks whose addresses are in use: containers of a bridge that was deleted
+    // come back here.
+    let found = reconciler.look().map_err(LaunchError::new)?;
+    reconcile::log(&found, &BTreeSet::new());
+    tokio::spawn(reconcile::watch(Arc::clone(&reconciler)));
     let before = Before {
         records: &opened.records,
         import: import.as_ref(),
@@ -121,7 +135,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
             .call(move |c| drop(c.request_address(found, None)));
         told.await.map_err(LaunchError::new)?;
         let (handle, bridge) = (control.handle.clone(), config.bridge.clone());
-        tokio::spawn(departed::watch(handle, bridge));
+        tokio::spawn(departed::watch(handle, bridge, config.proc_path.clone()));
     }
     if config.dns.is_some() {
         names::restore(&config, &opened.records, &control.handle).await?;
@@ -156,6 +170,9 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     control.task.await.map_err(LaunchError::new)?;
     notifier.stopping();
     gateway.close();
+    if let Err(error) = reconciler.give_back() {
+        tracing::debug!(%error, "what a Weave Net router had on the bridge stays off it");
+    }
     tracing::info!("the router stopped; devices stay, so containers on this host keep talking");
     Ok(())
 }
@@ -298,7 +315,7 @@ fn set_up_devices(
     })
     .map_err(LaunchError::new)?;
     bridge
-        .add_tap(netlink, tap.name(), config.mtu)
+        .add_tap(netlink, tap.name())
         .map_err(LaunchError::new)?;
     Ok(tap)
 }
