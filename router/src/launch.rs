@@ -15,6 +15,7 @@ mod reaper;
 mod services;
 mod system;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -54,6 +55,7 @@ use gateway::KeptGateway;
 use host::bridge::{Bridge, BridgeConfig, Origin};
 use host::lock::RouterLock;
 use host::overlap::overlapping_routes;
+use host::reconcile::{self, Reconciler, ReconcilerConfig};
 use kernel::arp::NeighbourTiming;
 use kernel::netlink::Netlink;
 use name_server::LocalNameServer;
@@ -113,6 +115,18 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
 
     let tap = set_up_devices(&config, &netlink, name, queues)?;
     let tap_name = tap.name().to_owned();
+    let reconciler = Arc::new(Reconciler::new(ReconcilerConfig {
+        bridge: config.bridge.clone(),
+        mac: name.to_mac(),
+        mtu: config.mtu,
+        timing: NeighbourTiming::default(),
+        tap: tap_name.clone(),
+    }));
+    // Before anybody asks whose addresses are in use: containers of a bridge that was deleted
+    // come back here.
+    let found = reconciler.look().map_err(LaunchError::new)?;
+    reconcile::log(&found, &BTreeSet::new());
+    tokio::spawn(reconcile::watch(Arc::clone(&reconciler)));
     let before = Before {
         records: &opened.records,
         import: import.as_ref(),
@@ -136,7 +150,11 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         };
         let told = client.tell_allocator(found).await;
         told.map_err(LaunchError::new)?;
-        tokio::spawn(reaper::watch(client.clone(), config.bridge.clone()));
+        tokio::spawn(reaper::watch(
+            client.clone(),
+            config.bridge.clone(),
+            config.proc_path.clone(),
+        ));
     }
     if config.dns.is_some() {
         names::restore(&config, &opened.records, client).await?;
@@ -186,6 +204,9 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     control.task.await.map_err(LaunchError::new)?;
     notifier.stopping();
     gateway.close();
+    if let Err(error) = reconciler.give_back() {
+        tracing::debug!(%error, "what a Weave Net router had on the bridge stays off it");
+    }
     tracing::info!("the router stopped; devices stay, so containers on this host keep talking");
     Ok(())
 }
@@ -328,7 +349,7 @@ fn set_up_devices(
     })
     .map_err(LaunchError::new)?;
     bridge
-        .add_tap(netlink, tap.name(), config.mtu)
+        .add_tap(netlink, tap.name())
         .map_err(LaunchError::new)?;
     Ok(tap)
 }

@@ -221,7 +221,9 @@ impl Control {
         let value = Some(value);
         let done = |result| reply.send(result);
         let changes = vec![Change { key, value }];
-        self.surroundings.records.save(changes, Box::new(done));
+        self.surroundings
+            .records
+            .save_alone(changes, Box::new(done));
     }
 
     fn handle_time(&mut self) {
@@ -485,6 +487,6 @@ impl Control {
             }
         };
         let records = &self.surroundings.records;
-        records.save(vec![change], Box::new(done));
+        records.save_alone(vec![change], Box::new(done));
     }
 }

@@ -201,7 +201,9 @@ impl Control {
                 tracing::warn!(%error, "names were not saved and will be gone after a restart");
             }
         };
-        self.surroundings.records.save(changes, Box::new(done));
+        self.surroundings
+            .records
+            .save_alone(changes, Box::new(done));
     }
 
     /// Takes gossip for the names.

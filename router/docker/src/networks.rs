@@ -167,7 +167,7 @@ impl Registry {
             value: value.map_err(|error| error.to_string())?,
         };
         let (done, wait) = oneshot::channel();
-        self.store.save(vec![change], move |result| {
+        self.store.save_alone(vec![change], move |result| {
             // Whoever waited may have gone away.
             let _ = done.send(result);
         });

@@ -2,23 +2,28 @@
 //! an identity whose container died can start elsewhere.
 //!
 //! Only containers that `weft attach` put on the bridge are looked at. Whoever else asks for
-//! addresses tells of their end.
+//! addresses tells of their end. That one is not seen on the bridge proves nothing: it is gone when
+//! its namespace is, or what leads there ([`life::ended`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use ipam::allocator::{Request, Response};
+use ipam::range::Cidr;
 
 use control::client::Client;
-use host::attach;
+use host::attach::{self, life};
+use host::blocking::blocking;
 
 /// Between looks at the bridge.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A container that was on the bridge may be detached and attached again, with the same address;
-/// one that stays away for this long is gone.
+/// one that stays away for this long may be gone.
 const AWAY_MAX: Duration = Duration::from_secs(5);
 /// A container that has an address but was not seen on the bridge yet is being attached; one
-/// that is not there after this time never will be.
+/// that is not there after this time is looked for.
 const ATTACHING_MAX: Duration = Duration::from_secs(60);
 
 /// Which owners of addresses were seen on the bridge, and since when some are not there.
@@ -29,7 +34,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// Takes who has addresses and who is on the bridge; returns who is gone.
+    /// Takes who has addresses and who is on the bridge; returns who may be gone.
     fn look(
         &mut self,
         now: Instant,
@@ -56,37 +61,62 @@ impl Watch {
     }
 }
 
-/// Looks after containers until the router stops.
-pub(super) async fn watch(client: Client, bridge: String) {
+/// Looks after containers until the router stops. `proc` is the host's `/proc` seen from here.
+pub(super) async fn watch(client: Client, bridge: String, proc: PathBuf) {
     let mut watch = Watch::default();
+    let mut kept = BTreeSet::new();
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         // Asked first: whoever gets an address after this is not looked at.
         let Some(Response::Owned(owned)) = ask(&client, Request::List).await else {
             return;
         };
-        let ids = owned.into_iter().map(|(id, _)| id);
-        let owners: BTreeSet<String> = ids.filter(|id| attach::is_namespace_owner(id)).collect();
-        if owners.is_empty() {
+        let addresses = |cidrs: Vec<Cidr>| cidrs.into_iter().map(|cidr| cidr.address.into());
+        let mut users: BTreeMap<String, BTreeSet<Ipv4Addr>> = owned
+            .into_iter()
+            .filter(|(id, _)| attach::is_namespace_owner(id))
+            .map(|(id, cidrs)| (id, addresses(cidrs).collect()))
+            .collect();
+        if users.is_empty() {
             watch = Watch::default();
             continue;
         }
         let bridge = bridge.clone();
-        let look = tokio::task::spawn_blocking(move || attach::owners(&bridge));
-        let attached = match look.await {
-            Ok(Ok(attached)) => attached,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "cannot see what is attached");
+        let attached = match blocking(move || attach::owners(&bridge)).await {
+            Ok(attached) => attached,
+            Err(error) => {
+                tracing::debug!(error, "cannot see what is attached");
                 continue;
             }
-            Err(_) => return,
         };
-        for id in watch.look(Instant::now(), &owners, &attached) {
-            tracing::info!(
-                owner = id,
-                "a container is gone; its addresses are released"
-            );
-            ask(&client, Request::Delete { id }).await;
+        let owners = users.keys().cloned().collect();
+        let missing = watch.look(Instant::now(), &owners, &attached);
+        users.retain(|id, _| missing.contains(id));
+        kept.retain(|id| users.contains_key(id));
+        if users.is_empty() {
+            continue;
+        }
+        let proc = proc.clone();
+        let ended = match blocking(move || life::ended(&users, &proc)).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::debug!(error, "cannot see who has ended");
+                continue;
+            }
+        };
+        for id in missing {
+            if ended.contains(&id) {
+                tracing::info!(
+                    owner = id,
+                    "a container is gone; its addresses are released"
+                );
+                ask(&client, Request::Delete { id }).await;
+            } else if kept.insert(id.clone()) {
+                tracing::warn!(
+                    owner = id,
+                    "a container is not on the bridge but lives; its addresses are kept"
+                );
+            }
         }
     }
 }
@@ -105,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_there_and_stays_away_is_gone() {
+    fn who_was_there_and_stays_away_is_looked_for() {
         let mut watch = Watch::default();
         let start = Instant::now();
         let (both, b) = (set(&["a", "b"]), set(&["b"]));
