@@ -112,7 +112,7 @@ fn a_packet_that_comes_again_is_dropped() {
 #[test]
 fn odd_frames_are_dropped_one_by_one() {
     needs_root!();
-    for options in both() {
+    for options in sleeves() {
         let mut trial = Trial::pair(&options).unwrap();
         let _silent = trial.replace_by_socket(1).unwrap();
         let tunnel = neighbour(options.key);
@@ -162,7 +162,7 @@ fn odd_frames_are_dropped_one_by_one() {
 fn special_frames_reach_the_other_side_as_events() {
     needs_root!();
     use proto::sleeve::Special;
-    for options in both() {
+    for options in sleeves() {
         let mut trial = Trial::pair(&options).unwrap();
         let tunnel = &trial.hosts[0].tunnels[0];
         let sent = [

@@ -15,7 +15,7 @@ use crate::support::*;
 #[test]
 fn an_unknown_path_mtu_costs_no_frame() {
     needs_root!();
-    for mut options in both() {
+    for mut options in sleeves() {
         options.path_mtu = None;
         options.mtu = 8000;
         let mut trial = Trial::pair(&options).unwrap();
@@ -38,7 +38,7 @@ fn an_unknown_path_mtu_costs_no_frame() {
 #[test]
 fn senders_are_told_of_a_smaller_link() {
     needs_root!();
-    for mut options in both() {
+    for mut options in sleeves() {
         options.mtu = 4000;
         let trial = Trial::pair(&options).unwrap();
         for address in Trial::addresses(1) {
@@ -102,7 +102,7 @@ fn packets_without_df_are_cut() {
 #[test]
 fn jumbo_frames_pass_where_the_underlay_takes_them() {
     needs_root!();
-    for mut options in both() {
+    for mut options in overlays() {
         options.mtu = 8900;
         options.underlay_mtu = 9000;
         options.path_mtu = Some(9000);
@@ -118,25 +118,33 @@ fn jumbo_frames_pass_where_the_underlay_takes_them() {
 #[test]
 fn a_link_without_an_address_drops_and_says_so() {
     needs_root!();
-    let trial = Trial::pair(&Options::default()).unwrap();
-    let tunnel = &trial.hosts[0].tunnels[0];
-    let remote = tunnel.remote();
-    tunnel.set_remote(None);
+    for options in overlays() {
+        drops_what_has_no_address(&Trial::pair(&options).unwrap());
+    }
+}
+
+fn drops_what_has_no_address(trial: &Trial) {
+    let remote = trial.hosts[0].set_remote(0, None);
     let (from, to) = (
         udp(&trial.hosts[0].container, Trial::address(0).into()),
         udp(&trial.hosts[1].container, Trial::address(1).into()),
     );
     from.send_to(b"lost", to.local_addr().unwrap()).unwrap();
-    assert!(wait_until(|| dropped(&trial, 0, DropReason::NoAddress) > 0));
-    tunnel.set_remote(remote);
+    assert!(wait_until(|| dropped(trial, 0, DropReason::NoAddress) > 0));
+    trial.hosts[0].set_remote(0, remote);
     assert!(datagram_arrives(&from, &to, b"found"));
-    check_balance(&trial);
+    check_balance(trial);
 }
 
 #[test]
 fn small_datagrams_share_packets() {
     needs_root!();
-    let trial = Trial::pair(&Options::default()).unwrap();
+    for options in overlays() {
+        shares_packets(&Trial::pair(&options).unwrap());
+    }
+}
+
+fn shares_packets(trial: &Trial) {
     let (from, to) = (
         udp(&trial.hosts[0].container, Trial::address(0).into()),
         udp(&trial.hosts[1].container, Trial::address(1).into()),
@@ -145,8 +153,8 @@ fn small_datagrams_share_packets() {
     let mut buffer = [0; 64];
     while to.recv_from(&mut buffer).is_ok() {}
     let (frames, packets) = (
-        count(&trial, 0, Count::Sent),
-        count(&trial, 0, Count::PacketsSent),
+        count(trial, 0, Count::Sent),
+        count(trial, 0, Count::PacketsSent),
     );
     for n in 0..2000_u32 {
         let _ = from.send_to(&n.to_be_bytes(), to.local_addr().unwrap());
@@ -159,11 +167,11 @@ fn small_datagrams_share_packets() {
     }
     assert!(expected > 0);
     let (frames, packets) = (
-        count(&trial, 0, Count::Sent) - frames,
-        count(&trial, 0, Count::PacketsSent) - packets,
+        count(trial, 0, Count::Sent) - frames,
+        count(trial, 0, Count::PacketsSent) - packets,
     );
     assert!(frames > packets, "{frames} frames in {packets} packets");
-    check_balance(&trial);
+    check_balance(trial);
 }
 
 /// Packets that wait for a slow neighbour stay in order, and what exceeds all patience is dropped

@@ -17,7 +17,7 @@ use crate::support::*;
 #[test]
 fn streams_and_pings_pass_in_both_directions() {
     needs_root!();
-    for options in both() {
+    for options in overlays() {
         let trial = Trial::pair(&options).unwrap();
         for (from, to) in [(0, 1), (1, 0)] {
             let mut pinger = Pinger::new(&trial.hosts[from].container).unwrap();
@@ -50,16 +50,18 @@ fn streams_and_pings_pass_in_both_directions() {
 #[test]
 fn a_line_relays_and_the_relay_sees_nothing_of_it() {
     needs_root!();
-    let trial = Trial::line(3, &Options::default()).unwrap();
-    for address in Trial::addresses(2) {
-        transfer(&trial, 0, 2, address, 1_000_000);
+    for options in overlays() {
+        let trial = Trial::line(3, &options).unwrap();
+        for address in Trial::addresses(2) {
+            transfer(&trial, 0, 2, address, 1_000_000);
+        }
+        // What goes to one peer enters no bridge on its way; only what was looking for it does.
+        let relayed = count(&trial, 1, Count::Received);
+        let injected = count(&trial, 1, Count::Injected);
+        assert!(relayed > 700, "{relayed} frames");
+        assert!(injected < 30, "{injected} frames");
+        check_balance(&trial);
     }
-    // What goes to one peer enters no bridge on its way; only what was looking for it does.
-    let relayed = count(&trial, 1, Count::Received);
-    let injected = count(&trial, 1, Count::Injected);
-    assert!(relayed > 700, "{relayed} frames");
-    assert!(injected < 30, "{injected} frames");
-    check_balance(&trial);
 }
 
 /// A raw socket at the container's end of its link.
@@ -109,7 +111,12 @@ fn ipv6(payload: &[u8]) -> Vec<u8> {
 #[test]
 fn every_kind_of_frame_is_carried_unchanged() {
     needs_root!();
-    let trial = Trial::pair(&Options::default()).unwrap();
+    for options in overlays() {
+        carries_every_kind_unchanged(&Trial::pair(&options).unwrap());
+    }
+}
+
+fn carries_every_kind_unchanged(trial: &Trial) {
     let (from, to) = (
         raw(&trial.hosts[0].container),
         raw(&trial.hosts[1].container),
@@ -136,7 +143,7 @@ fn every_kind_of_frame_is_carried_unchanged() {
     }
     let once: BTreeMap<usize, usize> = (0..frames.len()).map(|index| (index, 1)).collect();
     assert_eq!(arrivals(&to, &frames), once);
-    check_balance(&trial);
+    check_balance(trial);
 }
 
 /// A neighbour that only listens and speaks, without a data plane: what leaves for it, and what
@@ -219,7 +226,12 @@ fn a_broadcast_reaches_every_container_once() {
     needs_root!();
     // A ring with a tail: there is a loop to fall into.
     let edges = [(0, 1), (1, 2), (2, 3), (3, 0), (2, 4)];
-    let trial = Trial::new(5, &edges, &Options::default()).unwrap();
+    for options in overlays() {
+        reaches_every_container_once(&Trial::new(5, &edges, &options).unwrap());
+    }
+}
+
+fn reaches_every_container_once(trial: &Trial) {
     let sockets: Vec<PacketSocket> = trial.hosts.iter().map(|h| raw(&h.container)).collect();
     for from in [0, 4] {
         let src = Mac::from_bytes([2, 0, 0, 0, 0xbb, from as u8]);
@@ -234,7 +246,7 @@ fn a_broadcast_reaches_every_container_once() {
             assert_eq!(arrivals(socket, &frames), expected, "from {from} to {to}");
         }
     }
-    check_balance(&trial);
+    check_balance(trial);
 }
 
 #[test]
