@@ -32,9 +32,10 @@ use proto::switch::MacTable;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::tap::{Tap, TapStatus};
-use crate::udp::feature::FeatureState;
+use crate::udp::feature::{Feature, FeatureState};
 use crate::udp::sender::DATAGRAM_BYTES_MAX;
-use crate::udp::sockets::{Sockets, UdpStatus, Way};
+use crate::udp::sockets::{Sockets, UdpStatus};
+use crate::udp::way::Way;
 
 /// Bytes of the header of a frame in a packet.
 const PACKET_SPACE: usize = proto::sleeve::wire::FRAME_HEADER_BYTES;
@@ -63,6 +64,7 @@ pub const fn default_queues(cores: usize) -> u16 {
 #[derive(Debug)]
 pub struct DataPlane {
     shared: Arc<Shared>,
+    sockets: Arc<Sockets>,
     threads: Vec<JoinHandle<()>>,
     tap: TapStatus,
 }
@@ -115,33 +117,31 @@ impl DataPlane {
             epoch: config.epoch,
             snapshot: ArcSwap::from_pointee(snapshot),
             macs: MacTable::new(config.mac_key),
-            sockets,
             counters: (0..2 * pairs).map(|_| Counters::new()).collect(),
             events,
-            join: crate::udp::feature::Feature::probe(
-                "joining of received segments",
-                config.join,
-                || Ok(()),
-            ),
+            join: Feature::probe("joining of received segments", config.join, || Ok(())),
             join_udp: tap_status.offload.udp(),
             stop,
             stopping: AtomicBool::new(false),
         });
         let mut plane = DataPlane {
             shared,
+            sockets: Arc::new(sockets),
             threads: Vec::new(),
             tap: tap_status,
         };
         for (index, queue) in queues.iter().enumerate() {
             let (shared, queue) = (Arc::clone(&plane.shared), Arc::clone(queue));
-            let tx = tx::Transmit::new(shared, queue, index);
+            let sockets = Arc::clone(&plane.sockets);
+            let tx = tx::Transmit::new(shared, (queue, sockets), index);
             plane.spawn(format!("weft-tx{index}"), move || tx.run())?;
         }
         // Every socket is read, also where the device has fewer queues.
-        let shared_out = (0..plane.shared.sockets.queues()).zip(queues.iter().cycle());
+        let shared_out = (0..plane.sockets.queues()).zip(queues.iter().cycle());
         for (index, queue) in shared_out {
             let (shared, queue) = (Arc::clone(&plane.shared), Arc::clone(queue));
-            let rx = rx::Receive::new(shared, queue, index);
+            let sockets = Arc::clone(&plane.sockets);
+            let rx = rx::Receive::new(shared, (queue, sockets), index);
             plane.spawn(format!("weft-rx{index}"), move || rx.run())?;
         }
         Ok((plane, receiver))
@@ -166,7 +166,7 @@ impl DataPlane {
         let space = builder.append(&mut packet, tunnel.us(), tunnel.peer(), special.frame_len());
         special.write(space.ok_or(SpecialError::DoesNotFit)?);
         let len = builder.finish(tunnel, &mut packet);
-        let sockets = &self.shared.sockets;
+        let sockets = &self.sockets;
         match sockets.send_one(channel, to, &packet[..len]) {
             Err(error)
                 if error.raw_os_error() == Some(libc::EMSGSIZE) && channel == Channel::Df =>
@@ -196,7 +196,7 @@ impl DataPlane {
         if !key.seal(Kind::Report, STREAM_REPORTS, counter, &mut datagram) {
             return Err(SpecialError::DoesNotFit);
         }
-        let sockets = &self.shared.sockets;
+        let sockets = &self.sockets;
         match sockets.send_one(Way::Native, to, &datagram) {
             Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
                 Err(SpecialError::TooBig(sockets.path_mtu(to)?))
@@ -214,7 +214,7 @@ impl DataPlane {
     pub fn status(&self) -> DataStatus {
         DataStatus {
             tap: self.tap,
-            udp: self.shared.sockets.status(),
+            udp: self.sockets.status(),
             join: self.shared.join.state(),
             queues: self.tap.queues,
         }

@@ -12,9 +12,9 @@ use proto::offload::vnet::{self, VNET_BYTES, VnetHeader};
 use proto::sleeve::icmp;
 use proto::switch::{Captured, PeerSlot};
 
-use super::output::{Frames, Heading, Outcome, Output};
 use crate::context::{Context, FRAME_BYTES_MAX, Shared};
-use crate::tap::TapQueue;
+use crate::output::{Heading, OutFrames, Outcome, Output};
+use crate::ports::{Datagrams, Frames};
 use boundary::counters::{Count, DropReason};
 use boundary::forwarding_event::DataEvent;
 
@@ -26,27 +26,32 @@ const READ_BYTES: usize = VNET_BYTES + FRAME_BYTES_MAX;
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The thread that takes frames from a TAP queue.
-pub(super) struct Transmit {
+pub(crate) struct Transmit<F, D> {
     shared: Arc<Shared>,
-    tap: Arc<TapQueue>,
+    tap: Arc<F>,
     queue: usize,
     buffer: Box<[u8]>,
-    output: Output,
+    output: Output<D>,
 }
 
-impl Transmit {
-    pub(super) fn new(shared: Arc<Shared>, tap: Arc<TapQueue>, queue: usize) -> Transmit {
+impl<F: Frames, D: Datagrams> Transmit<F, D> {
+    /// Carries frames from `tap` to `datagrams`, as the thread of pair `queue`.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        (tap, datagrams): (Arc<F>, Arc<D>),
+        queue: usize,
+    ) -> Transmit<F, D> {
         Transmit {
             shared,
             tap,
             queue,
             buffer: vec![0; READ_BYTES].into(),
-            output: Output::new(stream_of_captured(queue)),
+            output: Output::new(datagrams, stream_of_captured(queue)),
         }
     }
 
     /// Carries frames until the threads are to stop.
-    pub(super) fn run(mut self) {
+    pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut snapshots = Cache::new(&shared.snapshot);
         let mut current = None;
@@ -71,7 +76,8 @@ impl Transmit {
                 Ok(true) => failing = false,
                 Ok(false) => {
                     failing = false;
-                    shared.wait(self.tap.as_fd(), self.output.due());
+                    let left = shared.left(self.output.due());
+                    self.tap.wait(shared.stop.as_fd(), left);
                 }
                 Err(error) => {
                     let code = error.raw_os_error().unwrap_or_default();
@@ -131,9 +137,9 @@ impl Transmit {
             }
         };
         let frames = match &captured {
-            vnet::Captured::Whole(frame) => Frames::Whole(frame),
-            vnet::Captured::Open(frame) => Frames::Open(*frame),
-            vnet::Captured::Super(split) => Frames::Super(split),
+            vnet::Captured::Whole(frame) => OutFrames::Whole(frame),
+            vnet::Captured::Open(frame) => OutFrames::Open(*frame),
+            vnet::Captured::Super(split) => OutFrames::Super(split),
         };
         cx.counters.add(Count::Captured, frames.count());
         cx.counters.add(Count::CapturedBytes, bytes);
@@ -152,7 +158,7 @@ impl Transmit {
                     broadcast: false,
                 };
                 if let Outcome::TooBig(mtu) = self.output.send(cx, heading, frames) {
-                    answer(cx, &self.tap, frames.first(), mtu);
+                    answer(cx, &*self.tap, frames.first(), mtu);
                 }
             }
             Captured::Flood(flood) if flood.is_empty() => {
@@ -168,7 +174,7 @@ impl Transmit {
 }
 
 /// Tells the local sender of a frame that it does not fit.
-fn answer(cx: &Context<'_>, tap: &TapQueue, frame: &[u8], mtu: usize) {
+fn answer<F: Frames>(cx: &Context<'_>, tap: &F, frame: &[u8], mtu: usize) {
     let mut buffer = [0; icmp::ANSWER_BYTES_MAX];
     let Some(len) = icmp::too_big(frame, mtu, &mut buffer) else {
         return;

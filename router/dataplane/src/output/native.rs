@@ -15,11 +15,12 @@ use proto::offload::checksum;
 use proto::offload::split::Split;
 use proto::offload::vnet::{GSO_TCPV4, GSO_TCPV6, VnetHeader};
 use proto::sleeve::fragment::Fragments;
-use proto::switch::LinkIndex;
 
-use super::{Frames, Heading, Outcome, Output, Packet};
+use super::frames::{Heading, OutFrames, Outcome};
+use super::packer::{OpenNative, Packer, Packet};
 use crate::context::Context;
-use crate::udp::sockets::Way;
+use crate::ports::Datagrams;
+use crate::udp::way::Way;
 use boundary::counters::{Count, DropReason};
 use boundary::snapshot::NativeLink;
 
@@ -27,16 +28,7 @@ use boundary::snapshot::NativeLink;
 /// and delay the first frame in them.
 const PACKED_BYTES_MAX: usize = 9000;
 
-/// A datagram that is being filled with frames.
-pub(super) struct OpenNative {
-    names: [u8; NAMES_BYTES],
-    start: usize,
-    room: usize,
-    len: usize,
-    frames: usize,
-}
-
-impl Output {
+impl<D: Datagrams> Packer<D> {
     /// Stages frames for a native link.
     #[inline]
     pub(super) fn send_native(
@@ -44,13 +36,13 @@ impl Output {
         cx: &Context<'_>,
         to: Heading,
         link: &NativeLink,
-        frames: Frames<'_>,
+        frames: OutFrames<'_>,
     ) -> Outcome {
         let max_payload = link.tunnel.max_payload();
         let (bytes, is_open) = match frames {
-            Frames::Whole(frame) => (frame, false),
-            Frames::Open(frame) => (frame.bytes(), true),
-            Frames::Super(split) => {
+            OutFrames::Whole(frame) => (frame, false),
+            OutFrames::Open(frame) => (frame.bytes(), true),
+            OutFrames::Super(split) => {
                 if let Some(chunks) = Chunks::new(split, max_payload) {
                     self.send_chunks(cx, to, link, &chunks);
                     return Outcome::Done;
@@ -73,7 +65,7 @@ impl Output {
         cx: &Context<'_>,
         to: Heading,
         link: &NativeLink,
-        frames: Frames<'_>,
+        frames: OutFrames<'_>,
     ) -> Outcome {
         let choice = choose(link.tunnel.max_payload(), frames.first(), to.broadcast);
         if choice == Choice::TooBig {
@@ -82,7 +74,7 @@ impl Output {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         for index in 0..frames.count() {
-            let frame = Frames::Whole(frames.complete(index, &mut scratch));
+            let frame = OutFrames::Whole(frames.complete(index, &mut scratch));
             // Segments are not longer than the first, so none is too big.
             let _ = self.send_native(cx, to, link, frame);
         }
@@ -97,7 +89,7 @@ impl Output {
         cx: &Context<'_>,
         to: Heading,
         link: &NativeLink,
-        frames: Frames<'_>,
+        frames: OutFrames<'_>,
         choice: Choice,
     ) -> Outcome {
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -211,45 +203,6 @@ impl Output {
         Some(space)
     }
 
-    /// Seals the datagram that is being filled, if there is one, and hands it to the sender.
-    pub(super) fn close_native(&mut self, cx: &Context<'_>, index: LinkIndex, link: &NativeLink) {
-        let open = self.lane(index).and_then(|lane| lane.native.take());
-        let Some(open) = open else {
-            return;
-        };
-        let OpenNative {
-            names,
-            start,
-            room,
-            len,
-            frames,
-        } = open;
-        let len = len + TAG_BYTES;
-        self.give_back(start + room, start + len);
-        let Some(to) = link.tunnel.remote() else {
-            return cx.counters.drop(DropReason::NoAddress, frames);
-        };
-        let stream = self.stream;
-        let Some(counter) = link.key.draw(stream, 1) else {
-            return cx.counters.drop(DropReason::KeyWorn, frames);
-        };
-        let datagram = self.reserved(start, len);
-        if let Some(space) = datagram.get_mut(HEADER_BYTES..HEADER_BYTES + NAMES_BYTES) {
-            space.copy_from_slice(&names);
-        }
-        if !link.key.seal(Kind::Frames, stream, counter, datagram) {
-            return cx.counters.drop(DropReason::Oversized, frames);
-        }
-        let packet = Packet {
-            link: index,
-            start,
-            len,
-            frames,
-            segmentable: true,
-        };
-        self.stage(cx, Way::Native, to, packet);
-    }
-
     /// Stages a train of chunks, after whatever was packed for the link before.
     fn send_chunks(
         &mut self,
@@ -343,14 +296,14 @@ fn names(to: Heading) -> [u8; NAMES_BYTES] {
 /// A TCP segment as a super-frame of one segment, to be cut like others. None if it is none, or
 /// its checksums are wrong: those of chunks are made anew at the other end, so they must not be
 /// repaired.
-fn whole_segment<'a>(frames: &Frames<'a>) -> Option<Split<'a>> {
+fn whole_segment<'a>(frames: &OutFrames<'a>) -> Option<Split<'a>> {
     let frame = match frames {
-        Frames::Whole(frame) => frame,
-        Frames::Open(open) => open.bytes(),
-        Frames::Super(_) => return None,
+        OutFrames::Whole(frame) => frame,
+        OutFrames::Open(open) => open.bytes(),
+        OutFrames::Super(_) => return None,
     };
     let layout = Frame::parse(frame).ok()?.layout()?;
-    if matches!(frames, Frames::Whole(_)) && !checksum::verify(frame, &layout) {
+    if matches!(frames, OutFrames::Whole(_)) && !checksum::verify(frame, &layout) {
         return None;
     }
     let header = VnetHeader {

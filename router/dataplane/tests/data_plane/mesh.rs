@@ -90,6 +90,17 @@ fn arrivals(socket: &PacketSocket, sent: &[Vec<u8>]) -> BTreeMap<usize, usize> {
     seen
 }
 
+/// Waits until what `from` sends arrives at `to`: ports of a bridge that has just been made may
+/// take a moment.
+fn warm_up(from: &PacketSocket, to: &PacketSocket) {
+    let src = Mac::from_bytes([2, 0, 0, 0, 0xaa, 0xff]);
+    let hello = [frame(Mac::BROADCAST, src, &[0x88, 0xb7, 1])];
+    assert!(wait_until(|| {
+        from.send(&hello[0]).unwrap();
+        !arrivals(to, &hello).is_empty()
+    }));
+}
+
 fn ipv4(flags: u8, payload: &[u8]) -> Vec<u8> {
     let [high, low] = (20 + payload.len() as u16).to_be_bytes();
     let mut header = [
@@ -121,6 +132,7 @@ fn carries_every_kind_unchanged(trial: &Trial) {
         raw(&trial.hosts[0].container),
         raw(&trial.hosts[1].container),
     );
+    warm_up(&from, &to);
     let src = Mac::from_bytes([2, 0, 0, 0, 0xaa, 1]);
     let other = Mac::from_bytes([2, 0, 0, 0, 0xaa, 2]);
     let multicast = Mac::from_bytes([0x01, 0x00, 0x5e, 0, 0, 5]);
@@ -233,6 +245,9 @@ fn a_broadcast_reaches_every_container_once() {
 
 fn reaches_every_container_once(trial: &Trial) {
     let sockets: Vec<PacketSocket> = trial.hosts.iter().map(|h| raw(&h.container)).collect();
+    for to in 1..sockets.len() {
+        warm_up(&sockets[0], &sockets[to]);
+    }
     for from in [0, 4] {
         let src = Mac::from_bytes([2, 0, 0, 0, 0xbb, from as u8]);
         let frames = [frame(

@@ -1,0 +1,1 @@
+//! Devices and sockets in memory.
