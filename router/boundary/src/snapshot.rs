@@ -59,9 +59,9 @@ impl Link {
 }
 
 /// Routes, links and keys as they are for a while.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
-    forwarding: Forwarding,
+    forwarding: Arc<Forwarding>,
     links: Box<[Link]>,
     tunnels: Box<[Arc<Tunnel>]>,
     /// Sorted by number.
@@ -85,7 +85,7 @@ impl Snapshot {
         );
         tunnels.sort_by_key(|tunnel| (tunnel.peer(), Reverse(tunnel.id())));
         Snapshot {
-            forwarding,
+            forwarding: Arc::new(forwarding),
             links: links.into(),
             tunnels: tunnels.into(),
             sessions: Box::default(),
@@ -103,7 +103,7 @@ impl Snapshot {
     }
 
     /// Where frames go.
-    pub const fn forwarding(&self) -> &Forwarding {
+    pub fn forwarding(&self) -> &Forwarding {
         &self.forwarding
     }
 

@@ -13,6 +13,8 @@ mod rx;
 pub mod tap;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tx;
 pub mod udp;
 mod wait;

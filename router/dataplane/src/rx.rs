@@ -19,6 +19,7 @@ use crate::deliver::Delivery;
 use crate::output::Output;
 use crate::ports::{Datagrams, Frames};
 use boundary::counters::{Count, DropReason};
+use boundary::snapshot::Snapshot;
 use native::NativeDatagrams;
 use sleeve::SleevePackets;
 
@@ -38,6 +39,8 @@ pub(crate) struct Receive<F, D> {
     sleeve: SleevePackets,
     native: NativeDatagrams,
     delivery: Delivery<F, D>,
+    /// The snapshot that output and tunnels were made for.
+    current: Option<Arc<Snapshot>>,
 }
 
 impl<F: Frames, D: Datagrams> Receive<F, D> {
@@ -61,6 +64,7 @@ impl<F: Frames, D: Datagrams> Receive<F, D> {
             sleeve: SleevePackets::new(),
             native: NativeDatagrams::new(),
             delivery: Delivery::new(joiner, tap, output),
+            current: None,
         }
     }
 
@@ -68,7 +72,6 @@ impl<F: Frames, D: Datagrams> Receive<F, D> {
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut snapshots = Cache::new(&shared.snapshot);
-        let mut current = None;
         while !shared.is_stopping() {
             let due = self.delivery.output.due();
             match self.datagrams.receive(self.queue, &mut self.batch) {
@@ -81,23 +84,40 @@ impl<F: Frames, D: Datagrams> Receive<F, D> {
                     continue;
                 }
             }
-            let latest = snapshots.load();
-            let cx = Context {
-                shared: &shared,
-                snapshot: latest,
-                counters: &shared.counters[2 * self.queue + 1],
-                queue: self.queue,
-                now: shared.now(),
-            };
-            if !current.as_ref().is_some_and(|c| Arc::ptr_eq(c, latest)) {
-                self.delivery.output.reset(&cx);
-                self.sleeve.reset(&cx);
-                current = Some(Arc::clone(latest));
-            }
-            if due.is_some() {
-                self.delivery.output.release(&cx);
-            }
-            self.carry(&cx);
+            self.turn(&shared, snapshots.load());
+        }
+    }
+
+    /// Carries the messages that were received, and what waited long enough.
+    fn turn(&mut self, shared: &Shared, snapshot: &Arc<Snapshot>) {
+        let cx = Context {
+            shared,
+            snapshot,
+            counters: &shared.counters[2 * self.queue + 1],
+            queue: self.queue,
+            now: shared.now(),
+        };
+        if !self
+            .current
+            .as_ref()
+            .is_some_and(|c| Arc::ptr_eq(c, snapshot))
+        {
+            self.delivery.output.reset(&cx);
+            self.sleeve.reset(&cx);
+            self.current = Some(Arc::clone(snapshot));
+        }
+        if self.delivery.output.due().is_some() {
+            self.delivery.output.release(&cx);
+        }
+        self.carry(&cx);
+    }
+
+    /// Receives and carries what waits at the sockets in memory.
+    #[cfg(test)]
+    pub(crate) fn receive_all(&mut self, snapshot: &Arc<Snapshot>) {
+        let shared = Arc::clone(&self.shared);
+        while self.datagrams.receive(self.queue, &mut self.batch).is_ok() {
+            self.turn(&shared, snapshot);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::output::{Heading, OutFrames, Outcome, Output};
 use crate::ports::{Datagrams, Frames};
 use boundary::counters::{Count, DropReason};
 use boundary::forwarding_event::DataEvent;
+use boundary::snapshot::Snapshot;
 
 /// How many reads make up a batch at most.
 const READS_MAX: usize = 64;
@@ -32,6 +33,9 @@ pub(crate) struct Transmit<F, D> {
     queue: usize,
     buffer: Box<[u8]>,
     output: Output<D>,
+    /// The snapshot that the output was made for.
+    current: Option<Arc<Snapshot>>,
+    is_failing: bool,
 }
 
 impl<F: Frames, D: Datagrams> Transmit<F, D> {
@@ -47,6 +51,8 @@ impl<F: Frames, D: Datagrams> Transmit<F, D> {
             queue,
             buffer: vec![0; READ_BYTES].into(),
             output: Output::new(datagrams, stream_of_captured(queue)),
+            current: None,
+            is_failing: false,
         }
     }
 
@@ -54,41 +60,50 @@ impl<F: Frames, D: Datagrams> Transmit<F, D> {
     pub(crate) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let mut snapshots = Cache::new(&shared.snapshot);
-        let mut current = None;
-        let mut failing = false;
         while !shared.is_stopping() {
-            let latest = snapshots.load();
-            let cx = Context {
-                shared: &shared,
-                snapshot: latest,
-                counters: &shared.counters[2 * self.queue],
-                queue: self.queue,
-                now: shared.now(),
-            };
-            if !current.as_ref().is_some_and(|c| Arc::ptr_eq(c, latest)) {
-                self.output.reset(&cx);
-                current = Some(Arc::clone(latest));
-            }
-            if self.output.due().is_some() {
-                self.output.release(&cx);
-            }
-            match self.batch(&cx) {
-                Ok(true) => failing = false,
+            match self.turn(&shared, snapshots.load()) {
+                Ok(true) => {}
                 Ok(false) => {
-                    failing = false;
                     let left = shared.left(self.output.due());
                     self.tap.wait(shared.stop.as_fd(), left);
                 }
-                Err(error) => {
-                    let code = error.raw_os_error().unwrap_or_default();
-                    if !std::mem::replace(&mut failing, true) {
-                        let queue = self.queue;
-                        cx.tell(DataEvent::TapFailed { queue, code });
-                    }
-                    shared.pause(RETRY_INTERVAL);
-                }
+                Err(_) => shared.pause(RETRY_INTERVAL),
             }
         }
+    }
+
+    /// Carries what waits, up to a batch. Returns true if more may be waiting, and the error of a
+    /// device that fails, which control is told once.
+    pub(crate) fn turn(&mut self, shared: &Shared, snapshot: &Arc<Snapshot>) -> io::Result<bool> {
+        let cx = Context {
+            shared,
+            snapshot,
+            counters: &shared.counters[2 * self.queue],
+            queue: self.queue,
+            now: shared.now(),
+        };
+        if !self
+            .current
+            .as_ref()
+            .is_some_and(|c| Arc::ptr_eq(c, snapshot))
+        {
+            self.output.reset(&cx);
+            self.current = Some(Arc::clone(snapshot));
+        }
+        if self.output.due().is_some() {
+            self.output.release(&cx);
+        }
+        let result = self.batch(&cx);
+        let was_failing = std::mem::replace(&mut self.is_failing, result.is_err());
+        if let Err(error) = &result
+            && !was_failing
+        {
+            cx.tell(DataEvent::TapFailed {
+                queue: self.queue,
+                code: error.raw_os_error().unwrap_or_default(),
+            });
+        }
+        result
     }
 
     /// Carries what waits at the device, up to a batch. Returns whether more may be waiting.

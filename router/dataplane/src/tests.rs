@@ -1,0 +1,134 @@
+//! Frames through both threads of routers in memory.
+
+use boundary::counters::{Count, DropReason};
+use boundary::forwarding_event::DataEvent;
+use proto::offload::vnet::{FLAG_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, VnetHeader};
+use proto::types::Mac;
+
+use crate::testing::*;
+
+mod frames;
+
+use frames::*;
+
+#[test]
+fn a_frame_passes_over_every_overlay_and_answers_find_their_way() {
+    for overlay in Overlay::ALL {
+        let mut routers = Routers::new(2, &[(0, 1)], overlay);
+        let there = ethernet(mac(0), Mac::BROADCAST, b"who is there");
+        routers.capture(0, &there);
+        assert_eq!(routers.0[1].take_written(), [(VnetHeader::PLAIN, there)]);
+        let back = ethernet(mac(1), mac(0), b"I am");
+        routers.capture(1, &back);
+        assert_eq!(routers.0[0].take_written(), [(VnetHeader::PLAIN, back)]);
+        routers.assert_balanced();
+    }
+}
+
+#[test]
+fn a_super_frame_arrives_with_every_byte() {
+    for overlay in Overlay::ALL {
+        let mut routers = Routers::new(3, &[(0, 1), (1, 2)], overlay);
+        routers.capture(2, &ethernet(mac(2), Mac::BROADCAST, b"here"));
+        routers.0[0].take_written();
+        let (header, frame, payload) = super_frame(mac(0), mac(2), 30_000, 1300);
+        routers.0[0].capture(header, &frame);
+        routers.settle();
+        let got: Vec<u8> = routers.0[2]
+            .take_written()
+            .iter()
+            .flat_map(|(_, frame)| tcp_payload(frame).to_vec())
+            .collect();
+        assert!(got == payload, "{overlay:?}: {} bytes", got.len());
+        routers.assert_balanced();
+    }
+}
+
+#[test]
+fn a_full_send_buffer_costs_the_frames_that_found_no_room() {
+    for overlay in Overlay::ALL {
+        let mut routers = Routers::new(2, &[(0, 1)], overlay);
+        *routers.0[0].sockets.room.lock().unwrap() = 3;
+        for n in 0..5 {
+            routers.capture(0, &ethernet(mac(0), Mac::BROADCAST, &[n; 1000]));
+        }
+        assert_eq!(routers.0[0].dropped(DropReason::SendFailed), 2);
+        assert_eq!(routers.0[0].count(Count::Sent), 3);
+        assert_eq!(routers.0[1].take_written().len(), 3);
+        routers.assert_balanced();
+    }
+}
+
+#[test]
+fn a_device_that_fails_is_told_once_and_costs_what_it_does_not_take() {
+    for overlay in Overlay::ALL {
+        let mut routers = Routers::new(2, &[(0, 1)], overlay);
+        *routers.0[1].tap.write_error.lock().unwrap() = Some(libc::EIO);
+        routers.capture(0, &ethernet(mac(0), Mac::BROADCAST, b"lost"));
+        assert_eq!(routers.0[1].dropped(DropReason::TapFailed), 1);
+        *routers.0[1].tap.write_error.lock().unwrap() = None;
+
+        *routers.0[1].tap.read_error.lock().unwrap() = Some(libc::EBADFD);
+        for _ in 0..3 {
+            assert!(routers.0[1].turn().is_err());
+        }
+        let (queue, code) = (0, libc::EBADFD);
+        let told = DataEvent::TapFailed { queue, code };
+        assert_eq!(routers.0[1].events.try_recv().ok(), Some(told));
+        assert!(routers.0[1].events.try_recv().is_err());
+        *routers.0[1].tap.read_error.lock().unwrap() = None;
+        assert!(matches!(routers.0[1].turn(), Ok(false)));
+
+        routers.capture(0, &ethernet(mac(0), Mac::BROADCAST, b"found"));
+        assert_eq!(routers.0[1].take_written().len(), 1);
+        routers.assert_balanced();
+    }
+}
+
+/// A device that takes no super-frames gets the segments one by one, from then on.
+#[test]
+fn super_frames_that_the_device_refuses_are_cut() {
+    let mut routers = Routers::new(2, &[(0, 1)], Overlay::Native);
+    let (header, frame, payload) = super_frame(mac(0), Mac::BROADCAST, 5000, 1000);
+    routers.0[0].capture(header, &frame);
+    routers.settle();
+    let whole = routers.0[1].take_written();
+    assert_eq!(whole.len(), 1);
+    assert_eq!(whole[0].0.gso_type, GSO_TCPV4);
+
+    // Refuses until joining was given up; then nothing is refused any more.
+    *routers.0[1].tap.write_error.lock().unwrap() = Some(libc::EINVAL);
+    routers.0[0].capture(header, &frame);
+    routers.settle();
+    assert_eq!(routers.0[1].dropped(DropReason::TapFailed), 5);
+    *routers.0[1].tap.write_error.lock().unwrap() = None;
+    routers.0[0].capture(header, &frame);
+    routers.settle();
+    let cut = routers.0[1].take_written();
+    assert_eq!(cut.len(), 5);
+    assert!(cut.iter().all(|(header, _)| header.gso_type == GSO_NONE));
+    let got: Vec<u8> = cut
+        .iter()
+        .flat_map(|(_, frame)| tcp_payload(frame).to_vec())
+        .collect();
+    assert!(got == payload);
+    routers.assert_balanced();
+}
+
+#[test]
+fn an_open_checksum_is_closed_at_one_end_or_the_other() {
+    for overlay in Overlay::ALL {
+        let mut routers = Routers::new(2, &[(0, 1)], overlay);
+        let frame = udp(mac(0), Mac::BROADCAST, &[1; 400], false);
+        let (header, open) = with_open_checksum(&frame);
+        assert_eq!(header.flags, FLAG_NEEDS_CSUM);
+        routers.0[0].capture(header, &open);
+        routers.settle();
+        let written = routers.0[1].take_written();
+        let [(header, got)] = &written[..] else {
+            panic!("{written:?}")
+        };
+        assert_eq!(completed(header, got), frame, "{overlay:?}");
+        routers.assert_balanced();
+    }
+}
