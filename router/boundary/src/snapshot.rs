@@ -66,6 +66,8 @@ pub struct Snapshot {
     tunnels: Box<[Arc<Tunnel>]>,
     /// Sorted by number.
     sessions: Box<[Session]>,
+    /// Sorted.
+    idle: Box<[LinkId]>,
 }
 
 impl Snapshot {
@@ -89,6 +91,7 @@ impl Snapshot {
             links: links.into(),
             tunnels: tunnels.into(),
             sessions: Box::default(),
+            idle: Box::default(),
         }
     }
 
@@ -100,6 +103,22 @@ impl Snapshot {
             sessions: sessions.into(),
             ..self
         }
+    }
+
+    /// Takes no frames of containers in plain packets of these sleeve links, since their
+    /// neighbours send by other links: anybody can make a plain packet.
+    #[must_use]
+    pub fn with_idle(self, mut links: Vec<LinkId>) -> Snapshot {
+        links.sort();
+        Snapshot {
+            idle: links.into(),
+            ..self
+        }
+    }
+
+    /// Returns true if the neighbour at the other end of a sleeve link sends by another link.
+    pub fn is_idle(&self, link: LinkId) -> bool {
+        self.idle.binary_search(&link).is_ok()
     }
 
     /// Where frames go.

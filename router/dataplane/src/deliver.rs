@@ -47,7 +47,11 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
     #[inline]
     pub(crate) fn frame(&mut self, cx: &Context<'_>, slab: &mut [u8], frame: OpenedFrame) {
         let journey = frame.journey;
-        match decide(cx, journey, (frame.destination, frame.source)) {
+        let decision = match decide(cx, journey, (frame.destination, frame.source)) {
+            Ok(decision) => decision,
+            Err(reason) => return cx.counters.drop(reason, 1),
+        };
+        match decision {
             Received::Drop(reason) => return cx.counters.drop(reason.into(), 1),
             Received::Relay(link) => {
                 return relay(cx, &mut self.output, link, journey, frame.outgoing(slab));
@@ -56,7 +60,8 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
             Received::InjectAndFlood(flood) => {
                 cx.counters.add(Count::Made, flood.len());
                 let outgoing = frame.outgoing(slab);
-                self.output.flood(cx, journey.source, flood, outgoing);
+                self.output
+                    .flood(cx, (journey.source, journey.via), flood, outgoing);
             }
         }
         let sink = &mut Sink {
@@ -78,7 +83,11 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
             return cx.counters.drop(DropReason::Short, segments);
         };
         let (output, scratch) = (&mut self.output, &mut self.scratch);
-        match decide(cx, journey, (view.destination(), view.source())) {
+        let decision = match decide(cx, journey, (view.destination(), view.source())) {
+            Ok(decision) => decision,
+            Err(reason) => return cx.counters.drop(reason, segments),
+        };
+        match decision {
             Received::Drop(reason) => return cx.counters.drop(reason.into(), segments),
             Received::Relay(link) => {
                 return whole(joined, scratch, |frames| match frames {
@@ -90,7 +99,7 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
             Received::InjectAndFlood(flood) => {
                 cx.counters.add(Count::Made, flood.len() * segments);
                 whole(joined, scratch, |frames| match frames {
-                    Some(frames) => output.flood(cx, journey.source, flood, frames),
+                    Some(frames) => output.flood(cx, (journey.source, journey.via), flood, frames),
                     None => {
                         let copies = flood.len() * segments;
                         cx.counters.drop(DropReason::BadOffload, copies);
@@ -122,20 +131,34 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
 
 /// What becomes of a frame with these addresses (destination, source). Learns where its source
 /// address is.
+///
+/// Routers that see different states of the topology could send frames in circles. What we captured
+/// has been where it should, so it ends here; and a frame never goes back to the neighbour that it
+/// came from, here and in [`Output::flood`].
 #[inline]
-fn decide<'a>(cx: &Context<'a>, journey: Journey, (dst, src): (Mac, Mac)) -> Received<'a> {
+fn decide<'a>(
+    cx: &Context<'a>,
+    journey: Journey,
+    (dst, src): (Mac, Mac),
+) -> Result<Received<'a>, DropReason> {
     let forwarding = cx.snapshot.forwarding();
-    let Journey { source, dest, .. } = journey;
-    if source == forwarding.us() {
-        cx.counters.add(Count::OwnSource, 1);
+    if journey.source == forwarding.us() {
+        return Err(DropReason::OwnSource);
     }
+    let Journey { source, dest, .. } = journey;
     let macs = &cx.shared.macs;
     let (decision, learned) = forwarding.received(cx.now, macs, (source, dest), (dst, src));
     if learned != Learned::Known {
         let at = macs.lookup(src).unwrap_or(PeerSlot::US);
         cx.note(learned, src, at);
     }
-    decision
+    match decision {
+        Received::Drop(reason) => Err(reason.into()),
+        Received::Relay(link) if forwarding.neighbour(link) == Some(journey.via) => {
+            Err(DropReason::Backwards)
+        }
+        decision => Ok(decision),
+    }
 }
 
 /// Passes frames on to the next hop.

@@ -64,15 +64,20 @@ impl<D: Datagrams> Output<D> {
         }
     }
 
-    /// Stages a copy of frames for each neighbour of a flood.
+    /// Stages a copy of frames that were captured at `source` for each neighbour of a flood but the
+    /// one that they came from.
     pub(crate) fn flood(
         &mut self,
         cx: &Context<'_>,
-        source: PeerName,
+        (source, via): (PeerName, PeerName),
         flood: Flood<'_>,
         frames: OutFrames<'_>,
     ) {
         for (dest, link) in flood.targets() {
+            if dest == via {
+                cx.counters.drop(DropReason::Backwards, frames.count());
+                continue;
+            }
             let Some(link) = link else {
                 cx.counters.drop(DropReason::NoLink, frames.count());
                 continue;

@@ -3,7 +3,9 @@
 use boundary::counters::{Count, DropReason};
 use boundary::forwarding_event::DataEvent;
 use proto::offload::vnet::{FLAG_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, VnetHeader};
-use proto::types::Mac;
+use proto::sleeve::{Channel, LinkId, PacketBuilder, Special, Tunnel};
+use proto::types::{ConnUid, Mac};
+use std::net::SocketAddrV4;
 
 use crate::testing::*;
 
@@ -131,4 +133,93 @@ fn an_open_checksum_is_closed_at_one_end_or_the_other() {
         assert_eq!(completed(header, got), frame, "{overlay:?}");
         routers.assert_balanced();
     }
+}
+
+/// A packet as a neighbour makes it, of frames with the peers that they name.
+fn sleeve_packet(tunnel: &Tunnel, frames: &[(usize, usize, &[u8])]) -> Vec<u8> {
+    let mut builder = PacketBuilder::new(tunnel, Channel::Df);
+    let mut packet = vec![0; 2000];
+    for &(source, dest, frame) in frames {
+        builder
+            .append(&mut packet, name(source), name(dest), frame.len())
+            .unwrap()
+            .copy_from_slice(frame);
+    }
+    let len = builder.finish(tunnel, &mut packet);
+    packet.truncate(len);
+    packet
+}
+
+#[test]
+fn what_we_captured_does_not_come_back_to_us() {
+    let mut routers = Routers::new(2, &[(0, 1)], Overlay::Sleeve);
+    let frame = ethernet(mac(0), Mac::BROADCAST, b"an echo");
+    let packet = sleeve_packet(&sleeve_end(1, 0, false), &[(0, 0, &frame)]);
+    routers.0[0].receive([(address(1), packet)]);
+    assert_eq!(routers.0[0].dropped(DropReason::OwnSource), 1);
+    assert_eq!(routers.0[0].take_written(), []);
+    routers.assert_balanced();
+}
+
+/// Two routers that each believe the other is nearer to a third: what one of them relays comes back,
+/// and goes no further.
+#[test]
+fn a_frame_does_not_go_back_to_where_it_came_from() {
+    // Router 1 sees the line 0 - 1 - 2; router 2 says that 0 is to be relayed to 2 by 1.
+    let mut routers = Routers::new(3, &[(0, 1), (1, 2)], Overlay::Sleeve);
+    let frame = ethernet(mac(0), mac(2), b"for you");
+    let flooded = ethernet(mac(2), Mac::BROADCAST, b"for all");
+    let tunnel = sleeve_end(2, 1, false);
+    // To router 2, to which the way leads back; and to all, which router 2 has had already.
+    let packet = sleeve_packet(&tunnel, &[(0, 2, &frame), (0, 1, &flooded)]);
+    routers.0[1].receive([(address(2), packet)]);
+    assert_eq!(routers.0[1].dropped(DropReason::Backwards), 2);
+    assert_eq!(routers.0[1].take_sent(), []);
+    assert_eq!(routers.0[1].take_written().len(), 1);
+    routers.assert_balanced();
+}
+
+#[test]
+fn multicast_of_the_bridge_itself_stays_here() {
+    let mut routers = Routers::new(2, &[(0, 1)], Overlay::Native);
+    let bridge = name(0).to_mac();
+    let report = Mac::from_bytes([0x33, 0x33, 0, 0, 0, 0x16]);
+    routers.capture(0, &ethernet(bridge, report, b"multicast listener report"));
+    assert_eq!(routers.0[0].dropped(DropReason::OwnMulticast), 1);
+    assert_eq!(routers.0[1].take_written(), []);
+    // A host that containers reach asks for their addresses, and containers use multicast.
+    routers.capture(0, &ethernet(bridge, Mac::BROADCAST, b"who has"));
+    routers.capture(0, &ethernet(mac(0), report, b"of a container"));
+    assert_eq!(routers.0[1].take_written().len(), 2);
+    routers.assert_balanced();
+}
+
+#[test]
+fn a_plain_packet_is_taken_from_its_links_own_address_only() {
+    let mut routers = Routers::new(2, &[(0, 1)], Overlay::Sleeve);
+    let tunnel = sleeve_end(1, 0, false);
+    let frame = ethernet(mac(1), Mac::BROADCAST, b"hello");
+    let heartbeat = {
+        let mut frame = vec![0; Special::Heartbeat(ConnUid(5)).frame_len()];
+        Special::Heartbeat(ConnUid(5)).write(&mut frame);
+        frame
+    };
+    let packet = sleeve_packet(&tunnel, &[(1, 0, &frame), (1, 0, &heartbeat)]);
+    let elsewhere = SocketAddrV4::new(*address(1).ip(), 9);
+    routers.0[0].receive([(elsewhere, packet.clone())]);
+    assert_eq!(routers.0[0].dropped(DropReason::OtherAddress), 1);
+    assert_eq!(routers.0[0].take_written(), []);
+    assert_eq!(routers.0[0].shared.macs.lookup(mac(1)), None);
+    // The neighbour may have moved: control hears of it and decides by the number that it knows.
+    assert!(routers.0[0].events.try_recv().is_ok());
+
+    routers.0[0].receive([(address(1), packet.clone())]);
+    assert_eq!(routers.0[0].take_written().len(), 1);
+
+    // While the neighbour sends by another link, a plain packet can only be somebody else's.
+    routers.0[0].publish(|snapshot| snapshot.with_idle(vec![LinkId(1)]));
+    routers.0[0].receive([(address(1), packet)]);
+    assert_eq!(routers.0[0].dropped(DropReason::IdleLink), 1);
+    assert_eq!(routers.0[0].take_written(), []);
+    routers.assert_balanced();
 }

@@ -11,6 +11,7 @@ use proto::native::tunnel::stream_of_captured;
 use proto::offload::vnet::{self, VNET_BYTES, VnetHeader};
 use proto::sleeve::icmp;
 use proto::switch::{Captured, PeerSlot};
+use proto::types::Mac;
 
 use crate::context::{Context, FRAME_BYTES_MAX, Shared};
 use crate::output::{Heading, OutFrames, Outcome, Output};
@@ -159,6 +160,10 @@ impl<F: Frames, D: Datagrams> Transmit<F, D> {
         cx.counters.add(Count::Captured, frames.count());
         cx.counters.add(Count::CapturedBytes, bytes);
         let forwarding = cx.snapshot.forwarding();
+        // The bridge has the address that our name is made of.
+        if dst.is_multicast() && dst != Mac::BROADCAST && src == forwarding.us().to_mac() {
+            return cx.counters.drop(DropReason::OwnMulticast, frames.count());
+        }
         let (decision, learned) = forwarding.captured(cx.now, &cx.shared.macs, dst, src);
         cx.note(learned, src, PeerSlot::US);
         let source = forwarding.us();
@@ -182,7 +187,7 @@ impl<F: Frames, D: Datagrams> Transmit<F, D> {
             Captured::Flood(flood) => {
                 cx.counters
                     .add(Count::Made, (flood.len() - 1) * frames.count());
-                self.output.flood(cx, source, flood, frames);
+                self.output.flood(cx, (source, source), flood, frames);
             }
         }
     }

@@ -118,6 +118,15 @@ fn carry_frame<F: Frames, D: Datagrams>(
     if ethernet::is_special(bytes) {
         return special(cx, tunnel, from, frame, bytes);
     }
+    if !tunnel.is_encrypted() {
+        // Anybody can make such a packet, so it must at least come from where the neighbour is.
+        if tunnel.remote() != Some(from) {
+            return cx.counters.drop(DropReason::OtherAddress, 1);
+        }
+        if cx.snapshot.is_idle(tunnel.id()) {
+            return cx.counters.drop(DropReason::IdleLink, 1);
+        }
+    }
     let journey = Journey {
         source: frame.source,
         dest: frame.destination,
@@ -135,6 +144,11 @@ fn special(cx: &Context<'_>, tunnel: &Tunnel, from: SocketAddrV4, frame: &Enclos
     let Some(special) = Special::classify(bytes).filter(|_| ours) else {
         return cx.counters.drop(DropReason::Special, 1);
     };
+    // A neighbour that moved says so with the number that only the two ends know.
+    let moved = !tunnel.is_encrypted() && tunnel.remote() != Some(from);
+    if moved && !matches!(special, Special::Heartbeat(_)) {
+        return cx.counters.drop(DropReason::OtherAddress, 1);
+    }
     cx.counters.add(Count::Specials, 1);
     let link = tunnel.id();
     cx.tell(DataEvent::Special {
