@@ -44,8 +44,12 @@ pub struct Options {
     pub native: bool,
     /// The key of all sleeve links; plain packets without.
     pub key: Option<[u8; 32]>,
-    /// MTU of containers and bridges, in bytes.
+    /// MTU of TAP devices and of containers that have none of their own, in bytes.
     pub mtu: u32,
+    /// MTU of the containers of the first hosts, in bytes.
+    pub container_mtus: Vec<u32>,
+    /// The MTU that planes trust containers of other hosts to have, in bytes; none for any.
+    pub trusted_mtu: Option<u32>,
     /// MTU of the links between hosts, in bytes.
     pub underlay_mtu: u32,
     /// Path MTU that the links know from the start; none lets them send packets of any size.
@@ -70,6 +74,8 @@ impl Default for Options {
             native: false,
             key: Some([7; 32]),
             mtu: 1376,
+            container_mtus: Vec::new(),
+            trusted_mtu: None,
             underlay_mtu: 1500,
             path_mtu: Some(1500),
             gso: true,
@@ -263,7 +269,9 @@ impl Trial {
     }
 
     fn add_plane(&self, number: usize) -> Result<Host, TrialError> {
-        let container = bridge_with_container(&self.lab, number, self.options.mtu)?;
+        let own = self.options.container_mtus.get(number);
+        let mtu = own.copied().unwrap_or(self.options.mtu);
+        let container = bridge_with_container(&self.lab, number, mtu)?;
         Ok(self.start_plane(number)?.on(container))
     }
 
@@ -289,6 +297,7 @@ impl Trial {
                 epoch: Instant::now(),
                 mac_key: number as u64,
                 join: options.join,
+                container_mtu: options.trusted_mtu,
             };
             Ok(DataPlane::start(&config, tap, sockets, snapshot)?)
         };
@@ -431,9 +440,9 @@ fn small(number: usize) -> u8 {
     u8::try_from(number).unwrap_or(u8::MAX - 1)
 }
 
-/// Waits until `condition` holds; whether it did within a few seconds.
+/// Waits until `condition` holds; whether it did within some seconds.
 pub fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         if Instant::now() > deadline {
             return false;

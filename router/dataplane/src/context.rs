@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) join: Feature,
     /// Whether the device takes super-frames of UDP.
     pub(crate) join_udp: bool,
+    /// Bytes of the largest frame that containers of other hosts are sure to take.
+    pub(crate) frame_bytes_max: usize,
     pub(crate) stop: OwnedFd,
     pub(crate) stopping: AtomicBool,
 }

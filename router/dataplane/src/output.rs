@@ -1,5 +1,6 @@
 //! Frames on their way out of one thread, by whatever overlay their link speaks.
 
+mod fit;
 mod frames;
 mod native;
 mod packer;
@@ -7,13 +8,15 @@ mod sleeve;
 
 use std::sync::Arc;
 
+use proto::ethernet::HEADER_BYTES;
 use proto::switch::Flood;
 use proto::types::{PeerName, Time};
 
 use crate::context::Context;
 use crate::ports::Datagrams;
 use boundary::counters::DropReason;
-use boundary::snapshot::Encap;
+use boundary::snapshot::{Encap, Link};
+use fit::Fit;
 pub(crate) use frames::{Heading, OutFrames, Outcome};
 use packer::Packer;
 
@@ -58,10 +61,49 @@ impl<D: Datagrams> Output<D> {
             cx.counters.drop(DropReason::NoLink, frames.count());
             return Outcome::Done;
         };
+        if frames.first().len() > cx.shared.frame_bytes_max
+            && let Some(outcome) = self.send_large(cx, to, link, frames)
+        {
+            return outcome;
+        }
         match &link.encap {
             Encap::Sleeve(tunnel) => self.0.send_sleeve(cx, to, tunnel, frames),
             Encap::Native(native) => self.0.send_native(cx, to, native, frames),
         }
+    }
+
+    /// Stages frames that are larger than containers of other hosts are sure to take. None if they
+    /// are to leave as they are.
+    #[cold]
+    fn send_large(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        link: &Link,
+        frames: OutFrames<'_>,
+    ) -> Option<Outcome> {
+        let link_mtu = match &link.encap {
+            Encap::Sleeve(tunnel) => tunnel.mtu(),
+            Encap::Native(native) => native.tunnel.mtu(),
+        };
+        let mtu = link_mtu.min(cx.shared.frame_bytes_max - HEADER_BYTES);
+        match fit::choose(&frames, mtu, to.broadcast) {
+            Fit::AsItIs => return None,
+            Fit::TooBig => {
+                cx.counters.drop(DropReason::TooBig, frames.count());
+                return Some(Outcome::TooBig(mtu));
+            }
+            Fit::Fragment => {}
+        }
+        match &link.encap {
+            Encap::Sleeve(tunnel) => {
+                self.0.send_sleeve_fragments(cx, to, tunnel, (frames, mtu));
+            }
+            Encap::Native(native) => {
+                self.0.send_native_fragments(cx, to, native, (frames, mtu));
+            }
+        }
+        Some(Outcome::Done)
     }
 
     /// Stages a copy of frames that were captured at `source` for each neighbour of a flood but the

@@ -11,7 +11,7 @@
 //!                                        \--> pack, seal --> send           (relay)
 //! ```
 
-use crate::context::Shared;
+use crate::context::{FRAME_BYTES_MAX, Shared};
 use crate::counters::{self, Counters};
 use crate::{rx, tx};
 use boundary::counters::Totals;
@@ -24,6 +24,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use proto::ethernet::HEADER_BYTES as ETHERNET_BYTES;
 use proto::native::Report;
 use proto::native::tunnel::STREAM_REPORTS;
 use proto::native::wire::{HEADER_BYTES, Kind, TAG_BYTES};
@@ -49,6 +50,9 @@ pub struct DataConfig {
     pub mac_key: u64,
     /// Whether received segments are joined into super-frames for the TAP device.
     pub join: bool,
+    /// The MTU that containers of other hosts are sure to have, in bytes. What is larger is cut or
+    /// refused by the rules of IP, whatever a link would carry. None if links alone decide.
+    pub container_mtu: Option<u32>,
 }
 
 /// How many queues a machine of this many cores gets by default.
@@ -120,6 +124,9 @@ impl DataPlane {
             counters: (0..2 * pairs).map(|_| Counters::new()).collect(),
             events,
             join: Feature::probe("joining of received segments", config.join, || Ok(())),
+            frame_bytes_max: config.container_mtu.map_or(usize::MAX, |mtu| {
+                ETHERNET_BYTES + usize::try_from(mtu).unwrap_or(FRAME_BYTES_MAX)
+            }),
             join_udp: tap_status.offload.udp(),
             stop,
             stopping: AtomicBool::new(false),

@@ -181,6 +181,8 @@ pub(crate) struct Router {
 pub(crate) struct Routers(pub(crate) Vec<Router>);
 
 pub(crate) const PATH_MTU: usize = 1500;
+/// What containers are sure to take.
+pub(crate) const CONTAINER_MTU: usize = 1376;
 
 pub(crate) fn name(number: usize) -> PeerName {
     PeerName::from_bytes([0x7a, 0, 0, 0, 0, number as u8 + 1])
@@ -245,6 +247,7 @@ impl Router {
             events,
             join: Feature::on("joining"),
             join_udp: true,
+            frame_bytes_max: CONTAINER_MTU + 14,
             stop: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
             stopping: AtomicBool::new(false),
         });

@@ -2,6 +2,8 @@
 
 use boundary::counters::{Count, DropReason};
 use boundary::forwarding_event::DataEvent;
+use proto::ethernet::Frame;
+use proto::offload::checksum;
 use proto::offload::vnet::{FLAG_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, VnetHeader};
 use proto::sleeve::{Channel, LinkId, PacketBuilder, Special, Tunnel};
 use proto::types::{ConnUid, Mac};
@@ -222,4 +224,107 @@ fn a_plain_packet_is_taken_from_its_links_own_address_only() {
     assert_eq!(routers.0[0].dropped(DropReason::IdleLink), 1);
     assert_eq!(routers.0[0].take_written(), []);
     routers.assert_balanced();
+}
+
+/// Puts the fragments of one packet together again.
+fn reassembled(fragments: &[(VnetHeader, Vec<u8>)]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for (_, frame) in fragments {
+        let ip = Frame::parse(frame).unwrap().ipv4().unwrap();
+        assert!(ip.total_len() <= CONTAINER_MTU);
+        assert_eq!(
+            usize::from(ip.flags_and_offset() & 0x1fff) * 8,
+            payload.len()
+        );
+        payload.extend_from_slice(ip.payload());
+    }
+    payload
+}
+
+#[test]
+fn packets_without_df_arrive_in_pieces_that_any_container_takes() {
+    for overlay in Overlay::ALL {
+        let mut routers = Routers::new(2, &[(0, 1)], overlay);
+        for size in [1350, 1380, 1400, 9000, 60_000] {
+            let frame = udp(mac(0), Mac::BROADCAST, &vec![7; size], false);
+            routers.capture(0, &frame);
+            let fragments = routers.0[1].take_written();
+            assert!(
+                reassembled(&fragments) == frame[34..],
+                "{overlay:?}: {size}"
+            );
+        }
+        routers.assert_balanced();
+    }
+}
+
+#[test]
+fn senders_of_larger_packets_with_df_are_told_by_their_destination() {
+    for overlay in Overlay::ALL {
+        let mut routers = Routers::new(2, &[(0, 1)], overlay);
+        routers.capture(1, &ethernet(mac(1), Mac::BROADCAST, b"here"));
+        routers.0[0].take_written();
+        for size in [1380, 9000, 60_000] {
+            let frame = udp(mac(0), mac(1), &vec![7; size], true);
+            assert_eq!(routers.capture(0, &frame), 0);
+            let answers = routers.0[0].take_written();
+            let [(_, answer)] = &answers[..] else {
+                panic!("{overlay:?}: {size}: {answers:?}")
+            };
+            assert_eq!((&answer[..6], &answer[6..12]), (&frame[6..12], &frame[..6]));
+            let ip = Frame::parse(answer).unwrap().ipv4().unwrap();
+            assert_eq!(
+                (ip.source(), ip.destination()),
+                ([10, 7, 0, 2], [10, 7, 0, 1])
+            );
+            let mtu = u16::from_be_bytes([ip.payload()[6], ip.payload()[7]]);
+            assert_eq!(usize::from(mtu), CONTAINER_MTU);
+        }
+        routers.assert_balanced();
+    }
+}
+
+#[test]
+fn senders_are_told_of_a_smaller_link_further_on() {
+    let mut routers = Routers::new(3, &[(0, 1), (1, 2)], Overlay::Sleeve);
+    let narrow = &routers.0[1].snapshot.tunnels()[1];
+    narrow.set_limits(1200, 1300);
+    routers.capture(2, &ethernet(mac(2), Mac::BROADCAST, b"here"));
+    routers.0[0].take_written();
+    let frame = udp(mac(0), mac(2), &[7; 1300], true);
+    routers.capture(0, &frame);
+    assert_eq!(routers.0[1].dropped(DropReason::TooBig), 1);
+    let answers = routers.0[0].take_written();
+    let ip = Frame::parse(&answers[0].1).unwrap().ipv4().unwrap();
+    assert_eq!((ip.protocol(), ip.source()), (1, [10, 7, 0, 2]));
+    assert_eq!(ip.payload()[6..8], 1200_u16.to_be_bytes());
+    routers.assert_balanced();
+}
+
+/// Segments that are larger than a link carries get there, though nobody is told.
+#[test]
+fn tcp_needs_no_answers() {
+    for overlay in Overlay::ALL {
+        let mut routers = Routers::new(2, &[(0, 1)], overlay);
+        routers.capture(1, &ethernet(mac(1), Mac::BROADCAST, b"here"));
+        routers.0[0].take_written();
+        let (header, large, payload) = super_frame(mac(0), mac(1), 50_000, 8948);
+        let whole = tcp(mac(0), mac(1), &payload[..8948]);
+        for (header, frame, bytes) in [(header, large, 50_000), (VnetHeader::PLAIN, whole, 8948)] {
+            routers.0[0].capture(header, &frame);
+            routers.settle();
+            assert_eq!(routers.0[0].take_written(), [], "{overlay:?}");
+            let mut got = Vec::new();
+            for (header, frame) in routers.0[1].take_written() {
+                let frame = completed(&header, &frame);
+                let layout = Frame::parse(&frame).unwrap().layout().unwrap();
+                if !header.is_super() {
+                    assert!(checksum::verify(&frame, &layout), "{overlay:?}");
+                }
+                got.extend_from_slice(tcp_payload(&frame));
+            }
+            assert!(got == payload[..bytes], "{overlay:?}: {} bytes", got.len());
+        }
+        routers.assert_balanced();
+    }
 }

@@ -1,7 +1,9 @@
 //! Frames that are to leave, and where to.
 
+use proto::ethernet::{Frame, Ip, Protocol};
+use proto::offload::checksum;
 use proto::offload::split::Split;
-use proto::offload::vnet::OpenFrame;
+use proto::offload::vnet::{GSO_TCPV4, GSO_TCPV6, OpenFrame, VnetHeader};
 use proto::switch::LinkIndex;
 use proto::types::PeerName;
 
@@ -55,6 +57,33 @@ impl<'a> OutFrames<'a> {
                 frame.get(..split.segment_len(0)).unwrap_or(frame)
             }
         }
+    }
+
+    /// A TCP segment as a super-frame of one segment, or a super-frame as it is, to be cut in other
+    /// ways. None if it is neither, or its checksum is wrong: those of pieces are made anew, so they
+    /// must not be repaired.
+    pub(super) fn as_super(&self) -> Option<Split<'a>> {
+        let frame = match self {
+            OutFrames::Whole(frame) => frame,
+            OutFrames::Open(open) => open.bytes(),
+            OutFrames::Super(split) => return Some((*split).clone()),
+        };
+        let layout = Frame::parse(frame).ok()?.layout()?;
+        if layout.protocol != Protocol::Tcp {
+            return None;
+        }
+        if matches!(self, OutFrames::Whole(_)) && !checksum::verify(frame, &layout) {
+            return None;
+        }
+        let header = VnetHeader {
+            gso_type: match layout.ip {
+                Ip::V4 => GSO_TCPV4,
+                Ip::V6 => GSO_TCPV6,
+            },
+            gso_size: u16::try_from(layout.end - layout.payload).ok()?,
+            ..VnetHeader::PLAIN
+        };
+        Split::new(header, frame).ok()
     }
 }
 

@@ -4,16 +4,12 @@
 //! super-frame becomes a train of datagrams of equal size, written and sealed one after the other
 //! where they will be sent from.
 
-use proto::ethernet::{Frame, Ip};
 use proto::native::choice::{Choice, choose};
 use proto::native::chunk::Chunks;
 use proto::native::tunnel::records_room;
 use proto::native::wire::{
     HEADER_BYTES, Kind, NAMES_BYTES, Names, RECORD_BYTES, TAG_BYTES, encode_frame,
 };
-use proto::offload::checksum;
-use proto::offload::split::Split;
-use proto::offload::vnet::{GSO_TCPV4, GSO_TCPV6, VnetHeader};
 use proto::sleeve::fragment::Fragments;
 
 use super::frames::{Heading, OutFrames, Outcome};
@@ -97,7 +93,7 @@ impl<D: Datagrams> Packer<D> {
         match choice {
             Choice::Fits => {}
             Choice::Chunks => {
-                let split = whole_segment(&frames);
+                let split = frames.as_super();
                 let chunks = split
                     .as_ref()
                     .and_then(|split| Chunks::new(split, link.tunnel.max_payload()));
@@ -115,7 +111,7 @@ impl<D: Datagrams> Packer<D> {
             }
             Choice::Fragment => {
                 let frame = frames.complete(0, &mut scratch);
-                self.fragment_native(cx, to, link, frame);
+                self.fragment_native(cx, to, link, (frame, link.tunnel.mtu()));
             }
             Choice::TooBig => {
                 cx.counters.drop(DropReason::TooBig, 1);
@@ -128,9 +124,31 @@ impl<D: Datagrams> Packer<D> {
         outcome
     }
 
-    /// Stages the IPv4 fragments of a frame.
-    fn fragment_native(&mut self, cx: &Context<'_>, to: Heading, link: &NativeLink, frame: &[u8]) {
-        let Ok(fragments) = Fragments::new(frame, link.tunnel.mtu()) else {
+    /// Stages fragments of IPv4 packets, each with at most `mtu` bytes.
+    pub(super) fn send_native_fragments(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        link: &NativeLink,
+        (frames, mtu): (OutFrames<'_>, usize),
+    ) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for index in 0..frames.count() {
+            let frame = frames.complete(index, &mut scratch);
+            self.fragment_native(cx, to, link, (frame, mtu));
+        }
+        self.scratch = scratch;
+    }
+
+    /// Stages the fragments of an IPv4 packet, each with at most `mtu` bytes.
+    fn fragment_native(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        link: &NativeLink,
+        (frame, mtu): (&[u8], usize),
+    ) {
+        let Ok(fragments) = Fragments::new(frame, mtu) else {
             return cx.counters.drop(DropReason::Oversized, 1);
         };
         cx.counters.add(Count::Made, fragments.count() - 1);
@@ -291,28 +309,4 @@ fn names(to: Heading) -> [u8; NAMES_BYTES] {
         destination: to.dest,
     }
     .encode()
-}
-
-/// A TCP segment as a super-frame of one segment, to be cut like others. None if it is none, or
-/// its checksums are wrong: those of chunks are made anew at the other end, so they must not be
-/// repaired.
-fn whole_segment<'a>(frames: &OutFrames<'a>) -> Option<Split<'a>> {
-    let frame = match frames {
-        OutFrames::Whole(frame) => frame,
-        OutFrames::Open(open) => open.bytes(),
-        OutFrames::Super(_) => return None,
-    };
-    let layout = Frame::parse(frame).ok()?.layout()?;
-    if matches!(frames, OutFrames::Whole(_)) && !checksum::verify(frame, &layout) {
-        return None;
-    }
-    let header = VnetHeader {
-        gso_type: match layout.ip {
-            Ip::V4 => GSO_TCPV4,
-            Ip::V6 => GSO_TCPV6,
-        },
-        gso_size: u16::try_from(layout.end - layout.payload).ok()?,
-        ..VnetHeader::PLAIN
-    };
-    Split::new(header, frame).ok()
 }

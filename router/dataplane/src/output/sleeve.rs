@@ -1,5 +1,6 @@
 //! Frames on their way out over a sleeve link, in Weave's own format.
 
+use proto::ethernet::HEADER_BYTES;
 use proto::sleeve::fragment::Fragments;
 use proto::sleeve::{self, Channel, Choice, PacketBuilder, Tunnel};
 use proto::switch::LinkIndex;
@@ -45,8 +46,17 @@ impl<D: Datagrams> Packer<D> {
                     }
                 }
             },
-            Choice::Fragment => self.fragment(cx, to, tunnel, frames),
+            Choice::Fragment => {
+                self.send_sleeve_fragments(cx, to, tunnel, (frames, tunnel.mtu()));
+            }
             Choice::TooBig => {
+                let cut = frames.as_super();
+                if let Some(cut) = cut.and_then(|cut| cut.cut_to(tunnel.mtu() + HEADER_BYTES)) {
+                    cx.counters
+                        .add(Count::Made, cut.segments() - frames.count());
+                    // What fits is not too big, so this comes here once.
+                    return self.send_sleeve(cx, to, tunnel, OutFrames::Super(&cut));
+                }
                 cx.counters.drop(DropReason::TooBig, frames.count());
                 return Outcome::TooBig(tunnel.mtu());
             }
@@ -55,12 +65,18 @@ impl<D: Datagrams> Packer<D> {
         Outcome::Done
     }
 
-    /// Stages the IPv4 fragments of each frame.
-    fn fragment(&mut self, cx: &Context<'_>, to: Heading, tunnel: &Tunnel, frames: OutFrames<'_>) {
+    /// Stages fragments of IPv4 packets, each with at most `mtu` bytes.
+    pub(super) fn send_sleeve_fragments(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        tunnel: &Tunnel,
+        (frames, mtu): (OutFrames<'_>, usize),
+    ) {
         let mut scratch = std::mem::take(&mut self.scratch);
         for index in 0..frames.count() {
             let frame = frames.complete(index, &mut scratch);
-            match Fragments::new(frame, tunnel.mtu()) {
+            match Fragments::new(frame, mtu) {
                 Err(_) => cx.counters.drop(DropReason::Oversized, 1),
                 Ok(fragments) => {
                     cx.counters.add(Count::Made, fragments.count() - 1);

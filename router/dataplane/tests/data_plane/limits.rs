@@ -34,7 +34,7 @@ fn an_unknown_path_mtu_costs_no_frame() {
     }
 }
 
-/// Containers with a larger MTU than the link learn the right one by ICMP.
+/// Containers with a larger MTU than the link learn the right one by ICMP; TCP needs no answer.
 #[test]
 fn senders_are_told_of_a_smaller_link() {
     needs_root!();
@@ -44,7 +44,7 @@ fn senders_are_told_of_a_smaller_link() {
         for address in Trial::addresses(1) {
             transfer(&trial, 0, 1, address, 500_000);
         }
-        assert!(dropped(&trial, 0, DropReason::TooBig) > 0);
+        assert_eq!(dropped(&trial, 0, DropReason::TooBig), 0);
         assert_eq!(dropped(&trial, 0, DropReason::Oversized), 0);
         assert_eq!(count(&trial, 0, Count::PacketsFragmented), 0);
         let link_mtu = trial.hosts[0].tunnels[0].mtu();
@@ -57,6 +57,7 @@ fn senders_are_told_of_a_smaller_link() {
             let reply = pinger.ping(Trial::address(1), ping, Duration::from_millis(500));
             assert_eq!(reply.is_ok_and(|reply| reply.is_some()), passes, "{size}");
         }
+        assert!(dropped(&trial, 0, DropReason::TooBig) > 0);
         check_balance(&trial);
     }
 }
@@ -71,7 +72,17 @@ fn senders_are_told_of_a_smaller_link_further_on() {
     for address in Trial::addresses(2) {
         transfer(&trial, 0, 2, address, 300_000);
     }
-    assert!(dropped(&trial, 1, DropReason::TooBig) > 0);
+    assert_eq!(dropped(&trial, 1, DropReason::TooBig), 0);
+    let mut pinger = Pinger::new(&trial.hosts[0].container).unwrap();
+    let ping = PingOptions {
+        payload_bytes: 1300,
+        dont_fragment: true,
+    };
+    let patience = Duration::from_millis(500);
+    assert!(wait_until(|| {
+        let _ = pinger.ping(Trial::address(2), ping, patience);
+        dropped(&trial, 1, DropReason::TooBig) > 0
+    }));
     check_balance(&trial);
 }
 
@@ -202,3 +213,38 @@ fn bursts_are_held_back() {
     }));
     check_balance(&trial);
 }
+
+/// Containers of whatever MTU reach each other, though none of them hears of the overlay's.
+#[test]
+fn containers_of_any_mtu_talk() {
+    needs_root!();
+    for mut options in overlays() {
+        options.mtu = TAP_MTU_MAX;
+        options.container_mtus = vec![1500, 9000, 65535, 1376];
+        options.trusted_mtu = Some(1376);
+        let edges = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)];
+        let trial = Trial::new(4, &edges, &options).unwrap();
+        for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 1), (2, 3), (3, 2)] {
+            let mut pinger = Pinger::new(&trial.hosts[from].container).unwrap();
+            for payload_bytes in [1350, 1400, 1472, 8972, 20_000, 60_000] {
+                let ping = PingOptions {
+                    payload_bytes,
+                    dont_fragment: false,
+                };
+                let answered = wait_until(|| {
+                    let patience = Duration::from_secs(1);
+                    let reply = pinger.ping(Trial::address(to), ping, patience);
+                    reply.is_ok_and(|reply| reply.is_some())
+                });
+                assert!(answered, "{payload_bytes} bytes from {from} to {to}");
+            }
+            for address in Trial::addresses(to) {
+                transfer(&trial, from, to, address, 2_000_000);
+            }
+        }
+        check_balance(&trial);
+    }
+}
+
+/// The largest MTU that a TAP device takes.
+const TAP_MTU_MAX: u32 = 65521;

@@ -269,6 +269,7 @@ fn an_address_that_moves_is_followed_from_both_sides() {
     needs_root!();
     let mut trial = Trial::pair(&Options::default()).unwrap();
     let sockets: Vec<PacketSocket> = trial.hosts.iter().map(|h| raw(&h.container)).collect();
+    warm_up(&sockets[0], &sockets[1]);
     let mac = Mac::from_bytes([2, 0, 0, 0, 0xcc, 1]);
     let announce = frame(Mac::BROADCAST, mac, &[0x88, 0xb5]);
     for (at, moved) in [(0, false), (1, true), (0, true)] {
@@ -294,6 +295,7 @@ fn moves_leave_room_for_what_links_live_by() {
     needs_root!();
     let mut trial = Trial::pair(&Options::default()).unwrap();
     let sockets: Vec<PacketSocket> = trial.hosts.iter().map(|h| raw(&h.container)).collect();
+    warm_up(&sockets[0], &sockets[1]);
     let mac = Mac::from_bytes([2, 0, 0, 0, 0xcc, 2]);
     let announce = frame(Mac::BROADCAST, mac, &[0x88, 0xb5]);
     let moves = wait_until(|| {
