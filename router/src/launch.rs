@@ -429,6 +429,7 @@ fn start(
         epoch,
         mac_key,
         join: !config.offload_off.tap,
+        container_mtu: Some(config.mtu),
     };
     let (data, data_events) =
         DataPlane::start(&data, tap, sockets, snapshot).map_err(LaunchError::new)?;
