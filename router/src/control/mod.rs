@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::native::Report;
-use proto::node::{ConnSecret, Node, Output};
+use proto::node::{ConnSecret, LinkAction, LinkOutput, Node, Output};
 use proto::sleeve::{LinkId, Special};
 use proto::types::{ConnId, Time};
 use tokio::sync::mpsc;
@@ -333,20 +333,9 @@ impl Control {
                 // Its packets may follow at once.
                 self.publish();
             }
-            Output::LinkUpdated { link, path } => self.links.update(link, path),
-            Output::LinkKeys { link, keys } => {
-                self.links.set_keys(link, keys);
-                // What is sent next tells the peer that it may use them.
-                self.publish();
-            }
+            Output::Link(LinkOutput { link, what }) => self.link_output(link, what),
             Output::LinkRemoved { link } => self.links.remove(link),
             Output::LinkOrder { peer, links } => self.links.set_order(peer, links),
-            Output::Special { link, special } => self.send_special(link, special),
-            Output::Report {
-                link,
-                report,
-                bytes,
-            } => self.send_report(link, &report, bytes),
             Output::Routes(routes) => {
                 let now = self.now();
                 for slot in self.links.set_routes(now, routes) {
@@ -396,6 +385,19 @@ impl Control {
     fn publish(&mut self) {
         if let Some(snapshot) = self.links.take_snapshot() {
             self.data.publish(snapshot);
+        }
+    }
+
+    fn link_output(&mut self, link: LinkId, what: LinkAction) {
+        match what {
+            LinkAction::Path(path) => self.links.update(link, path),
+            LinkAction::Keys(keys) => {
+                self.links.set_keys(link, keys);
+                // What is sent next tells the peer that it may use them.
+                self.publish();
+            }
+            LinkAction::Special(special) => self.send_special(link, special),
+            LinkAction::Report(report, bytes) => self.send_report(link, &report, bytes),
         }
     }
 
