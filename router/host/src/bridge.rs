@@ -83,6 +83,10 @@ impl Bridge {
         netlink.change_link(&bridge.link, &change)?;
         // Without IPv6 there is no such setting.
         sysctl::set_if_present(&format!("ipv6/conf/{}/accept_ra", config.name), "0")?;
+        if created {
+            // Without an IPv6 address of its own a bridge has nothing to announce to the mesh.
+            sysctl::set_if_present(&format!("ipv6/conf/{}/addr_gen_mode", config.name), "1")?;
+        }
         config.timing.apply(config.name)?;
         netlink.set_up(&bridge.link, true)?;
         bridge.link = netlink.link_named(config.name)?;
