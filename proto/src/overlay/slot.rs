@@ -21,6 +21,8 @@ pub(super) struct Slot {
     pub(super) health: Health,
     pub(super) forwarder: Option<Forwarder>,
     sealed: bool,
+    /// Whether the peer fell silent on a link that is a reserve.
+    silent: bool,
 }
 
 /// One way to the peer. A further overlay is a further variant.
@@ -43,6 +45,10 @@ impl Slot {
                 Ok(match overlay {
                     Overlay::Sleeve => {
                         let link = sleeve::link::Link::new(params.uid, sealed, remote);
+                        let link = match params.quiet {
+                            true => link.as_reserve(),
+                            false => link,
+                        };
                         Forwarder::Sleeve(Box::new(link))
                     }
                     Overlay::Weft => {
@@ -62,7 +68,13 @@ impl Slot {
             health,
             forwarder,
             sealed,
+            silent: false,
         }
+    }
+
+    /// Returns true once after the peer fell silent on a link that is a reserve.
+    pub(super) fn take_silence(&mut self) -> bool {
+        std::mem::take(&mut self.silent)
     }
 
     pub(super) fn path(&self) -> Option<Path> {
@@ -111,7 +123,8 @@ impl Slot {
         let was = self.health.clone();
         let failed = match &mut self.forwarder {
             Some(Forwarder::Sleeve(forwarder)) => {
-                collect_sleeve(forwarder, (self.link, &mut self.health), (mode, place), to)
+                let slot = (self.link, &mut self.health, &mut self.silent);
+                collect_sleeve(forwarder, slot, (mode, place), to)
             }
             Some(Forwarder::Native(forwarder)) => {
                 collect_native(forwarder, (self.link, &mut self.health), (mode, place), to)
@@ -178,7 +191,7 @@ fn about(link: LinkId, what: LinkAction) -> SwitchOutput {
 /// Returns why the forwarder is over, if it is.
 fn collect_sleeve(
     forwarder: &mut sleeve::link::Link,
-    (link, health): (LinkId, &mut Health),
+    (link, health, silent): (LinkId, &mut Health, &mut bool),
     (mode, place): (OverlayMode, usize),
     to: &mut VecDeque<SwitchOutput>,
 ) -> Option<String> {
@@ -197,6 +210,11 @@ fn collect_sleeve(
             Wanted::Moved { from, to } => SwitchOutput::Moved { link, from, to },
             Wanted::Established => {
                 *health = Health::Established;
+                continue;
+            }
+            Wanted::Silent => {
+                *silent = true;
+                *health = Health::Pending;
                 continue;
             }
             Wanted::Failed(error) => return Some(error.to_string()),
