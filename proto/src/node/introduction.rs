@@ -86,6 +86,7 @@ pub(super) fn prepare_member(
         encrypted: introduced.session_key.is_some(),
         key: params.sleeve_key().cloned(),
         trusted,
+        has_digests: config.abilities && remote.can(Ability::Digests),
         remote_overlays: remote.overlays.clone().unwrap_or_default().into(),
         overlay,
         told: Told::default(),
