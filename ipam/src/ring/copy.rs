@@ -10,6 +10,9 @@ use crate::range_set::RangeSet;
 pub const ENTRIES_MAX: usize = 1 << 20;
 /// Most seeds that a ring may have; a ring with more is refused.
 pub const SEEDS_MAX: usize = 1 << 16;
+/// The highest version of an entry that is taken from another router: none gets there by
+/// counting, and from there nobody could outdo it.
+pub const VERSION_MAX: u32 = u32::MAX - (1 << 24);
 /// What a takeover adds to the version of an entry, so that it outdoes what the previous owner
 /// may have changed unseen.
 pub const TAKEOVER_STEP: u32 = 100;
