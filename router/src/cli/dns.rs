@@ -23,17 +23,17 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(12);
 /// The result of a question for a name that does not exist.
 const NO_SUCH_NAME: u8 = 3;
 
-/// Registers a name for addresses, so that containers on all hosts find them by it.
+/// Registers a name for addresses, which containers on all hosts can look up.
 ///
-/// With TARGET, which is given as for attach, the name belongs to that container and ends with
-/// it; its addresses need not be given. Without TARGET, the addresses may be anybody's, and the
-/// name stays until it is removed. Several addresses of one name are answered in random order.
+/// With TARGET, given as for attach, the name belongs to that container and is removed with it; its
+/// addresses need not be given. Without TARGET, the addresses may be any, and the name stays until
+/// removed. Several addresses of one name are returned in random order.
 #[derive(Args, Debug)]
 #[command(
     disable_help_flag = true,
     override_usage = "weft dns-add [OPTIONS] [IP]... TARGET [-h NAME]\n       \
                       weft dns-add [OPTIONS] IP... -h NAME",
-    after_help = "NAME is relative to the domain, or ends in it. Without one, the container's host name is meant.
+    after_help = "NAME is relative to the domain, or ends in it. It defaults to the container's host name.
 
 EXAMPLES:
   weft dns-add 12345 -h db                        another name of a container
@@ -45,13 +45,13 @@ pub(crate) struct DnsAddArgs {
     which: WhichArgs,
 }
 
-/// Removes names of a container, or of addresses that belong to none.
+/// Removes names of a container, or of addresses that belong to no container.
 #[derive(Args, Debug)]
 #[command(
     disable_help_flag = true,
     override_usage = "weft dns-remove [OPTIONS] [IP]... TARGET [-h NAME]\n       \
                       weft dns-remove [OPTIONS] IP... [-h NAME]",
-    after_help = "Without NAME, all names are removed. Only what was registered on this host can be removed here.
+    after_help = "Without NAME, all names are removed. Only names registered on this host can be removed.
 
 EXAMPLES:
   weft dns-remove 12345 -h db
@@ -239,9 +239,9 @@ impl DnsRemoveArgs {
     }
 }
 
-/// Asks this host's router for the addresses of a name, or for the name of an address.
+/// Looks up the addresses of a name, or the name of an address, at this host's router.
 ///
-/// This is what a container gets that asks the router: names of other domains are looked up by
+/// Returns what a container gets that queries the router: names of other domains are looked up at
 /// the servers of this host.
 #[derive(Args, Debug)]
 #[command(after_help = "EXAMPLES:
@@ -312,7 +312,7 @@ async fn no_answer(router: &Router, server: SocketAddr, error: &str) -> CliError
     CliError::failed(text)
 }
 
-/// Prints the arguments with which 'docker run' has a container ask the router for names.
+/// Prints the arguments for 'docker run' that make a container query the router for names.
 #[derive(Args, Debug)]
 #[command(after_help = "EXAMPLE:
   docker run $(weft dns-args) -h web.weave.local nginx")]

@@ -18,13 +18,13 @@ use kernel::netns::{FoundNamespace, Namespace};
 /// The port of the resolver that a container is pointed at.
 const DNS_PORT: u16 = 53;
 
-/// How a container is named.
+/// Options for naming a container.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NamingArgs {
-    /// Name for the container beside its host name; may be given several times
+    /// Additional name for the container; may be given several times
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
-    /// Do not register the host name, and leave the container's resolver alone
+    /// Do not register the host name, and do not change the container's resolv.conf
     #[arg(long, visible_alias = "without-dns")]
     no_dns: bool,
 }
@@ -124,7 +124,7 @@ fn own_name(host_name: &str, domain: &Domain) -> String {
     first.to_owned()
 }
 
-/// What of a container names need to know.
+/// Container attributes used for naming.
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
     namespace: Namespace,

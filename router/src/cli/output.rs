@@ -80,7 +80,7 @@ impl CompletionArgs {
 #[command(after_help = "EXAMPLE:
   weft man /usr/local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// Folder to write to; without one, weft(1) is printed
+    /// Folder to write to; without it, prints weft(1)
     folder: Option<PathBuf>,
 }
 

@@ -19,13 +19,13 @@ use web::client::{Client, ClientError};
 /// How long gossip gets to carry the addresses to other peers.
 const HAND_OVER_TIME: Duration = Duration::from_millis(500);
 
-/// Takes this host out of the network for good: gives its addresses to another peer, stops the
+/// Removes this host from the network for good: gives its addresses to another peer, stops the
 /// router, and removes every device, rule and file that weft made.
 ///
-/// It may be repeated, and works when no router runs.
+/// May be repeated, and works when no router runs.
 #[derive(Args, Debug)]
 pub(crate) struct ResetArgs {
-    /// Prefix of the files that keep state
+    /// Path prefix of the state files
     #[arg(
         long,
         value_name = "PATH",
@@ -33,7 +33,7 @@ pub(crate) struct ResetArgs {
         env = "DB_PREFIX"
     )]
     db_prefix: PathBuf,
-    /// Accepted for old scripts; a router that does not run is no obstacle
+    /// Accepted for compatibility; reset also works if no router runs
     #[arg(long, hide = true)]
     force: bool,
     #[command(flatten)]

@@ -18,7 +18,7 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 /// How much longer than the router a command waits, so that the router's reason is heard.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How commands find the router.
+/// Options for reaching the router.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RouterArgs {
     /// Address or socket path of the router's control interface
@@ -30,7 +30,7 @@ pub(crate) struct RouterArgs {
         help_heading = "Router"
     )]
     http_addr: String,
-    /// How long to wait for the router, like 30s [default: 60s]
+    /// Time to wait for the router, like 30s [default: 60s]
     #[arg(long, value_name = "TIME", help_heading = "Router")]
     timeout: Option<String>,
 }
