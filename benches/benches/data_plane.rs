@@ -102,6 +102,7 @@ impl Setup {
             },
             with("plain", |options| options.key = None),
             with("encrypted", |_| {}),
+            with("native", |options| options.native = true),
             with("no-gso", |options| options.gso = false),
             with("no-gro", |options| options.gro = false),
             with("no-tap-offload", |options| options.offload = false),

@@ -172,6 +172,12 @@ impl Forwarding {
         &self.neighbours
     }
 
+    /// The neighbour at the other end of a link.
+    #[inline]
+    pub fn neighbour(&self, link: LinkIndex) -> Option<PeerName> {
+        self.neighbours.get(link.get()).copied()
+    }
+
     /// Returns the link to a neighbour.
     pub fn link_to(&self, neighbour: PeerName) -> Option<LinkIndex> {
         let index = self.neighbours.binary_search(&neighbour).ok()?;

@@ -22,6 +22,10 @@ use crate::ethernet::{Frame, Ip, Layout, Protocol};
 /// accepts (48 bytes) are 1366; a frame that claims more is refused.
 pub const SPLIT_SEGMENTS_MAX: usize = 2048;
 
+/// TCP flags of segments that stay whole: a connection's start or end by force, urgent data.
+const TCP_SYN_RST_URG: u8 = 0x02 | 0x04 | 0x20;
+/// Payload of the smallest segments that a TCP super-frame is cut into for a smaller link.
+const CUT_PAYLOAD_MIN: usize = 64;
 /// TCP flag: no more data follows.
 pub(crate) const TCP_FIN: u8 = 0x01;
 /// TCP flag: hand over what has arrived.
@@ -129,6 +133,29 @@ impl<'a> Split<'a> {
     /// Number of payload bytes of each segment except the last.
     pub const fn gso_size(&self) -> usize {
         self.gso_size
+    }
+
+    /// The same TCP super-frame in smaller segments, none of which has more than `frame_len` bytes
+    /// with its headers. None if its segments are not larger, or cannot be cut.
+    ///
+    /// TCP carries a stream, so its receiver takes the bytes however they are cut.
+    pub fn cut_to(&self, frame_len: usize) -> Option<Split<'a>> {
+        let flags = self.frame.get(self.layout.transport + 13)?;
+        if self.layout.protocol != Protocol::Tcp || flags & TCP_SYN_RST_URG != 0 {
+            return None;
+        }
+        let gso_size = frame_len.checked_sub(self.headers_len())?;
+        let payload = self.layout.end - self.layout.payload;
+        let segments = payload.div_ceil(gso_size.max(1));
+        let is_smaller = gso_size < self.gso_size && payload > gso_size;
+        if gso_size < CUT_PAYLOAD_MIN || !is_smaller || segments > SPLIT_SEGMENTS_MAX {
+            return None;
+        }
+        Some(Split {
+            gso_size,
+            segments,
+            ..self.clone()
+        })
     }
 
     /// Returns how many segments there are: at least 1, at most [`SPLIT_SEGMENTS_MAX`].

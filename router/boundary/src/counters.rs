@@ -59,8 +59,6 @@ pub enum Count {
     Moves,
     /// Addresses that were not learned for want of room.
     NotLearned,
-    /// Frames from other peers whose source peer claims to be us.
-    OwnSource,
     /// Events that control was too busy to take.
     EventsLost,
 }
@@ -91,7 +89,6 @@ impl Count {
         (Count::SendBatches, "send_batches"),
         (Count::Moves, "moves"),
         (Count::NotLearned, "not_learned"),
-        (Count::OwnSource, "own_source"),
         (Count::EventsLost, "events_lost"),
     ];
 }
@@ -129,6 +126,16 @@ drop_reasons! {
     UnknownPeer = "unknown_peer",
     /// No established connections lead to the destination peer.
     NoRoute = "no_route",
+    /// Came from another peer and claims to have been captured here.
+    OwnSource = "own_source",
+    /// Would go back to the neighbour that it came from.
+    Backwards = "backwards",
+    /// Multicast of this host's own bridge, which concerns nobody else.
+    OwnMulticast = "own_multicast",
+    /// Came in a plain sleeve packet from another address than that of its link.
+    OtherAddress = "other_address",
+    /// Came in a plain sleeve packet of a neighbour that sends by another link.
+    IdleLink = "idle_link",
     /// The next hop has no link.
     NoLink = "no_link",
     /// For all peers, and there are none.

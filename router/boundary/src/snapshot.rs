@@ -59,13 +59,15 @@ impl Link {
 }
 
 /// Routes, links and keys as they are for a while.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
-    forwarding: Forwarding,
+    forwarding: Arc<Forwarding>,
     links: Box<[Link]>,
     tunnels: Box<[Arc<Tunnel>]>,
     /// Sorted by number.
     sessions: Box<[Session]>,
+    /// Sorted.
+    idle: Box<[LinkId]>,
 }
 
 impl Snapshot {
@@ -85,10 +87,11 @@ impl Snapshot {
         );
         tunnels.sort_by_key(|tunnel| (tunnel.peer(), Reverse(tunnel.id())));
         Snapshot {
-            forwarding,
+            forwarding: Arc::new(forwarding),
             links: links.into(),
             tunnels: tunnels.into(),
             sessions: Box::default(),
+            idle: Box::default(),
         }
     }
 
@@ -102,8 +105,24 @@ impl Snapshot {
         }
     }
 
+    /// Takes no frames of containers in plain packets of these sleeve links, since their
+    /// neighbours send by other links: anybody can make a plain packet.
+    #[must_use]
+    pub fn with_idle(self, mut links: Vec<LinkId>) -> Snapshot {
+        links.sort();
+        Snapshot {
+            idle: links.into(),
+            ..self
+        }
+    }
+
+    /// Returns true if the neighbour at the other end of a sleeve link sends by another link.
+    pub fn is_idle(&self, link: LinkId) -> bool {
+        self.idle.binary_search(&link).is_ok()
+    }
+
     /// Where frames go.
-    pub const fn forwarding(&self) -> &Forwarding {
+    pub fn forwarding(&self) -> &Forwarding {
         &self.forwarding
     }
 

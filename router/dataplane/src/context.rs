@@ -1,6 +1,6 @@
 //! What all threads see, and what one thread needs while it treats a batch.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use proto::types::{Mac, Time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::counters::Counters;
-use crate::udp::sockets::Sockets;
+use crate::udp::feature::Feature;
 
 /// Bytes of the largest frame: of IP, with an Ethernet header and tags.
 pub(crate) const FRAME_BYTES_MAX: usize = (1 << 16) + 32;
@@ -25,14 +25,15 @@ pub(crate) struct Shared {
     pub(crate) epoch: Instant,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) macs: MacTable,
-    pub(crate) sockets: Sockets,
     /// Those of the tx threads at even places, those of the rx threads at odd ones.
     pub(crate) counters: Box<[Counters]>,
     pub(crate) events: EventSender,
     /// Joining of received segments. Given up when the device refuses a super-frame.
-    pub(crate) join: crate::udp::feature::Feature,
+    pub(crate) join: Feature,
     /// Whether the device takes super-frames of UDP.
     pub(crate) join_udp: bool,
+    /// Bytes of the largest frame that containers of other hosts are sure to take.
+    pub(crate) frame_bytes_max: usize,
     pub(crate) stop: OwnedFd,
     pub(crate) stopping: AtomicBool,
 }
@@ -46,17 +47,9 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Waits until `fd` can be read, until `due`, or until the threads are to stop.
-    pub(crate) fn wait(&self, fd: BorrowedFd<'_>, due: Option<Time>) {
-        let left = due.map(|due| due.since(self.now()).max(Duration::from_nanos(1)));
-        let left = left.and_then(|left| Timespec::try_from(left).ok());
-        let stop = self.stop.as_fd();
-        let mut fds = [
-            PollFd::new(&fd, PollFlags::IN),
-            PollFd::new(&stop, PollFlags::IN),
-        ];
-        // An interrupted wait is as good as one that ended.
-        let _ = poll(&mut fds, left.as_ref());
+    /// How long it is until `due`; a moment if it has passed, so that what fell due is seen.
+    pub(crate) fn left(&self, due: Option<Time>) -> Option<Duration> {
+        due.map(|due| due.since(self.now()).max(Duration::from_nanos(1)))
     }
 
     /// Waits for a while, or until the threads are to stop.

@@ -11,7 +11,7 @@
 //!                                        \--> pack, seal --> send           (relay)
 //! ```
 
-use crate::context::Shared;
+use crate::context::{FRAME_BYTES_MAX, Shared};
 use crate::counters::{self, Counters};
 use crate::{rx, tx};
 use boundary::counters::Totals;
@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use proto::ethernet::HEADER_BYTES as ETHERNET_BYTES;
 use proto::native::Report;
 use proto::native::tunnel::STREAM_REPORTS;
 use proto::native::wire::{HEADER_BYTES, Kind, TAG_BYTES};
@@ -34,9 +35,10 @@ use proto::types::Time;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::tap::{Tap, TapStatus};
-use crate::udp::feature::FeatureState;
+use crate::udp::feature::{Feature, FeatureState};
 use crate::udp::sender::DATAGRAM_BYTES_MAX;
-use crate::udp::sockets::{Sockets, UdpStatus, Way};
+use crate::udp::sockets::{Sockets, UdpStatus};
+use crate::udp::way::Way;
 
 /// Bytes of the header of a frame in a packet.
 const PACKET_SPACE: usize = proto::sleeve::wire::FRAME_HEADER_BYTES;
@@ -50,6 +52,9 @@ pub struct DataConfig {
     pub mac_key: u64,
     /// Whether received segments are joined into super-frames for the TAP device.
     pub join: bool,
+    /// The MTU that containers of other hosts are sure to have, in bytes. What is larger is cut or
+    /// refused by the rules of IP, whatever a link would carry. None if links alone decide.
+    pub container_mtu: Option<u32>,
 }
 
 /// How many queues a machine of this many cores gets by default.
@@ -65,6 +70,7 @@ pub const fn default_queues(cores: usize) -> u16 {
 #[derive(Debug)]
 pub struct DataPlane {
     shared: Arc<Shared>,
+    sockets: Arc<Sockets>,
     threads: Vec<JoinHandle<()>>,
     tap: TapStatus,
 }
@@ -100,33 +106,34 @@ impl DataPlane {
             epoch: config.epoch,
             snapshot: ArcSwap::from_pointee(snapshot),
             macs: MacTable::new(config.mac_key),
-            sockets,
             counters: (0..2 * pairs).map(|_| Counters::new()).collect(),
             events,
-            join: crate::udp::feature::Feature::probe(
-                "joining of received segments",
-                config.join,
-                || Ok(()),
-            ),
+            join: Feature::probe("joining of received segments", config.join, || Ok(())),
+            frame_bytes_max: config.container_mtu.map_or(usize::MAX, |mtu| {
+                ETHERNET_BYTES + usize::try_from(mtu).unwrap_or(FRAME_BYTES_MAX)
+            }),
             join_udp: tap_status.offload.udp(),
             stop,
             stopping: AtomicBool::new(false),
         });
         let mut plane = DataPlane {
             shared,
+            sockets: Arc::new(sockets),
             threads: Vec::new(),
             tap: tap_status,
         };
         for (index, queue) in queues.iter().enumerate() {
             let (shared, queue) = (Arc::clone(&plane.shared), Arc::clone(queue));
-            let tx = tx::Transmit::new(shared, queue, index);
+            let sockets = Arc::clone(&plane.sockets);
+            let tx = tx::Transmit::new(shared, (queue, sockets), index);
             plane.spawn(format!("weft-tx{index}"), move || tx.run())?;
         }
         // Every socket is read, also where the device has fewer queues.
-        let shared_out = (0..plane.shared.sockets.queues()).zip(queues.iter().cycle());
+        let shared_out = (0..plane.sockets.queues()).zip(queues.iter().cycle());
         for (index, queue) in shared_out {
             let (shared, queue) = (Arc::clone(&plane.shared), Arc::clone(queue));
-            let rx = rx::Receive::new(shared, queue, index);
+            let sockets = Arc::clone(&plane.sockets);
+            let rx = rx::Receive::new(shared, (queue, sockets), index);
             plane.spawn(format!("weft-rx{index}"), move || rx.run())?;
         }
         Ok((plane, receiver))
@@ -151,7 +158,7 @@ impl DataPlane {
         let space = builder.append(&mut packet, tunnel.us(), tunnel.peer(), special.frame_len());
         special.write(space.ok_or(SendError::DoesNotFit)?);
         let len = builder.finish(tunnel, &mut packet);
-        let sockets = &self.shared.sockets;
+        let sockets = &self.sockets;
         match sockets.send_one(channel, to, &packet[..len]) {
             Err(error)
                 if error.raw_os_error() == Some(libc::EMSGSIZE) && channel == Channel::Df =>
@@ -181,7 +188,7 @@ impl DataPlane {
         if !key.seal(Kind::Report, STREAM_REPORTS, counter, &mut datagram) {
             return Err(SendError::DoesNotFit);
         }
-        let sockets = &self.shared.sockets;
+        let sockets = &self.sockets;
         match sockets.send_one(Way::Native, to, &datagram) {
             Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
                 Err(SendError::TooBig(sockets.path_mtu(to)?))
@@ -199,7 +206,7 @@ impl DataPlane {
     pub fn status(&self) -> DataStatus {
         DataStatus {
             tap: self.tap,
-            udp: self.shared.sockets.status(),
+            udp: self.sockets.status(),
             join: self.shared.join.state(),
             queues: self.tap.queues,
         }

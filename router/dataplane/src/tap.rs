@@ -7,10 +7,13 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use proto::offload::vnet::VNET_BYTES;
 use rustix::io::Errno;
 
+use crate::ports::Frames;
+use crate::wait;
 use kernel::sys::tap as sys;
 
 /// Most queues that a device is opened with.
@@ -274,22 +277,17 @@ fn set_offload(fd: &OwnedFd, config: &TapConfig) -> Offload {
 #[derive(Debug)]
 pub struct TapQueue(OwnedFd);
 
-impl TapQueue {
-    /// Reads one frame, its virtio-net header first. `WouldBlock` if none waits.
-    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(&self.0, buffer)?)
+impl Frames for TapQueue {
+    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(&self.0, into)?)
     }
 
-    /// Writes one frame given in pieces, its virtio-net header first. `EIO` if the device is down,
-    /// `EINVAL` if the header does not fit the frame.
-    pub fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+    fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
         rustix::io::writev(&self.0, pieces)?;
         Ok(())
     }
-}
 
-impl AsFd for TapQueue {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+    fn wait(&self, stop: BorrowedFd<'_>, limit: Option<Duration>) {
+        wait::readable(self.0.as_fd(), stop, limit);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::net::SocketAddrV4;
-use std::os::fd::BorrowedFd;
 
-use crate::udp::sockets::{Sockets, Way};
+use crate::ports::Datagrams;
+use crate::udp::way::Way;
 use kernel::sys::batch::{Outgoing, SEGMENTS_MAX, SendBatch};
 
 /// The largest UDP payload over IPv4, in bytes; also the limit of what is cut in one send.
@@ -88,20 +88,19 @@ impl Sender {
         })
     }
 
-    /// Sends everything, on the sockets of `queue`. What the
-    /// kernel does not take is reported, one datagram at a time, and not sent again.
-    pub fn flush(
+    /// Sends everything, on the sockets of `queue`. What the kernel does not take is reported, one
+    /// datagram at a time, and not sent again.
+    pub fn flush<D: Datagrams>(
         &mut self,
-        sockets: &Sockets,
+        sockets: &D,
         queue: usize,
         buffer: &[u8],
         mut report: impl FnMut(Failure),
     ) {
         for (way, batch) in Way::ALL.into_iter().zip(&mut self.batches) {
-            let socket = sockets.sending(way, queue);
             let mut from = 0;
             while let Some(&message) = batch.messages().get(from) {
-                let error = match batch.send(socket, buffer, from) {
+                let error = match sockets.send((way, queue), batch, buffer, from) {
                     Ok(sent) => {
                         from += sent.max(1);
                         continue;
@@ -122,7 +121,13 @@ impl Sender {
                         message,
                         error,
                     };
-                    send_run(&mut self.singles, sockets, socket, buffer, run, &mut report);
+                    send_run(
+                        &mut self.singles,
+                        (sockets, queue),
+                        buffer,
+                        run,
+                        &mut report,
+                    );
                 }
             }
             batch.clear();
@@ -161,10 +166,9 @@ struct Run {
     error: io::Error,
 }
 
-fn send_run(
+fn send_run<D: Datagrams>(
     singles: &mut SendBatch,
-    sockets: &Sockets,
-    socket: BorrowedFd<'_>,
+    (sockets, queue): (&D, usize),
     buffer: &[u8],
     run: Run,
     report: &mut impl FnMut(Failure),
@@ -187,7 +191,7 @@ fn send_run(
     let mut from = 0;
     let mut all_taken = true;
     while let Some(&single) = singles.messages().get(from) {
-        match singles.send(socket, buffer, from) {
+        match sockets.send((way, queue), singles, buffer, from) {
             Ok(sent) => from += sent.max(1),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
@@ -204,7 +208,7 @@ fn send_run(
         Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP)
     );
     if all_taken && refuses_cutting {
-        sockets.gso.give_up(&error);
+        sockets.stop_cutting(&error);
     }
 }
 

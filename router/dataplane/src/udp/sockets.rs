@@ -8,49 +8,26 @@
 
 use super::feature::{Feature, FeatureState};
 use super::steering;
+use super::way::Way;
+use crate::ports::Datagrams;
+use crate::wait;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use kernel::sys::batch as sys;
-pub use kernel::sys::batch::{Incoming, ReceiveBatch};
-pub use proto::sleeve::Channel;
+use kernel::sys::batch::{ReceiveBatch, SendBatch};
 
 /// The receive buffer that is asked for, in bytes. What exceeds it is lost while a data thread is
 /// busy with a train of super-frames.
 pub const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
 /// The send buffer that is asked for, in bytes.
 pub const SEND_BUFFER_BYTES: usize = 4 << 20;
-
-/// How a datagram leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Way {
-    /// Not to be fragmented; refused if it exceeds what the kernel knows of the path.
-    Df,
-    /// To be fragmented if need be.
-    NonDf,
-    /// Not to be fragmented; refused only if it exceeds what the device takes. For the native
-    /// overlay, which finds out for itself what a path takes.
-    Native,
-}
-
-impl Way {
-    /// All of them.
-    pub const ALL: [Way; 3] = [Way::Df, Way::NonDf, Way::Native];
-}
-
-impl From<Channel> for Way {
-    fn from(channel: Channel) -> Way {
-        match channel {
-            Channel::Df => Way::Df,
-            Channel::NonDf => Way::NonDf,
-        }
-    }
-}
 
 /// How the sockets are to be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,6 +215,46 @@ impl Sockets {
             receive_buffer: self.receive_buffer,
             kernel_drops: drops.map(u64::from).sum(),
         }
+    }
+}
+
+impl Datagrams for Sockets {
+    fn receive(&self, queue: usize, batch: &mut ReceiveBatch) -> io::Result<usize> {
+        batch.receive(self.df(queue))
+    }
+
+    fn send(
+        &self,
+        (way, queue): (Way, usize),
+        batch: &mut SendBatch,
+        buffer: &[u8],
+        from: usize,
+    ) -> io::Result<usize> {
+        batch.send(self.sending(way, queue), buffer, from)
+    }
+
+    fn send_one(&self, way: Way, to: SocketAddrV4, datagram: &[u8]) -> io::Result<()> {
+        Sockets::send_one(self, way, to, datagram)
+    }
+
+    fn path_mtu(&self, to: SocketAddrV4) -> io::Result<u32> {
+        Sockets::path_mtu(self, to)
+    }
+
+    fn wait(&self, queue: usize, stop: BorrowedFd<'_>, limit: Option<Duration>) {
+        wait::readable(self.df(queue), stop, limit);
+    }
+
+    fn cuts(&self) -> bool {
+        self.gso.is_on()
+    }
+
+    fn stop_cutting(&self, error: &io::Error) {
+        self.gso.give_up(error);
+    }
+
+    fn joins(&self) -> bool {
+        self.gro.is_on()
     }
 }
 

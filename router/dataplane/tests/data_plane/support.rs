@@ -107,12 +107,22 @@ pub(crate) fn dropped(trial: &Trial, host: usize, reason: DropReason) -> u64 {
     trial.hosts[host].plane.counters().dropped(reason)
 }
 
-/// Two planes that speak plain, and two that encrypt.
-pub(crate) fn both() -> [Options; 2] {
+/// Planes joined by sleeve, plain and encrypted.
+pub(crate) fn sleeves() -> [Options; 2] {
     [None, Some([9; 32])].map(|key| Options {
         key,
         ..Options::default()
     })
+}
+
+/// Planes joined by every overlay: sleeve, plain and encrypted, and native.
+pub(crate) fn overlays() -> [Options; 3] {
+    let [plain, sealed] = sleeves();
+    let native = Options {
+        native: true,
+        ..Options::default()
+    };
+    [plain, sealed, native]
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -249,6 +249,35 @@ impl ReceiveBatch {
         Ok(self.filled)
     }
 
+    /// Forgets all messages.
+    pub fn clear(&mut self) {
+        self.filled = 0;
+    }
+
+    /// Adds a message that came from somewhere else than a socket. Returns false if there is no
+    /// room for it.
+    pub fn place(&mut self, from: SocketAddrV4, bytes: &[u8]) -> bool {
+        let index = self.filled;
+        let buffers = &mut self.slab.chunks_exact_mut(self.buffer_bytes);
+        let (Some(buffer), Some(header), Some(address)) = (
+            buffers
+                .nth(index)
+                .and_then(|buffer| buffer.get_mut(..bytes.len())),
+            self.headers.get_mut(index),
+            self.addresses.get_mut(index),
+        ) else {
+            return false;
+        };
+        buffer.copy_from_slice(bytes);
+        header.msg_len = bytes.len() as u32;
+        header.msg_hdr.msg_controllen = 0;
+        header.msg_hdr.msg_flags = 0;
+        address.sin_port = from.port().to_be();
+        address.sin_addr.s_addr = u32::from_ne_bytes(from.ip().octets());
+        self.filled += 1;
+        true
+    }
+
     /// Message `index` of the last [`receive`](ReceiveBatch::receive).
     pub fn message(&self, index: usize) -> Option<Incoming> {
         if index >= self.filled {
