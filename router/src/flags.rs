@@ -432,7 +432,7 @@ pub(crate) struct IgnoredFlags {
 }
 
 impl IgnoredFlags {
-    /// The flags that were given and change nothing.
+    /// Returns the flags that were given and change nothing.
     pub(crate) fn given(&self) -> Vec<&'static str> {
         let text = [
             ("--token", &self.token),

@@ -1,5 +1,5 @@
-//! What the HTTP interface reaches beside the control loop. Each is filled in at launch, so that
-//! pages and routes build without what is behind them.
+//! Services that the HTTP interface reaches beside the control loop. They are filled in at launch,
+//! so that pages and routes build without their implementations.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,7 +18,7 @@ use report::metrics::Metric;
 /// An answer that takes time.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Everything that routes work on.
+/// The state that routes work on.
 #[derive(Clone)]
 pub struct Services {
     /// The way to the control loop.
@@ -48,7 +48,7 @@ pub trait Gateway: Send + Sync {
     fn hide(&self, address: Option<Ipv4Net>) -> Later<'_, Result<Vec<Ipv4Net>, String>>;
 }
 
-/// What is asked of Docker's networks.
+/// Requests to Docker's networks.
 pub trait DockerNetworks: Send + Sync {
     /// Returns true if Docker says that there is no such container, or that it does not run.
     fn has_ended<'a>(&'a self, container: &'a str) -> Later<'a, bool>;
@@ -56,7 +56,7 @@ pub trait DockerNetworks: Send + Sync {
     /// Removes the networks that weft makes by itself. Returns what became of them, one a line.
     fn remove(&self) -> Later<'_, Vec<String>>;
 
-    /// What Docker's calls have taken, as JSON.
+    /// Returns what Docker's calls have taken, as JSON.
     fn latency(&self) -> Value;
 
     /// The same as metrics.
@@ -65,7 +65,7 @@ pub trait DockerNetworks: Send + Sync {
 
 /// Measures how fast frames get to other routers.
 pub trait Measure: Send + Sync {
-    /// What is being measured at the moment; null if nothing is.
+    /// Returns what is being measured at the moment; null if nothing is.
     fn step(&self) -> Value;
 
     /// Measures towards a peer, given by name or nickname, and returns the figures. `seconds` is
@@ -86,18 +86,18 @@ pub enum MeasureError {
 
 /// The server that answers questions for names.
 pub trait NameServer: Send + Sync {
-    /// How it does.
+    /// Returns how it does.
     fn status(&self) -> NameServerStatus;
 
     /// Addresses of this host at which containers can ask on the usual port; none if nobody
     /// listens there.
     fn resolvers(&self) -> Later<'_, Result<Vec<Ipv4Addr>, String>>;
 
-    /// What it counts.
+    /// Returns what it counts.
     fn metrics(&self) -> Vec<Metric>;
 }
 
-/// How the server for names does.
+/// Status of the server for names.
 #[derive(Clone, Debug)]
 pub struct NameServerStatus {
     /// Where questions are taken, or would be if nobody else had the port.

@@ -1,4 +1,4 @@
-//! What reports, status pages and metrics are made from.
+//! The view from which reports, status pages and metrics are made.
 
 use boundary::forwarding::Figures;
 use control::view::View;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::config::Config;
 use super::services::{NameServerStatus, Services};
 
-/// What reports, status pages and metrics are made from.
+/// The view from which reports, status pages and metrics are made.
 pub(crate) struct Sources<'a> {
     /// The state of the loop.
     pub(crate) view: &'a View,
@@ -22,7 +22,7 @@ pub(crate) struct Sources<'a> {
 }
 
 impl<'a> Sources<'a> {
-    /// All of them.
+    /// Returns all of them.
     pub(crate) fn of(services: &'a Services, view: &'a View) -> Sources<'a> {
         let server = services.name_server.as_ref();
         Sources {

@@ -1,7 +1,7 @@
-//! What the data threads tell control. They never wait for it: what it has no room for is counted
-//! and lost, and each of these can be lost, since the sender of a special frame or a report repeats it, a
-//! packet that is too large and a datagram from a new address are followed by others, and moves of MAC
-//! addresses are news only.
+//! Events from the data threads to control. The threads never wait for control: events for which
+//! there is no room are dropped and counted. Each event may be lost, since the sender of a special
+//! frame or a report repeats it, a packet that is too large and a datagram from a new address are
+//! followed by others, and moves of MAC addresses are informational.
 
 use std::net::SocketAddrV4;
 
@@ -10,12 +10,13 @@ use proto::sleeve::{LinkId, Special};
 use proto::types::{Mac, PeerName, Time};
 use tokio::sync::mpsc;
 
-/// How many events wait for control. Further ones are lost ([`Count::EventsLost`]).
+/// Maximum number of events that wait for control. Further ones are dropped
+/// ([`Count::EventsLost`]).
 ///
 /// [`Count::EventsLost`]: crate::counters::Count::EventsLost
 pub const EVENTS_MAX: usize = 1024;
 
-/// Something that control has to know.
+/// An event for control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataEvent {
     /// A frame between routers came over a link.
@@ -72,10 +73,10 @@ pub enum DataEvent {
     },
 }
 
-/// Where events come out. `recv` waits on a tokio runtime, `blocking_recv` anywhere else.
+/// Receiver of events. `recv` waits on a tokio runtime, `blocking_recv` anywhere else.
 pub type Events = mpsc::Receiver<DataEvent>;
 
-/// Where events go in.
+/// Sender of events.
 pub type EventSender = mpsc::Sender<DataEvent>;
 
 /// Makes the two ends of the queue of events.

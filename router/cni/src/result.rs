@@ -1,4 +1,4 @@
-//! What a call achieved: the result of ADD, in the shape of each version.
+//! The result of ADD, in the shape of each version.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::conf::Version;
 use crate::error::{CniError, Code};
 
-/// What a container has got.
+/// A container's addresses and interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// The interfaces that were made, on the host and in the container.

@@ -1,4 +1,4 @@
-//! Whom gossip is for: a table from its topic to its consumer.
+//! Dispatch of gossip: a table from topic to consumer.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub struct Delivery {
     pub payload: Vec<u8>,
 }
 
-/// Who takes the messages of a topic.
+/// The consumer of a topic.
 #[derive(Clone, Debug)]
 pub(super) enum Consumer {
     /// The allocator, on one of its channels.
@@ -81,12 +81,12 @@ impl Consumers {
         receiver
     }
 
-    /// All topics, as the node is to know them.
+    /// Returns all topics, as the node is to know them.
     pub fn topics(&self) -> Vec<String> {
         self.table.keys().cloned().collect()
     }
 
-    /// Who takes the messages of a topic.
+    /// Returns who takes the messages of a topic.
     pub(super) fn of(&self, topic: &str) -> Option<&Consumer> {
         self.table.get(topic)
     }

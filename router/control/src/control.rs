@@ -23,7 +23,7 @@ use super::surroundings::Surroundings;
 use super::targets::Targets;
 use super::turns::Turns;
 
-/// Between sweeps of the MAC table.
+/// Interval between sweeps of the MAC table.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// The record that holds what is to be dialled after a restart.
 pub const TARGETS_KEY: &[u8] = b"targets";
@@ -49,7 +49,7 @@ pub struct Control {
     stopping: bool,
 }
 
-/// What control is made of.
+/// Parts from which control is made.
 pub struct Parts {
     /// Our peer, which knows the topics of `consumers`.
     pub node: Node,
@@ -67,7 +67,7 @@ pub struct Parts {
     pub device: String,
 }
 
-/// Something that happened.
+/// An event.
 pub enum Input {
     /// Somebody asks for something.
     Request(Request),
@@ -106,7 +106,7 @@ impl Control {
         control
     }
 
-    /// The time as the core counts it.
+    /// Returns the time as the core counts it.
     pub fn now(&self) -> Time {
         self.surroundings.now()
     }

@@ -11,7 +11,7 @@ use super::control::{Control, Input};
 /// Events handled before outputs are acted on, so that a flood of one kind delays no other.
 const EVENTS_PER_TURN_MAX: usize = 64;
 
-/// What the loop listens to.
+/// Inputs of the loop.
 pub struct Inputs {
     /// Requests of others.
     pub inbox: Inbox,

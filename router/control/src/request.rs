@@ -1,5 +1,4 @@
-//! What others ask of the control loop: one variant a request, each with the way back for its
-//! answer.
+//! Requests to the control loop: one variant each, with the channel for its answer.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -14,8 +13,7 @@ use super::names::{NamesError, SavedName};
 use super::view::{Ranges, View};
 use boundary::records::StoreError;
 
-/// Something that the loop is asked to do. Requests are carried out in the order in which they
-/// arrive.
+/// A request to the loop. Requests are carried out in the order in which they arrive.
 #[derive(Debug)]
 pub enum Request {
     /// A request to the allocator.
@@ -106,7 +104,7 @@ pub enum Request {
     Stop(Reply<()>),
 }
 
-/// What happened to a container.
+/// An event of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContainerEvent {
     /// It runs.
@@ -130,12 +128,12 @@ pub struct NameFilter {
     pub relative: Vec<String>,
 }
 
-/// The way back for one answer.
+/// The channel for one answer.
 #[derive(Debug)]
 pub struct Reply<T>(oneshot::Sender<T>);
 
 impl<T> Reply<T> {
-    /// A reply, and where its answer comes out.
+    /// Creates a reply, and where its answer comes out.
     pub fn new() -> (Reply<T>, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
         (Reply(sender), receiver)

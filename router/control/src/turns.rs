@@ -1,4 +1,4 @@
-//! How long the turns of the loop take.
+//! Duration of the turns of the loop.
 
 use std::time::Duration;
 

@@ -20,7 +20,7 @@ use super::consumers::LeftOver;
 use super::control::Control;
 use super::turns::Turns;
 
-/// Everything, at one time.
+/// All state, at one time.
 #[derive(Clone, Debug)]
 pub struct View {
     /// The time at which it was made.
@@ -113,12 +113,12 @@ pub struct Ranges {
 }
 
 impl View {
-    /// How long the router has run, as its own clock counts.
+    /// Returns how long the router has run, as its own clock counts.
     pub fn uptime(&self) -> Duration {
         self.at.since(Time::ZERO)
     }
 
-    /// What the wall clock showed, or will show, at a time of the core.
+    /// Returns what the wall clock showed, or will show, at a time of the core.
     pub fn wall(&self, at: Time) -> SystemTime {
         if at <= self.at {
             self.wall - self.at.since(at)
@@ -129,7 +129,7 @@ impl View {
 }
 
 impl MeshView {
-    /// The nickname of a peer; empty if it is not known.
+    /// Returns the nickname of a peer; empty if it is not known.
     pub fn nickname(&self, name: PeerName) -> String {
         let peer = self.peers.get(&name);
         let text = |peer: &Peer| String::from_utf8_lossy(&peer.nickname).into_owned();
@@ -202,7 +202,7 @@ impl Control {
         })
     }
 
-    /// The ranges that addresses come from; `None` if they are not allocated.
+    /// Returns the ranges that addresses come from; `None` if they are not allocated.
     pub(super) fn ranges(&self) -> Option<Ranges> {
         let allocator = &self.addresses.as_ref()?.allocator;
         let owned = allocator.ring().owned_ranges(self.node.us());

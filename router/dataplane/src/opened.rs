@@ -58,7 +58,7 @@ impl OpenedFrame {
         })
     }
 
-    /// The frame as it is to leave again.
+    /// Returns the frame as it is to leave again.
     pub(crate) fn outgoing<'a>(&self, slab: &'a [u8]) -> OutFrames<'a> {
         let bytes = slab.get(self.range.clone()).unwrap_or_default();
         match self.checksums {

@@ -26,8 +26,8 @@ impl fmt::Display for Overlap {
     }
 }
 
-/// The routes of the host that overlap `range`. Default routes do not count, also when a VPN has
-/// cut them in two halves, nor do those that leave by `bridge`: they are the overlay's own.
+/// Returns the routes of the host that overlap `range`. Default routes do not count, also when a
+/// VPN has cut them in two halves, nor do those that leave by `bridge`: they are the overlay's own.
 pub fn overlapping_routes(
     netlink: &Netlink,
     range: Ipv4Net,

@@ -1,4 +1,4 @@
-//! What can go wrong with the host's network.
+//! Errors of operations on the host's network.
 
 use std::fmt;
 use std::io;
@@ -101,13 +101,13 @@ pub enum NetError {
 }
 
 impl NetError {
-    /// A failed system call: what was tried, and the error that it returned.
+    /// Returns a failed system call: what was tried, and the error that it returned.
     pub fn io(what: impl Into<String>, error: &io::Error) -> NetError {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         KernelError::new(what, errno).into()
     }
 
-    /// The kernel's error number, if the kernel refused.
+    /// Returns the kernel's error number, if the kernel refused.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             NetError::Kernel(error) => Some(error.errno),
@@ -115,13 +115,13 @@ impl NetError {
         }
     }
 
-    /// Whether the kernel refused with this error number.
+    /// Returns true if the kernel refused with this error number.
     pub fn is(&self, errno: Errno) -> bool {
         self.errno() == Some(errno)
     }
 }
 
-/// What the kernel refused, and why.
+/// An operation that the kernel refused, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelError {
     /// What was tried: "create link weave".
@@ -133,7 +133,7 @@ pub struct KernelError {
 }
 
 impl KernelError {
-    /// An error without the kernel's explanation.
+    /// Creates an error without the kernel's explanation.
     pub fn new(what: impl Into<String>, errno: Errno) -> KernelError {
         KernelError {
             what: what.into(),
@@ -158,7 +158,7 @@ impl fmt::Display for KernelError {
 
 impl std::error::Error for KernelError {}
 
-/// The system's text for an error number, as the middle of a sentence.
+/// Returns the system's text for an error number, as the middle of a sentence.
 pub(crate) fn errno_text(errno: Errno) -> String {
     let text = io::Error::from(errno).to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-/// The version that scripts for the original look for in `/report` and `/status`.
+/// The version that scripts for Weave Net look for in `/report` and `/status`.
 pub const COMPATIBLE_VERSION: &str = "2.8.1";
 
 /// Everything.
@@ -35,7 +35,7 @@ pub struct Report {
     pub plugin: Option<PluginReport>,
 }
 
-/// The original's check for newer versions, which does not exist here.
+/// Weave Net's check for newer versions, which does not exist here.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct VersionCheck {
@@ -146,7 +146,7 @@ pub struct UnicastRoute {
     pub via: String,
 }
 
-/// Where broadcasts of a peer go on to.
+/// The next hops of a peer's broadcasts.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct BroadcastRoute {
@@ -312,7 +312,7 @@ pub struct PluginReport {
     pub mesh_driver_name: String,
 }
 
-/// How the plugin was started.
+/// The options with which the plugin was started.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PluginConfig {

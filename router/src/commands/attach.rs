@@ -217,7 +217,7 @@ async fn release_stale(
     Ok(())
 }
 
-/// Addresses without their prefixes, as the original prints them.
+/// Addresses without their prefixes, as Weave Net prints them.
 fn list(addresses: &[Ipv4Net]) -> String {
     let words: Vec<String> = addresses
         .iter()
@@ -277,7 +277,7 @@ impl DetachArgs {
     }
 }
 
-/// The addresses that are meant: those named, and those owned in the subnets named.
+/// Returns the addresses that are meant: those named, and those owned in the subnets named.
 fn chosen(wanted: &[Wanted], owned: &[Ipv4Net]) -> Vec<Ipv4Net> {
     let mut addresses = Vec::new();
     for wanted in wanted {
@@ -369,8 +369,8 @@ impl PsArgs {
     }
 }
 
-/// What a user knows the container by: a name of its namespace, else a process in it, else what
-/// it was attached for.
+/// Returns what a user knows the container by: a name of its namespace, else a process in it, else
+/// what it was attached for.
 fn display_name(interface: &AttachedInterface) -> String {
     let namespace = interface.namespace.as_ref();
     let name = namespace.and_then(|namespace| namespace.names.first());
@@ -383,7 +383,7 @@ fn display_name(interface: &AttachedInterface) -> String {
         .unwrap_or_else(|| interface.host_interface.clone())
 }
 
-/// The path of the store behind a prefix.
+/// Returns the path of the store behind a prefix.
 pub(crate) fn store_files(prefix: &Path) -> [PathBuf; 2] {
     [prefixed(prefix, "weft.db"), prefixed(prefix, "weft.lock")]
 }

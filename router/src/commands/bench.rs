@@ -11,7 +11,7 @@ use super::{CliError, Output, RouterArgs};
 use probe::bench::{SECONDS_MAX, time_max};
 use web::client::{Client, encode};
 
-/// Between looks at what is being measured.
+/// Interval between checks of what is being measured.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Measures latency and throughput to another host over the mesh.
@@ -73,7 +73,7 @@ impl BenchArgs {
     }
 }
 
-/// What is being measured, for people.
+/// Returns what is being measured, for people.
 async fn step(client: &Client) -> Option<String> {
     let text = client.get_json("/weft/bench").await.ok()?.ok().ok()?;
     let step: Value = serde_json::from_str(&text).ok()?;

@@ -10,7 +10,7 @@ use cni::plugin::{self, Plugin};
 use cni::setup::Setup;
 use web::client::ClientError;
 
-/// Between looks whether the router is ready.
+/// Interval between checks whether the router is ready.
 const READY_POLL: Duration = Duration::from_millis(100);
 
 /// Runs the CNI plugin, as the program weft-net does.

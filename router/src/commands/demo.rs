@@ -107,7 +107,7 @@ fn signals() -> Result<std::pin::Pin<Box<impl Future<Output = ()>>>, CliError> {
     }))
 }
 
-/// What people see.
+/// Output for people.
 struct Shown<'o> {
     out: &'o Output,
     hosts: usize,

@@ -18,7 +18,7 @@ use host::blocking::blocking;
 use kernel::netns::FoundNamespace;
 use web::client::{encode, encode_form};
 
-/// How long a question may take: longer than the router waits for the host's servers.
+/// Maximum time for a question: longer than the router waits for the host's servers.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(12);
 /// The result of a question for a name that does not exist.
 const NO_SUCH_NAME: u8 = 3;
@@ -80,7 +80,7 @@ struct WhichArgs {
     router: RouterArgs,
 }
 
-/// What [`WhichArgs`] mean.
+/// The parsed form of [`WhichArgs`].
 struct Which {
     owner: String,
     addresses: Vec<Ipv4Addr>,
@@ -149,7 +149,7 @@ fn container(
     ))
 }
 
-/// The domain of the router's names.
+/// Returns the domain of the router's names.
 pub(crate) async fn domain(router: &Router) -> Result<Option<Domain>, CliError> {
     let answer = router.client.get("/domain").await?;
     if answer.status.as_u16() == 404 {
@@ -158,7 +158,7 @@ pub(crate) async fn domain(router: &Router) -> Result<Option<Domain>, CliError> 
     answer.ok()?.parse().map(Some).map_err(CliError::failed)
 }
 
-/// The router has no names.
+/// Returns the error that the router has no names.
 pub(crate) fn off() -> CliError {
     CliError::failed("the router has no names: it runs with --no-dns")
 }
@@ -287,7 +287,7 @@ impl DnsLookupArgs {
     }
 }
 
-/// Where the router of this host takes questions.
+/// Returns where the router of this host takes questions.
 async fn server(router: &Router) -> Result<SocketAddr, CliError> {
     let answer = router.client.get("/dns-address-port").await?;
     if answer.status.as_u16() == 404 {
@@ -339,14 +339,14 @@ impl DnsArgsArgs {
     }
 }
 
-/// Where containers on this host can ask for names.
+/// The address at which containers on this host can query names.
 pub(crate) struct Resolvers {
     pub(crate) domain: String,
     pub(crate) addresses: Vec<Ipv4Addr>,
 }
 
 impl Resolvers {
-    /// What the router says; `None` if it has no names.
+    /// Returns what the router says; `None` if it has no names.
     pub(crate) async fn of(router: &Router) -> Result<Option<Resolvers>, CliError> {
         let answer = router.client.get_json("/dns-resolvers").await?;
         if answer.status.as_u16() == 404 {

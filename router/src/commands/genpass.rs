@@ -4,9 +4,9 @@ use clap::Args;
 
 use super::{CliError, Output};
 
-/// How many characters are drawn: 120 bits, of 6 for each.
+/// Number of characters of a password: 120 bits, of 6 for each.
 const CHARACTERS: usize = 20;
-/// What they are drawn from: 64 letters that need no quotes in a shell.
+/// The alphabet of passwords: 64 characters that need no quotes in a shell.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.";
 
 /// Prints a random password for a mesh.

@@ -34,7 +34,7 @@ enum LeaseCommand {
     Show(ShowArgs),
     /// Keeps an address for an identity that has not run yet
     Reserve(ReserveArgs),
-    /// Keeps a lease for ever, however short addresses are
+    /// Keeps a lease forever, however short addresses are
     Pin(ChooseArgs),
     /// Lets a pinned lease end like others
     Unpin(ChooseArgs),

@@ -13,7 +13,7 @@ use web::client::{Client, encode_form};
 
 /// The port of a peer that is given without one.
 const PORT: u16 = 6783;
-/// How often a command looks whether connections stand.
+/// Interval between checks whether connections are established.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Adds peers to connect to; the router keeps trying, even after a restart with --resume.
@@ -85,7 +85,7 @@ async fn wait_for(router: &Router, peers: &[String]) -> Result<(), CliError> {
     })
 }
 
-/// The addresses of a peer as a user writes it; none for a name that is not known (yet).
+/// Returns the addresses of a peer as a user writes it; none for a name that is not known (yet).
 async fn resolve(peer: &str) -> BTreeSet<SocketAddr> {
     if let Ok(ip) = peer.parse::<IpAddr>() {
         return BTreeSet::from([SocketAddr::new(ip, PORT)]);

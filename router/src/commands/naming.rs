@@ -1,5 +1,5 @@
-//! What attaching does for names: the container gets its own, and asks the router for those of
-//! others.
+//! Naming of attached containers: their names are registered, and their resolver is pointed at the
+//! router.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub(crate) struct NamingArgs {
     no_dns: bool,
 }
 
-/// What became of it.
+/// Result of naming a container.
 #[derive(Debug, Default)]
 pub(crate) struct Named {
     /// The names that were registered.
@@ -41,7 +41,7 @@ pub(crate) struct Named {
 }
 
 impl NamingArgs {
-    /// The router's domain, if it has names. Finds names that it will refuse.
+    /// Returns the router's domain, if it has names. Finds names that it will refuse.
     pub(crate) async fn check(&self, router: &Router) -> Result<Option<Domain>, CliError> {
         check(router, &self.names).await
     }
@@ -95,7 +95,8 @@ impl NamingArgs {
     }
 }
 
-/// The router's domain, if it has names. Finds names that it will refuse, before anything is done.
+/// Returns the router's domain, if it has names. Finds names that it will refuse, before anything
+/// is done.
 pub(crate) async fn check(router: &Router, names: &[String]) -> Result<Option<Domain>, CliError> {
     let domain = dns::domain(router).await?;
     for name in names {
@@ -115,7 +116,7 @@ pub(crate) async fn check(router: &Router, names: &[String]) -> Result<Option<Do
     Ok(domain)
 }
 
-/// The host name as a name in the domain: one of another domain loses that.
+/// Returns the host name as a name in the domain: one of another domain loses that.
 fn own_name(host_name: &str, domain: &Domain) -> String {
     if domain.contains(&format!("{}.", host_name.trim_end_matches('.'))) {
         return host_name.to_owned();
@@ -141,7 +142,7 @@ impl Container {
         }
     }
 
-    /// The host name, and the files that say whom to ask.
+    /// Returns the host name, and the files that say whom to ask.
     async fn look(&self) -> Result<(Option<String>, Vec<ResolvConf>), String> {
         let this = self.clone();
         blocking(move || {
@@ -198,7 +199,7 @@ impl Container {
     }
 }
 
-/// Whether the calling thread's namespace has a route to an address. Nothing is sent.
+/// Returns true if the calling thread's namespace has a route to an address. Nothing is sent.
 fn has_route_to(address: Ipv4Addr) -> bool {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
     socket.is_ok_and(|socket| socket.connect((address, DNS_PORT)).is_ok())

@@ -16,7 +16,7 @@ use host::rules::HostRules;
 use kernel::netlink::Netlink;
 use web::client::{Client, ClientError};
 
-/// How long gossip gets to carry the addresses to other peers.
+/// Time for gossip to carry the addresses to other peers.
 const HAND_OVER_TIME: Duration = Duration::from_millis(500);
 
 /// Removes this host from the network for good: gives its addresses to another peer, stops the
@@ -117,7 +117,7 @@ async fn hand_over(client: &Client, out: &Output) -> Result<bool, CliError> {
     }
 }
 
-/// The socket of Docker's plugin, if a router that was killed has left it.
+/// Returns the socket of Docker's plugin, if a router that was killed has left it.
 fn stale_socket() -> Option<PathBuf> {
     let path = PathBuf::from(PLUGIN_SOCKET);
     let refused = std::os::unix::net::UnixStream::connect(&path).err()?;

@@ -1,4 +1,4 @@
-//! How commands find the router and wait for it.
+//! Reaching the router from commands, and waiting for it.
 
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use web::endpoint::Endpoint;
 
 /// A request that takes longer than this is explained to the user.
 const PATIENCE: Duration = Duration::from_millis(1500);
-/// How long to wait for the router unless the user says otherwise.
+/// Default time to wait for the router.
 const TIME_MAX: Duration = Duration::from_secs(60);
-/// How much longer than the router a command waits, so that the router's reason is heard.
+/// Additional time that a command waits beyond the router's limit, so that it receives the router's
+/// reason.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Options for reaching the router.
@@ -44,7 +45,7 @@ pub(crate) struct Router {
 }
 
 impl RouterArgs {
-    /// The address as it was given.
+    /// Returns the address as it was given.
     pub(crate) fn address(&self) -> &str {
         &self.http_addr
     }
@@ -53,8 +54,8 @@ impl RouterArgs {
         self.patient_router(TIME_MAX)
     }
 
-    /// The router, of which as much is asked that it may take this long unless the user says
-    /// otherwise.
+    /// Returns the router, of which as much is asked that it may take this long unless the user
+    /// says otherwise.
     pub(crate) fn patient_router(&self, time_max: Duration) -> Result<Router, CliError> {
         let time_max = match &self.timeout {
             None => time_max,
@@ -102,7 +103,7 @@ impl Router {
         }
     }
 
-    /// What the router says a request for `owner` waits for.
+    /// Returns what the router says a request for `owner` waits for.
     async fn waits_for(&self, owner: &str) -> Option<String> {
         let text = self.client.get_json("/status/weft").await.ok()?.ok().ok()?;
         let status: Value = serde_json::from_str(&text).ok()?;

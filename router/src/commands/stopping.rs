@@ -8,9 +8,9 @@ use super::{CliError, Output, RouterArgs};
 use host::lock;
 use web::client::{Client, ClientError};
 
-/// How long a router may take to stop.
+/// Maximum time for a router to stop.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
-/// How often a command looks whether it has.
+/// Interval between checks whether it has stopped.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Stops the router on this host and waits until it has ended. Containers keep their addresses and

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use super::{Demo, DemoError, Show, container_name, measure};
 use kernel::netns::Namespace;
 
-/// Who the container is.
+/// Identity of the container.
 pub const IDENTITY: &str = "web";
-/// How long it may take to answer.
+/// Maximum time for its answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// What came of moving a container.
+/// Result of moving a container.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moved {
     /// Where it ran first: the number of the host.
@@ -32,7 +32,7 @@ pub struct Moved {
 }
 
 impl Moved {
-    /// Whether it kept its address and answers.
+    /// Returns true if it kept its address and answers.
     pub fn is_well(&self) -> bool {
         self.before == self.after && self.answered.is_some()
     }

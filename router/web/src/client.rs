@@ -24,7 +24,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body of a success, else the body as the error that it describes.
+    /// Returns the body of a success, else the body as the error that it describes.
     pub fn ok(self) -> Result<String, ClientError> {
         if self.status.is_success() {
             return Ok(self.body);
@@ -88,7 +88,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the interface at `address`; every request ends within `timeout`.
+    /// Creates a client of the interface at `address`; every request ends within `timeout`.
     pub const fn new(address: Endpoint, timeout: Duration) -> Client {
         Client { address, timeout }
     }

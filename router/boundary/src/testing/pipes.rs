@@ -36,7 +36,7 @@ pub struct Pipes {
 }
 
 impl Wires {
-    /// The connections of a router that listens on `us`.
+    /// Returns the connections of a router that listens on `us`.
     pub fn of(&self, us: SocketAddr) -> Pipes {
         self.state().events.insert(us, VecDeque::new());
         Pipes {
@@ -106,7 +106,7 @@ impl State {
 }
 
 impl Pipes {
-    /// What happened next on this router's connections.
+    /// Returns what happened next on this router's connections.
     pub fn poll(&self) -> Option<ConnectionEvent> {
         self.wires.state().events.get_mut(&self.us)?.pop_front()
     }

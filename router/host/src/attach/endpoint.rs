@@ -21,7 +21,7 @@ use kernel::netlink::{Link, LinkChange, Netlink, NewVeth, VethPeer};
 use kernel::netns::Namespace;
 use kernel::packet_filter::nft;
 
-/// A pair to be made.
+/// A pair to create.
 #[derive(Clone, Copy, Debug)]
 pub struct NewEndpoint<'a> {
     /// The bridge, in the calling thread's namespace.
@@ -122,7 +122,7 @@ pub struct FoundEndpoint {
     pub taken: bool,
 }
 
-/// All our pairs whose names begin like this.
+/// Returns all our pairs whose names begin like this.
 pub fn all(prefix: &str) -> Result<Vec<FoundEndpoint>, NetError> {
     let links = Netlink::open()?.links()?;
     let ours = links

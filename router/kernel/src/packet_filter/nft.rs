@@ -63,7 +63,7 @@ pub fn delete_chain(table: &str, chain: &str) -> Result<bool, NetError> {
     absent_is_fine(batch.commit())
 }
 
-/// Whether this error says that the kernel has no nf_tables.
+/// Returns true if this error says that the kernel has no nf_tables.
 pub fn is_unsupported(error: &NetError) -> bool {
     [Errno::OPNOTSUPP, Errno::PROTONOSUPPORT, Errno::AFNOSUPPORT]
         .iter()
@@ -189,8 +189,8 @@ pub fn read_table_of(family: Family, name: &str) -> Result<Vec<FoundChain>, NetE
     Ok(chains)
 }
 
-/// The number of the kernel's rules: it changes with every change of any table. `None` if there
-/// is no nf_tables.
+/// Returns the number of the kernel's rules: it changes with every change of any table. `None` if
+/// there is no nf_tables.
 pub fn generation() -> Result<Option<u32>, NetError> {
     let socket = match Socket::netfilter() {
         Err(error) if error.is(Errno::PROTONOSUPPORT) => return Ok(None),
@@ -283,7 +283,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// To tables of ours, which are for IPv4.
+    /// Commands on our own tables, which are for IPv4.
     const fn new() -> Batch {
         Batch::of(Family::V4)
     }
@@ -433,7 +433,7 @@ pub const fn hook_number(hook: Hook) -> u32 {
     }
 }
 
-/// The comment in the form in which `nft` keeps it: type 0, length, text with a zero byte.
+/// Returns the comment in the form in which `nft` keeps it: type 0, length, text with a zero byte.
 fn comment(comment: &str) -> Option<Vec<u8>> {
     if comment.is_empty() {
         return None;

@@ -1,4 +1,4 @@
-//! What goes wrong in a network: cut links, partitions, blocked pairs, loss, small MTUs.
+//! Faults of a network: cut links, partitions, blocked pairs, loss, small MTUs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
