@@ -61,7 +61,7 @@ pub struct Config {
     pub resume: bool,
     /// Overlays to offer, best first.
     pub overlays: Vec<Overlay>,
-    /// How long a key of the native overlay is used.
+    /// Limits on the use of a key of the native overlay.
     pub key_life: KeyLife,
 
     /// Address allocation, unless it is off.
@@ -116,11 +116,11 @@ pub struct IpamConfig {
     pub range: Ipv4Net,
     /// Whether the user chose the range.
     pub range_given: bool,
-    /// Where addresses come from unless a subnet is named.
+    /// Subnet of addresses unless another is named.
     pub default_subnet: Ipv4Net,
     /// Ways to make the first ring.
     pub init: Init,
-    /// How long an unused lease is kept.
+    /// Time for which an unused lease is kept.
     pub lease_retention: Duration,
 }
 
@@ -140,7 +140,7 @@ pub enum Init {
 pub struct DnsConfig {
     /// The domain, with a trailing dot.
     pub domain: String,
-    /// Where questions are taken.
+    /// Addresses that queries are answered on.
     pub listen: SocketAddr,
     /// Seconds that an answer may be kept.
     pub ttl: u32,

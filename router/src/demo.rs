@@ -39,7 +39,7 @@ const LOG_LINES: usize = 8;
 /// Specification of what to make.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How many hosts, within [`HOSTS`].
+    /// Number of hosts, within [`HOSTS`].
     pub hosts: u16,
     /// The password of the mesh.
     pub password: Option<String>,
@@ -124,9 +124,9 @@ pub enum DemoError {
     /// A file of the demonstration could not be used.
     #[error("{what}: {error}")]
     File {
-        /// What was tried.
+        /// The operation that was tried.
         what: String,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
     /// A command failed; what it said.
@@ -142,7 +142,7 @@ pub enum DemoError {
     /// The routers did not find each other.
     #[error("the mesh was not complete after {seconds} s: {missing}\n{log}")]
     Late {
-        /// How long was waited.
+        /// Time that was waited.
         seconds: u64,
         /// Which connections are missing.
         missing: String,

@@ -23,9 +23,9 @@ pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub struct Services {
     /// The way to the control loop.
     pub client: Client,
-    /// How the router runs.
+    /// The router's configuration.
     pub config: Arc<Config>,
-    /// What the data plane counts.
+    /// Counters of the data plane.
     pub figures: Arc<dyn Figures>,
     /// The host's own addresses.
     pub gateway: Arc<dyn Gateway>,
@@ -35,7 +35,7 @@ pub struct Services {
     pub measure: Arc<dyn Measure>,
     /// The server that answers questions for names; `None` if names are off.
     pub name_server: Option<Arc<dyn NameServer>>,
-    /// Who may draw pages at the moment.
+    /// Clients that may draw pages at the moment.
     pub drawing: Drawing,
 }
 
@@ -100,14 +100,14 @@ pub trait NameServer: Send + Sync {
 /// Status of the server for names.
 #[derive(Clone, Debug)]
 pub struct NameServerStatus {
-    /// Where questions are taken, or would be if nobody else had the port.
+    /// Addresses that queries are answered on, or would be if no other program had the port.
     pub address: SocketAddr,
     /// The host's servers; the usual port is left out, as in the file that names them.
     pub upstreams: Vec<String>,
-    /// How it listens on UDP, as JSON.
+    /// Its UDP listener's state, as JSON.
     pub udp: Value,
-    /// How it listens on TCP, as JSON.
+    /// Its TCP listener's state, as JSON.
     pub tcp: Value,
-    /// What keeps questions from being answered, in words for people.
+    /// Obstacles to answering queries, in words for people.
     pub warnings: Vec<String>,
 }

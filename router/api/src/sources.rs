@@ -11,13 +11,13 @@ use super::services::{NameServerStatus, Services};
 pub(crate) struct Sources<'a> {
     /// The state of the loop.
     pub(crate) view: &'a View,
-    /// How the router runs.
+    /// The router's configuration.
     pub(crate) config: &'a Config,
-    /// What the data plane counts.
+    /// Counters of the data plane.
     pub(crate) figures: &'a dyn Figures,
-    /// What the server for names says of itself; `None` if names are off.
+    /// Status of the server for names; `None` if names are off.
     pub(crate) name_server: Option<NameServerStatus>,
-    /// What Docker's calls have taken.
+    /// Times of Docker's calls.
     pub(crate) docker: Value,
 }
 

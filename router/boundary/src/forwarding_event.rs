@@ -23,7 +23,7 @@ pub enum DataEvent {
     Special {
         /// The link that it opened with.
         link: LinkId,
-        /// Where its packet came from.
+        /// Source address of its packet.
         from: SocketAddrV4,
         /// What it says.
         special: Special,
@@ -38,7 +38,7 @@ pub enum DataEvent {
         report: Report,
         /// Bytes of its datagram.
         bytes: usize,
-        /// When it came.
+        /// Time of its arrival.
         at: Time,
     },
     /// A datagram of a native link that is newer than all before came from another address.
@@ -59,7 +59,7 @@ pub enum DataEvent {
     Moved {
         /// The address.
         mac: Mac,
-        /// Where it was; unknown if that peer has just gone.
+        /// Its earlier peer; unknown if that peer has just gone.
         from: Option<PeerName>,
         /// Where it is.
         to: PeerName,

@@ -21,7 +21,7 @@ pub enum Encap {
 /// State for sending over a native link.
 #[derive(Clone, Debug)]
 pub struct NativeLink {
-    /// Where to, and how much at once.
+    /// Destination, and number at once.
     pub tunnel: Arc<native::Tunnel>,
     /// The key.
     pub key: Arc<native::Sending>,
@@ -41,7 +41,7 @@ pub struct Session {
 pub struct Link {
     /// The neighbour.
     pub peer: PeerName,
-    /// How frames are sent.
+    /// Path by which frames are sent.
     pub encap: Encap,
     /// Most packets that are sent to it back to back, for receivers with small buffers; zero for
     /// no limit. What exceeds it waits, in order, until the receiver has had time to read.

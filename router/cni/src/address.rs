@@ -42,7 +42,7 @@ pub(super) struct Addresses<'c> {
 /// An address, and the MAC address that goes with it if it is an identity's.
 pub(super) type Given = (Ipv4Net, Option<Mac>);
 
-/// Whose the addresses of an attachment are.
+/// Owner of an attachment's addresses.
 pub(super) fn owner(network: &str, attachment: &Attachment) -> String {
     let Attachment {
         container,

@@ -133,15 +133,15 @@ pub struct NetConf {
     pub dns: Value,
     /// Whether a pod has the same address wherever it runs next.
     pub sticky: bool,
-    /// Where the router answers.
+    /// Address of the router's control interface.
     pub http_addr: Endpoint,
-    /// Where what could not be given back is kept.
+    /// Folder for addresses that could not be released.
     pub state_dir: PathBuf,
     /// The addresses that the runtime wants the container to have.
     pub wanted: Vec<Wanted>,
     /// The MAC address that the runtime wants the interface to have.
     pub mac: Option<Mac>,
-    /// What ADD answered, for CHECK and DEL.
+    /// The result of ADD, for CHECK and DEL.
     pub previous: Option<Value>,
     /// The attachments that exist, for GC.
     pub attachments: Option<Vec<Attachment>>,

@@ -9,7 +9,7 @@ use host::container_name::is_made_up;
 /// Longest container id, in bytes; a longer one is refused.
 const CONTAINER_BYTES_MAX: usize = 100;
 
-/// An action of the subcommand.
+/// The command of a call of the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Attach a container.
@@ -54,17 +54,17 @@ impl Command {
 /// A call: what to do, and with which container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// What to do.
+    /// Advice for the user.
     pub command: Command,
     /// The container's id; empty where the command is about none.
     pub container: String,
-    /// Where its network namespace is; DEL may come without.
+    /// Path of its network namespace; may be absent in DEL.
     pub netns: Option<PathBuf>,
     /// The name of the interface in it.
     pub interface: String,
-    /// What else the runtime tells: `CNI_ARGS`.
+    /// Further arguments of the runtime: `CNI_ARGS`.
     pub arguments: BTreeMap<String, String>,
-    /// Where other plugins are.
+    /// Folders of other plugins.
     pub path: Vec<PathBuf>,
 }
 

@@ -19,7 +19,7 @@ pub struct Outcome {
     pub ips: Vec<Ip>,
     /// Its routes.
     pub routes: Vec<RouteEntry>,
-    /// How it finds names; copied from the configuration.
+    /// Its resolver configuration; copied from the network's.
     pub dns: Map<String, Value>,
 }
 
@@ -54,7 +54,7 @@ pub struct Ip {
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct RouteEntry {
-    /// Where it leads.
+    /// Its destination.
     #[serde(deserialize_with = "network")]
     pub dst: IpNet,
     /// The next hop; that of the address if not given.

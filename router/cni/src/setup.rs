@@ -27,15 +27,15 @@ const PORTMAP: &str = "portmap";
 /// Files to install, and their places.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Where the runtime looks for plugins.
+    /// Folder in which the runtime looks for plugins.
     pub bin_dir: PathBuf,
-    /// Where the runtime looks for networks.
+    /// Folder in which the runtime looks for networks.
     pub conf_dir: PathBuf,
     /// The network's name.
     pub name: String,
     /// Whether its pods keep their addresses.
     pub sticky: bool,
-    /// Where the router answers, if that is not where the plugin looks by itself.
+    /// Address of the router's control interface, if it is not the plugin's default.
     pub http_addr: Option<String>,
     /// The bridge, if it is not the usual one.
     pub bridge: Option<String>,

@@ -119,7 +119,7 @@ pub(super) struct Removal {
     pub(super) owner: String,
 }
 
-/// What went with it.
+/// What was removed with it.
 pub(super) enum Removed {
     /// The container is gone, with all of its interfaces.
     NoNamespace,

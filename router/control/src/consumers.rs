@@ -14,7 +14,7 @@ pub const DELIVERIES_MAX: usize = 64;
 /// A message for a consumer outside of the loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Whom it is for, and from whom.
+    /// Destination and source.
     pub kind: DeliveryKind,
     /// The neighbour that it came from.
     pub neighbour: PeerName,
@@ -101,7 +101,7 @@ impl Consumers {
         self.left_over.lost += 1;
     }
 
-    /// What became of messages that nobody took.
+    /// Returns the counts of messages that nobody took.
     pub(super) fn left_over(&self) -> LeftOver {
         self.left_over
     }

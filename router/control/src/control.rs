@@ -44,7 +44,7 @@ pub struct Control {
     device: String,
     /// The latest revisions of records that were handed in by others.
     revisions: BTreeMap<Vec<u8>, u64>,
-    /// When the MAC table was last swept.
+    /// Time of the last sweep of the MAC table.
     swept: Time,
     stopping: bool,
 }
@@ -53,15 +53,15 @@ pub struct Control {
 pub struct Parts {
     /// Our peer, which knows the topics of `consumers`.
     pub node: Node,
-    /// Whom gossip is for.
+    /// Consumers of gossip.
     pub consumers: Consumers,
-    /// Who gives out addresses, if anybody does.
+    /// Allocator of addresses, if there is one.
     pub addresses: Option<Addresses>,
     /// The names, unless they are off.
     pub naming: Option<Naming>,
     /// Its links; none yet.
     pub links: Links,
-    /// What is beyond the loop.
+    /// The services beyond the loop.
     pub surroundings: Surroundings,
     /// The name of the TAP device.
     pub device: String,

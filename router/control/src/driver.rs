@@ -15,11 +15,11 @@ const EVENTS_PER_TURN_MAX: usize = 64;
 pub struct Inputs {
     /// Requests of others.
     pub inbox: Inbox,
-    /// What happens on connections.
+    /// Events of connections.
     pub connections: mpsc::Receiver<ConnectionEvent>,
-    /// What data threads tell.
+    /// Events from data threads.
     pub forwarding: Events,
-    /// What became of the allocator's records.
+    /// Results of saving the allocator's records.
     pub saved: mpsc::UnboundedReceiver<Saved>,
 }
 

@@ -18,11 +18,11 @@ use boundary::records::StoreError;
 pub enum Request {
     /// A request to the allocator.
     Address {
-        /// What is wanted.
+        /// The request.
         request: allocator::Request,
         /// Time after which the request fails; `None` if it may wait for as long as its caller.
         time_max: Option<Duration>,
-        /// Where the answer goes. Dropping the other end cancels the request; without a reply it
+        /// Channel for the answer. Dropping the other end cancels the request; without a reply it
         /// is carried out although nobody waits.
         reply: Option<Reply<Result<Response, RequestError>>>,
     },
@@ -30,7 +30,7 @@ pub enum Request {
     Container {
         /// The container's id.
         id: String,
-        /// What happened.
+        /// The event.
         event: ContainerEvent,
     },
     /// Registers names of a container for one of its addresses, and tells the mesh.
@@ -115,7 +115,7 @@ pub enum ContainerEvent {
     Destroyed,
 }
 
-/// Which of our names; what is empty or `None` matches all.
+/// Selects names of ours; fields that are empty or `None` match all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameFilter {
     /// The container's id.

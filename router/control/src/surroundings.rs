@@ -18,7 +18,7 @@ pub struct Surroundings {
     pub forwarding: Box<dyn Forwarding>,
     /// The TCP connections.
     pub connections: Box<dyn Connections>,
-    /// Where state is kept.
+    /// Path of the state.
     pub records: Arc<dyn Records>,
     /// The time.
     pub clock: Box<dyn Clock>,

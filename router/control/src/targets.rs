@@ -21,7 +21,7 @@ const CALLERS_MAX: usize = 64;
 /// Peers whose addresses are not known yet.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
-    /// When each is tried next; `None` while it is being resolved.
+    /// Time of the next attempt for each; `None` while it is being resolved.
     unresolved: BTreeMap<String, Option<Time>>,
     callers: Vec<Caller>,
 }

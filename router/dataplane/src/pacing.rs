@@ -22,9 +22,9 @@ const WAITING_MAX: usize = 512;
 /// The packets of one link that wait for their turn.
 pub(super) struct Pace {
     burst: u16,
-    /// How many more may leave before the next pause.
+    /// Number that may leave before the next pause.
     credit: u16,
-    /// When the pause that began last ends.
+    /// End of the latest pause.
     until: Time,
     waiting: VecDeque<Waiting>,
     /// The bytes of what waits, in order, never wrapping round inside of a packet.
@@ -36,7 +36,7 @@ pub(super) struct Pace {
 pub(super) struct Waiting {
     start: usize,
     len: usize,
-    /// How many frames it holds.
+    /// Number of frames in it.
     pub(super) frames: usize,
     /// The way it goes.
     pub(super) channel: Channel,

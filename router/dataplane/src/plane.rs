@@ -84,7 +84,7 @@ pub struct DataStatus {
     pub udp: UdpStatus,
     /// Joining of received segments.
     pub join: FeatureState,
-    /// How many pairs of threads there are.
+    /// Number of pairs of threads.
     pub queues: usize,
 }
 

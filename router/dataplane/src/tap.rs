@@ -24,7 +24,7 @@ pub const QUEUES_MAX: u16 = 16;
 pub struct TapConfig {
     /// Its name.
     pub name: String,
-    /// How many queues, at most [`QUEUES_MAX`].
+    /// Number of queues, at most [`QUEUES_MAX`].
     pub queues: u16,
     /// Whether the kernel may hand us super-frames and open checksums.
     pub offload: bool,
@@ -53,9 +53,9 @@ pub enum TapError {
     Refused {
         /// The name of the device.
         name: String,
-        /// What was tried.
+        /// The operation that was tried.
         what: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
     },
 }
@@ -110,7 +110,7 @@ impl fmt::Display for Offload {
 pub struct TapStatus {
     /// The device existed and goes on as it was: it has kept its place on the bridge.
     pub adopted: bool,
-    /// How many queues it has.
+    /// Number of its queues.
     pub queues: usize,
     /// The offloads in force.
     pub offload: Offload,

@@ -82,7 +82,7 @@ pub(crate) struct Sent {
 pub(crate) struct MemoryDatagrams {
     waiting: Mutex<VecDeque<(SocketAddrV4, Vec<u8>)>>,
     sent: Mutex<Vec<Sent>>,
-    /// How many more datagrams the send buffer takes; then sending fails with `EAGAIN`.
+    /// Number of datagrams that the send buffer still takes; then sending fails with `EAGAIN`.
     pub(crate) room: Mutex<usize>,
 }
 

@@ -37,7 +37,7 @@ pub struct Reply {
     pub authoritative: bool,
     /// Whether records were left out.
     pub truncated: bool,
-    /// How many bytes it had.
+    /// Its original size in bytes.
     pub bytes: usize,
     /// The addresses among its records, in their order.
     pub addresses: Vec<IpAddr>,

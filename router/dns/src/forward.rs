@@ -32,7 +32,7 @@ const UDP_BUFFER_MIN: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Forwarder {
     pub(super) resolv: Resolv,
-    /// How long each server has.
+    /// Maximum time for each server.
     pub(super) timeout: Duration,
     pub(super) metrics: Arc<DnsMetrics>,
 }

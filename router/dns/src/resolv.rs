@@ -24,7 +24,7 @@ const DISTRUSTED_FOR: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) addr: SocketAddr,
-    /// When it failed last, in milliseconds since `epoch`, plus one; 0 if it did not.
+    /// Time of its last failure in milliseconds since `epoch`, plus one; 0 if it did not fail.
     failed: AtomicU64,
     epoch: Instant,
 }
@@ -68,7 +68,7 @@ pub(super) struct Resolv {
 
 #[derive(Debug)]
 struct State {
-    /// Where we listen.
+    /// Addresses that the router listens on.
     us: Vec<SocketAddr>,
     checked: Option<Instant>,
     seen: Option<Stamp>,

@@ -50,17 +50,18 @@ const CONNECTIONS_PER_CLIENT_MAX: usize = 32;
 /// Options for serving.
 #[derive(Clone, Debug)]
 pub struct DnsConfig {
-    /// Where to listen, over UDP and TCP.
+    /// Address to listen on, over UDP and TCP.
     pub listen: SocketAddr,
-    /// Where to listen if that is all addresses, and somebody else has the port on one of them.
+    /// Addresses to listen on if that is all addresses, and another program has the port on one of
+    /// them.
     pub instead: Option<Instead>,
-    /// What to answer for.
+    /// Names to answer.
     pub zone: Zone,
-    /// How long each of the host's servers has to answer.
+    /// Maximum time for each of the host's servers to answer.
     pub fallback_timeout: Duration,
     /// The file that lists the host's servers; without one nothing is forwarded.
     pub resolv_conf: Option<PathBuf>,
-    /// How long the file is not looked at again; usually [`CHECK_INTERVAL`].
+    /// Interval between checks of the file; usually [`CHECK_INTERVAL`].
     pub resolv_conf_interval: Duration,
 }
 

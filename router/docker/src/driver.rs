@@ -248,7 +248,7 @@ impl Plugin {
         Ok(chosen)
     }
 
-    /// For whom an endpoint is made, by the first clue that there is.
+    /// Returns the container for which an endpoint is made, by the first clue that is found.
     async fn whose(
         &self,
         call: &CreateEndpoint,

@@ -134,8 +134,8 @@ impl Plugin {
         })
     }
 
-    /// For whom an address is, as far as Docker tells: its name on newer engines, and its MAC
-    /// address where ours asks for it.
+    /// Returns the holder of an address, as far as Docker tells: its name on newer engines, and its
+    /// MAC address if the driver asks for it.
     async fn identity_of(&self, call: &AddressCall) -> Option<Identity> {
         if let Some(name) = option(&call.options, ENDPOINT_NAME) {
             let by_label = match self.named(&name).await {

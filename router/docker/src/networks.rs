@@ -28,7 +28,7 @@ pub(crate) enum Ipam {
 /// A network of one of our drivers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Network {
-    /// Who gives out its addresses.
+    /// Allocator of its addresses.
     pub(crate) ipam: Ipam,
     /// From where we do, as text; empty for the default subnet.
     #[serde(default)]

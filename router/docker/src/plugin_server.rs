@@ -115,7 +115,7 @@ pub(crate) fn router(socket: Socket, plugin: Arc<Plugin>) -> Router {
 enum Failure {
     /// There is no such call.
     Unknown,
-    /// What was sent is no such call.
+    /// The request is no such call.
     Garbled(String),
     /// It failed.
     Failed(String),

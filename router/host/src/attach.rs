@@ -60,8 +60,8 @@ pub struct AttachRequest<'a> {
     pub addresses: &'a [Ipv4Net],
     /// The process that the namespace belongs to; the host end is named after it.
     pub pid: Option<u32>,
-    /// For whom this is: a container's id, a process, a name. At most
-    /// [`OWNER_BYTES_MAX`] bytes are kept.
+    /// Owner of the attachment: a container's id, a process, a name. At most [`OWNER_BYTES_MAX`]
+    /// bytes are kept.
     pub owner: Option<&'a str>,
     /// The MAC address of the interface; drawn by the kernel if not given. Only for a new one.
     pub mac: Option<Mac>,
@@ -74,7 +74,7 @@ pub struct AttachRequest<'a> {
     /// Whether multicast from subnets in which the interface has no address is dropped on
     /// arrival, which keeps subnets apart that share the overlay.
     pub multicast_filter: bool,
-    /// How soon addresses of neighbours are doubted.
+    /// Times after which addresses of neighbours are doubted.
     pub timing: NeighbourTiming,
 }
 
@@ -109,7 +109,7 @@ pub struct Attached {
     pub created: bool,
     /// The addresses that are new.
     pub added: Vec<Ipv4Net>,
-    /// What could not be done and is not worth failing for; for the log.
+    /// Problems that are not worth failing for; for the log.
     pub warnings: Vec<String>,
 }
 

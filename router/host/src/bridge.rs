@@ -27,7 +27,7 @@ pub struct BridgeConfig<'a> {
     /// Its MTU in bytes: that of what the host itself sends, and of new container interfaces. Its
     /// ports take larger frames.
     pub mtu: u32,
-    /// How soon the host doubts the addresses of containers.
+    /// Times after which the host doubts the addresses of containers.
     pub timing: NeighbourTiming,
 }
 
@@ -47,7 +47,7 @@ pub enum Origin {
 pub struct Bridge {
     /// Its device.
     pub link: Link,
-    /// Where it came from.
+    /// Its origin.
     pub origin: Origin,
 }
 

@@ -35,9 +35,9 @@ pub struct Exposed {
 /// All that is exposed, and the number of changes that led there: of two, the later counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exposures {
-    /// How many changes there were.
+    /// Number of changes.
     pub revision: u64,
-    /// What is exposed.
+    /// The exposed addresses.
     pub all: Vec<Exposed>,
 }
 

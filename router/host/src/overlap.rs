@@ -10,7 +10,7 @@ use kernel::netlink::{Netlink, Route, RouteKind};
 /// A route of the host to addresses that the overlay would use as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlap {
-    /// Where the route leads.
+    /// Destination of the route.
     pub destination: Ipv4Net,
     /// The device it leaves by, if it has one.
     pub device: Option<String>,

@@ -43,7 +43,7 @@ pub struct ReconcilerConfig {
     pub mac: Mac,
     /// Its MTU in bytes.
     pub mtu: u32,
-    /// How soon the host doubts the addresses of containers.
+    /// Times after which the host doubts the addresses of containers.
     pub timing: NeighbourTiming,
     /// The TAP device of the data plane.
     pub tap: String,
@@ -54,7 +54,7 @@ pub struct ReconcilerConfig {
 pub struct Found {
     /// What was put right.
     pub mended: Vec<String>,
-    /// What is wrong and stays so, until somebody else does something.
+    /// Problems that last until someone else acts.
     pub wrong: BTreeSet<String>,
 }
 

@@ -40,10 +40,10 @@ pub struct NeighbourTiming {
     /// Mean time for which a confirmed neighbour is trusted. The kernel draws a value between
     /// half and one and a half of it.
     pub reachable: Duration,
-    /// How long a doubted neighbour that is sent to may confirm itself before it is asked. Whole
-    /// seconds.
+    /// Time for which a doubted neighbour that is sent to may confirm itself before it is asked.
+    /// Whole seconds.
     pub first_probe_delay: Duration,
-    /// How often a neighbour is asked directly before everybody is asked.
+    /// Number of unicast requests to a neighbour before a broadcast one.
     pub direct_probes: u32,
 }
 

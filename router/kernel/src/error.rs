@@ -15,13 +15,13 @@ pub enum NetError {
     /// The kernel's answer does not have the shape that its interface promises.
     #[error("{what}: the kernel's answer cannot be read")]
     Malformed {
-        /// What was tried.
+        /// The operation that was tried.
         what: String,
     },
     /// A namespace does not exist.
     #[error("no network namespace {target}: give a process id, a path or a name of /run/netns")]
     NoNamespace {
-        /// What was looked for.
+        /// The name that was looked for.
         target: String,
     },
     /// A path is there but is no network namespace.
@@ -41,7 +41,7 @@ pub enum NetError {
     NoDevice {
         /// Its name.
         name: String,
-        /// What to do, with a leading separator; may be empty.
+        /// Advice for the user, with a leading separator; may be empty.
         hint: &'static str,
     },
     /// The device that has the bridge's name is something else.
@@ -124,7 +124,7 @@ impl NetError {
 /// An operation that the kernel refused, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelError {
-    /// What was tried: "create link weave".
+    /// The operation that was tried: "create link weave".
     pub what: String,
     /// The error number.
     pub errno: Errno,

@@ -261,7 +261,7 @@ impl Eq for Namespace {}
 /// A namespace that some process is in, or that has a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundNamespace {
-    /// What tells it from others.
+    /// Its identifier.
     pub id: NamespaceId,
     /// The processes that are in it, lowest first.
     pub pids: Vec<u32>,

@@ -84,7 +84,7 @@ impl Message {
     }
 }
 
-/// Until when a sink lasts at most, from its start.
+/// Maximum lifetime of a sink, from its start.
 pub fn time_max(seconds: u32) -> Duration {
     Duration::from_secs((seconds.min(SECONDS_MAX) * TIMED_FIGURES).into()) + SPARE_TIME
 }

@@ -126,7 +126,7 @@ impl WhichArgs {
     }
 }
 
-/// For whom a container was attached, its addresses, and its host name.
+/// Returns the owner of a container's attachment, its addresses, and its host name.
 fn container(
     bridge: &str,
     proc: &Path,

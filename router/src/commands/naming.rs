@@ -34,9 +34,9 @@ pub(crate) struct NamingArgs {
 pub(crate) struct Named {
     /// The names that were registered.
     pub(crate) names: Vec<String>,
-    /// Whom the container asks for names.
+    /// The resolver that the container queries.
     pub(crate) resolver: Option<Ipv4Addr>,
-    /// What did not work and is not worth failing for.
+    /// Problems that are not worth failing for.
     pub(crate) warnings: Vec<String>,
 }
 

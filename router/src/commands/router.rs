@@ -40,7 +40,7 @@ pub(crate) struct RouterArgs {
 #[derive(Clone, Debug)]
 pub(crate) struct Router {
     pub(crate) client: Client,
-    /// How long the router may take for what it is asked.
+    /// Maximum time for the router to answer a request.
     pub(crate) time_max: Duration,
 }
 

@@ -18,7 +18,7 @@ use control::client::Client;
 /// The connection to systemd, if it supervises this process.
 pub(super) struct Notifier {
     socket: Option<UnixDatagram>,
-    /// How often the watchdog wants to hear.
+    /// Interval of the watchdog.
     watchdog: Option<Duration>,
 }
 

@@ -15,11 +15,11 @@ pub struct Wires(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// What waits for each router, by its address.
+    /// Packets that wait for each router, by its address.
     events: BTreeMap<SocketAddr, VecDeque<ConnectionEvent>>,
     /// The other end of each stream.
     ends: BTreeMap<StreamId, StreamId>,
-    /// Whose a stream is, and as what it was started.
+    /// Owner of a stream, and the kind as which it was started.
     streams: BTreeMap<StreamId, (SocketAddr, Option<ConnId>)>,
     /// Bytes for streams that were not started yet.
     early: BTreeMap<StreamId, Vec<u8>>,

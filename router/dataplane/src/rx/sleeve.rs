@@ -17,7 +17,7 @@ use boundary::forwarding_event::DataEvent;
 
 /// One thread's state on packets received over sleeve links.
 pub(super) struct SleevePackets {
-    /// What was seen on each tunnel of the snapshot, in the same order.
+    /// Events seen on each tunnel of the snapshot, in the same order.
     seen: Vec<Seen>,
 }
 

@@ -18,13 +18,13 @@ const BATCH: usize = 128;
 pub struct Failure {
     /// The way it was to go.
     pub way: Way,
-    /// Where it was to go.
+    /// Its destination.
     pub to: SocketAddrV4,
     /// Its first byte in the buffer.
     pub start: usize,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub len: usize,
-    /// What the kernel said. `EMSGSIZE` on [`Way::Df`] means that it exceeds the known path
+    /// The kernel's error. `EMSGSIZE` on [`Way::Df`] means that the datagram exceeds the known path
     /// MTU.
     pub error: io::Error,
 }

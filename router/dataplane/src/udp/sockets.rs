@@ -34,7 +34,7 @@ pub const SEND_BUFFER_BYTES: usize = 4 << 20;
 pub struct UdpConfig {
     /// Address and port to bind to.
     pub local: SocketAddrV4,
-    /// How many sockets receive.
+    /// Number of receiving sockets.
     pub queues: u16,
     /// Whether the kernel may cut runs of equal datagrams (UDP_SEGMENT).
     pub gso: bool,
@@ -54,11 +54,11 @@ pub enum UdpError {
     /// The kernel refused for another reason.
     #[error("cannot {what} UDP socket on {local}: {error}")]
     Refused {
-        /// What was tried.
+        /// The operation that was tried.
         what: &'static str,
         /// The address.
         local: SocketAddrV4,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
     },
 }

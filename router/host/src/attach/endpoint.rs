@@ -34,7 +34,7 @@ pub struct NewEndpoint<'a> {
     pub mac: Option<Mac>,
     /// The MTU in bytes; that of the bridge if not given.
     pub mtu: Option<u32>,
-    /// For whom this is, by which the address is found again.
+    /// Owner by which the address is found again.
     pub owner: &'a str,
 }
 
@@ -116,7 +116,7 @@ pub fn exists(host_name: &str) -> Result<bool, NetError> {
 pub struct FoundEndpoint {
     /// The end on the bridge.
     pub host_name: String,
-    /// For whom it was made.
+    /// Its owner.
     pub owner: Option<String>,
     /// Whether the inner end was taken away.
     pub taken: bool,

@@ -25,7 +25,7 @@ pub struct AttachedInterface {
     pub mac: Option<Mac>,
     /// Its IPv4 addresses.
     pub addresses: Vec<Ipv4Net>,
-    /// For whom it was attached; unknown if somebody else did it.
+    /// Its owner; unknown if another program attached it.
     pub owner: Option<String>,
     /// Its namespace: the processes in it and its names. `None` if it has neither, so that
     /// nothing shows it.
@@ -64,8 +64,8 @@ pub fn attached(bridge: &str, proc: &Path) -> Result<Vec<AttachedInterface>, Net
     Ok(all)
 }
 
-/// For whom the interfaces were attached that are on a bridge in the calling thread's namespace.
-/// Unlike [`attached`], this looks at the host's ends alone, so it costs little.
+/// Returns the owners of the interfaces that are attached to a bridge in the calling thread's
+/// namespace. Unlike [`attached`], this looks at the host's ends alone, so it costs little.
 pub fn owners(bridge: &str) -> Result<BTreeSet<String>, NetError> {
     let host = Netlink::open()?;
     let ports = ports(&host, bridge)?;

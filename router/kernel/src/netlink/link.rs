@@ -41,7 +41,7 @@ pub struct Link {
     pub up: bool,
     /// Whether it also has a carrier.
     pub carrier: bool,
-    /// What the driver calls it: `bridge`, `veth`, `tun`; physical devices have no kind.
+    /// Its kind: `bridge`, `veth`, `tun`; physical devices have none.
     pub kind: Option<String>,
     /// A free text that stays with the device.
     pub alias: Option<String>,

@@ -20,7 +20,7 @@ pub struct Neighbour {
     pub link: LinkIndex,
     /// Its MAC address, if it has answered.
     pub mac: Option<Mac>,
-    /// How sure that is.
+    /// Reachability state of the entry.
     pub state: NeighbourState,
 }
 

@@ -14,7 +14,7 @@ use crate::error::NetError;
 /// A route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where it leads; the default route leads to 0.0.0.0/0 or ::/0.
+    /// Its destination; that of the default route is 0.0.0.0/0 or ::/0.
     pub destination: IpNet,
     /// The next hop.
     pub gateway: Option<IpAddr>,
@@ -24,7 +24,7 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Which of several routes to the same destination wins: the lowest.
     pub priority: u32,
-    /// How far away the destination is.
+    /// Scope of the destination.
     pub scope: RouteScope,
     /// The verdict on a packet.
     pub kind: RouteKind,

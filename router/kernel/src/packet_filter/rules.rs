@@ -18,7 +18,7 @@ pub struct Table {
 pub struct Chain {
     /// Its name, unique in its table.
     pub name: String,
-    /// Where the kernel enters it; nowhere if other chains jump to it.
+    /// Hook at which the kernel enters it; `None` if other chains jump to it.
     pub base: Option<Base>,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
@@ -27,7 +27,7 @@ pub struct Chain {
 /// The hook at which the kernel enters a chain. A packet that reaches the chain's end goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Base {
-    /// What the chain may do.
+    /// Kind of the chain.
     pub kind: ChainKind,
     /// The place on a packet's way.
     pub hook: Hook,
@@ -64,7 +64,7 @@ pub enum Hook {
 pub struct Rule {
     /// The conditions.
     pub matches: Vec<Match>,
-    /// What happens.
+    /// The events.
     pub verdict: Verdict,
     /// Why; stands beside the rule in listings, and tells us our rules. At most
     /// [`COMMENT_BYTES_MAX`] bytes are kept.

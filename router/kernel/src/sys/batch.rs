@@ -28,11 +28,11 @@ const fn control_space<T>() -> usize {
 /// One message for [`SendBatch::push`]: a span of the buffer given to [`SendBatch::send`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Where it goes.
+    /// Its destination.
     pub to: SocketAddrV4,
     /// Its first byte in the buffer.
     pub start: usize,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub len: usize,
     /// Zero for one datagram; else the bytes of each of the datagrams that the kernel cuts the
     /// span into (the last may be shorter), at most [`SEGMENTS_MAX`] of them.
@@ -170,11 +170,11 @@ fn write_segment_size(control: &mut Control, bytes: u16) {
 /// One received message: a datagram, or several of one flow that the kernel put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incoming {
-    /// Where it came from.
+    /// Its origin.
     pub from: SocketAddrV4,
     /// Its first byte in the slab.
     pub start: usize,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub len: usize,
     /// The bytes of each datagram in it, at least 1; the last may be shorter.
     pub stride: usize,
@@ -377,11 +377,11 @@ pub fn set_reuse_port(fd: impl AsFd, on: bool) -> io::Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Instruction {
-    /// What to do.
+    /// Advice for the user.
     pub code: u16,
-    /// How many instructions to skip if a test holds.
+    /// Number of instructions to skip if a test holds.
     pub jump_true: u8,
-    /// How many instructions to skip if it does not.
+    /// Number of instructions to skip if it does not.
     pub jump_false: u8,
     /// The operand.
     pub operand: u32,

@@ -168,7 +168,7 @@ impl Inbox {
 pub struct Outbox {
     slots: Slots,
     bytes: Vec<u8>,
-    /// Where each datagram goes, and where it ends in `bytes`.
+    /// Destination of each datagram, and its end in `bytes`.
     waiting: Vec<(Path, usize)>,
 }
 

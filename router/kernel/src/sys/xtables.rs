@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 /// Places on a packet's way where a table's chains are entered.
 pub const HOOKS: usize = 5;
 
-/// Whose tables.
+/// Address family of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Those of iptables.
@@ -30,9 +30,9 @@ pub struct Info {
     pub starts: [u32; HOOKS],
     /// The offset of the policy of each hook.
     pub policies: [u32; HOOKS],
-    /// How many entries there are.
+    /// Number of entries.
     pub entries: u32,
-    /// How many bytes they take.
+    /// Their size in bytes.
     pub bytes: u32,
 }
 

@@ -56,7 +56,7 @@ struct Running {
 struct Source {
     id: u64,
     peer: PeerName,
-    /// Where the other router's answer goes.
+    /// Channel for the other router's answer.
     answer: mpsc::Sender<Result<(), String>>,
     step: watch::Receiver<Step>,
 }
@@ -67,7 +67,7 @@ struct Counting {
     id: u64,
     peer: PeerName,
     stop: Arc<AtomicBool>,
-    /// What the same peer asked for next, while this one was ending.
+    /// The same peer's next request, which arrived while this one was ending.
     next: Option<Wanted>,
 }
 

@@ -28,12 +28,12 @@ const HOOK_NAMES: [&str; HOOKS] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "
 pub(super) struct Layout {
     /// Source address, destination, and masks of both.
     pub(super) address_bytes: usize,
-    /// What is inverted.
+    /// Flags for inverted matches.
     pub(super) inverted: usize,
     /// The target's offset; that of the next entry is behind it.
     pub(super) target: usize,
     pub(super) counters: usize,
-    /// Where matches begin.
+    /// Offset of the matches.
     pub(super) matches: usize,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Table {
     hooks: u32,
     /// In their order in the blob.
     pub(super) chains: Vec<Chain>,
-    /// What stands behind all chains.
+    /// The entries behind all chains.
     end: Vec<Entry>,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Chain {
     pub(super) name: Vec<u8>,
     /// The number of the hook that enters it.
     pub(super) hook: Option<usize>,
-    /// What bears its name; empty for a chain of the kernel's.
+    /// The entry that carries its name; empty for a chain of the kernel's.
     pub(super) head: Vec<Entry>,
     pub(super) rules: Vec<Entry>,
     /// Its policy, or the return.
