@@ -1,6 +1,7 @@
 //! What the measurements of the whole have in common.
 
 pub mod baseline;
+pub mod crowded;
 pub mod daemon;
 pub mod iperf;
 pub mod program;
