@@ -53,7 +53,7 @@ fn be_router() -> ExitCode {
     }
 }
 
-/// A number that follows a flag among the program's arguments, or what it is without.
+/// Returns a number that follows a flag among the program's arguments, or what it is without.
 pub fn number_after(flag: &str, default: u64) -> Result<u64, TrialError> {
     let mut arguments = std::env::args().skip_while(|argument| argument != flag);
     if arguments.next().is_none() {

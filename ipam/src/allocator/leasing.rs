@@ -77,7 +77,7 @@ impl Cx {
         Obtain::Wait(self.waiting_for_holder(key, &lease, why), wake)
     }
 
-    /// Becomes the holder of a lease whose holder is gone for ever.
+    /// Becomes the holder of a lease whose holder is gone forever.
     pub(super) fn seize(&mut self, key: &Arc<LeaseKey>, lease: &Lease) -> Lease {
         let seized = Lease {
             version: lease.version.saturating_add(SEIZE_STEP),

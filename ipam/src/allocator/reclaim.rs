@@ -269,7 +269,7 @@ fn stop_waiting(cx: &mut Cx, peer: PeerName, of: impl Fn(&Cx, PeerName) -> bool)
     end_takeovers(cx);
 }
 
-/// This peer is gone for ever, somebody says: nobody waits for it any more.
+/// This peer is gone forever, somebody says: nobody waits for it any more.
 pub(super) fn peer_gone(cx: &mut Cx, peer: PeerName) {
     if peer == cx.durable.us() {
         return;

@@ -36,7 +36,7 @@ impl Cx {
             return Ok(address);
         }
         // The original asks for the whole subnet. Two of that kind which both lack space can hand
-        // the network's and the broadcast address to and fro for ever.
+        // the network's and the broadcast address to and fro forever.
         let (wanted, now) = (hosts, self.clock.now);
         let unreachable = self.unreachable_owners(wanted);
         let waiting = Waiting::Space {

@@ -23,7 +23,7 @@ pub(crate) struct Allocate {
     host_scoped: bool,
     /// Why the lease's address cannot be had: that address, and who has it.
     lost: Option<(Address, String)>,
-    /// Whether a reserved lease is to be kept for ever.
+    /// Whether a reserved lease is to be kept forever.
     pinned: bool,
 }
 
