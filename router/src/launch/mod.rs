@@ -35,6 +35,7 @@ use notify::Notifier;
 use crate::bench::{self, session::Benches};
 use crate::config::{Config, IpamConfig};
 use crate::docker::Networks;
+use crate::telemetry::queue::LogQueue;
 use api::drawing::Drawing;
 use api::routes::{Scope, router};
 use api::services::Services;
@@ -58,6 +59,7 @@ use host::overlap::overlapping_routes;
 use kernel::arp::NeighbourTiming;
 use kernel::netlink::Netlink;
 use name_server::LocalNameServer;
+use report::metrics::MetricSource;
 use services::{LocalDocker, LocalMeasure};
 use store::store::Store;
 use system::{SystemClock, SystemRandom};
@@ -81,7 +83,7 @@ impl LaunchError {
 }
 
 /// Runs the router until it is stopped.
-pub async fn run(config: Config) -> Result<(), LaunchError> {
+pub async fn run(config: Config, log: &LogQueue) -> Result<(), LaunchError> {
     let config = Arc::new(config);
     warn_of_ignored(&config);
     let _lock = RouterLock::acquire().map_err(LaunchError::new)?;
@@ -146,14 +148,21 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     }
     let networks = Networks::new(&config, client.clone(), &kept, &opened.records);
     drop(kept);
+    let docker = Arc::new(LocalDocker(networks.clone()));
+    let name_server = control.name_server.map(Arc::new);
+    let mut metrics: Vec<Arc<dyn MetricSource>> = vec![docker.clone(), Arc::new(log.clone())];
+    metrics.extend(name_server.clone().map(|server| server as _));
+    // Now, so that every page finds one.
+    client.first_view().await.map_err(LaunchError::new)?;
     let services = Services {
         client: client.clone(),
         config: Arc::new(services::config(&config, &tap_name)),
         figures: control.figures,
         gateway: Arc::new(kept_gateway),
-        docker: Arc::new(LocalDocker(networks.clone())),
+        docker,
         measure: Arc::new(LocalMeasure(control.benches)),
-        name_server: control.name_server.map(|server| Arc::new(server) as _),
+        name_server: name_server.map(|server| server as _),
+        metrics: metrics.into(),
         drawing: Drawing::default(),
     };
     for (listener, scope) in http {
