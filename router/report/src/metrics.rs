@@ -59,6 +59,12 @@ impl Metric {
     }
 }
 
+/// Somebody who counts something.
+pub trait MetricSource: Send + Sync {
+    /// What was counted so far. Cheap, and waits for nothing.
+    fn metrics(&self) -> Vec<Metric>;
+}
+
 /// Writes metrics in the order of their names.
 pub fn render(mut metrics: Vec<Metric>) -> String {
     metrics.retain(|metric| !metric.samples.is_empty());
