@@ -21,7 +21,10 @@ fn containers_started_with_dns_args_find_others_by_name() {
         let getent = "/usr/bin/getent:/usr/bin/getent:ro";
         one.run(client, "weft", &[flags, &["--volume", getent]].concat());
         let look = ["exec", client, "getent", "hosts", "web-1"];
-        move || one.docker(&look.map(str::to_owned).each_ref().map(String::as_str)).stdout
+        move || {
+            one.docker(&look.map(str::to_owned).each_ref().map(String::as_str))
+                .stdout
+        }
     };
     let dns_args = site.mesh.weft(0, &["dns-args"]).ok();
     let flags: Vec<&str> = dns_args.split_whitespace().collect();

@@ -47,8 +47,17 @@ async fn domain(State(handle): State<Handle>) -> Answer {
 
 async fn dns_address(State(handle): State<Handle>) -> Answer {
     let address = handle.call(|control| control.dns_address()).await?;
-    let address = address.ok_or_else(off)?;
-    Ok(text(StatusCode::OK, address.ip().to_string()))
+    let mut ip = address.ok_or_else(off)?.ip();
+    if ip.is_unspecified() {
+        // Every container of Docker's reaches Docker's bridge, which comes last.
+        let resolvers = handle.dns_resolvers().await.map_err(refuse)?;
+        let last = resolvers.last().ok_or_else(|| {
+            let why = "this host has no address that containers reach (weft expose gives it one)";
+            Refusal(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+        })?;
+        ip = (*last).into();
+    }
+    Ok(text(StatusCode::OK, ip.to_string()))
 }
 
 async fn dns_address_port(State(handle): State<Handle>) -> Answer {
