@@ -108,6 +108,7 @@ pub async fn run(config: Config, log: &LogQueue) -> Result<(), LaunchError> {
     }
     let store = Arc::new(opened.store);
     let import = addresses::find_import(&config, &opened.records)?;
+    addresses::check_range(&config, &opened.records, import.is_some())?;
     let (name, source) = identity::choose(&config, &netlink, &opened.records, import.as_ref())
         .map_err(LaunchError::new)?;
     identity::save(&store, name)
