@@ -24,7 +24,10 @@ use std::sync::Arc;
 use crate::routes::Routes;
 use crate::types::{Mac, PeerName, Time};
 
-pub use macs::{Learned, MAC_AGE_MAX, MACS_MAX, MacEntry, MacTable, PeerSlot, REFRESH_INTERVAL};
+pub use macs::{
+    Learned, MAC_AGE_MAX, MACS_MAX, MACS_PER_PEER_MAX, MacEntry, MacTable, PeerSlot,
+    REFRESH_INTERVAL,
+};
 pub use slots::{PEERS_MAX, PeerSlots};
 
 /// Destination of spanning-tree frames, which concern one bridge and never leave it.
@@ -185,6 +188,12 @@ impl Forwarding {
     /// The link to the next hop towards a peer.
     pub fn next_hop(&self, dest: PeerName) -> Option<LinkIndex> {
         self.peer(dest)?.next.ok()
+    }
+
+    /// Whether the topology names this peer.
+    #[inline]
+    pub fn knows(&self, name: PeerName) -> bool {
+        self.peer(name).is_some()
     }
 
     /// The peer that a slot stands for.

@@ -9,8 +9,8 @@
 //! ```
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use crate::types::{Mac, Time};
@@ -19,6 +19,9 @@ use crate::types::{Mac, Time};
 /// replaces one that was not seen for [`REFRESH_INTERVAL`]; if there is none it is not learned, so
 /// frames to it are flooded.
 pub const MACS_MAX: usize = BUCKETS * ENTRIES;
+/// Most addresses that are learned at one peer; those that move there from others count as well,
+/// but are followed beyond it. What one peer makes up does not push out what others have.
+pub const MACS_PER_PEER_MAX: usize = MACS_MAX / 4;
 /// How long an address is remembered after it was last seen.
 pub const MAC_AGE_MAX: Duration = Duration::from_secs(600);
 /// How much older the noted time of last sight may be than the true one.
@@ -45,7 +48,7 @@ pub enum Learned {
     New,
     /// It was known at this other peer.
     Moved(PeerSlot),
-    /// It was not known, and there is no room for it.
+    /// It was not known, and there is no room for it, or none for further ones of this peer.
     Full,
     /// It is a group address or zero, which no frame may come from.
     Invalid,
@@ -71,6 +74,9 @@ struct Bucket {
 /// The table. Its memory is allocated once.
 pub struct MacTable {
     buckets: Box<[Bucket]>,
+    /// How many entries each slot has. Threads that change one entry at a time may leave a count
+    /// one off until it is gone.
+    counts: Box<[AtomicU32]>,
     key: u64,
 }
 
@@ -84,6 +90,7 @@ impl MacTable {
         };
         MacTable {
             buckets: (0..BUCKETS).map(|_| bucket()).collect(),
+            counts: (0..=u16::MAX).map(|_| AtomicU32::new(0)).collect(),
             key: key | 1,
         }
     }
@@ -117,6 +124,7 @@ impl MacTable {
             return match entry.compare_exchange(word, wanted, Relaxed, Relaxed) {
                 Ok(_) => {
                     seen.store(now.as_micros(), Relaxed);
+                    self.replaced(word, wanted);
                     Learned::Moved(slot_of(word))
                 }
                 // Another thread was quicker: its sight of the address counts.
@@ -133,9 +141,13 @@ impl MacTable {
             0 => Duration::MAX,
             _ => now.since(time_of(&bucket.seen[index])),
         };
+        let at = slot_of(wanted);
+        // A peer that has its share can only give up one of its own.
+        let is_open = |word: u64| self.has_room(at) || (word != 0 && slot_of(word) == at);
         let candidates = bucket.words.iter().map(|word| word.load(Relaxed));
         let oldest = candidates
             .enumerate()
+            .filter(|&(_, word)| is_open(word))
             .filter(|&(index, word)| age(index, word) >= REFRESH_INTERVAL)
             // The first of equals, so that two threads choose the same free place.
             .min_by_key(|&(index, word)| std::cmp::Reverse(age(index, word)));
@@ -149,7 +161,10 @@ impl MacTable {
             // Lost the place to another thread. The next frame of this address tries again.
             return Learned::Known;
         }
-        bucket.remove_twins(wanted);
+        self.replaced(old, wanted);
+        for _ in 0..bucket.remove_twins(wanted) {
+            self.replaced(wanted, 0);
+        }
         Learned::New
     }
 
@@ -188,11 +203,32 @@ impl MacTable {
         places
             .filter(|(entry, seen)| {
                 let word = entry.load(Acquire);
-                word != 0
+                let removed = word != 0
                     && condition(word, seen)
-                    && entry.compare_exchange(word, 0, Relaxed, Relaxed).is_ok()
+                    && entry.compare_exchange(word, 0, Relaxed, Relaxed).is_ok();
+                if removed {
+                    self.replaced(word, 0);
+                }
+                removed
             })
             .count()
+    }
+
+    fn has_room(&self, at: PeerSlot) -> bool {
+        let count = self.counts.get(usize::from(at.0));
+        count.is_some_and(|count| (count.load(Relaxed) as usize) < MACS_PER_PEER_MAX)
+    }
+
+    /// Counts that the word `new` stands where `old` stood; 0 for none.
+    fn replaced(&self, old: u64, new: u64) {
+        let count = |word| self.counts.get(usize::from(slot_of(word).0));
+        if let Some(count) = count(new).filter(|_| new != 0) {
+            count.fetch_add(1, Relaxed);
+        }
+        if let Some(count) = count(old).filter(|_| old != 0) {
+            // Never below zero: a twin may have been of another peer.
+            let _ = count.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
+        }
     }
 
     fn bucket(&self, mac: Mac) -> &Bucket {
@@ -211,15 +247,17 @@ impl fmt::Debug for MacTable {
 
 impl Bucket {
     /// Two threads that learn one address at a time may both find it missing and insert it at two
-    /// places. Both come here afterwards and both keep the first.
-    fn remove_twins(&self, wanted: u64) {
+    /// places. Both come here afterwards and both keep the first. Returns how many were removed.
+    fn remove_twins(&self, wanted: u64) -> usize {
         let mut first = true;
+        let mut removed = 0;
         for entry in &self.words {
             let word = entry.load(Relaxed);
             if word >> 16 == wanted >> 16 && !std::mem::take(&mut first) {
-                let _ = entry.compare_exchange(word, 0, Relaxed, Relaxed);
+                removed += usize::from(entry.compare_exchange(word, 0, Relaxed, Relaxed).is_ok());
             }
         }
+        removed
     }
 }
 

@@ -5,5 +5,6 @@
 
 pub mod counters;
 pub mod forwarding_event;
+pub mod owners;
 pub mod records;
 pub mod snapshot;

@@ -13,6 +13,7 @@
 
 use crate::context::{FRAME_BYTES_MAX, Shared};
 use crate::counters::{self, Counters};
+use crate::guard::GuardRules;
 use crate::{rx, tx};
 use boundary::counters::Totals;
 use boundary::forwarding_event::{self, Events};
@@ -53,6 +54,8 @@ pub struct DataConfig {
     /// The MTU that containers of other hosts are sure to have, in bytes. What is larger is cut or
     /// refused by the rules of IP, whatever a link would carry. None if links alone decide.
     pub container_mtu: Option<u32>,
+    /// What containers may send.
+    pub guard: GuardRules,
 }
 
 /// How many queues a machine of this many cores gets by default.
@@ -128,6 +131,7 @@ impl DataPlane {
                 ETHERNET_BYTES + usize::try_from(mtu).unwrap_or(FRAME_BYTES_MAX)
             }),
             join_udp: tap_status.offload.udp(),
+            guard: config.guard,
             stop,
             stopping: AtomicBool::new(false),
         });

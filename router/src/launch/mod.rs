@@ -36,6 +36,7 @@ use crate::docker;
 use crate::http::server::{Scope, router};
 use boundary::records::Record;
 use boundary::snapshot::Snapshot;
+use dataplane::guard::GuardRules;
 use dataplane::plane::{DataConfig, DataPlane, default_queues};
 use dataplane::tap::{Tap, TapConfig};
 use dataplane::udp::sockets::{Sockets, UdpConfig};
@@ -365,6 +366,7 @@ fn start(
         mac_key,
         join: !config.offload_off.tap,
         container_mtu: Some(config.mtu),
+        guard: GuardRules::default(),
     };
     let (data, data_events) =
         DataPlane::start(&data, tap, sockets, snapshot).map_err(LaunchError::new)?;
