@@ -88,3 +88,17 @@ impl fmt::Display for Held {
         }
     }
 }
+
+/// Keeps records. Batches are answered in the order in which they are handed in. After a failure
+/// all further ones fail as well, until [`Records::resume`]: a batch must not be saved that was
+/// made in the belief that the one before it was.
+pub trait Records: Send + Sync {
+    /// Saves a batch whole or not at all, then calls `done`, from any thread.
+    fn save(&self, changes: Vec<Change>, done: Done);
+
+    /// Lets batches that are handed in from here on be tried again after a failure.
+    fn resume(&self);
+}
+
+/// Is told what became of a batch.
+pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;

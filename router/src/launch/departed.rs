@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ipam::allocator::{Request, Response};
 
-use crate::control::Handle;
+use control::client::Client;
 use host::attach;
 
 /// Between looks at the bridge.
@@ -57,12 +57,12 @@ impl Watch {
 }
 
 /// Looks after containers until the router stops.
-pub(super) async fn watch(handle: Handle, bridge: String) {
+pub(super) async fn watch(client: Client, bridge: String) {
     let mut watch = Watch::default();
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         // Asked first: whoever gets an address after this is not looked at.
-        let Some(Response::Owned(owned)) = ask(&handle, Request::List).await else {
+        let Some(Response::Owned(owned)) = ask(&client, Request::List).await else {
             return;
         };
         let ids = owned.into_iter().map(|(id, _)| id);
@@ -86,16 +86,14 @@ pub(super) async fn watch(handle: Handle, bridge: String) {
                 owner = id,
                 "a container is gone; its addresses are released"
             );
-            ask(&handle, Request::Delete { id }).await;
+            ask(&client, Request::Delete { id }).await;
         }
     }
 }
 
 /// `None` if the router stops, or the request failed, which the next look makes good.
-async fn ask(handle: &Handle, request: Request) -> Option<Response> {
-    let asked = handle.call(move |control| control.request_address(request, None));
-    let (_, answer) = asked.await.ok()??;
-    answer.await.ok()?.ok()
+async fn ask(client: &Client, request: Request) -> Option<Response> {
+    client.address(request, None).await.ok()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //! was made in the belief that the one before it was.
 
 use crate::file;
-use boundary::records::{Change, Record, StoreError};
+use boundary::records::{Change, Done, Record, Records, StoreError};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -26,7 +26,7 @@ pub struct Opened {
 /// What the store's thread is asked to do.
 enum Job {
     /// Save a batch, and tell whether that worked.
-    Save(Vec<Change>, Box<dyn FnOnce(Result<(), StoreError>) + Send>),
+    Save(Vec<Change>, Done),
     /// Try again after a failure.
     Resume,
 }
@@ -81,6 +81,16 @@ impl Store {
             // A thread that has ended refuses every batch by itself.
             let _ = jobs.send(Job::Resume);
         }
+    }
+}
+
+impl Records for Store {
+    fn save(&self, changes: Vec<Change>, done: Done) {
+        Store::save(self, changes, done);
+    }
+
+    fn resume(&self) {
+        Store::resume(self);
     }
 }
 
