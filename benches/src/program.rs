@@ -42,7 +42,7 @@ fn be_router() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let done = runtime.map(|runtime| runtime.block_on(router::cli::run(std::env::args())));
+    let done = runtime.map(|runtime| runtime.block_on(router::commands::run(std::env::args())));
     match done {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => ExitCode::from(error.report()),

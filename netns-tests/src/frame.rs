@@ -54,10 +54,30 @@ pub fn ports(frame: &[u8], protocol: u8) -> Option<[u16; 2]> {
     ])
 }
 
-/// Whether a frame is a packet of a sleeve link.
-pub fn is_sleeve(frame: &[u8]) -> bool {
-    ports(frame, UDP).is_some_and(|ports| ports.contains(&6783))
+/// The datagram between two routers that a frame holds, if it holds the beginning of one.
+pub fn datagram(frame: &[u8]) -> Option<&[u8]> {
+    if !ports(frame, UDP)?.contains(&6783) {
+        return None;
+    }
+    let header = usize::from(frame.get(14)? & 15) * 4;
+    frame.get(14 + header + UDP_HEADER_BYTES..)
 }
+
+/// Returns true if a frame is a packet of a sleeve link, which begins with its sender's name.
+pub fn is_sleeve(frame: &[u8]) -> bool {
+    datagram(frame).is_some_and(|datagram| !is_native_datagram(datagram))
+}
+
+/// Returns true if a frame is a datagram of a native link, which begins with the name of nobody.
+pub fn is_native(frame: &[u8]) -> bool {
+    datagram(frame).is_some_and(is_native_datagram)
+}
+
+fn is_native_datagram(datagram: &[u8]) -> bool {
+    datagram.starts_with(&[0; 6])
+}
+
+const UDP_HEADER_BYTES: usize = 8;
 
 /// The number of TCP.
 pub const TCP: u8 = 6;

@@ -87,6 +87,13 @@ impl Code {
                 other.module.len() > module.len() && other.module.starts_with(&module)
             };
             code.files[index].is_face = code.files.iter().any(below);
+            // What only tests need is no product, whatever it is compiled for.
+            if module.iter().any(|name| name == "testing") {
+                let file = &mut code.files[index];
+                file.mentions.clear();
+                file.syntax.items.clear();
+                file.lines = 0;
+            }
             for mention in 0..code.files[index].mentions.len() {
                 let found = &code.files[index].mentions[mention];
                 let full = code.full(&found.module, &found.written, 0);

@@ -133,8 +133,8 @@ fn threads_that_learn_the_same_addresses_leave_one_entry_of_each() {
     }
 }
 
-/// The recorded steps of the original's table. Where the original refuses a captured address
-/// that is known elsewhere, ours follows it, and says from where.
+/// The recorded steps of Weave Net's table. Where Weave Net refuses a captured address that is
+/// known elsewhere, ours follows it, and says from where.
 #[test]
 fn mac_cache_vector() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/sleeve.json");

@@ -10,6 +10,7 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use super::config::Config;
+use super::drawing::Drawing;
 use boundary::forwarding::Figures;
 use control::client::Client;
 use report::metrics::Metric;
@@ -34,6 +35,8 @@ pub struct Services {
     pub measure: Arc<dyn Measure>,
     /// The server that answers questions for names; `None` if names are off.
     pub name_server: Option<Arc<dyn NameServer>>,
+    /// Who may draw pages at the moment.
+    pub drawing: Drawing,
 }
 
 /// Gives the host addresses of the network, and takes them.

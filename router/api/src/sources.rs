@@ -5,7 +5,7 @@ use control::view::View;
 use serde_json::Value;
 
 use super::config::Config;
-use super::services::NameServerStatus;
+use super::services::{NameServerStatus, Services};
 
 /// What reports, status pages and metrics are made from.
 pub(crate) struct Sources<'a> {
@@ -19,4 +19,18 @@ pub(crate) struct Sources<'a> {
     pub(crate) name_server: Option<NameServerStatus>,
     /// What Docker's calls have taken.
     pub(crate) docker: Value,
+}
+
+impl<'a> Sources<'a> {
+    /// All of them.
+    pub(crate) fn of(services: &'a Services, view: &'a View) -> Sources<'a> {
+        let server = services.name_server.as_ref();
+        Sources {
+            view,
+            config: &services.config,
+            figures: &*services.figures,
+            name_server: server.map(|server| server.status()),
+            docker: services.docker.latency(),
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use ipam::allocator::{self, Response};
 use proto::types::PeerName;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -18,12 +19,16 @@ use boundary::records::StoreError;
 
 /// Requests that wait for the loop; whoever makes one more waits.
 const REQUESTS_MAX: usize = 256;
+/// How long a view is waited for.
+const VIEW_TIME_MAX: Duration = Duration::from_millis(100);
 
 /// A way to the loop.
 #[derive(Clone, Debug)]
 pub struct Client {
     requests: mpsc::Sender<Request>,
     abandoned: Arc<Notify>,
+    /// The last view that any client got.
+    last_view: Arc<ArcSwapOption<View>>,
 }
 
 /// Where the requests of all clients come out.
@@ -43,6 +48,7 @@ impl Client {
         let client = Client {
             requests: sender,
             abandoned: Arc::clone(&abandoned),
+            last_view: Arc::default(),
         };
         let inbox = Inbox {
             requests,
@@ -189,9 +195,27 @@ impl Client {
         .await
     }
 
-    /// A copy of everything that others may read.
+    /// A copy of everything that others may read, with all that this caller has done before. A loop
+    /// that is too busy to make one for 100 ms is not waited for: then it is the last one that any
+    /// client got, and [`View::wall`] says how old.
+    ///
+    /// [`View::wall`]: field@View::wall
     pub async fn view(&self) -> Result<Arc<View>, Stopped> {
-        self.ask(Request::View).await
+        match tokio::time::timeout(VIEW_TIME_MAX, self.ask(Request::View)).await {
+            Ok(Ok(view)) => {
+                self.last_view.store(Some(Arc::clone(&view)));
+                Ok(view)
+            }
+            Ok(Err(stopped)) => Err(stopped),
+            Err(_) => self.last_view.load_full().ok_or(Stopped),
+        }
+    }
+
+    /// Waits for the first view, so that all later ones come in time.
+    pub async fn first_view(&self) -> Result<Arc<View>, Stopped> {
+        let view = self.ask(Request::View).await?;
+        self.last_view.store(Some(Arc::clone(&view)));
+        Ok(view)
     }
 
     /// The ranges that addresses come from; `None` if they are not allocated.

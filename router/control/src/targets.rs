@@ -79,6 +79,7 @@ impl Control {
     /// Names peers to be connected to, to be resolved in the background for as long as it takes.
     pub(super) fn connect_in_background(&mut self, peers: Vec<String>) {
         let now = self.now();
+        self.publisher.changed().mesh = true;
         let due = peers.into_iter().map(|peer| (peer, Some(now)));
         self.targets.unresolved.extend(due);
         self.tell_allocator_of_targets();
@@ -132,6 +133,7 @@ impl Control {
             self.targets.unresolved.clear();
         }
         let now = self.now();
+        self.publisher.changed().mesh = true;
         let connected = self.node.connect(now, targets, caller.replace);
         errors.extend(connected.err().map(|error| error.to_string()));
         caller.reply.send(match errors.is_empty() {
@@ -146,6 +148,7 @@ impl Control {
             self.targets.unresolved.remove(peer);
         }
         let now = self.now();
+        self.publisher.changed().mesh = true;
         self.node.forget(now, peers.iter().map(String::as_str));
     }
 

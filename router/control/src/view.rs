@@ -18,6 +18,7 @@ use proto::types::{PeerName, Time};
 
 use super::consumers::LeftOver;
 use super::control::Control;
+use super::turns::Turns;
 
 /// Everything, at one time.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct View {
     pub at: Time,
     /// What the wall clock showed then.
     pub wall: SystemTime,
+    /// How long the loop took for its turns.
+    pub turns: Turns,
     /// The mesh.
     pub mesh: Arc<MeshView>,
     /// The allocator; `None` if addresses are not allocated.
@@ -135,19 +138,29 @@ impl MeshView {
 }
 
 impl Control {
-    /// A copy of everything that others may read.
-    pub(super) fn view(&self) -> View {
-        let addresses = self.addresses.as_ref().map(|addresses| {
-            let status = addresses.allocator.status();
-            Arc::new(AddressesView { status })
-        });
-        View {
-            at: self.now(),
-            wall: self.surroundings.clock.wall(),
-            mesh: Arc::new(self.mesh_view()),
-            addresses,
-            names: self.names_view().map(Arc::new),
+    /// Makes a view if somebody waits for one. Of what has not changed, the copy in the last view
+    /// is taken again.
+    pub(super) fn publish_view(&mut self) {
+        let at = self.now();
+        if !self.publisher.is_due(at) {
+            return;
         }
+        let addresses = || {
+            let status = self.addresses.as_ref()?.allocator.status();
+            Some(Arc::new(AddressesView { status }))
+        };
+        let names = || Some(Arc::new(self.names_view()?));
+        let mesh = self.publisher.mesh();
+        let view = View {
+            at,
+            wall: self.surroundings.clock.wall(),
+            turns: self.turns,
+            mesh: mesh.unwrap_or_else(|| Arc::new(self.mesh_view())),
+            addresses: self.publisher.addresses().or_else(addresses),
+            names: self.publisher.names().or_else(names),
+        };
+        let made = self.now();
+        self.publisher.publish(view, made);
     }
 
     fn mesh_view(&self) -> MeshView {

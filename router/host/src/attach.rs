@@ -10,7 +10,8 @@
 //! router that starts again knows whose addresses it finds.
 
 pub mod endpoint;
-mod listing;
+pub mod life;
+pub(crate) mod listing;
 mod veth;
 
 pub use listing::{AttachedInterface, attached, owners};

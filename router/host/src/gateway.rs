@@ -288,6 +288,8 @@ impl Gateway {
         let masqueraded = exposed.iter().filter(|(_, masquerade)| **masquerade);
         Ok(HostRules {
             bridge: config.bridge.clone(),
+            mesh_port: config.mesh_port,
+            is_member: !exposed.is_empty() || self.has_address()?,
             masqueraded: masqueraded.map(|(address, _)| address.trunc()).collect(),
             unmasqueraded: unmasqueraded.clone(),
             forwards: !config.expects_controller,
@@ -295,6 +297,15 @@ impl Gateway {
             private_ports: config.private_ports.clone(),
             docker: self.docker()?,
         })
+    }
+
+    /// Whether the bridge has an address, whoever gave it one.
+    fn has_address(&self) -> Result<bool, NetError> {
+        let netlink = Netlink::open()?;
+        match Bridge::find(&netlink, &self.config.bridge)? {
+            Some(bridge) => Ok(!ipv4_addresses(&netlink, &bridge)?.is_empty()),
+            None => Ok(false),
+        }
     }
 
     fn docker(&self) -> Result<Option<DockerBridge>, NetError> {

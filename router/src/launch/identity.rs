@@ -110,7 +110,7 @@ pub(super) async fn save(store: &Store, name: PeerName) -> Result<(), StoreError
         value: Some(name.to_string().into_bytes()),
     };
     let (done, saved) = oneshot::channel();
-    store.save(vec![change], move |result| {
+    store.save_alone(vec![change], move |result| {
         // Whoever started us waits for it.
         let _ = done.send(result);
     });

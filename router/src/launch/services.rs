@@ -7,11 +7,11 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
 use super::gateway::KeptGateway;
-use crate::bench::session::{BenchError, Benches};
 use crate::config::Config;
-use crate::docker::Networks;
 use api::config::NamesConfig;
 use api::services::{DockerNetworks, Gateway, Later, Measure, MeasureError};
+use docker::plugin::Networks;
+use probe::bench::session::{BenchError, Benches};
 use report::metrics::Metric;
 use report::model::{PluginConfig, PluginReport};
 
@@ -119,4 +119,17 @@ fn plugin(config: &Config) -> Option<PluginReport> {
         driver_name: name(&plugin.socket),
         mesh_driver_name: name(&plugin.mesh_socket),
     })
+}
+
+/// What Docker's networks need of the configuration.
+pub(super) fn docker(config: &Config) -> docker::config::Config {
+    docker::config::Config {
+        api: config.docker_api.clone(),
+        plugin: config.plugin.clone(),
+        attach: config.attach,
+        bridge: config.bridge.clone(),
+        proc_path: config.proc_path.clone(),
+        host_root: config.host_root.clone(),
+        domain: config.dns.as_ref().map(|dns| dns.domain.clone()),
+    }
 }

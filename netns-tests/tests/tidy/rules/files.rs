@@ -61,7 +61,8 @@ pub(crate) fn faces(code: &Code) -> Vec<Violation> {
             };
             let is_above =
                 target.named.len() < file.module.len() && file.module.starts_with(&target.named);
-            if is_above && seen.insert(&mention.full) {
+            let item = mention.full.get(..target.named.len() + 2);
+            if is_above && seen.insert(item) {
                 let face = code.files.iter().find(|other| other.module == target.named);
                 let face = face.map_or_else(String::new, |face| face.path.clone());
                 let what = format!(

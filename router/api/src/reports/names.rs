@@ -11,8 +11,7 @@ use report::model::{DnsEntryReport, DnsReport};
 impl Sources<'_> {
     /// Names in the original's form.
     pub(super) fn dns_report(&self) -> Option<DnsReport> {
-        let (names, config) = (self.view.names.as_ref()?, self.config.names.as_ref()?);
-        let server = self.name_server.as_ref()?;
+        let names = self.view.names.as_ref()?;
         let entry = |(key, state): &(Arc<proto::names::Key>, proto::names::State)| DnsEntryReport {
             hostname: key.hostname.to_string(),
             origin: key.origin.to_string(),
@@ -23,11 +22,21 @@ impl Sources<'_> {
         };
         let entries: Vec<DnsEntryReport> = names.entries.iter().map(entry).collect();
         Some(DnsReport {
+            entries: (!entries.is_empty()).then_some(entries),
+            ..self.dns_summary()?
+        })
+    }
+
+    /// The same without the names themselves.
+    pub(super) fn dns_summary(&self) -> Option<DnsReport> {
+        let config = self.config.names.as_ref()?;
+        let server = self.name_server.as_ref()?;
+        Some(DnsReport {
             domain: config.domain.clone(),
             upstream: server.upstreams.clone(),
             address: server.address.to_string(),
             ttl: config.ttl,
-            entries: (!entries.is_empty()).then_some(entries),
+            entries: None,
             warnings: self.dns_warnings(),
         })
     }

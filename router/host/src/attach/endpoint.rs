@@ -69,6 +69,7 @@ pub fn create(new: &NewEndpoint<'_>) -> Result<Mac, NetError> {
     bridge::no_host_traffic(new.host_name)?;
     let change = LinkChange {
         alias: Some(&alias),
+        mtu: Some(bridge::PORT_MTU),
         up: Some(true),
         ..LinkChange::default()
     };

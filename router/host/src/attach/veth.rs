@@ -49,6 +49,7 @@ pub(super) fn ensure<'a>(
     let alias = request.owner.filter(|_| ours).map(alias_of);
     let change = LinkChange {
         alias: alias.as_deref().or(created.then_some(ALIAS)),
+        mtu: (host_end.mtu != bridge::PORT_MTU).then_some(bridge::PORT_MTU),
         master: (host_end.master.is_none()).then_some(Some(bridge.link.index)),
         up: Some(true),
         ..LinkChange::default()

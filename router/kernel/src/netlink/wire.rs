@@ -29,6 +29,16 @@ impl Request {
         Request { buffer }.padded()
     }
 
+    /// Attributes without a message around them, to be compared.
+    pub const fn bare() -> Request {
+        Request { buffer: Vec::new() }
+    }
+
+    /// The attributes of [`Request::bare`].
+    pub fn into_attributes(self) -> Vec<u8> {
+        self.buffer
+    }
+
     /// An attribute with this value.
     #[must_use]
     pub fn bytes(mut self, kind: u16, value: &[u8]) -> Request {

@@ -126,6 +126,23 @@ pub enum Verdict {
     Masquerade,
 }
 
+/// A chain of ours in a table of others, and how packets get there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// The table.
+    pub table: &'static str,
+    /// Our chain in it.
+    pub chain: &'static str,
+    /// The comment of the rule that jumps there.
+    pub mark: &'static str,
+    /// The chain of the kernel's whose packets are meant.
+    pub from: &'static str,
+    /// A chain that is kept free for rules of others. The jump is in it if `from` leads there, the
+    /// last of its rules that can be reached: what a user has there comes before. Otherwise it is
+    /// the first rule of `from`.
+    pub reserved: &'static str,
+}
+
 /// Bytes of a comment that are kept; a longer one is cut. `nft` cannot show more.
 pub const COMMENT_BYTES_MAX: usize = 127;
 

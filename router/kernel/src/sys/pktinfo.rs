@@ -415,10 +415,16 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_works_where_it_exists() {
-        if UdpSocket::bind("[::1]:0").is_ok() {
-            exchange("[::]:0", Ipv6Addr::LOCALHOST.into());
+    fn answers_leave_from_the_ipv6_address_that_was_asked() {
+        if let Err(error) = UdpSocket::bind("[::1]:0") {
+            let needs = format!("the address ::1 ({error})");
+            return testbed::skips::skip("answers_leave_from_the_ipv6_address", &needs);
         }
+        let asked = IpAddr::from(Ipv6Addr::LOCALHOST);
+        let (origins, paths) = exchange("[::]:0", asked);
+        assert!(origins.iter().all(|origin| origin.ip() == asked));
+        assert_eq!(paths.len(), 2);
+        assert!(paths.iter().all(|path| path.local == Some(asked)));
     }
 
     #[test]

@@ -169,6 +169,42 @@ fn docker_keeps_a_chain_free() {
     });
 }
 
+/// What the user says in Docker's chain holds, wherever he says it and whenever.
+#[test]
+fn rules_of_the_user_come_first() {
+    needs_root!();
+    in_new_namespace(|| {
+        let test = "container::tests::rules_of_the_user_come_first";
+        if iptables(test, "-P FORWARD DROP").is_none() {
+            return;
+        }
+        let run = |line: &str| iptables(test, line).unwrap();
+        run("-N DOCKER-USER");
+        run("-A FORWARD -j DOCKER-USER");
+        run("-A DOCKER-USER -d 172.17.0.2 -j DROP");
+        let jump = format!("-A DOCKER-USER {JUMP}");
+        let first = "-A DOCKER-USER -d 172.17.0.2/32 -j DROP".to_owned();
+        let second = "-A DOCKER-USER -d 172.17.0.3/32 -j DROP".to_owned();
+        apply(Family::V4, &rules()).unwrap();
+        assert_eq!(shown("DOCKER-USER"), [first.clone(), jump.clone()]);
+        run("-A DOCKER-USER -d 172.17.0.3 -j DROP");
+        assert!(!are_in_place(Family::V4, &rules()).unwrap());
+        apply(Family::V4, &rules()).unwrap();
+        assert!(are_in_place(Family::V4, &rules()).unwrap());
+        assert_eq!(
+            shown("DOCKER-USER"),
+            [first.clone(), second.clone(), jump.clone()]
+        );
+        // Docker's own, which older ones end the chain with.
+        run("-I DOCKER-USER 3 -j RETURN");
+        assert!(!are_in_place(Family::V4, &rules()).unwrap());
+        apply(Family::V4, &rules()).unwrap();
+        let last = "-A DOCKER-USER -j RETURN".to_owned();
+        assert_eq!(shown("DOCKER-USER"), [first, second, jump, last]);
+        assert!(are_in_place(Family::V4, &rules()).unwrap());
+    });
+}
+
 /// What only passes the bridge is also asked of ip6tables.
 #[test]
 fn the_other_family_has_chains_of_its_own() {

@@ -98,6 +98,11 @@ fn condition(layout: Layout, head: &mut [u8], matched: &Match) -> Option<()> {
             interface(head, interfaces, name)
         }
         Match::LeavesBy(name) => interface(head, interfaces + NAME_BYTES, name),
+        Match::From(network) if length == 4 => {
+            head[..4].copy_from_slice(&network.network().octets());
+            head[8..12].copy_from_slice(&network.netmask().octets());
+            Some(())
+        }
         Match::To(network) if length == 4 => {
             head[4..8].copy_from_slice(&network.network().octets());
             head[12..16].copy_from_slice(&network.netmask().octets());
