@@ -220,6 +220,7 @@ impl DataPlane {
     pub fn figures(&self) -> Arc<dyn Figures> {
         Arc::new(SharedFigures {
             shared: Arc::clone(&self.shared),
+            sockets: Arc::clone(&self.sockets),
             tap: self.tap,
         })
     }
@@ -278,6 +279,7 @@ impl Forwarding for DataPlane {
 #[derive(Debug)]
 struct SharedFigures {
     shared: Arc<Shared>,
+    sockets: Arc<Sockets>,
     tap: TapStatus,
 }
 
@@ -287,7 +289,7 @@ impl Figures for SharedFigures {
     }
 
     fn status(&self) -> ForwardingStatus {
-        let udp = self.shared.sockets.status();
+        let udp = self.sockets.status();
         ForwardingStatus {
             queues: self.tap.queues,
             tap_offload: self.tap.offload.to_string(),
