@@ -71,7 +71,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The set-ups that were asked for; all of them if none was.
+    /// Returns the set-ups that were asked for; all of them if none was.
     fn setups(&self) -> Vec<Setup> {
         let wanted = |setup: &Setup| {
             self.names.is_empty() || self.names.iter().any(|name| name == setup.name)
@@ -272,7 +272,7 @@ fn print(setups: &[Setup], results: &BTreeMap<usize, Vec<Sample>>) -> Result<(),
     Ok(())
 }
 
-/// The median of a figure, its lowest and its highest.
+/// Returns the median of a figure, its lowest and its highest.
 fn median(samples: &[Sample], of: fn(&Sample) -> f64) -> (f64, f64, f64) {
     benches::median(samples.iter().map(of))
 }

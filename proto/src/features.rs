@@ -33,6 +33,28 @@ pub struct Features {
     pub extra: BTreeMap<String, String>,
 }
 
+/// Something that routers do with each other only if both say that they can. Protocol 1 carries
+/// no word of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// To say nothing over sleeve while the native overlay does well.
+    Quiet,
+    /// To compare digests of the topology in place of telling all of it.
+    Digests,
+}
+
+impl Ability {
+    /// All of them.
+    pub const ALL: [Ability; 2] = [Ability::Quiet, Ability::Digests];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Ability::Quiet => "quiet1",
+            Ability::Digests => "topo1",
+        }
+    }
+}
+
 /// Why features were refused. The sender is always responsible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FeaturesError {
@@ -119,6 +141,18 @@ impl Features {
             overlays: map.remove(OVERLAYS).map(|text| split_overlays(&text)),
             extra: map,
         })
+    }
+
+    /// Whether this end says that it can do something beyond what all routers can.
+    pub fn can(&self, ability: Ability) -> bool {
+        let list = self.extra.get(ABILITIES);
+        list.is_some_and(|list| list.split(' ').any(|name| name == ability.name()))
+    }
+
+    /// Says that this end can do these.
+    pub fn add_abilities(&mut self, abilities: &[Ability]) {
+        let names: Vec<&str> = abilities.iter().map(|ability| ability.name()).collect();
+        self.extra.insert(ABILITIES.to_owned(), names.join(" "));
     }
 
     /// Returns the features as the map that is sent.
@@ -253,6 +287,7 @@ const CONN_ID: &str = "ConnID";
 const SHORT_ID: &str = "ShortID";
 const TRUSTED: &str = "Trusted";
 const OVERLAYS: &str = "Overlays";
+const ABILITIES: &str = "Weft";
 /// Protocol 1 with a password only: the sender's public key in hex.
 pub(crate) const PUBLIC_KEY: &str = "PublicKey";
 

@@ -7,6 +7,7 @@
 //! 05 | gob: channel, source, dest, payload        gossip to one peer
 //! 06 | gob: channel, source, payload              gossip to everybody
 //! 07 | overlay index | tag | body                 overlay control
+//! 08 | kind | body                                between routers of our kind that both say so
 //! ```
 //!
 //! A Weave Net router crashes on an overlay control message without an index and a tag, on one
@@ -72,6 +73,13 @@ pub enum Message<'a> {
         /// The tag, whose meaning the overlay defines.
         tag: u8,
         /// The overlay's data.
+        body: &'a [u8],
+    },
+    /// Something that only routers of our kind understand.
+    Own {
+        /// What it is about.
+        kind: u8,
+        /// What it says.
         body: &'a [u8],
     },
     /// A message of a kind that has no meaning on this link. Must be ignored.
@@ -190,6 +198,10 @@ impl<'a> Message<'a> {
             (TAG_HEARTBEAT, _) => Ok(Message::Heartbeat),
             (TAG_GOSSIP | TAG_UNICAST | TAG_BROADCAST, _) => Ok(read_envelope(tag, body)?),
             (TAG_OVERLAY, OverlayMode::Switched { common }) => read_control(body, common),
+            (TAG_OWN, OverlayMode::Switched { .. }) => Ok(match body.split_first() {
+                Some((&kind, body)) => Message::Own { kind, body },
+                None => Message::Unknown(tag),
+            }),
             (_, OverlayMode::Legacy) => Ok(LegacyTag::new(tag)
                 .map_or(Message::Unknown(tag), |tag| Message::Legacy { tag, body })),
             (_, OverlayMode::Switched { .. }) => Ok(Message::Unknown(tag)),
@@ -205,6 +217,7 @@ impl<'a> Message<'a> {
             Message::Heartbeat => vec![TAG_HEARTBEAT],
             Message::Unknown(tag) => vec![tag],
             Message::Legacy { tag, body } => [&[tag.get()], body].concat(),
+            Message::Own { kind, body } => [&[TAG_OWN, kind], body].concat(),
             Message::Overlay { index, tag, body } => {
                 [&[TAG_OVERLAY, index.get(), tag], body].concat()
             }
@@ -295,6 +308,7 @@ const TAG_GOSSIP: u8 = 4;
 const TAG_UNICAST: u8 = 5;
 const TAG_BROADCAST: u8 = 6;
 const TAG_OVERLAY: u8 = 7;
+const TAG_OWN: u8 = 8;
 
 #[cfg(test)]
 mod tests;

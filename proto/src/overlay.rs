@@ -16,6 +16,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 
+use self::reserve::{Change, Native, Reserve};
 use self::slot::{Forwarder, Slot};
 use crate::message::{OVERLAYS_MAX, OverlayMode};
 use crate::native::{self, Report};
@@ -29,6 +30,7 @@ pub use params::Params;
 mod kind;
 mod output;
 mod params;
+mod reserve;
 mod slot;
 
 /// The two ends have no overlay in common.
@@ -86,6 +88,8 @@ pub struct OverlaySwitch {
     mode: OverlayMode,
     slots: Vec<Slot>,
     order: Vec<LinkId>,
+    /// Sleeve, if it waits until the native overlay does not do.
+    reserve: Option<Reserve>,
     established: bool,
     confirmed: bool,
     broken: bool,
@@ -115,14 +119,20 @@ impl OverlaySwitch {
                 (agreed, OverlayMode::Switched { common })
             }
         };
-        let slots = ours
+        let slots: Vec<Slot> = ours
             .iter()
             .filter(|overlay| agreed.contains(&overlay.name()))
             .map(|overlay| Slot::prepare(*overlay, params, link_id()))
             .collect();
+        let has = |overlay| {
+            let mut slots = slots.iter();
+            slots.any(|slot| slot.overlay == overlay && slot.forwarder.is_some())
+        };
+        let is_reserve = params.quiet && has(Overlay::Weft) && has(Overlay::Sleeve);
         Ok(OverlaySwitch {
             mode,
             slots,
+            reserve: is_reserve.then(|| Reserve::new(params.uid)),
             order: Vec::new(),
             established: false,
             confirmed: false,
@@ -168,18 +178,25 @@ impl OverlaySwitch {
     pub fn poll_timeout(&self) -> Option<Time> {
         let slots = self.slots.iter();
         let timeouts = slots.clone().filter_map(Slot::poll_timeout);
-        // No forwarder is given up as long as one of them can keep the connection alive.
-        let hopeless = match slots.clone().all(|slot| slot.hopeless_at().is_some()) {
-            true if !self.broken => slots.filter_map(Slot::hopeless_at).max(),
+        let reserve = self.reserve.as_ref().and_then(Reserve::poll_timeout);
+        // As long as one forwarder can carry the connection, none needs to be given up.
+        let hopeless = slots.map(|slot| self.hopeless_at(slot));
+        let hopeless = match hopeless.collect::<Option<Vec<Time>>>() {
+            Some(times) if !self.broken => times.into_iter().max(),
             _ => None,
         };
-        timeouts.chain(hopeless).min()
+        timeouts.chain(reserve).chain(hopeless).min()
     }
 
     /// Reports that the connection has become a member and is used with its peer: starts to send.
     pub fn confirm(&mut self, now: Time) {
         self.confirmed = true;
+        let has_reserve = self.reserve.is_some();
+        if let Some(reserve) = &mut self.reserve {
+            reserve.confirm(now);
+        }
         self.each(now, |forwarder| match forwarder {
+            Forwarder::Sleeve(_) if has_reserve => {}
             Forwarder::Sleeve(link) => link.confirm(now),
             Forwarder::Native(link) => link.confirm(now),
         });
@@ -218,6 +235,14 @@ impl OverlaySwitch {
         from: SocketAddrV4,
         special: Special,
     ) {
+        let is_sleeve = |slot: &Slot| slot.link == link && slot.overlay == Overlay::Sleeve;
+        if self.confirmed
+            && self.slots.iter().any(is_sleeve)
+            && let Some(reserve) = &mut self.reserve
+            && let Some(change) = reserve.hear(now, special)
+        {
+            self.change_sleeve(now, change);
+        }
         self.one(now, link, |forwarder| match forwarder {
             Forwarder::Sleeve(link) => link.handle_special(now, from, special),
             Forwarder::Native(_) => {}
@@ -286,9 +311,10 @@ impl OverlaySwitch {
     ///
     /// Rule: `docs/protocol/sleeve.md#1-3-forwarders`.
     fn collect(&mut self, now: Time) {
-        let mut rising = false;
-        for (place, slot) in self.slots.iter_mut().enumerate() {
-            rising |= slot.collect(self.mode, place, &mut self.outputs);
+        let mut rising = self.gather();
+        if let Some(change) = self.review_reserve(now) {
+            self.change_sleeve(now, change);
+            rising |= self.gather();
         }
         let order = preference(self.slots.iter().map(|slot| (slot.link, &slot.health)));
         if self.confirmed && order != self.order {
@@ -299,10 +325,63 @@ impl OverlaySwitch {
             self.established = true;
             self.outputs.push_back(SwitchOutput::Established);
         }
-        let is_over = |slot: &Slot| slot.hopeless_at().is_some_and(|at| at <= now);
+        let is_over = |slot: &Slot| self.hopeless_at(slot).is_some_and(|at| at <= now);
         if self.slots.iter().all(is_over) && !self.broken {
             self.broken = true;
             self.outputs.push_back(SwitchOutput::Broken(self.epitaph()));
+        }
+    }
+
+    /// Takes the outputs of all forwarders. Returns true if one became established.
+    fn gather(&mut self) -> bool {
+        let mut rising = false;
+        for (place, slot) in self.slots.iter_mut().enumerate() {
+            rising |= slot.collect(self.mode, place, &mut self.outputs);
+        }
+        rising
+    }
+
+    /// From when on a forwarder keeps no connection alive, if nothing changes.
+    fn hopeless_at(&self, slot: &Slot) -> Option<Time> {
+        match (&slot.forwarder, &self.reserve) {
+            (Some(Forwarder::Sleeve(_)), Some(reserve)) if slot.health != Health::Established => {
+                Some(reserve.hopeless_at())
+            }
+            _ => slot.hopeless_at(),
+        }
+    }
+
+    /// What is to be done with sleeve, if it is a reserve.
+    fn review_reserve(&mut self, now: Time) -> Option<Change> {
+        if !self.confirmed {
+            return None;
+        }
+        let reserve = self.reserve.as_mut()?;
+        let native = self.slots.iter().find(|slot| slot.overlay == Overlay::Weft);
+        let native = match native.map(|slot| &slot.health) {
+            Some(Health::Established) => Native::Well,
+            Some(Health::Pending) => Native::Pending,
+            Some(Health::OnHold(_) | Health::Failed(_)) | None => Native::Ill,
+        };
+        let is_silent = self.slots.iter_mut().any(|slot| slot.take_silence());
+        if is_silent && let Some(change) = reserve.handle_silence(native) {
+            return Some(change);
+        }
+        reserve.review(now, native)
+    }
+
+    fn change_sleeve(&mut self, now: Time, change: Change) {
+        let sleeve = self.slots.iter_mut();
+        for slot in sleeve {
+            if let Some(Forwarder::Sleeve(link)) = &mut slot.forwarder {
+                match change {
+                    Change::Warm => link.confirm(now),
+                    Change::Cool => {
+                        link.leave();
+                        slot.health = Health::Pending;
+                    }
+                }
+            }
         }
     }
 

@@ -71,6 +71,13 @@ impl Routes {
         self.spread(&self.established, source)
     }
 
+    /// The neighbour that sends us the broadcast frames of `source`, if it sees the mesh as we do;
+    /// `None` for our own frames and those of peers that cannot reach us. Frames of `source` that
+    /// come from another neighbour but `source` itself came a second way, or in a circle.
+    pub fn parent(&self, source: PeerName) -> Option<PeerName> {
+        self.spread_of(&self.established, source)?.parent
+    }
+
     /// Returns the neighbours to which broadcast gossip of `source` is forwarded, sorted by name.
     pub fn broadcast_all(&self, source: PeerName) -> &[PeerName] {
         self.spread(&self.all, source)
@@ -88,7 +95,7 @@ impl Routes {
     /// Returns the broadcast routes for frames that were computed so far, including ours.
     pub fn broadcast_table(&self) -> impl Iterator<Item = (PeerName, &[PeerName])> {
         let spreads = self.names.iter().zip(&self.established.spreads);
-        spreads.filter_map(|(source, spread)| Some((*source, spread.get()?.as_ref())))
+        spreads.filter_map(|(source, spread)| Some((*source, spread.get()?.next.as_ref())))
     }
 
     /// Returns true if a path of connections, established or not, leads from us to `peer`.
@@ -160,14 +167,24 @@ impl Routes {
     }
 
     fn spread<'s>(&'s self, layer: &'s Layer, source: PeerName) -> &'s [PeerName] {
-        let Some(source) = self.index(source) else {
-            return &[];
-        };
-        let spread = layer.spreads.get(source);
-        spread.map_or(&[], |spread| {
-            spread.get_or_init(|| layer.graph.spread(source, self.us, &self.names))
-        })
+        let spread = self.spread_of(layer, source);
+        spread.map_or(&[], |spread| &spread.next)
     }
+
+    fn spread_of<'s>(&'s self, layer: &'s Layer, source: PeerName) -> Option<&'s Spread> {
+        let source = self.index(source)?;
+        let spread = layer.spreads.get(source)?;
+        Some(spread.get_or_init(|| layer.graph.spread(source, self.us, &self.names)))
+    }
+}
+
+/// How the broadcasts of one source pass through us.
+#[derive(Debug, Default)]
+struct Spread {
+    /// From whom they come.
+    parent: Option<PeerName>,
+    /// To whom they go on.
+    next: Box<[PeerName]>,
 }
 
 /// A graph and the routes computed from it.
@@ -176,8 +193,8 @@ struct Layer {
     graph: Graph,
     /// For each peer the next hop, or [`PeerName::UNKNOWN`].
     hops: Box<[PeerName]>,
-    /// For each source, the neighbours to which its broadcasts go from here.
-    spreads: Box<[OnceLock<Box<[PeerName]>>]>,
+    /// For each source, where its broadcasts go from here.
+    spreads: Box<[OnceLock<Spread>]>,
 }
 
 impl Layer {
@@ -241,29 +258,31 @@ impl Graph {
         hops.into()
     }
 
-    /// Returns the neighbours of `us` that a walk from `source` has not visited when it reaches
-    /// `us`; none if it never does.
-    ///
-    /// Rule: `docs/protocol/mesh.md#7-3-tables`.
-    fn spread(&self, source: usize, us: usize, names: &[PeerName]) -> Box<[PeerName]> {
+    /// How a walk from `source` passes through `us`: whose row leads there first, and the
+    /// neighbours of `us` that it has not seen when it comes to `us`; nothing if it never does.
+    fn spread(&self, source: usize, us: usize, names: &[PeerName]) -> Spread {
         let mut walk = Walk::new(self.len(), source);
+        let mut spread = Spread::default();
         while let Some(level) = walk.next_level() {
             for at in level {
                 let peer = walk.queue[at] as usize;
                 if peer == us {
                     let neighbours = self.row(us).iter();
                     let unseen = neighbours.filter(|peer| !walk.has_seen(**peer));
-                    return unseen.map(|peer| names[*peer as usize]).collect();
+                    spread.next = unseen.map(|peer| names[*peer as usize]).collect();
+                    return spread;
                 }
                 if walk.has_seen_all() {
-                    return Box::default();
+                    return spread;
                 }
                 for &next in self.row(peer) {
-                    walk.visit(next);
+                    if walk.visit(next) && next as usize == us {
+                        spread.parent = names.get(peer).copied();
+                    }
                 }
             }
         }
-        Box::default()
+        spread
     }
 }
 

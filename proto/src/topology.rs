@@ -16,6 +16,7 @@
 
 mod address;
 mod admission;
+mod digest;
 mod limits;
 mod merge;
 mod resolve;
@@ -27,6 +28,7 @@ mod update;
 
 pub use address::Address;
 pub use admission::{Admitted, Introduced, Refused};
+pub use digest::{DIGEST_BYTES, Digest};
 pub use limits::{
     ADDRESS_BYTES_MAX, CONNECTIONS_PER_PEER_MAX, ENTRIES_BYTES_MAX, NICKNAME_BYTES_MAX, PEERS_MAX,
 };

@@ -32,9 +32,9 @@ use ::cni::plugin::Plugin;
 
 /// A router for container networks.
 ///
-/// weft joins the hosts that run it, and hosts that run Weave Net 2.8.1, to one mesh. Containers
-/// attached on any host share one Ethernet, keep their addresses when they move, and are
-/// encrypted between hosts when a password is set.
+/// weft joins the hosts that run it, and hosts that run Weave Net 2.8.1, into one mesh. Containers
+/// attached on any host share one Ethernet and can keep their addresses when they move. With a
+/// password, their traffic between hosts is encrypted.
 #[derive(Parser, Debug)]
 #[command(
     name = "weft",
@@ -43,11 +43,12 @@ use ::cni::plugin::Plugin;
     arg_required_else_help = true
 )]
 #[command(after_help = "FIRST STEPS:
-  weft demo                                a whole mesh on this machine, then removed again
-  weft launch                              on the first host
-  weft launch --password P HOST1           on the others
-  weft attach PID                          put a container on the network
-  weft status connections                  see the mesh")]
+  weft demo                                   try a whole mesh on this machine
+  weft genpass > FILE                         make a password; copy FILE to all hosts
+  weft launch --password-file FILE            on the first host
+  weft launch --password-file FILE HOST1      on the others
+  weft attach PID                             attach a container to the network
+  weft status connections                     show the connections of the mesh")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

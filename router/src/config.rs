@@ -30,7 +30,7 @@ const MTU_MIN: u32 = 576;
 /// A range smaller than this has no address for a container.
 const RANGE_PREFIX_MAX: u8 = 30;
 
-/// How the router runs: every default filled in, every combination checked.
+/// Configuration of the router: every default filled in, every combination checked.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Address to listen on.
@@ -61,7 +61,7 @@ pub struct Config {
     pub resume: bool,
     /// Overlays to offer, best first.
     pub overlays: Vec<Overlay>,
-    /// How long a key of the native overlay is used.
+    /// Limits on the use of a key of the native overlay.
     pub key_life: KeyLife,
 
     /// Address allocation, unless it is off.
@@ -116,15 +116,15 @@ pub struct IpamConfig {
     pub range: Ipv4Net,
     /// Whether the user chose the range.
     pub range_given: bool,
-    /// Where addresses come from unless a subnet is named.
+    /// Subnet of addresses unless another is named.
     pub default_subnet: Ipv4Net,
-    /// How the first ring is made.
+    /// Ways to make the first ring.
     pub init: Init,
-    /// How long an unused lease is kept.
+    /// Time for which an unused lease is kept.
     pub lease_retention: Duration,
 }
 
-/// How the first ring is made.
+/// Ways to make the first ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Init {
     /// By election among the routers launched, or this many.
@@ -140,11 +140,11 @@ pub enum Init {
 pub struct DnsConfig {
     /// The domain, with a trailing dot.
     pub domain: String,
-    /// Where questions are taken.
+    /// Addresses that queries are answered on.
     pub listen: SocketAddr,
     /// Seconds that an answer may be kept.
     pub ttl: u32,
-    /// How long another server is waited for.
+    /// Maximum time to wait for another server.
     pub fallback_timeout: Duration,
     /// Names the other servers.
     pub resolv_conf: PathBuf,
@@ -163,7 +163,7 @@ pub struct OffloadOff {
     pub aes: bool,
 }
 
-/// Everything that is wrong with the flags, one problem a line.
+/// All problems of the flags, one per line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<String>);
 
@@ -283,7 +283,7 @@ impl Config {
         })
     }
 
-    /// The path of a file that keeps state: the prefix with `name` appended.
+    /// Returns the path of a file that keeps state: the prefix with `name` appended.
     pub fn state_file(&self, name: &str) -> PathBuf {
         prefixed(&self.db_prefix, name)
     }
@@ -329,8 +329,8 @@ fn cross_checks(flags: &LaunchFlags, mtu: u32, has_password: bool, bad: &mut Pro
     }
 }
 
-/// The overlays that these names choose; all without any. Their order is always the same, since
-/// both ends of a connection number them by it.
+/// Returns the overlays that these names choose; all without any. Their order is always the same,
+/// since both ends of a connection number them by it.
 fn overlays(names: &[String], bad: &mut Problems) -> Vec<Overlay> {
     for name in names {
         if Overlay::from_name(name).is_none() {
@@ -439,7 +439,7 @@ fn not_unknown(name: PeerName) -> Result<PeerName, String> {
     }
 }
 
-/// Our own name is the MAC address of the bridge as well.
+/// Returns our own name is the MAC address of the bridge as well.
 fn own_name(name: PeerName) -> Result<PeerName, String> {
     let name = not_unknown(name)?;
     if name.as_bytes()[0] & 1 == 1 {

@@ -27,19 +27,19 @@ use web::endpoint::Endpoint;
 
 /// Hosts that a demonstration has at least and at most; beyond, memory and patience end.
 pub const HOSTS: std::ops::RangeInclusive<u16> = 2..=100;
-/// How long all routers together may take until each carries frames for each other.
+/// Maximum time for all routers together until each carries frames for each other.
 const MESH_TIME_MAX: Duration = Duration::from_secs(30);
-/// Between looks at the routers.
+/// Interval between checks of the routers.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How long one answer of a router may take.
+/// Maximum time for one answer of a router.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Lines of a router's log that an error shows.
 const LOG_LINES: usize = 8;
 
-/// What to make.
+/// Specification of what to make.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How many hosts, within [`HOSTS`].
+    /// Number of hosts, within [`HOSTS`].
     pub hosts: u16,
     /// The password of the mesh.
     pub password: Option<String>,
@@ -47,7 +47,7 @@ pub struct Plan {
     pub program: PathBuf,
 }
 
-/// Something that happened, for people who watch.
+/// An event for people who watch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// The hosts are there, and the switch between them.
@@ -78,7 +78,7 @@ pub enum Step {
     Moving,
 }
 
-/// What was found.
+/// The findings.
 #[derive(Clone, Debug)]
 pub struct Findings {
     /// The hosts.
@@ -94,7 +94,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Whether all that was tried worked.
+    /// Returns true if all that was tried worked.
     pub fn all_well(&self) -> bool {
         self.pings.iter().all(|ping| ping.best.is_some())
             && self.streams.iter().all(|stream| stream.result.is_ok())
@@ -124,9 +124,9 @@ pub enum DemoError {
     /// A file of the demonstration could not be used.
     #[error("{what}: {error}")]
     File {
-        /// What was tried.
+        /// The operation that was tried.
         what: String,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
     /// A command failed; what it said.
@@ -142,7 +142,7 @@ pub enum DemoError {
     /// The routers did not find each other.
     #[error("the mesh was not complete after {seconds} s: {missing}\n{log}")]
     Late {
-        /// How long was waited.
+        /// Time that was waited.
         seconds: u64,
         /// Which connections are missing.
         missing: String,
@@ -154,23 +154,23 @@ pub enum DemoError {
     Broken,
 }
 
-/// The name of host `number`, counted from zero.
+/// Returns the name of host `number`, counted from zero.
 pub fn host_name(number: usize) -> String {
     format!("host{}", number + 1)
 }
 
-/// The name of the container on host `number`, counted from zero.
+/// Returns the name of the container on host `number`, counted from zero.
 pub fn container_name(number: usize) -> String {
     format!("c{}", number + 1)
 }
 
-/// The address that the container on host `number` gets.
+/// Returns the address that the container on host `number` gets.
 fn container_address(number: usize) -> Ipv4Net {
     let small = u8::try_from(number + 1).unwrap_or(u8::MAX);
     Ipv4Net::new_assert(Ipv4Addr::new(10, 7, small, 1), 16)
 }
 
-/// The name of the peer on host `number`; all hosts have this machine's ids.
+/// Returns the name of the peer on host `number`; all hosts have this machine's ids.
 fn peer_name(number: usize) -> String {
     format!("7e:f7:00:00:00:{:02x}", number + 1)
 }
@@ -287,7 +287,8 @@ impl<'p> Demo<'p> {
             .collect()
     }
 
-    /// A command of the own program, with nothing of the user's environment, printing to a file.
+    /// Returns a command of the own program, with nothing of the user's environment, printing to a
+    /// file.
     fn command(&self, log: &Path) -> Result<Command, DemoError> {
         let out = File::create(log).map_err(at(log))?;
         let err = out.try_clone().map_err(at(log))?;
@@ -463,7 +464,7 @@ impl<'p> Demo<'p> {
     }
 }
 
-/// The last lines of a file that a command printed to.
+/// Returns the last lines of a file that a command printed to.
 fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();

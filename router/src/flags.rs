@@ -1,18 +1,18 @@
-//! The flags of `weft launch`: those of the original router and its launch script, with the same
-//! names and meanings.
+//! The flags of `weft launch`: those of Weave Net's router and launch script, with the same names
+//! and meanings.
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
-/// Where Docker looks for our plugin.
+/// The socket at which Docker looks for the plugin.
 pub(crate) const PLUGIN_SOCKET: &str = "/run/docker/plugins/weft.sock";
 
-/// Adds this host's router to the mesh and runs until it is stopped.
+/// Starts this host's router, joins the mesh, and runs until stopped.
 ///
-/// Give the address of any router that is already in the mesh, or none to be the first. The
-/// same `--password` is needed on every host. The router keeps its state in `--db-prefix`, so a
-/// second launch on this host goes on where the first ended.
+/// Give the address of any router that is already in the mesh, or none on the first host. All hosts
+/// need the same password. The router keeps its state in --db-prefix and continues from it at the
+/// next launch.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "EXAMPLES:
   weft launch                                  first host
@@ -23,7 +23,7 @@ pub struct LaunchFlags {
     /// Peers to connect to: HOST or HOST:PORT
     #[arg(value_name = "PEER")]
     pub peers: Vec<String>,
-    /// Check the flags and what they name, start nothing
+    /// Check the flags and the files and addresses that they name, then exit
     #[arg(long)]
     pub check: bool,
 
@@ -55,11 +55,11 @@ pub struct LaunchFlags {
         help_heading = "Mesh"
     )]
     pub host: String,
-    /// Name of this peer, like 7a:9f:3c:0d:5e:11 [default: from the bridge, the data base or the
+    /// Name of this peer, like 7a:9f:3c:0d:5e:11 [default: from the bridge, the database or the
     /// machine's ids]
     #[arg(long, help_heading = "Mesh")]
     pub name: Option<String>,
-    /// Name for people [default: the host name]
+    /// Name of this peer in reports [default: the host name]
     #[arg(long, help_heading = "Mesh")]
     pub nickname: Option<String>,
     /// Do not dial peers of peers
@@ -72,10 +72,10 @@ pub struct LaunchFlags {
           value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Mesh")]
     pub resume: bool,
-    /// Most connections, in and out; 0 = no limit
+    /// Maximum number of connections, in and out; 0 = no limit
     #[arg(long, default_value_t = 200, help_heading = "Mesh")]
     pub conn_limit: usize,
-    /// Subnets between which sleeve needs no encryption, if both sides say so
+    /// Subnets between which frames over sleeve are not encrypted, if both sides trust them
     #[arg(
         long,
         value_name = "CIDR,...",
@@ -84,7 +84,7 @@ pub struct LaunchFlags {
         help_heading = "Mesh"
     )]
     pub trusted_subnets: String,
-    /// Refuse links whose frames would travel unencrypted
+    /// Refuse links that would carry frames unencrypted
     #[arg(long, default_value = "false", default_missing_value = "true",
           value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Mesh")]
@@ -93,7 +93,7 @@ pub struct LaunchFlags {
     #[arg(long, default_value_t = 1, help_heading = "Mesh")]
     pub min_protocol_version: u8,
 
-    /// Addresses to allocate from; empty = no allocation [default: 10.7.0.0/16]
+    /// Range to allocate addresses from; empty = no allocation [default: 10.7.0.0/16]
     #[arg(
         long,
         visible_alias = "iprange",
@@ -102,7 +102,7 @@ pub struct LaunchFlags {
         help_heading = "Addresses"
     )]
     pub ipalloc_range: Option<String>,
-    /// Subnet of containers that name none [default: the whole range]
+    /// Subnet of containers for which none is given [default: the whole range]
     #[arg(
         long,
         value_name = "CIDR",
@@ -111,7 +111,7 @@ pub struct LaunchFlags {
         help_heading = "Addresses"
     )]
     pub ipalloc_default_subnet: String,
-    /// How the first router starts: consensus[=COUNT], seed=NAME,... or observer
+    /// How the address range is first divided: consensus[=COUNT], seed=NAME,... or observer
     #[arg(
         long,
         value_name = "MODE",
@@ -121,7 +121,7 @@ pub struct LaunchFlags {
         help_heading = "Addresses"
     )]
     pub ipalloc_init: String,
-    /// How long an unused lease is kept, like 30d, 12h or 90m
+    /// Time for which an unused lease is kept, like 30d, 12h or 90m
     #[arg(
         long,
         value_name = "TIME",
@@ -129,7 +129,7 @@ pub struct LaunchFlags {
         help_heading = "Addresses"
     )]
     pub lease_retention: String,
-    /// Data base of a Weave Net router to take over; found by itself in the usual places
+    /// Database of a Weave Net router to import; found automatically in the usual places
     #[arg(long, value_name = "FILE", help_heading = "Addresses")]
     pub import: Option<PathBuf>,
 
@@ -144,7 +144,7 @@ pub struct LaunchFlags {
     /// MTU of the bridge and of containers; 0 = 1376
     #[arg(long, env = "WEAVE_MTU", default_value_t = 0, help_heading = "Frames")]
     pub mtu: u32,
-    /// Leave an offload out: gso, gro, tap, aes, or several with commas (for diagnosis)
+    /// Disable offloads, for diagnosis: gso, gro, tap, aes
     #[arg(
         long,
         value_name = "NAME,...",
@@ -152,22 +152,22 @@ pub struct LaunchFlags {
         help_heading = "Frames"
     )]
     pub no_offload: Vec<String>,
-    /// Queues of the TAP device, each with two threads; 0 = by the number of cores
+    /// Queues of the TAP device, two threads each; 0 = chosen by the number of cores
     #[arg(long, default_value_t = 0, help_heading = "Frames")]
     pub queues: usize,
     /// Overlays to offer, best first
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', hide = true)]
     pub overlays: Vec<String>,
-    /// Replace native keys after so many seconds
+    /// Replace native keys after this number of seconds
     #[arg(long, default_value_t = 3600, hide = true,
         value_parser = clap::value_parser!(u64).range(10..=3600))]
     pub rekey_seconds: u64,
-    /// Replace native keys after so many datagrams of one stream
+    /// Replace native keys after this number of datagrams of one stream
     #[arg(long, default_value_t = 1 << 30, hide = true,
         value_parser = clap::value_parser!(u64).range(1000..=1 << 30))]
     pub rekey_datagrams: u64,
 
-    /// Address or socket path of the control interface; empty = none
+    /// Address or socket path to serve the control interface on; empty = none
     #[arg(
         long,
         env = "WEAVE_HTTP_ADDR",
@@ -175,7 +175,7 @@ pub struct LaunchFlags {
         help_heading = "Interfaces"
     )]
     pub http_addr: String,
-    /// Address or socket path of status and metrics, read only; empty = none
+    /// Address or socket path to serve status and metrics on, read only; empty = none
     #[arg(
         long,
         env = "WEAVE_STATUS_ADDR",
@@ -183,7 +183,7 @@ pub struct LaunchFlags {
         help_heading = "Interfaces"
     )]
     pub status_addr: String,
-    /// Address or socket path of metrics alone; empty = none
+    /// Address or socket path to serve metrics alone on; empty = none
     #[arg(
         long,
         env = "WEAVE_METRICS_ADDR",
@@ -192,7 +192,7 @@ pub struct LaunchFlags {
         help_heading = "Interfaces"
     )]
     pub metrics_addr: String,
-    /// debug, info, warning or error
+    /// Log level: debug, info, warning or error
     #[arg(
         long,
         default_value = "info",
@@ -200,10 +200,10 @@ pub struct LaunchFlags {
         help_heading = "Interfaces"
     )]
     pub log_level: String,
-    /// text or json
+    /// Log format: text or json
     #[arg(long, default_value = "text", help_heading = "Interfaces")]
     pub log_format: String,
-    /// Prefix of the files that keep state
+    /// Path prefix of the state files
     #[arg(
         long,
         value_name = "PATH",
@@ -212,7 +212,7 @@ pub struct LaunchFlags {
         help_heading = "Interfaces"
     )]
     pub db_prefix: PathBuf,
-    /// Where the host's /proc is
+    /// Path of the host's /proc
     #[arg(
         long,
         value_name = "PATH",
@@ -220,7 +220,7 @@ pub struct LaunchFlags {
         help_heading = "Interfaces"
     )]
     pub proc_path: PathBuf,
-    /// Where the host's root file system is, when this runs in a container
+    /// Path of the host's root file system, if the router runs in a container
     #[arg(
         long,
         value_name = "PATH",
@@ -229,19 +229,19 @@ pub struct LaunchFlags {
         help_heading = "Interfaces"
     )]
     pub host_root: String,
-    /// Print the name that this peer would have, and exit
+    /// Print the name that this peer would have, then exit
     #[arg(long, help_heading = "Interfaces")]
     pub print_peer_name: bool,
 
-    /// Turn names off
+    /// Do not serve names
     #[arg(long, default_value = "false", default_missing_value = "true",
           value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Names")]
     pub no_dns: bool,
-    /// Domain of container names
+    /// Domain of the containers' names
     #[arg(long, default_value = "weave.local.", help_heading = "Names")]
     pub dns_domain: String,
-    /// Where questions are taken
+    /// Address to answer DNS queries on
     #[arg(
         long,
         value_name = "ADDR",
@@ -249,7 +249,7 @@ pub struct LaunchFlags {
         help_heading = "Names"
     )]
     pub dns_listen_address: String,
-    /// Seconds that an answer may be kept
+    /// TTL of answers in seconds
     #[arg(
         long,
         value_name = "SECONDS",
@@ -257,7 +257,7 @@ pub struct LaunchFlags {
         help_heading = "Names"
     )]
     pub dns_ttl: u32,
-    /// How long another server is waited for
+    /// Time to wait for an answer of another server
     #[arg(
         long,
         value_name = "TIME",
@@ -265,7 +265,7 @@ pub struct LaunchFlags {
         help_heading = "Names"
     )]
     pub dns_fallback_timeout: String,
-    /// File that names the servers for other names [default: /etc/resolv.conf]
+    /// File that lists the servers for other domains [default: /etc/resolv.conf]
     #[arg(
         long,
         value_name = "FILE",
@@ -275,7 +275,7 @@ pub struct LaunchFlags {
     )]
     pub resolv_conf: String,
 
-    /// Docker's API; empty = none
+    /// Endpoint of Docker's API; empty = none
     #[arg(
         long,
         value_name = "ENDPOINT",
@@ -284,7 +284,7 @@ pub struct LaunchFlags {
         help_heading = "Docker"
     )]
     pub docker_api: String,
-    /// Docker's own bridge
+    /// Name of Docker's own bridge
     #[arg(
         long,
         value_name = "NAME",
@@ -294,7 +294,7 @@ pub struct LaunchFlags {
         help_heading = "Docker"
     )]
     pub docker_bridge: String,
-    /// Socket of Docker's network plugin, served where Docker is; empty = none
+    /// Socket to serve Docker's network plugin on, if Docker is found; empty = none
     #[arg(
         long,
         value_name = "PATH",
@@ -302,22 +302,22 @@ pub struct LaunchFlags {
         help_heading = "Docker"
     )]
     pub weft_plugin_socket: String,
-    /// Serve it under the original's names too
+    /// Also serve Docker's plugin under the names of Weave Net's drivers
     #[arg(long, default_value = "false", default_missing_value = "true",
           value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Docker")]
     pub plugin: bool,
-    /// Serve it as a managed plugin
+    /// Behave as Weave Net's managed plugin: serve both drivers, create no network
     #[arg(long, default_value = "false", default_missing_value = "true",
           value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Docker")]
     pub plugin_v2: bool,
-    /// Multicast on networks of the managed plugin
+    /// Enable multicast on networks of the managed plugin
     #[arg(long, default_value = "false", default_missing_value = "true",
           value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Docker")]
     pub plugin_v2_multicast: bool,
-    /// Socket of the original's global driver
+    /// Socket of Weave Net's global driver
     #[arg(
         long,
         value_name = "PATH",
@@ -325,7 +325,7 @@ pub struct LaunchFlags {
         help_heading = "Docker"
     )]
     pub plugin_socket: String,
-    /// Socket of the original's local driver
+    /// Socket of Weave Net's local driver
     #[arg(
         long,
         value_name = "PATH",
@@ -333,7 +333,7 @@ pub struct LaunchFlags {
         help_heading = "Docker"
     )]
     pub plugin_mesh_socket: String,
-    /// Containers to attach by themselves: labels, all or none
+    /// Docker containers to attach automatically: labels (those with weft.attach=true), all or none
     #[arg(
         long,
         value_name = "WHICH",
@@ -341,7 +341,7 @@ pub struct LaunchFlags {
         help_heading = "Docker"
     )]
     pub attach: String,
-    /// Keep source addresses of local clients (Kubernetes' externalTrafficPolicy: Local)
+    /// Preserve source addresses of local clients (Kubernetes' externalTrafficPolicy: Local)
     #[arg(long, default_value = "false", default_missing_value = "true", env = "NO_MASQ_LOCAL",
           num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Docker")]
@@ -356,7 +356,7 @@ pub struct LaunchFlags {
     pub(crate) ignored: IgnoredFlags,
 }
 
-/// Flags of services that do not exist here: accepted, so that old start scripts go on working,
+/// Flags of services that weft does not have: accepted, so that existing start scripts still work,
 /// and named in one warning.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct IgnoredFlags {
@@ -432,7 +432,7 @@ pub(crate) struct IgnoredFlags {
 }
 
 impl IgnoredFlags {
-    /// The flags that were given and change nothing.
+    /// Returns the flags that were given and change nothing.
     pub(crate) fn given(&self) -> Vec<&'static str> {
         let text = [
             ("--token", &self.token),

@@ -212,7 +212,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// The name that this peer would have, without starting anything.
+/// Returns the name that this peer would have, without starting anything.
 pub fn peer_name(config: &Config) -> Result<PeerName, LaunchError> {
     let netlink = Netlink::open().map_err(LaunchError::new)?;
     let (name, _) = identity::choose(config, &netlink, &[], None).map_err(LaunchError::new)?;
@@ -318,7 +318,7 @@ fn open_sockets(config: &Config, queues: u16) -> Result<Sockets, LaunchError> {
     Sockets::open(&udp).map_err(LaunchError::new)
 }
 
-/// The TAP device's name; one for each bridge.
+/// Returns the TAP device's name; one for each bridge.
 pub fn tap_name(bridge: &str) -> String {
     format!("weft-{bridge}")
 }
@@ -355,7 +355,7 @@ fn set_up_devices(
     Ok(tap)
 }
 
-/// What is known from earlier runs.
+/// State from earlier runs.
 struct Before<'a> {
     records: &'a [Record],
     import: Option<&'a addresses::Import>,
@@ -495,8 +495,8 @@ fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConf
     }
 }
 
-/// The ciphers that this machine takes: AES only where the processor has instructions for it, as it
-/// is slow and hard to do safely otherwise.
+/// Returns the ciphers that this machine takes: AES only where the processor has instructions for
+/// it, as it is slow and hard to do safely otherwise.
 fn ciphers() -> Ciphers {
     #[cfg(target_arch = "x86_64")]
     let has_aes = is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq");
@@ -521,7 +521,7 @@ fn random<const N: usize>() -> Result<[u64; N], LaunchError> {
     Ok(numbers)
 }
 
-/// What to connect to: the peers given, or with `--resume` those of the last run.
+/// Returns what to connect to: the peers given, or with `--resume` those of the last run.
 fn remembered_targets(config: &Config, before: &Before<'_>) -> Vec<String> {
     if !config.resume {
         return config.peers.clone();

@@ -1,4 +1,4 @@
-//! Logging: one line an event on standard error, in the original's form or as JSON.
+//! Logging: one line an event on standard error, in Weave Net's form or as JSON.
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -17,7 +17,7 @@ pub fn init(level: &str, format: &str) -> Result<(), String> {
         "debug" => "debug",
         "info" => "info",
         "warning" | "warn" => "warn",
-        // The original has two that are above it.
+        // Weave Net has two that are above it.
         "error" | "fatal" | "panic" => "error",
         _ => {
             return Err(format!(

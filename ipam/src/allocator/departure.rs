@@ -72,7 +72,7 @@ pub(super) fn hand_over(cx: &mut Cx, heir: PeerName) {
     cx.announce_gone(us);
 }
 
-/// Notes that we have left, for ever.
+/// Notes that we have left, forever.
 pub(super) fn leave(cx: &mut Cx) {
     let left = Meta {
         left: true,

@@ -74,12 +74,12 @@ impl NativeEnds {
         true
     }
 
-    /// The end of the link of a host to a neighbour.
+    /// Returns the end of the link of a host to a neighbour.
     pub(crate) fn get(&self, here: usize, there: usize) -> Option<&NativeEnd> {
         self.0.get(&(here, there))
     }
 
-    /// The ends of a host, in order of neighbours.
+    /// Returns the ends of a host, in order of neighbours.
     pub(crate) fn of(&self, here: usize) -> impl Iterator<Item = &NativeEnd> {
         let ends = self.0.iter();
         ends.filter(move |((host, _), _)| *host == here)

@@ -119,7 +119,7 @@ impl Host {
         }
     }
 
-    /// The largest packet that fits a link in one piece, in bytes of IP.
+    /// Returns the largest packet that fits a link in one piece, in bytes of IP.
     pub fn link_mtu(&self, link: usize) -> usize {
         match self.natives.get(link) {
             Some(native) => native.link.tunnel.mtu(),
@@ -143,7 +143,7 @@ impl Host {
         }
     }
 
-    /// The handle of a link.
+    /// Returns the handle of a link.
     pub fn link_id(&self, link: usize) -> LinkId {
         match self.natives.get(link) {
             Some(native) => native.link.tunnel.id(),
@@ -205,17 +205,17 @@ impl Trial {
         Trial::new(count, &edges, options)
     }
 
-    /// The IPv4 address of a container.
+    /// Returns the IPv4 address of a container.
     pub fn address(number: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 7, 0, small(number) + 1)
     }
 
-    /// The IPv6 address of a container.
+    /// Returns the IPv6 address of a container.
     pub fn address6(number: usize) -> Ipv6Addr {
         Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, u16::from(small(number)) + 1)
     }
 
-    /// Both addresses of a container.
+    /// Returns both addresses of a container.
     pub fn addresses(number: usize) -> [IpAddr; 2] {
         [
             Trial::address(number).into(),
@@ -324,7 +324,7 @@ impl Trial {
         })
     }
 
-    /// The tunnels of a host to its neighbours, in order of names.
+    /// Returns the tunnels of a host to its neighbours, in order of names.
     fn tunnels(&self, number: usize) -> Vec<Arc<Tunnel>> {
         let tunnel = |&neighbour: &usize| {
             let tunnel = Tunnel::new(TunnelConfig {
@@ -364,7 +364,7 @@ impl Trial {
         Ok(Snapshot::new(forwarding, links, tunnels.to_vec()).with_sessions(sessions.collect()))
     }
 
-    /// What a host knows of the mesh: all connections, all established.
+    /// Returns what a host knows of the mesh: all connections, all established.
     fn topology(&self, number: usize) -> Result<Topology, TrialError> {
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT);
         let connection = |&neighbour: &usize| Connection {
@@ -436,7 +436,7 @@ pub fn bridge_with_container(lab: &Lab, number: usize, mtu: u32) -> Result<Names
     Ok(container)
 }
 
-/// The peer on a host.
+/// Returns the peer on a host.
 pub fn name(number: usize) -> PeerName {
     PeerName::from_bytes([0x7a, 0, 0, 0, 0, small(number) + 1])
 }
@@ -476,5 +476,5 @@ impl Running {
     }
 }
 
-/// Bytes of the headers of IP and UDP.
+/// Size in bytes of the headers of IP and UDP.
 const IP_UDP_BYTES: usize = proto::sleeve::wire::UDP_IP_BYTES;

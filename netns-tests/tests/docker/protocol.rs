@@ -1,4 +1,4 @@
-//! The plugin's sockets, without any engine: what was recorded of the original, and nonsense.
+//! The plugin's sockets, without any engine: what was recorded of Weave Net, and nonsense.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -31,7 +31,7 @@ fn send(socket: &Path, request: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-/// A router that serves the original's two drivers as the managed plugin does, without Docker.
+/// Returns a router that serves Weave Net's two drivers as the managed plugin does, without Docker.
 fn original() -> (Mesh, PathBuf, PathBuf) {
     let mut mesh = Mesh::new(&[Kind::Weft]);
     let global = mesh.folder(0).join("weave.sock");

@@ -50,6 +50,7 @@ pub(super) struct Keyring {
     asked_at: Option<Time>,
     /// Datagrams sent and received under discarded keys.
     sent_before: u64,
+    frames_before: u64,
     received_before: u64,
 }
 
@@ -94,6 +95,7 @@ impl Keyring {
             keyed_at: Time::ZERO,
             asked_at: None,
             sent_before: 0,
+            frames_before: 0,
             received_before: 0,
         }
     }
@@ -120,6 +122,12 @@ impl Keyring {
     pub(super) fn sent(&self) -> u64 {
         let current = self.send.as_ref().map_or(0, |key| key.datagrams());
         self.sent_before + current
+    }
+
+    /// Datagrams with frames that were sent so far.
+    pub(super) fn frames_sent(&self) -> u64 {
+        let current = self.send.as_ref().map_or(0, |key| key.frames());
+        self.frames_before + current
     }
 
     /// Datagrams received so far.
@@ -268,6 +276,7 @@ impl Keyring {
     fn replace_send(&mut self, key: Arc<Sending>) {
         if let Some(old) = self.send.replace(key) {
             self.sent_before += old.datagrams();
+            self.frames_before += old.frames();
         }
         self.send_next = None;
     }

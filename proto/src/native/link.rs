@@ -38,13 +38,16 @@ mod control;
 
 /// The link is put on hold if a report, and all after it, stay unanswered for this long.
 pub const HOLD_AFTER: Duration = Duration::from_millis(2500);
-/// Interval between reports while frames travel ...
+/// Between reports while frames travel.
 pub const REPORT_BUSY: Duration = Duration::from_millis(250);
-/// ... and while none do.
-pub const REPORT_IDLE: Duration = Duration::from_secs(2);
-/// Interval between checks of whether frames travel again.
-const IDLE_LOOK: Duration = Duration::from_millis(500);
-/// Interval between reports while one is unanswered.
+/// Between reports while none do: before a device on the way that translates addresses forgets
+/// the link, of which 30 seconds are usual.
+pub const REPORT_REST: Duration = Duration::from_secs(25);
+/// The same on a link that is watched, so that the mesh learns soon that a peer is gone.
+pub const REPORT_WATCH: Duration = Duration::from_secs(3);
+/// Looks whether frames travel again are at multiples of this, so that one turn looks at all links.
+const REST_LOOK: Duration = Duration::from_millis(500);
+/// Between reports while one is not answered.
 pub const REPORT_RETRY: Duration = Duration::from_millis(200);
 /// Interval between reports on a link that is on hold.
 pub const REPORT_HOPE: Duration = Duration::from_secs(1);
@@ -62,9 +65,7 @@ const RECOVERY_MAX: Duration = Duration::from_secs(64);
 const FORGIVE_AFTER: Duration = Duration::from_secs(300);
 /// Maximum number of outputs waiting to be polled. Reports of the peer beyond it are not answered.
 const OUTPUTS_MAX: usize = 256;
-/// Minimum number of datagrams between two reports that counts as traffic.
-const TRAFFIC_MIN: u64 = 4;
-/// The size is checked if at least one of this many datagrams is lost.
+/// Of so many datagrams one must be lost for the size to be suspected.
 const SUSPECT_PART: u64 = 8;
 const HOLD_REASON: &str = "reports over UDP are not answered";
 
@@ -128,6 +129,8 @@ pub struct Link {
     traffic: Traffic,
     state: State,
     reports: Reports,
+    /// Whether the peer's silence is to be noticed soon even while no frames travel.
+    is_watched: bool,
     holds: u64,
     /// Number of holds that still count.
     strikes: u32,
@@ -160,8 +163,12 @@ struct Reports {
     unanswered: Option<Unanswered>,
     /// When the newest report of the peer was sent, by its clock.
     newest: Option<Time>,
-    /// Datagrams sent and received when our last report left.
-    traffic_before: u64,
+    /// Reports that arrived.
+    received: u64,
+    /// Datagrams with frames that were sent and received when our last report left.
+    frames_before: u64,
+    /// When the peer last asked, and so looked after the link for both.
+    asked_at: Option<Time>,
     suspect_at: Time,
 }
 
@@ -183,6 +190,7 @@ impl Link {
             traffic: Traffic::default(),
             state: State::Passive,
             reports: Reports::default(),
+            is_watched: false,
             holds: 0,
             strikes: 0,
             reported: None,
@@ -284,6 +292,7 @@ impl Link {
         if self.ring.note_used(now, epoch) {
             self.push(LinkOutput::KeysChanged);
         }
+        self.reports.received += 1;
         if self.reports.newest.is_none_or(|at| at < report.sent_at) {
             self.reports.newest = Some(report.sent_at);
             self.traffic.note_sent(report.sent, self.ring.received());
@@ -295,6 +304,9 @@ impl Link {
         });
         if let Some(answer) = report.answer {
             self.handle_answer(now, answer, report.received);
+            if report.wants_answer {
+                self.reports.asked_at = Some(now);
+            }
         }
         if report.wants_answer && self.can_send() && self.outputs.len() < OUTPUTS_MAX {
             self.send_report(now, REPORT_DATAGRAM_BYTES, false);
@@ -352,7 +364,7 @@ impl Link {
             }
         }
         if due(self.reports.due) {
-            match self.idle_until(now) {
+            match self.rests_until(now) {
                 Some(look_at) => self.reports.due = Some(look_at),
                 None => self.report(now),
             }
@@ -464,17 +476,49 @@ impl Link {
         doubled.min(RECOVERY_MAX)
     }
 
-    /// Returns when to check again whether a report is due, if there was hardly any traffic since
-    /// the last one.
-    fn idle_until(&self, now: Time) -> Option<Time> {
+    /// Watches the peer, or watches it no longer: its silence is noticed within seconds, even while
+    /// no frames travel.
+    pub fn watch(&mut self, now: Time, is_watched: bool) {
+        let begins = is_watched && !self.is_watched;
+        self.is_watched = is_watched;
+        if begins && self.reports.due.is_some_and(|due| due > now) {
+            self.reports.due = Some(next_look(now));
+        }
+    }
+
+    /// Reports at once if the link rests, since somebody doubts that the peer is there.
+    pub fn look(&mut self, now: Time) {
         let is_used = matches!(self.state, State::Established { .. });
-        let traffic = self.ring.sent() + self.ring.received() - self.reports.traffic_before;
-        let due = self.reports.sent_at + REPORT_IDLE;
-        if !is_used || self.reports.waiting_since.is_some() || traffic >= TRAFFIC_MIN || due <= now
-        {
+        if is_used && self.reports.waiting_since.is_none() {
+            self.report(now);
+        }
+    }
+
+    /// When to look again whether a report is due, if no frames were sent or received since the
+    /// last one.
+    ///
+    /// One end looks after a link at rest for both: its report proves one direction, and what it
+    /// answers, which is the answer to the one before, the other. The other end asks itself only
+    /// when that stays away.
+    fn rests_until(&self, now: Time) -> Option<Time> {
+        let is_used = matches!(self.state, State::Established { .. });
+        let rest = match self.is_watched {
+            true => REPORT_WATCH,
+            false => REPORT_REST,
+        };
+        let asked = self.reports.asked_at.map(|at| at + rest + rest / 2);
+        let due = (self.reports.sent_at + rest).max(asked.unwrap_or_default());
+        let is_busy = self.frames() != self.reports.frames_before;
+        if !is_used || self.reports.waiting_since.is_some() || is_busy || due <= now {
             return None;
         }
-        Some(due.min(now + IDLE_LOOK))
+        Some(due.min(next_look(now)))
+    }
+
+    /// Datagrams with frames that were sent and received so far.
+    fn frames(&self) -> u64 {
+        let received = self.ring.received();
+        self.ring.frames_sent() + received.saturating_sub(self.reports.received)
     }
 
     /// Sends a report that requests an answer, and schedules the next one.
@@ -486,7 +530,7 @@ impl Link {
         self.reports.waiting_since.get_or_insert(now);
         self.send_report(now, REPORT_DATAGRAM_BYTES, true);
         self.reports.sent_at = now;
-        self.reports.traffic_before = self.ring.sent() + self.ring.received();
+        self.reports.frames_before = self.frames();
         let first = REPORT_FIRST_MS.get(self.reports.count);
         self.reports.count = self.reports.count.saturating_add(1);
         let wait = match (self.state, first) {
@@ -590,6 +634,12 @@ impl fmt::Debug for Link {
             .field("path", &self.path())
             .finish_non_exhaustive()
     }
+}
+
+/// The next time at which links look whether frames travel.
+fn next_look(now: Time) -> Time {
+    let interval = REST_LOOK.as_micros() as u64;
+    Time::from_micros((now.as_micros() / interval + 1) * interval)
 }
 
 /// Returns true if so many datagrams are lost that larger ones may not get through at all.

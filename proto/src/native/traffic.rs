@@ -10,6 +10,9 @@ const REPORTS_MAX: usize = 32;
 /// Minimum number of datagrams for which losses are computed.
 const SAMPLE_MIN: u64 = 4;
 
+/// An answer that waited longer says nothing of the round trip.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// The measurements.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
@@ -54,11 +57,14 @@ impl Traffic {
         waited: Duration,
         received: u64,
     ) -> Option<Sample> {
-        let took = now.since(sent_at).saturating_sub(waited);
-        self.rtt = Some(match self.rtt {
-            None => took,
-            Some(rtt) => (rtt * 7 + took) / 8,
-        });
+        // Over a long wait the two clocks drift apart by more than a short round trip takes.
+        if waited <= WAIT_MAX {
+            let took = now.since(sent_at).saturating_sub(waited);
+            self.rtt = Some(match self.rtt {
+                None => took,
+                Some(rtt) => (rtt * 7 + took) / 8,
+            });
+        }
         let index = self.reports.iter().position(|(at, _)| *at == sent_at)?;
         let (_, sent) = self.reports.drain(..=index).next_back()?;
         self.outward.compare(sent, received)
@@ -126,8 +132,11 @@ mod tests {
         traffic.note_report(at(200), 0);
         traffic.note_answer(at(220), at(200), Duration::ZERO, 0);
         assert_eq!(traffic.rtt(), Some(Duration::from_millis(90)));
-        // A wait that is longer than the round trip is a lie, and must not panic.
-        traffic.note_answer(at(230), at(200), Duration::from_secs(9), 0);
+        // A wait that is longer than the whole is a lie, and no panic.
+        traffic.note_answer(at(230), at(200), Duration::from_secs(1), 0);
+        let before = traffic.rtt();
+        traffic.note_answer(at(9900), at(200), Duration::from_secs(9), 0);
+        assert_eq!(traffic.rtt(), before, "nothing is told by so long a wait");
     }
 
     #[test]

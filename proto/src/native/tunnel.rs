@@ -135,6 +135,12 @@ impl Sending {
         self.streams.iter().map(|stream| stream.drawn()).sum()
     }
 
+    /// How many of them were on streams for frames.
+    pub fn frames(&self) -> u64 {
+        let streams = self.streams.iter().take(usize::from(STREAM_REPORTS));
+        streams.map(Stream::drawn).sum()
+    }
+
     /// Returns true if this many datagrams were sent on one stream.
     pub fn is_worn(&self, datagrams: u64) -> bool {
         self.streams

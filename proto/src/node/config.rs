@@ -43,9 +43,7 @@ pub(super) const RECENT_TIME: Duration = Duration::from_secs(90);
 pub(super) const RECENT_MAX: usize = 16;
 /// Accepted connections that may be without introduction at the same time. When one more comes,
 /// the oldest of the address that has most of them is closed.
-///
-/// Rule: `docs/protocol/mesh.md#10-weft`.
-pub const INTRODUCTIONS_MAX: usize = 64;
+pub const INTRODUCTIONS_MAX: usize = 512;
 /// Peers of which entries are put into topology messages in one go.
 pub(super) const PEERS_PER_TURN_MAX: usize = 256;
 /// Bytes at which a topology message is ended and the next one begun.
@@ -88,6 +86,8 @@ pub struct NodeConfig {
     /// Whether no frame may travel in the clear: no subnet is trusted, and overlays that do not
     /// encrypt are not used.
     pub require_encryption: bool,
+    /// Whether to do with others of our kind what only they understand.
+    pub abilities: bool,
     /// The gossip channels that the driver handles.
     pub channels: Vec<String>,
     /// The seed of everything that is left to chance.
@@ -113,6 +113,7 @@ impl NodeConfig {
             ciphers: Ciphers::PORTABLE,
             key_life: KeyLife::MAX,
             require_encryption: false,
+            abilities: true,
             channels: Vec::new(),
             seed,
         }

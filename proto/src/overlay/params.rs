@@ -25,6 +25,8 @@ pub struct Params {
     pub trusted: bool,
     /// Whether an overlay whose frames would travel in the clear is refused.
     pub sealed_only: bool,
+    /// Whether both ends leave sleeve alone while the native overlay does well.
+    pub quiet: bool,
     /// Digest of the introduction ([`crate::wire::Introduced::transcript`]).
     pub transcript: [u8; 32],
     /// 32 random bytes used only for native keys.

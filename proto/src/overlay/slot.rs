@@ -21,6 +21,8 @@ pub(super) struct Slot {
     pub(super) health: Health,
     pub(super) forwarder: Option<Forwarder>,
     sealed: bool,
+    /// Whether the peer fell silent on a link that is a reserve.
+    silent: bool,
 }
 
 /// The state machine of one overlay.
@@ -44,6 +46,10 @@ impl Slot {
                 Ok(match overlay {
                     Overlay::Sleeve => {
                         let link = sleeve::link::Link::new(params.uid, sealed, remote);
+                        let link = match params.quiet {
+                            true => link.as_reserve(),
+                            false => link,
+                        };
                         Forwarder::Sleeve(Box::new(link))
                     }
                     Overlay::Weft => {
@@ -63,7 +69,13 @@ impl Slot {
             health,
             forwarder,
             sealed,
+            silent: false,
         }
+    }
+
+    /// Returns true once after the peer fell silent on a link that is a reserve.
+    pub(super) fn take_silence(&mut self) -> bool {
+        std::mem::take(&mut self.silent)
     }
 
     pub(super) fn path(&self) -> Option<Path> {
@@ -112,7 +124,8 @@ impl Slot {
         let was = self.health.clone();
         let failed = match &mut self.forwarder {
             Some(Forwarder::Sleeve(forwarder)) => {
-                collect_sleeve(forwarder, (self.link, &mut self.health), (mode, place), to)
+                let slot = (self.link, &mut self.health, &mut self.silent);
+                collect_sleeve(forwarder, slot, (mode, place), to)
             }
             Some(Forwarder::Native(forwarder)) => {
                 collect_native(forwarder, (self.link, &mut self.health), (mode, place), to)
@@ -179,7 +192,7 @@ fn about(link: LinkId, what: LinkAction) -> SwitchOutput {
 /// Converts the outputs of a sleeve link. Returns the reason if it failed.
 fn collect_sleeve(
     forwarder: &mut sleeve::link::Link,
-    (link, health): (LinkId, &mut Health),
+    (link, health, silent): (LinkId, &mut Health, &mut bool),
     (mode, place): (OverlayMode, usize),
     to: &mut VecDeque<SwitchOutput>,
 ) -> Option<String> {
@@ -198,6 +211,11 @@ fn collect_sleeve(
             Wanted::Moved { from, to } => SwitchOutput::Moved { link, from, to },
             Wanted::Established => {
                 *health = Health::Established;
+                continue;
+            }
+            Wanted::Silent => {
+                *silent = true;
+                *health = Health::Pending;
                 continue;
             }
             Wanted::Failed(error) => return Some(error.to_string()),

@@ -156,9 +156,12 @@ pub enum LinkOutput {
         /// Where it is.
         to: SocketAddrV4,
     },
-    /// The peer hears us. Reported once.
+    /// The peer hears us. Comes once for each time that it begins.
     Established,
-    /// The link failed. Reported once, as the last output.
+    /// The peer is silent, so the link waits for [`Link::confirm`] again. Only of a link that is a
+    /// reserve.
+    Silent,
+    /// The link is over. Comes once, and nothing comes after it.
     Failed(LinkError),
 }
 
@@ -173,7 +176,10 @@ pub struct Link {
     search: MtuSearch,
     fragments: bool,
     state: State,
+    /// Whether the link may be left and begun anew.
+    is_reserve: bool,
     heard_peer: bool,
+    heard_at: Option<Time>,
     first_heartbeats: usize,
     heartbeat_due: Option<Time>,
     timeout: Option<Time>,
@@ -202,7 +208,9 @@ impl Link {
             search: MtuSearch::new(overhead),
             fragments: false,
             state: State::Passive,
+            is_reserve: false,
             heard_peer: false,
+            heard_at: None,
             first_heartbeats: 0,
             heartbeat_due: None,
             timeout: None,
@@ -261,6 +269,30 @@ impl Link {
         self.heartbeat(now);
     }
 
+    /// From now on the link is a reserve: it can be left, and ends with its connection only.
+    #[must_use]
+    pub fn as_reserve(mut self) -> Link {
+        self.is_reserve = true;
+        self
+    }
+
+    /// Leaves the link: says nothing until [`Link::confirm`].
+    pub fn leave(&mut self) {
+        if self.state == State::Failed {
+            return;
+        }
+        self.state = State::Passive;
+        self.heard_peer = false;
+        self.heard_at = None;
+        self.first_heartbeats = 0;
+        self.heartbeat_due = None;
+        self.timeout = None;
+        self.fragmentation_test_due = None;
+        self.search = MtuSearch::new(self.overhead);
+        self.fragments = false;
+        self.report_path();
+    }
+
     /// Handles a special frame that arrived from the peer at the address `from`.
     ///
     /// Rule: `docs/protocol/sleeve.md#5-2-states`.
@@ -308,7 +340,13 @@ impl Link {
     pub fn handle_timeout(&mut self, now: Time) {
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         if due(self.timeout) {
-            self.fail(LinkError::HeartbeatTimeout);
+            match self.is_reserve {
+                true => {
+                    self.leave();
+                    self.push(LinkOutput::Silent);
+                }
+                false => self.fail(LinkError::HeartbeatTimeout),
+            }
             return;
         }
         if due(self.heartbeat_due) {
@@ -344,9 +382,13 @@ impl Link {
             }
             Some(_) => {}
         }
+        let before = self.heard_at.replace(now);
         if !self.heard_peer {
             self.heard_peer = true;
             self.push(LinkOutput::Control(Control::ConnectionEstablished));
+        } else if self.is_reserve && before.is_some_and(|at| now < at + HEARTBEAT_FAST * 2) {
+            // The other end began anew and waits to hear that we hear it.
+            self.answer(Control::ConnectionEstablished);
         }
         self.timeout = Some(now + HEARTBEAT_TIMEOUT);
     }

@@ -80,6 +80,12 @@ impl Topology {
         self.peers.get(&name)
     }
 
+    /// Returns true if a peer lists a connection to `remote`.
+    pub fn lists(&self, name: PeerName, remote: PeerName) -> bool {
+        let peer = self.peers.get(&name);
+        peer.is_some_and(|peer| peer.position(remote).is_ok())
+    }
+
     /// Returns all peers, sorted by name, including ourselves.
     pub fn peers(&self) -> impl ExactSizeIterator<Item = &Peer> {
         self.peers.values()

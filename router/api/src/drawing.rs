@@ -19,7 +19,7 @@ const TEMPLATES_MAX: usize = 1;
 /// A view that is older than this says so.
 const AGE_SHOWN: Duration = Duration::from_secs(1);
 
-/// Who may draw at the moment.
+/// The clients that may draw at the moment.
 #[derive(Clone, Debug)]
 pub struct Drawing {
     pages: Arc<Semaphore>,

@@ -1,5 +1,5 @@
-//! What the data threads count. Each thread has its own counters and is the only one to write them,
-//! so counting takes no locked instruction; readers sum over the threads.
+//! Counters of the data threads. Each thread has its own counters and is the only one to write
+//! them, so counting takes no locked instruction; readers sum over the threads.
 //!
 //! Frames are those of the wire: a super-frame counts as the segments it stands for. All threads
 //! together satisfy, whenever nothing is on the way inside them,
@@ -16,7 +16,7 @@ use proto::native;
 use proto::sleeve::{self, OpenError};
 use proto::switch::SwitchDrop;
 
-/// Something that is counted beside drops.
+/// A counter other than those of drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
     /// Frames read from the TAP device.
@@ -63,7 +63,7 @@ pub enum Count {
     EventsLost,
 }
 
-/// How many counters there are.
+/// Number of counters.
 pub const COUNTS: usize = Count::EventsLost as usize + 1;
 
 impl Count {
@@ -103,7 +103,7 @@ macro_rules! drop_reasons {
             /// All reasons.
             pub const ALL: &[DropReason] = &[ $( DropReason::$name, )* ];
 
-            /// A short name for labels.
+            /// Returns a short name for labels.
             pub const fn as_str(self) -> &'static str {
                 match self { $( DropReason::$name => $text, )* }
             }
@@ -184,12 +184,12 @@ drop_reasons! {
     KeyWorn = "key_worn",
 }
 
-/// How many reasons to drop there are.
+/// Number of reasons to drop.
 pub const DROPS: usize = DropReason::KeyWorn as usize + 1;
 
 impl DropReason {
-    /// Whether it is packets that are counted, which may hold any number of frames: such drops are
-    /// outside of the sum over frames.
+    /// Returns true if it is packets that are counted, which may hold any number of frames: such
+    /// drops are outside of the sum over frames.
     pub const fn counts_packets(self) -> bool {
         matches!(
             self,
@@ -282,12 +282,13 @@ impl Totals {
         }
     }
 
-    /// The value of a counter.
+    /// Returns the value of a counter.
     pub const fn get(&self, count: Count) -> u64 {
         self.counts[count as usize]
     }
 
-    /// How many frames (or packets, [`DropReason::counts_packets`]) were dropped for `reason`.
+    /// Returns how many frames (or packets, [`DropReason::counts_packets`]) were dropped for
+    /// `reason`.
     pub const fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize]
     }

@@ -1,4 +1,4 @@
-//! Where control meets its surroundings: what it is told and what it hands on.
+//! The boundary of control: its inputs and outputs.
 //!
 //! Control and the data plane do not know each other. They share the types of this crate, which
 //! has no threads, sockets or files.

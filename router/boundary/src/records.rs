@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Change {
     /// Names the record.
     pub key: Vec<u8>,
-    /// What it holds from then on.
+    /// The addresses that it holds from then on.
     pub value: Option<Vec<u8>>,
 }
 
@@ -33,7 +33,7 @@ pub enum StoreError {
     Open {
         /// The file.
         path: String,
-        /// What the system said.
+        /// The system's error.
         error: String,
     },
     /// The file was written by a later version.
@@ -57,7 +57,7 @@ pub enum StoreError {
     Save {
         /// The file.
         path: String,
-        /// What the system said.
+        /// The system's error.
         error: String,
     },
     /// A batch could neither be saved nor be shown not to be.
@@ -65,7 +65,7 @@ pub enum StoreError {
     Uncertain {
         /// The file.
         path: String,
-        /// What the system said.
+        /// The system's error.
         error: String,
     },
     /// The store has ended.

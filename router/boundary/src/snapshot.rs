@@ -1,4 +1,4 @@
-//! What control tells the data threads, as one immutable value.
+//! The forwarding state that control publishes to the data threads, as one immutable value.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -14,16 +14,16 @@ use crate::owners::Owners;
 /// The way by which frames are sent to a neighbour.
 #[derive(Clone, Debug)]
 pub enum Encap {
-    /// Weave's own format.
+    /// Weave Net's own format.
     Sleeve(Arc<Tunnel>),
     /// Our own.
     Native(NativeLink),
 }
 
-/// What it takes to send over a native link.
+/// State for sending over a native link.
 #[derive(Clone, Debug)]
 pub struct NativeLink {
-    /// Where to, and how much at once.
+    /// Destination, and number at once.
     pub tunnel: Arc<native::Tunnel>,
     /// The key.
     pub key: Arc<native::Sending>,
@@ -43,7 +43,7 @@ pub struct Session {
 pub struct Link {
     /// The neighbour.
     pub peer: PeerName,
-    /// How frames are sent.
+    /// Path by which frames are sent.
     pub encap: Encap,
     /// Most packets that are sent to it back to back, for receivers with small buffers; zero for
     /// no limit. What exceeds it waits, in order, until the receiver has had time to read.
@@ -51,7 +51,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// The handle of the link.
+    /// Returns the handle of the link.
     pub fn id(&self) -> LinkId {
         match &self.encap {
             Encap::Sleeve(tunnel) => tunnel.id(),
@@ -74,9 +74,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// A snapshot in which frames leave by `links`, which are those that `forwarding` was made
-    /// with, in the same order, and sleeve packets are taken from `tunnels`. A neighbour may have
-    /// several, while one connection takes the place of another.
+    /// Creates a snapshot in which frames leave by `links`, which are those that `forwarding` was
+    /// made with, in the same order, and sleeve packets are taken from `tunnels`. A neighbour may
+    /// have several, while one connection takes the place of another.
     pub fn new(
         forwarding: Forwarding,
         links: Vec<Link>,
@@ -137,27 +137,27 @@ impl Snapshot {
         self.idle.binary_search(&link).is_ok()
     }
 
-    /// Where frames go.
+    /// Returns where frames go.
     pub fn forwarding(&self) -> &Forwarding {
         &self.forwarding
     }
 
-    /// The links, at the places that [`LinkIndex`] names.
+    /// Returns the links, at the places that [`LinkIndex`] names.
     pub fn links(&self) -> &[Link] {
         &self.links
     }
 
-    /// The link at `index`.
+    /// Returns the link at `index`.
     pub fn link(&self, index: LinkIndex) -> Option<&Link> {
         self.links.get(index.get())
     }
 
-    /// The sleeve tunnels from which packets are taken, sorted by neighbour.
+    /// Returns the sleeve tunnels from which packets are taken, sorted by neighbour.
     pub fn tunnels(&self) -> &[Arc<Tunnel>] {
         &self.tunnels
     }
 
-    /// The key with this number.
+    /// Returns the key with this number.
     #[inline]
     pub fn session(&self, number: u32) -> Option<&Session> {
         let sessions = &self.sessions;
@@ -165,7 +165,7 @@ impl Snapshot {
         sessions.get(place.ok()?)
     }
 
-    /// The places of the tunnels of a neighbour, the newest first.
+    /// Returns the places of the tunnels of a neighbour, the newest first.
     #[inline]
     pub fn tunnels_of(&self, peer: PeerName) -> Range<usize> {
         let start = self.tunnels.partition_point(|tunnel| tunnel.peer() < peer);

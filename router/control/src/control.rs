@@ -23,7 +23,7 @@ use super::surroundings::Surroundings;
 use super::targets::Targets;
 use super::turns::Turns;
 
-/// Between sweeps of the MAC table.
+/// Interval between sweeps of the MAC table.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// The record that holds what is to be dialled after a restart.
 pub const TARGETS_KEY: &[u8] = b"targets";
@@ -44,30 +44,30 @@ pub struct Control {
     device: String,
     /// The latest revisions of records that were handed in by others.
     revisions: BTreeMap<Vec<u8>, u64>,
-    /// When the MAC table was last swept.
+    /// Time of the last sweep of the MAC table.
     swept: Time,
     stopping: bool,
 }
 
-/// What control is made of.
+/// Parts from which control is made.
 pub struct Parts {
     /// Our peer, which knows the topics of `consumers`.
     pub node: Node,
-    /// Whom gossip is for.
+    /// Consumers of gossip.
     pub consumers: Consumers,
-    /// Who gives out addresses, if anybody does.
+    /// Allocator of addresses, if there is one.
     pub addresses: Option<Addresses>,
     /// The names, unless they are off.
     pub naming: Option<Naming>,
     /// Its links; none yet.
     pub links: Links,
-    /// What is beyond the loop.
+    /// The services beyond the loop.
     pub surroundings: Surroundings,
     /// The name of the TAP device.
     pub device: String,
 }
 
-/// Something that happened.
+/// An event.
 pub enum Input {
     /// Somebody asks for something.
     Request(Request),
@@ -106,7 +106,7 @@ impl Control {
         control
     }
 
-    /// The time as the core counts it.
+    /// Returns the time as the core counts it.
     pub fn now(&self) -> Time {
         self.surroundings.now()
     }

@@ -1,4 +1,4 @@
-//! Container names in the loop: their gossip, and who registers them.
+//! Container names in the loop: gossip and registration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -15,7 +15,7 @@ use super::control::Control;
 use super::request::{NameFilter, Stopped};
 use boundary::records::{Change, Record};
 
-/// What the keys of the records of our own names start with in the store.
+/// Prefix of the keys of our own names in the store.
 const RECORD_PREFIX: &[u8] = b"names/";
 
 /// The names of the mesh, and the server that answers from them.
@@ -64,7 +64,7 @@ pub struct SavedName {
 }
 
 impl SavedName {
-    /// The names among all records of the store.
+    /// Returns the names among all records of the store.
     pub fn all(records: &[Record]) -> impl Iterator<Item = SavedName> {
         records.iter().filter_map(|(key, _)| SavedName::read(key))
     }
@@ -80,7 +80,7 @@ impl SavedName {
         parts.next().is_none().then_some(name)
     }
 
-    /// The record that keeps the name, or its removal. Neither part can have a zero byte.
+    /// Returns the record that keeps the name, or its removal. Neither part can have a zero byte.
     pub fn change(&self, kept: bool) -> Change {
         let SavedName {
             container,
@@ -176,7 +176,7 @@ impl Control {
         Ok(removed.len())
     }
 
-    /// The containers that have names here.
+    /// Returns the containers that have names here.
     pub(super) fn named_containers(&self) -> BTreeSet<String> {
         let keys = self
             .naming

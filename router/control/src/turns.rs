@@ -1,4 +1,4 @@
-//! How long the turns of the loop take.
+//! Duration of the turns of the loop.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use proto::types::Time;
 /// The turns so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turns {
-    /// How many there were.
+    /// Their number.
     pub count: u64,
-    /// How long they took together.
+    /// Their total duration.
     pub busy: Duration,
-    /// How long the longest took.
+    /// Duration of the longest.
     pub longest: Duration,
     began: Option<Time>,
 }

@@ -1,4 +1,4 @@
-//! What all threads see, and what one thread needs while it treats a batch.
+//! State shared by all threads, and what one thread needs while it processes a batch.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +18,10 @@ use crate::counters::Counters;
 use crate::guard::{self, GuardRules};
 use crate::udp::feature::Feature;
 
-/// Bytes of the largest frame: of IP, with an Ethernet header and tags.
+/// Size in bytes of the largest frame: of IP, with an Ethernet header and tags.
 pub(crate) const FRAME_BYTES_MAX: usize = (1 << 16) + 32;
 
-/// What all threads see.
+/// State shared by all threads.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) epoch: Instant,
@@ -50,7 +50,8 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// How long it is until `due`; a moment if it has passed, so that what fell due is seen.
+    /// Returns how long it is until `due`; a moment if it has passed, so that what fell due is
+    /// seen.
     pub(crate) fn left(&self, due: Option<Time>) -> Option<Duration> {
         due.map(|due| due.since(self.now()).max(Duration::from_nanos(1)))
     }
@@ -73,7 +74,7 @@ impl Shared {
     }
 }
 
-/// What one thread needs while it treats one batch.
+/// One thread's state while it processes one batch.
 pub(crate) struct Context<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) snapshot: &'a Snapshot,

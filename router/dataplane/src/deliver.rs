@@ -17,7 +17,7 @@ use crate::output::{Heading, OutFrames, Outcome, Output};
 use crate::ports::{Datagrams, Frames};
 use boundary::counters::{Count, DropReason};
 
-/// Where the frames of one receiving thread go.
+/// The outputs of one receiving thread.
 pub(crate) struct Delivery<F, D> {
     tap: Arc<F>,
     joiner: Joiner,
@@ -132,7 +132,7 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
     }
 }
 
-/// What becomes of a frame. Learns where its source address is.
+/// Returns what becomes of a frame. Learns where its source address is.
 ///
 /// Routers that see different states of the topology could send frames in circles. What we captured
 /// has been where it should, so it ends here; and a frame never goes back to the neighbour that it

@@ -10,7 +10,7 @@ use crate::context::{Context, FRAME_BYTES_MAX};
 use crate::ports::Frames;
 use boundary::counters::{Count, DropReason};
 
-/// Where frames for the local bridge go.
+/// The output of frames for the local bridge.
 pub(crate) struct Sink<'a, F> {
     pub(crate) cx: &'a Context<'a>,
     pub(crate) tap: &'a F,
@@ -46,7 +46,7 @@ impl<F: Frames> Sink<'_, F> {
         }
     }
 
-    /// Whether the device takes such super-frames.
+    /// Returns true if the device takes such super-frames.
     fn takes(&self, header: &VnetHeader) -> bool {
         let kinds = self.cx.shared.join_kinds();
         match header.gso_type & !GSO_ECN {
@@ -86,7 +86,8 @@ fn fail(cx: &Context<'_>, frames: usize) {
     cx.counters.drop(DropReason::TapFailed, frames);
 }
 
-/// Whether the device says that it takes no such super-frames, rather than that it is down or full.
+/// Returns true if the device says that it takes no such super-frames, rather than that it is down
+/// or full.
 fn is_refusal(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EINVAL)
 }

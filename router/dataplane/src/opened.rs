@@ -13,7 +13,7 @@ use boundary::counters::DropReason;
 /// The peers that a frame concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Journey {
-    /// Where it was captured.
+    /// Peer that captured it.
     pub(crate) source: PeerName,
     /// Which peer it is for.
     pub(crate) dest: PeerName,
@@ -25,7 +25,7 @@ pub(crate) struct Journey {
 /// are absent, it is a whole TCP segment or UDP datagram.
 pub(crate) struct OpenedFrame {
     pub(crate) journey: Journey,
-    /// Where it lies in the buffer.
+    /// Its place in the buffer.
     pub(crate) range: Range<usize>,
     pub(crate) checksums: Checksums,
 }
@@ -54,7 +54,7 @@ impl OpenedFrame {
         })
     }
 
-    /// The frame as it is to leave again.
+    /// Returns the frame as it is to leave again.
     pub(crate) fn outgoing<'a>(&self, slab: &'a [u8]) -> OutFrames<'a> {
         let bytes = slab.get(self.range.clone()).unwrap_or_default();
         match self.checksums {

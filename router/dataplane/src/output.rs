@@ -20,11 +20,11 @@ use fit::Fit;
 pub(crate) use frames::{Heading, OutFrames, Outcome};
 use packer::Packer;
 
-/// The way out of one thread.
+/// The output of one thread.
 pub(crate) struct Output<D>(Packer<D>);
 
 impl<D: Datagrams> Output<D> {
-    /// A way out by these sockets. `stream` is that of the thread on native links.
+    /// Creates a way out by these sockets. `stream` is that of the thread on native links.
     pub(crate) fn new(datagrams: Arc<D>, stream: u8) -> Output<D> {
         Output(Packer::new(datagrams, stream))
     }
@@ -34,7 +34,7 @@ impl<D: Datagrams> Output<D> {
         self.0.reset(cx);
     }
 
-    /// When something that waits may leave.
+    /// Returns when something that waits may leave.
     pub(crate) fn due(&self) -> Option<Time> {
         self.0.due()
     }
@@ -44,7 +44,7 @@ impl<D: Datagrams> Output<D> {
         self.0.release(cx);
     }
 
-    /// Whether enough is staged to be sent although more input waits.
+    /// Returns true if enough is staged to be sent although more input waits.
     pub(crate) fn is_filled(&self) -> bool {
         self.0.is_filled()
     }

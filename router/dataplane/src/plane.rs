@@ -41,10 +41,10 @@ use crate::udp::sender::DATAGRAM_BYTES_MAX;
 use crate::udp::sockets::{Sockets, UdpStatus};
 use crate::udp::way::Way;
 
-/// Bytes of the header of a frame in a packet.
+/// Size in bytes of the header of a frame in a packet.
 const PACKET_SPACE: usize = proto::sleeve::wire::FRAME_HEADER_BYTES;
 
-/// How the data plane is to run.
+/// Configuration of the data plane.
 #[derive(Clone, Debug)]
 pub struct DataConfig {
     /// The start of the clock that all times count from.
@@ -60,7 +60,7 @@ pub struct DataConfig {
     pub guard: GuardRules,
 }
 
-/// How many queues a machine of this many cores gets by default.
+/// Returns how many queues a machine of this many cores gets by default.
 pub const fn default_queues(cores: usize) -> u16 {
     match cores {
         0..=3 => 1,
@@ -78,7 +78,7 @@ pub struct DataPlane {
     tap: TapStatus,
 }
 
-/// What is in force, for status pages.
+/// Features in force, for status pages.
 #[derive(Clone, Debug)]
 pub struct DataStatus {
     /// The TAP device.
@@ -87,7 +87,7 @@ pub struct DataStatus {
     pub udp: UdpStatus,
     /// Joining of received segments.
     pub join: FeatureState,
-    /// How many pairs of threads there are.
+    /// Number of pairs of threads.
     pub queues: usize,
 }
 
@@ -148,7 +148,8 @@ impl DataPlane {
         self.shared.snapshot.store(Arc::new(snapshot));
     }
 
-    /// The table of MAC addresses: to be swept every minute, and rid of peers that are gone.
+    /// Returns the table of MAC addresses: to be swept every minute, and rid of peers that are
+    /// gone.
     pub fn macs(&self) -> &MacTable {
         &self.shared.macs
     }
@@ -201,12 +202,12 @@ impl DataPlane {
         }
     }
 
-    /// The counters of all threads, summed.
+    /// Returns the counters of all threads, summed.
     pub fn counters(&self) -> Totals {
         counters::sum(&self.shared.counters)
     }
 
-    /// What is in force.
+    /// Returns what is in force.
     pub fn status(&self) -> DataStatus {
         DataStatus {
             tap: self.tap,
@@ -216,7 +217,7 @@ impl DataPlane {
         }
     }
 
-    /// What pages show of it.
+    /// Returns what pages show of it.
     pub fn figures(&self) -> Arc<dyn Figures> {
         Arc::new(SharedFigures {
             shared: Arc::clone(&self.shared),
@@ -275,7 +276,7 @@ impl Forwarding for DataPlane {
     }
 }
 
-/// What the data threads share, for whoever looks.
+/// State shared by the data threads, for readers.
 #[derive(Debug)]
 struct SharedFigures {
     shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! Where the threads that carry frames meet the kernel.
+//! The ports between the threads that carry frames and the kernel.
 //!
 //! The threads are generic over both traits, so that a call costs nothing over a direct one, and
 //! run in tests without devices and sockets.
@@ -46,7 +46,7 @@ pub trait Datagrams: Send + Sync {
     /// Sends one datagram at once. `EMSGSIZE` if it exceeds what `way` allows.
     fn send_one(&self, way: Way, to: SocketAddrV4, datagram: &[u8]) -> io::Result<()>;
 
-    /// The path MTU that is known towards `to`, in bytes of IP packet.
+    /// Returns the path MTU that is known towards `to`, in bytes of IP packet.
     fn path_mtu(&self, to: SocketAddrV4) -> io::Result<u32>;
 
     /// Waits until there may be a message to receive, until `stop` can be read, or for `limit`.

@@ -23,11 +23,11 @@ use boundary::snapshot::Snapshot;
 use native::NativeDatagrams;
 use sleeve::SleevePackets;
 
-/// How many messages one call receives where the kernel puts datagrams together.
+/// Number of messages that one call receives if the kernel joins datagrams.
 const MESSAGES_JOINED: usize = 16;
-/// How many messages one call receives where each is one datagram.
+/// Number of messages that one call receives if each is one datagram.
 const MESSAGES_SINGLE: usize = 64;
-/// Bytes of each receive buffer: the largest message.
+/// Size in bytes of each receive buffer: the largest message.
 const MESSAGE_BYTES: usize = 1 << 16;
 
 /// The thread that takes packets from a socket.

@@ -83,7 +83,7 @@ pub(crate) struct Sent {
 pub(crate) struct MemoryDatagrams {
     waiting: Mutex<VecDeque<(SocketAddrV4, Vec<u8>)>>,
     sent: Mutex<Vec<Sent>>,
-    /// How many more datagrams the send buffer takes; then sending fails with `EAGAIN`.
+    /// Number of datagrams that the send buffer still takes; then sending fails with `EAGAIN`.
     pub(crate) room: Mutex<usize>,
 }
 
@@ -182,7 +182,7 @@ pub(crate) struct Router {
 pub(crate) struct Routers(pub(crate) Vec<Router>);
 
 pub(crate) const PATH_MTU: usize = 1500;
-/// What containers are sure to take.
+/// The MTU that all containers are sure to accept.
 pub(crate) const CONTAINER_MTU: usize = 1376;
 
 pub(crate) fn name(number: usize) -> PeerName {

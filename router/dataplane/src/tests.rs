@@ -138,7 +138,7 @@ fn an_open_checksum_is_closed_at_one_end_or_the_other() {
     }
 }
 
-/// A packet as a neighbour makes it, of frames with the peers that they name.
+/// Returns a packet as a neighbour makes it, of frames with the peers that they name.
 fn sleeve_packet(tunnel: &Tunnel, frames: &[(usize, usize, &[u8])]) -> Vec<u8> {
     let mut builder = PacketBuilder::new(tunnel, Channel::Df);
     let mut packet = vec![0; 2000];

@@ -20,11 +20,11 @@ use boundary::counters::{Count, DropReason};
 use boundary::forwarding_event::DataEvent;
 use boundary::snapshot::Snapshot;
 
-/// How many reads make up a batch at most.
+/// Maximum number of reads in a batch.
 const READS_MAX: usize = 64;
-/// Bytes of the largest frame that the device hands over, virtio-net header included.
+/// Size in bytes of the largest frame that the device hands over, virtio-net header included.
 const READ_BYTES: usize = VNET_BYTES + FRAME_BYTES_MAX;
-/// How long a thread leaves a device alone that fails.
+/// Time for which a thread pauses after a failure of a device.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The thread that takes frames from a TAP queue.

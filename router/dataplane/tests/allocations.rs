@@ -71,7 +71,7 @@ fn ten_thousand_frames_without_an_allocation() {
     }
 }
 
-/// The least of what went into and out of the hosts at both ends.
+/// Returns the least of what went into and out of the hosts at both ends.
 fn carried(trial: &Trial) -> u64 {
     let count = |host: usize, count| trial.hosts[host].plane.counters().get(count);
     count(0, Count::Sent).min(count(2, Count::Injected))

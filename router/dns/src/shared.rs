@@ -1,4 +1,4 @@
-//! What the tasks of the server have in common.
+//! State shared by the tasks of the server.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::forward::Forwarder;
 use crate::limit::Limit;
 use crate::metrics::DnsMetrics;
 
-/// What the tasks of the server have in common.
+/// State shared by the tasks of the server.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) zone: Zone,
@@ -35,7 +35,7 @@ impl Shared {
         Responder::new(self.zone.clone(), Rng::with_seed(u64::from_ne_bytes(seed)))
     }
 
-    /// Whether others are asked for this client, which asked at `local`.
+    /// Returns true if others are asked for this client, which asked at `local`.
     pub(crate) fn forwards_for(&self, client: IpAddr, local: Option<IpAddr>) -> bool {
         !self.everywhere || allowed_clients::is_near(client, local, &self.zone.private)
     }

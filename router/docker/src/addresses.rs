@@ -10,10 +10,10 @@ use proto::types::Mac;
 use crate::plugin::Plugin;
 use control::request::RequestError;
 
-/// How long an address may take: it may have to be asked of another peer. Docker's user sees
-/// what was waited for.
+/// Maximum time to allocate an address: another peer may have to be asked. Docker shows its user
+/// the reason for a timeout.
 const ADDRESS_TIME_MAX: Duration = Duration::from_secs(20);
-/// How long anything else may take.
+/// Maximum time for anything else.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// An address and the MAC address that goes with it, if it is of a lease.
@@ -28,7 +28,7 @@ impl Plugin {
         self.client.address(wish, Some(limit)).await
     }
 
-    /// An address in a subnet, the one that the identity has if there is one.
+    /// Returns an address in a subnet, the one that the identity has if there is one.
     pub(crate) async fn allocate(
         &self,
         holder: &str,
@@ -129,7 +129,7 @@ impl Plugin {
         }
     }
 
-    /// All holders and their addresses.
+    /// Returns all holders and their addresses.
     pub(crate) async fn holdings(&self) -> Result<Vec<(String, Vec<Cidr>)>, String> {
         match self.ask(Request::List, ANSWER_TIME_MAX).await {
             Ok(Response::Owned(owned)) => Ok(owned),
@@ -138,7 +138,7 @@ impl Plugin {
         }
     }
 
-    /// All leases; none if they cannot be told.
+    /// Returns all leases; none if they cannot be told.
     pub(crate) async fn leases(&self) -> Vec<LeaseInfo> {
         match self.ask(Request::Leases, ANSWER_TIME_MAX).await {
             Ok(Response::Leases(leases)) => leases,
@@ -146,7 +146,7 @@ impl Plugin {
         }
     }
 
-    /// The identity that has a lease with this MAC address.
+    /// Returns the identity that has a lease with this MAC address.
     pub(crate) async fn identity_by_mac(&self, wanted: Mac) -> Option<Identity> {
         let leases = self.leases().await;
         let found = leases.iter().find(|info| info.mac == wanted)?;

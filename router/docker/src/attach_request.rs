@@ -14,7 +14,7 @@ const ATTACH: &str = "weft.attach";
 const ADDRESS: &str = "weft.ip";
 /// Label: a subnet to choose an address from.
 const SUBNET: &str = "weft.subnet";
-/// Variable of a container with addresses, or `none`, as the original's proxy read it.
+/// Variable of a container with addresses, or `none`, as Weave Net's proxy read it.
 const VARIABLE: &str = "WEAVE_CIDR=";
 
 /// An address that a container shall have.
@@ -28,7 +28,7 @@ pub(crate) enum Wanted {
     Address(Cidr),
 }
 
-/// How a container is to be attached.
+/// The way in which a container is to be attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wish {
     pub(crate) addresses: Vec<Wanted>,
@@ -36,8 +36,8 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
-    /// What a container says, and what is done with those that say nothing. `None` leaves it
-    /// alone.
+    /// Returns what a container says, and what is done with those that say nothing. `None` leaves
+    /// it alone.
     pub(crate) fn of(container: &Inspected, which: AttachWhich) -> Result<Option<Wish>, String> {
         let mode = container.host_config.network_mode.as_str();
         if which == AttachWhich::None || mode == "host" || mode.starts_with("container:") {
@@ -57,7 +57,7 @@ impl Wish {
             || [ADDRESS, SUBNET, identity::IDENTITY]
                 .iter()
                 .any(|name| label(name).is_some());
-        // As the original: who has chosen a network has chosen against ours.
+        // As Weave Net: who has chosen a network has chosen against ours.
         let plain = ["", "none", "default", "bridge"].contains(&mode);
         if !says && (which != AttachWhich::All || !plain) {
             return Ok(None);
@@ -108,8 +108,8 @@ fn wanted(word: &str) -> Result<Wanted, String> {
     }
 }
 
-/// The names under which a container can be asked for: its own, those that its network knows it
-/// by, and its host name if that is in our domain.
+/// Returns the names under which a container can be asked for: its own, those that its network
+/// knows it by, and its host name if that is in our domain.
 pub(crate) fn names(container: &Inspected, aliases: &[String], domain: &str) -> Vec<String> {
     let mut names = vec![container.name().to_owned()];
     names.extend(aliases.iter().cloned());

@@ -16,15 +16,14 @@ use crate::engine::Listed;
 use crate::latency::{Spent, Stage};
 use crate::plugin::Plugin;
 
-/// How long the list may take. Without it a container is known only when it has started.
+/// Maximum time for the list. Without it a container is known only when it has started.
 const LIST_TIME_MAX: Duration = Duration::from_millis(500);
 /// The same while Docker starts: it starts containers before it answers anybody.
 const LIST_TIME_MAX_EARLY: Duration = Duration::from_millis(50);
-/// How long Docker may take to say that it is there, before all that has not come back counts as
-/// locked.
+/// Maximum time for Docker to answer a ping, before all calls in flight count as locked.
 const PROBE_TIME_MAX: Duration = Duration::from_millis(50);
-/// How long an inspection that is not locked takes at most, once Docker has said that it is
-/// there: some times as long as that took, but within these limits.
+/// Maximum time for an inspection that is not locked, once Docker has answered a ping: a multiple
+/// of the time which that took, within these limits.
 const PROBE_FACTOR: u32 = 4;
 const PATIENCE_MIN: Duration = Duration::from_millis(6);
 const PATIENCE_MAX: Duration = Duration::from_millis(10);
@@ -79,14 +78,14 @@ impl Seekers {
         self.lock().remove(endpoint);
     }
 
-    /// Whether another endpoint on a network has this container.
+    /// Returns true if another endpoint on a network has this container.
     fn is_taken(&self, container: &str, network: &str, endpoint: &str) -> bool {
         self.others(network, endpoint, |seeker| {
             seeker.found.as_deref() == Some(container)
         })
     }
 
-    /// Whether another endpoint on a network has no container yet.
+    /// Returns true if another endpoint on a network has no container yet.
     fn has_company(&self, network: &str, endpoint: &str) -> bool {
         self.others(network, endpoint, |seeker| seeker.found.is_none())
     }
@@ -101,8 +100,8 @@ impl Seekers {
 }
 
 impl Plugin {
-    /// The container that an endpoint on this network is being made for; `None` if that cannot be
-    /// told.
+    /// Returns the container that an endpoint on this network is being made for; `None` if that
+    /// cannot be told.
     pub(crate) async fn starting(
         &self,
         network: &str,
@@ -170,14 +169,14 @@ impl Plugin {
         }
     }
 
-    /// The container of this name, if Docker lists it.
+    /// Returns the container of this name, if Docker lists it.
     pub(crate) async fn named(&self, name: &str) -> Option<Listed> {
         let docker = self.docker.as_ref()?;
         let listed = docker.containers_shared(self.list_time()).await.ok()?;
         listed.iter().find(|c| c.name() == name).cloned()
     }
 
-    /// Those containers whose inspection does not come back.
+    /// Returns those containers whose inspection does not come back.
     async fn locked<'c>(&self, candidates: &[&'c Listed]) -> Vec<&'c Listed> {
         let Some(docker) = self.docker.as_ref().filter(|_| !candidates.is_empty()) else {
             return Vec::new();
@@ -215,7 +214,7 @@ impl Plugin {
             .collect()
     }
 
-    /// The name of a network, which is all that the list of containers tells of it.
+    /// Returns the name of a network, which is all that the list of containers tells of it.
     async fn network_name(&self, id: &str) -> Option<String> {
         let known = self.registry.network(id);
         if let Some(name) = known.as_ref().and_then(|network| network.name.clone()) {
@@ -235,7 +234,7 @@ impl Plugin {
     }
 }
 
-/// Whether a container is to be on a network and is not yet.
+/// Returns true if a container is to be on a network and is not yet.
 fn is_waiting(container: &Listed, network: &str, name: Option<&str>) -> bool {
     let mut places = container.network_settings.networks.iter();
     container.state != "running"

@@ -1,10 +1,10 @@
-//! What can be set about Docker.
+//! Settings for Docker.
 
 use std::path::PathBuf;
 
 use web::endpoint::Endpoint;
 
-/// How Docker is served.
+/// Configuration of the Docker plugin.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Docker's API; without one nothing is asked of it.
@@ -28,15 +28,15 @@ pub struct Config {
 pub struct PluginConfig {
     /// Socket of our own driver.
     pub weft_socket: Option<PathBuf>,
-    /// Under the original's names.
+    /// Under Weave Net's names.
     pub legacy: bool,
     /// As managed plugin.
     pub v2: bool,
     /// Multicast on its networks.
     pub v2_multicast: bool,
-    /// Socket of the original's global driver.
+    /// Socket of Weave Net's global driver.
     pub socket: Option<PathBuf>,
-    /// Socket of the original's local driver.
+    /// Socket of Weave Net's local driver.
     pub mesh_socket: Option<PathBuf>,
 }
 

@@ -29,7 +29,7 @@ use host::blocking::blocking;
 use kernel::arp::NeighbourTiming;
 use kernel::netns::Namespace;
 
-/// Options of a network that turn multicast on or off: ours, and the original's.
+/// Options of a network that turn multicast on or off: ours, and Weave Net's.
 const MULTICAST: [&str; 2] = ["weft.multicast", "works.weave.multicast"];
 /// Options of a network that set the MTU: ours, and that of Docker's own drivers.
 const MTU: [&str; 2] = ["weft.mtu", "com.docker.network.driver.mtu"];
@@ -42,12 +42,12 @@ const NETWORK_OPTIONS: [&str; 3] = [MULTICAST[0], MTU[0], SUBNET];
 const ENDPOINT_OPTIONS: [&str; 2] = [identity::IDENTITY, ADDRESS];
 /// Smallest and largest MTU of an interface in bytes; others are refused.
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 576..=65535;
-/// How long the engine may take to move an interface into its container and set it up.
+/// Maximum time for the engine to move an interface into its container and set it up.
 const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(60);
-/// Most characters of an endpoint's id.
+/// Maximum number of characters of an endpoint's id.
 const ID_LENGTH_MAX: usize = 128;
 
-/// Where an endpoint's address comes from, and for whom it is.
+/// The source of an endpoint's address, and its holder.
 struct Chosen {
     cidr: Cidr,
     mac: Option<Mac>,
@@ -59,7 +59,7 @@ struct Chosen {
     container: Option<String>,
 }
 
-/// For whom an endpoint is made.
+/// The container for which an endpoint is made.
 #[derive(Default)]
 struct Whose {
     identity: Option<Identity>,
@@ -164,7 +164,7 @@ impl Plugin {
         Ok(answer(&record))
     }
 
-    /// An address that we choose.
+    /// Returns an address that we choose.
     async fn choose_address(
         &self,
         socket: &Socket,
@@ -208,8 +208,8 @@ impl Plugin {
         })
     }
 
-    /// An address that the engine already has. That of our own IPAM driver is held; any other is
-    /// claimed.
+    /// Returns an address that the engine already has. That of our own IPAM driver is held; any
+    /// other is claimed.
     async fn take_address(
         &self,
         socket: &Socket,
@@ -248,7 +248,7 @@ impl Plugin {
         Ok(chosen)
     }
 
-    /// For whom an endpoint is made, by the first clue that there is.
+    /// Returns the container for which an endpoint is made, by the first clue that is found.
     async fn whose(
         &self,
         call: &CreateEndpoint,
@@ -457,8 +457,8 @@ impl Plugin {
     }
 }
 
-/// The namespace of a sandbox: the path as the engine tells it, or as it is seen from the first
-/// process, when this one has another root.
+/// Returns the namespace of a sandbox: the path as the engine tells it, or as it is seen from the
+/// first process, when this one has another root.
 pub(crate) fn sandbox_namespace(path: &str, proc: &Path) -> Option<Namespace> {
     let outside = proc.join("1/root").join(path.trim_start_matches('/'));
     let label = || format!("sandbox {path}");
@@ -495,10 +495,10 @@ fn holder(call: &CreateEndpoint, container: Option<&str>) -> String {
     }
 }
 
-/// What the id of a holder begins with whose container was not known.
+/// Prefix of the ids of holders whose container was not known.
 const ENDPOINT_HOLDER: &str = "endpoint:";
 
-/// Whether an id is one under which endpoints hold their addresses.
+/// Returns true if an id is one under which endpoints hold their addresses.
 pub(crate) fn is_holder(id: &str) -> bool {
     let hex = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
     id.starts_with(ENDPOINT_HOLDER)
@@ -559,7 +559,7 @@ fn read_network(socket: &Socket, call: &CreateNetwork) -> Result<Network, String
     })
 }
 
-/// The record of a network by what Docker shows of it.
+/// Returns the record of a network by what Docker shows of it.
 pub(crate) fn recover_network(socket: &Socket, listed: &ListedNetwork) -> Result<Network, String> {
     let options: Options = listed
         .options
@@ -607,15 +607,15 @@ pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-/// What the names of the ends on the bridge begin with.
+/// Prefix of the names of the ends on the bridge.
 pub(crate) const HOST_PREFIX: &str = "vethwl";
 
-/// The end on the bridge. Names of devices have at most 15 characters.
+/// Returns the end on the bridge. Names of devices have at most 15 characters.
 pub(crate) fn host_name(endpoint: &str) -> String {
     format!("{HOST_PREFIX}{}", endpoint.get(..9).unwrap_or(endpoint))
 }
 
-/// The end that goes into the container.
+/// Returns the end that goes into the container.
 fn inner_name(endpoint: &str) -> String {
     format!("vethwg{}", endpoint.get(..9).unwrap_or(endpoint))
 }

@@ -7,7 +7,7 @@ use tokio::sync::OwnedMutexGuard;
 
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
-/// Who is at work on what.
+/// The keys that are being worked on.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     turns: Mutex<BTreeMap<String, Turn>>,

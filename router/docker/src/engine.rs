@@ -90,7 +90,7 @@ pub(crate) struct Attachment {
 }
 
 impl Listed {
-    /// The name that users know it by.
+    /// Returns the name that users know it by.
     pub(crate) fn name(&self) -> &str {
         // With links it has further names, with a slash inside.
         let names = self.names.iter().map(|name| name.trim_start_matches('/'));
@@ -175,7 +175,7 @@ pub(crate) struct NetworkPool {
     pub(crate) subnet: String,
 }
 
-/// A network to be made.
+/// A network to create.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewNetwork<'a> {
     pub(crate) name: &'a str,
@@ -186,7 +186,7 @@ pub(crate) struct NewNetwork<'a> {
     pub(crate) options: &'a [(&'a str, &'a str)],
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct Event {
@@ -197,7 +197,7 @@ pub(crate) struct Event {
     pub(crate) actor: Actor,
 }
 
-/// To what it happened.
+/// The object of an event.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Actor {
@@ -239,7 +239,7 @@ impl Docker {
         }
     }
 
-    /// Where it listens.
+    /// Returns where it listens.
     pub(crate) fn address(&self) -> &Endpoint {
         &self.address
     }
@@ -254,7 +254,8 @@ impl Docker {
         version.clone()
     }
 
-    /// The newest version of the API that the engine speaks; it is the one that it surely does.
+    /// Returns the newest version of the API that the engine speaks; it is the one that it surely
+    /// does.
     async fn version(&self) -> Result<String, ApiError> {
         if let Some(version) = self.known_version() {
             return Ok(version);
@@ -286,12 +287,13 @@ impl Docker {
         within("/_ping", limit, call).await
     }
 
-    /// All containers.
+    /// Returns all containers.
     pub(crate) async fn containers(&self, limit: Duration) -> Result<Vec<Listed>, ApiError> {
         self.get("/containers/json?all=1", limit).await
     }
 
-    /// All containers as they were after this call began. Calls that come at once share one list.
+    /// Returns all containers as they were after this call began. Calls that come at once share one
+    /// list.
     pub(crate) async fn containers_shared(
         &self,
         limit: Duration,
@@ -330,7 +332,7 @@ impl Docker {
         }
     }
 
-    /// All networks.
+    /// Returns all networks.
     pub(crate) async fn networks(&self, limit: Duration) -> Result<Vec<ListedNetwork>, ApiError> {
         self.get("/networks", limit).await
     }
@@ -370,7 +372,7 @@ impl Docker {
         }
     }
 
-    /// The stream of what happens to containers and networks, from now on.
+    /// Returns the stream of what happens to containers and networks, from now on.
     pub(crate) async fn events(&self, limit: Duration) -> Result<Events, ApiError> {
         let filters = json!({ "type": ["container", "network"] }).to_string();
         let path = format!("/events?filters={}", encode(&filters));
@@ -393,7 +395,7 @@ impl Docker {
         within(path, limit, call).await
     }
 
-    /// A call whose answer is a success.
+    /// Returns a call whose answer is a success.
     async fn call(
         &self,
         method: Method,
@@ -513,7 +515,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// The next one; `None` when the stream has ended. May be dropped and called again.
+    /// Returns the next one; `None` when the stream has ended. May be dropped and called again.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         loop {
             while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {

@@ -1,4 +1,4 @@
-//! What happens in Docker: which containers start and end, and which networks there are.
+//! Events of Docker: containers that start and end, and networks.
 //!
 //! The stream of events is followed for as long as the router runs. Whenever it begins, after a
 //! restart of Docker too, everything is looked at once: what was missed meanwhile is made up for.
@@ -20,20 +20,20 @@ use control::request::ContainerEvent;
 use host::attach::endpoint;
 use host::blocking::blocking;
 
-/// How long Docker may take for something outside of its own calls of us.
+/// Maximum time for Docker to answer outside of its own calls of the plugin.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long a removal waits for Docker to say what there is.
+/// Maximum time for which a removal waits for Docker's list.
 const REMOVAL_TIME_MAX: Duration = Duration::from_secs(3);
-/// How long Docker may take to make a network: it waits for the plugin first.
+/// Maximum time for Docker to create a network: it waits for the plugin first.
 const NETWORK_TIME_MAX: Duration = Duration::from_secs(60);
 /// First and longest pause before the stream of events is asked for again.
 const RETRY_TIME_MIN: Duration = Duration::from_millis(250);
 const RETRY_TIME_MAX: Duration = Duration::from_secs(1);
-/// What Docker does not know for so long, it has forgotten.
+/// Time after which Docker has forgotten a container that it does not list.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-/// How often it is looked whether the range has yielded, until it is settled.
+/// Interval between checks whether the range has yielded, until it is settled.
 const RANGE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often it is looked for what was forgotten.
+/// Interval between checks for what was forgotten.
 const TIDY_INTERVAL: Duration = Duration::from_secs(600);
 
 impl Plugin {
@@ -264,7 +264,8 @@ impl Plugin {
         }
     }
 
-    /// Whether a network of ours was made when the range was another: it can have no containers.
+    /// Returns true if a network of ours was made when the range was another: it can have no
+    /// containers.
     async fn is_outdated(&self, network: &ListedNetwork, new: &NewNetwork<'_>) -> bool {
         let Ok(Some(range)) = self.range().await else {
             return false;
@@ -342,7 +343,7 @@ impl Plugin {
         let _ = self.client.container(id, event).await;
     }
 
-    /// A container, if it runs.
+    /// Returns a container, if it runs.
     pub(crate) async fn running(&self, id: &str) -> Option<Inspected> {
         let docker = self.docker.as_ref()?;
         match docker.container(id, ANSWER_TIME_MAX).await {
@@ -383,7 +384,7 @@ impl Plugin {
     }
 }
 
-/// The network that users of a driver expect.
+/// Returns the network that users of a driver expect.
 fn expected_network<'a>(
     config: &crate::config::PluginConfig,
     driver: &'a str,

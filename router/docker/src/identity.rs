@@ -1,4 +1,4 @@
-//! Who a container is, so that it has the same address wherever it runs next.
+//! Identities of containers, by which they have the same address on every host.
 //!
 //! In this order: what the user says by the label or option [`IDENTITY`]; the place in a compose
 //! project or a swarm service; the name, if a user chose it.
@@ -11,13 +11,13 @@ use ipam::leases::{Identity, IdentityKind};
 /// The label of a container, and the option of its endpoint, that says who it is.
 pub(crate) const IDENTITY: &str = "weft.identity";
 
-/// An identity that the user gave.
+/// Returns an identity that the user gave.
 pub(crate) fn explicit(name: &str) -> Result<Identity, String> {
     let identity = Identity::new(IdentityKind::Explicit, name);
     identity.map_err(|error| format!("{IDENTITY}={name}: {error}"))
 }
 
-/// The identity that goes with a container's name, if a user chose it.
+/// Returns the identity that goes with a container's name, if a user chose it.
 pub(crate) fn by_name(name: &str) -> Option<Identity> {
     // Kubernetes names containers by itself.
     if name.is_empty() || name.starts_with("k8s_") || is_made_up(name) {
@@ -26,7 +26,7 @@ pub(crate) fn by_name(name: &str) -> Option<Identity> {
     Identity::new(IdentityKind::Derived, name).ok()
 }
 
-/// The identity of a container by its labels and name, if it has one.
+/// Returns the identity of a container by its labels and name, if it has one.
 pub(crate) fn of_container(
     labels: &BTreeMap<String, String>,
     name: &str,

@@ -1,8 +1,8 @@
 //! The IPAM driver: pools are subnets of the mesh, and their addresses the allocator's.
 //!
-//! The address of a container is held under the address itself, as the original does, since all
-//! that Docker says when it gives one back is the address. Where it tells for whom an address is,
-//! and that one has a lease, it is held under [`POOL_HOLDER`] and who it is.
+//! The address of a container is held under the address itself, as Weave Net does, since all that
+//! Docker says when it gives one back is the address. Where it tells for whom an address is, and
+//! that one has a lease, it is held under [`POOL_HOLDER`] and who it is.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +20,12 @@ use crate::plugin_server::Socket;
 
 /// Address spaces of our drivers: local and global.
 pub(crate) const WEFT_SPACES: [&str; 2] = ["weftlocal", "weftglobal"];
-/// Address spaces of the original's.
+/// Names of Weave Net's address spaces.
 pub(crate) const WEAVE_SPACES: [&str; 2] = ["weavelocal", "weaveglobal"];
-/// What ids of holders begin with whose identity Docker told with the request.
+/// Prefix of the ids of holders whose identity Docker told with the request.
 const POOL_HOLDER: &str = "docker-pool:";
 
-/// Whether our IPAM driver gives out the addresses of this space.
+/// Returns true if our IPAM driver gives out the addresses of this space.
 pub(crate) fn is_our_space(space: &str) -> bool {
     WEFT_SPACES.contains(&space) || WEAVE_SPACES.contains(&space)
 }
@@ -96,7 +96,7 @@ impl Plugin {
         call: AddressCall,
     ) -> Result<RequestedAddress, String> {
         let pool = match call.pool.as_str() {
-            // What early versions of the original called it.
+            // What early versions of Weave Net called it.
             "weavepool" => {
                 let subnet = self.default_subnet().await?;
                 let range = subnet;
@@ -134,8 +134,8 @@ impl Plugin {
         })
     }
 
-    /// For whom an address is, as far as Docker tells: its name on newer engines, and its MAC
-    /// address where ours asks for it.
+    /// Returns the holder of an address, as far as Docker tells: its name on newer engines, and its
+    /// MAC address if the driver asks for it.
     async fn identity_of(&self, call: &AddressCall) -> Option<Identity> {
         if let Some(name) = option(&call.options, ENDPOINT_NAME) {
             let by_label = match self.named(&name).await {

@@ -25,7 +25,7 @@ const RETRY_TIME_MIN: Duration = Duration::from_secs(2);
 const RETRY_TIME_MAX: Duration = Duration::from_secs(60);
 const RETRIES_MAX: u32 = 20;
 
-/// What is known of a container that was attached.
+/// Facts on a container that was attached.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attached {
     /// Whether its address is kept for its identity anyway.
@@ -168,7 +168,7 @@ impl Plugin {
         Ok(())
     }
 
-    /// The addresses that a container has of us since an earlier look at it.
+    /// Returns the addresses that a container has of us since an earlier look at it.
     async fn attached_already(&self, container: &Inspected) -> Result<Vec<Ipv4Net>, String> {
         let holdings = self.holdings().await?;
         let held = holdings.into_iter().find(|(id, _)| *id == container.id);

@@ -1,4 +1,4 @@
-//! Putting right what could not be known when an endpoint was made.
+//! Corrections of what could not be known when an endpoint was made.
 //!
 //! Docker makes several containers at once and does not say which endpoint is whose. Where that
 //! could not be found out, the container got a fresh address; now that it runs, it is known who
@@ -164,7 +164,7 @@ impl Plugin {
     }
 }
 
-/// An address as the kernel takes it.
+/// Returns an address as the kernel takes it.
 pub(crate) fn network(cidr: Cidr) -> Ipv4Net {
     let address = Ipv4Addr::from(cidr.address.get());
     // A prefix longer than 32 cannot be in an address that was parsed.

@@ -1,4 +1,4 @@
-//! Where the time of Docker's calls goes: what Docker and the kernel take, and what is our own.
+//! Time accounting of Docker's calls: the shares of Docker, of the kernel and of weft.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use report::metrics::{Kind, Metric};
 /// Calls of each kind that figures are drawn from: the latest ones.
 const CALLS_MAX: usize = 100;
 
-/// What a call waits for.
+/// A stage of a call: what it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Docker's list of containers.
@@ -37,12 +37,12 @@ impl Stage {
     ];
 }
 
-/// All of a call; what is left of it without any stage; and all but Docker's list and the kernel.
+/// The whole call; the call without any stage; and the call without Docker's list and the kernel.
 const TOTAL: &str = "total";
 const OWN: &str = "own";
 const OVERHEAD: &str = "overhead";
 
-/// What one call has spent so far.
+/// Times of one call so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Spent {
     begun: Instant,
@@ -50,7 +50,7 @@ pub(crate) struct Spent {
 }
 
 impl Spent {
-    /// A call that begins now.
+    /// Returns a call that begins now.
     pub(crate) fn begin() -> Spent {
         Spent {
             begun: Instant::now(),
@@ -100,7 +100,7 @@ impl Spent {
     }
 }
 
-/// What one call has spent in all.
+/// Total times of one call.
 #[derive(Clone, Debug)]
 struct Finished {
     total: Duration,
@@ -129,7 +129,7 @@ struct Calls {
     latest: VecDeque<Finished>,
 }
 
-/// What the calls of each kind have spent.
+/// Total times of the calls of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct Costs {
     calls: Mutex<BTreeMap<String, Calls>>,
@@ -157,7 +157,8 @@ impl Costs {
         text.join(", ")
     }
 
-    /// For each kind of call: how many there were, and the latest ones' parts in microseconds.
+    /// Returns for each kind of call: how many there were, and the latest ones' parts in
+    /// microseconds.
     pub(crate) fn facts(&self) -> Value {
         let all = self.calls();
         let facts = all.iter().map(|(name, calls)| {
@@ -200,7 +201,7 @@ impl Costs {
 }
 
 impl Calls {
-    /// The times of each part in microseconds, sorted.
+    /// Returns the times of each part in microseconds, sorted.
     fn parts(&self) -> BTreeMap<&'static str, Vec<u64>> {
         let mut parts: BTreeMap<&'static str, Vec<u64>> = BTreeMap::new();
         for (name, time) in self.latest.iter().flat_map(Finished::parts) {
@@ -212,7 +213,7 @@ impl Calls {
     }
 }
 
-/// The smallest of sorted values that so many of a hundred do not exceed.
+/// Returns the smallest of sorted values that so many of a hundred do not exceed.
 fn at(sorted: &[u64], percent: usize) -> u64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or_default()

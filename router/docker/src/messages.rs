@@ -1,4 +1,4 @@
-//! What Docker's engine asks of a plugin, and the answers, as JSON.
+//! Requests of Docker's engine to a plugin, and the answers, as JSON.
 //!
 //! Fields that are missing or `null` are empty, as the engine's own plugins read them; unknown
 //! ones are passed over.
@@ -29,7 +29,7 @@ fn or_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
-/// A text among options; numbers and truths as they are written.
+/// Returns a text among options; numbers and truths as they are written.
 pub(crate) fn option(options: &Options, name: &str) -> Option<String> {
     match options.get(name)? {
         Value::String(text) => Some(text.clone()),
@@ -60,7 +60,7 @@ pub(crate) struct CreateNetwork {
     pub(crate) ipv4: Vec<IpamData>,
 }
 
-/// A call that names a network and nothing else that matters.
+/// A call of which only the network's name matters.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct NetworkCall {
@@ -234,7 +234,7 @@ pub(crate) struct RequestedAddress {
     pub(crate) data: Option<Options>,
 }
 
-/// An answer that says no more than that it is done.
+/// An empty answer: the call is done.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Empty {}
 

@@ -9,12 +9,12 @@ use tokio::sync::oneshot;
 use boundary::records::{Change, Record};
 use store::store::Store;
 
-/// What the keys of networks start with in the store.
+/// Prefix of the keys of networks in the store.
 const NETWORK_PREFIX: &str = "docker/network/";
-/// What the keys of endpoints start with in the store.
+/// Prefix of the keys of endpoints in the store.
 const ENDPOINT_PREFIX: &str = "docker/endpoint/";
 
-/// Who gives out the addresses of a network.
+/// The allocator of a network's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Ipam {
     /// Nobody before CreateEndpoint, so we do there.
@@ -28,7 +28,7 @@ pub(crate) enum Ipam {
 /// A network of one of our drivers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Network {
-    /// Who gives out its addresses.
+    /// Allocator of its addresses.
     pub(crate) ipam: Ipam,
     /// From where we do, as text; empty for the default subnet.
     #[serde(default)]
@@ -79,7 +79,7 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// What was stored. Records that cannot be read are passed over.
+    /// Returns what was stored. Records that cannot be read are passed over.
     pub(crate) fn load(store: Arc<Store>, records: &[Record]) -> Registry {
         let mut tables = Tables::default();
         for (key, value) in records {

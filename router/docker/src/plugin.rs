@@ -41,12 +41,12 @@ use store::store::Store;
 use web::endpoint::Endpoint;
 use web::listener::open_unix;
 
-/// How often it is looked whether Docker is there, while it is not.
+/// Interval between checks whether Docker is available, while it is not.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// How long Docker may take to say whether a container runs.
+/// Maximum time for Docker to say whether a container runs.
 const ALIVE_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// What Docker's calls work on.
+/// The state that Docker's calls work on.
 #[derive(Debug)]
 pub(crate) struct Plugin {
     pub(crate) config: Config,
@@ -73,12 +73,12 @@ pub(crate) struct Plugin {
     pub(crate) ensuring: tokio::sync::Mutex<()>,
 }
 
-/// What others may ask of Docker's networks.
+/// Handle for requests to Docker's networks.
 #[derive(Clone, Debug)]
 pub struct Networks(Arc<Plugin>);
 
 impl Networks {
-    /// What the store knows of them. Nothing is served until they are started.
+    /// Returns what the store knows of them. Nothing is served until they are started.
     pub fn new(config: Config, client: Client, store: &Arc<Store>, records: &[Record]) -> Networks {
         let docker = config.api.clone();
         Networks(Arc::new(Plugin {
@@ -144,8 +144,8 @@ impl Networks {
         lines
     }
 
-    /// Whether Docker says that there is no such container, or that it does not run. Without
-    /// Docker's word it may run.
+    /// Returns true if Docker says that there is no such container, or that it does not run.
+    /// Without Docker's word it may run.
     pub async fn has_ended(&self, container: &str) -> bool {
         let Some(docker) = &self.0.docker else {
             return false;
@@ -159,7 +159,7 @@ impl Networks {
         }
     }
 
-    /// What Docker's calls have taken, as JSON.
+    /// Returns what Docker's calls have taken, as JSON.
     pub fn costs(&self) -> Value {
         self.0.costs.facts()
     }
@@ -177,7 +177,7 @@ fn is_at(listener: &UnixListener, path: &Path) -> bool {
 }
 
 impl Plugin {
-    /// The drivers that are served, and whether also while Docker is not there.
+    /// Returns the drivers that are served, and whether also while Docker is not there.
     pub(crate) fn sockets(&self) -> Vec<(Socket, bool)> {
         let plugin = &self.config.plugin;
         let mut sockets = Vec::new();
@@ -249,7 +249,7 @@ impl Plugin {
         serving.insert(name.to_owned());
     }
 
-    /// The names of the drivers whose sockets are open.
+    /// Returns the names of the drivers whose sockets are open.
     pub(crate) fn serving(&self) -> Vec<String> {
         let serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
         serving.iter().cloned().collect()
@@ -276,8 +276,8 @@ impl Plugin {
         Ok(())
     }
 
-    /// Who has addresses without an endpoint: calls that are under way, and such as failed and
-    /// could not give theirs back.
+    /// Returns who has addresses without an endpoint: calls that are under way, and such as failed
+    /// and could not give theirs back.
     pub(crate) async fn strays(&self, found: &[FoundEndpoint]) -> Result<BTreeSet<String>, String> {
         let holdings = self.holdings().await?;
         // What a container has is in use, whether or not there is a record of it.

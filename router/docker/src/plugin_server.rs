@@ -29,9 +29,9 @@ use crate::plugin::Plugin;
 
 /// Longest call that is read, in bytes; a longer one is refused.
 const CALL_BYTES_MAX: usize = 1 << 20;
-/// How long the rest of a call may take to arrive.
+/// Maximum time for the rest of a call to arrive.
 const READ_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long a call may take. It is longer than what it waits for, all together, should take.
+/// Maximum time for a call. It is longer than what it waits for, all together, should take.
 const CALL_TIME_MAX: Duration = Duration::from_secs(30);
 const CONTENT: &str = "application/vnd.docker.plugins.v1.1+json";
 
@@ -69,12 +69,12 @@ impl Socket {
         }
     }
 
-    /// Our own driver.
+    /// Returns our own driver.
     pub(crate) fn weft(path: &Path) -> Socket {
         Socket::new(path)
     }
 
-    /// The original's local driver, with addresses.
+    /// Returns Weave Net's local driver, with addresses.
     pub(crate) fn weavemesh(path: &Path) -> Socket {
         Socket {
             spaces: WEAVE_SPACES,
@@ -86,7 +86,7 @@ impl Socket {
         }
     }
 
-    /// The original's global driver.
+    /// Returns Weave Net's global driver.
     pub(crate) fn weave(path: &Path) -> Socket {
         Socket {
             scope: "global",
@@ -104,7 +104,7 @@ pub(crate) async fn serve(listener: UnixListener, socket: Socket, plugin: Arc<Pl
     }
 }
 
-/// What answers the calls of one driver.
+/// Returns what answers the calls of one driver.
 pub(crate) fn router(socket: Socket, plugin: Arc<Plugin>) -> Router {
     Router::new()
         .fallback(any(answer))
@@ -115,7 +115,7 @@ pub(crate) fn router(socket: Socket, plugin: Arc<Plugin>) -> Router {
 enum Failure {
     /// There is no such call.
     Unknown,
-    /// What was sent is no such call.
+    /// The request is no such call.
     Garbled(String),
     /// It failed.
     Failed(String),

@@ -1,5 +1,5 @@
-//! What users may ask for: addresses, subnets and options. What cannot work, or would not be safe,
-//! is refused when it is asked for, and not when the first container needs it.
+//! Checks of what users ask for: addresses, subnets and options. What cannot work, or would not be
+//! safe, is refused at once, not when the first container needs it.
 
 use ipam::range::Cidr;
 
@@ -7,7 +7,7 @@ use crate::messages::{Options, option};
 use crate::plugin::Plugin;
 use crate::plugin_server::Socket;
 
-/// What the names of our own options begin with.
+/// Prefix of the names of weft's own options.
 const PREFIX: &str = "weft.";
 /// The longest prefix of a subnet whose first and last address are none of a host.
 const PREFIX_LEN_MAX: u8 = 30;
@@ -16,7 +16,7 @@ impl Plugin {
     /// Refuses an address that cannot be a container's, or that other hosts would use as well.
     pub(crate) async fn check_address(&self, socket: &Socket, wanted: Cidr) -> Result<(), String> {
         check_host(wanted)?;
-        // The original leaves it to its user.
+        // Weave Net leaves it to its user.
         if socket.foreign_pools {
             return Ok(());
         }
@@ -76,7 +76,7 @@ impl Plugin {
         ))
     }
 
-    /// All addresses of the mesh, as it is now: a range that was only defaulted yields.
+    /// Returns all addresses of the mesh, as it is now: a range that was only defaulted yields.
     pub(crate) async fn range(&self) -> Result<Option<Cidr>, String> {
         let ranges = self.client.ranges().await;
         let ranges = ranges.map_err(|stopped| stopped.to_string())?;

@@ -1,5 +1,5 @@
-//! How fast frames get from this host to that of another router, by the way that containers'
-//! frames take.
+//! Measurements of latency and throughput to the host of another router, along the path of
+//! containers' frames.
 //!
 //! ```text
 //! container ---bridge--- router ======= mesh ======= router ---bridge--- container
@@ -32,12 +32,12 @@ pub const SECONDS_MAX: u32 = 30;
 pub const MESSAGE_BYTES_MAX: usize = 1024;
 /// The port of the sink, for TCP.
 const PORT: u16 = 6789;
-/// How long everything beside the measuring may take.
+/// Maximum time for everything beside the measuring.
 const SPARE_TIME: Duration = Duration::from_secs(30);
-/// How many figures take as long as is asked for.
+/// Number of figures that take as long as is asked for.
 const TIMED_FIGURES: u32 = 3;
 
-/// What routers say to each other.
+/// Messages between routers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
@@ -78,13 +78,13 @@ impl Message {
         serde_json::from_slice(bytes).ok()
     }
 
-    /// The bytes of the message.
+    /// Returns the bytes of the message.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
     }
 }
 
-/// Until when a sink lasts at most, from its start.
+/// Maximum lifetime of a sink, from its start.
 pub fn time_max(seconds: u32) -> Duration {
     Duration::from_secs((seconds.min(SECONDS_MAX) * TIMED_FIGURES).into()) + SPARE_TIME
 }

@@ -173,7 +173,7 @@ impl<'c> Allocator<'c> {
         self.router.ask_waiting(method, &path, &self.owner).await
     }
 
-    /// All addresses of the owner; none without allocator.
+    /// Returns all addresses of the owner; none without allocator.
     pub(crate) async fn owned(&self) -> Result<Vec<Ipv4Net>, CliError> {
         let answer = self.router.client.get_json("/ip").await?;
         if answer.status.as_u16() == 404 {

@@ -15,7 +15,7 @@ use web::client::encode;
 /// A peer's last messages may be under way for a minute, and others may have to be asked.
 const REMOVAL_TIME_MAX: Duration = Duration::from_secs(150);
 
-/// Waits until the routers have agreed who gives out which addresses.
+/// Waits until the routers have agreed on the division of addresses.
 #[derive(Args, Debug)]
 pub(crate) struct PrimeArgs {
     #[command(flatten)]
@@ -31,16 +31,16 @@ impl PrimeArgs {
     }
 }
 
-/// Takes over the addresses of a host that is gone for ever.
+/// Takes over the addresses of a host that is gone for good.
 ///
-/// Only on one host, and only for a peer whose host never comes back: addresses that it has in
-/// use would be given out again.
+/// Run it on one host only, and only for a peer whose host never comes back: addresses still in use
+/// there would be allocated again.
 #[derive(Args, Debug)]
 pub(crate) struct RmpeerArgs {
     /// Names or nicknames, as in 'weft status ipam'
     #[arg(value_name = "PEER", required = true)]
     peers: Vec<String>,
-    /// The host never comes back; do not ask
+    /// Do not ask whether the host really never comes back
     #[arg(long, short = 'y')]
     yes: bool,
     #[command(flatten)]

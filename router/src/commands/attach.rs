@@ -21,15 +21,15 @@ use web::client::encode;
 /// The owner of the bridge's own addresses.
 pub(crate) const EXPOSE_OWNER: &str = "weave:expose";
 
-/// Puts a container on the network and prints its addresses.
+/// Attaches a container to the network and prints its addresses.
 ///
-/// TARGET is the id of any process in the container, the path of a network namespace, or the
-/// name of one. Without ADDR, the router chooses an address from the default subnet. Repeating
-/// it adds what is missing.
+/// TARGET is the id of any process in the container, the path of a network namespace, or the name
+/// of one. Without ADDR, the router allocates an address from the default subnet. Repeating the
+/// command adds only what is missing.
 ///
-/// Containers on all hosts find it by its host name and by each --name. It asks the router for
-/// names itself if an address of this host is in its reach, as 'weft expose' gives one: then its
-/// resolv.conf names the router, and detach puts back what was there before.
+/// Containers on all hosts can look it up by its host name and by each --name. The container itself
+/// queries the router for names if it can reach an address of this host on the network, such as
+/// 'weft expose' adds: then its resolv.conf is set to the router, and detach restores it.
 #[derive(Args, Debug)]
 #[command(after_help = "ADDR:
   10.7.3.4/16        this address
@@ -38,7 +38,7 @@ pub(crate) const EXPOSE_OWNER: &str = "weave:expose";
 
 EXAMPLES:
   weft attach 12345
-  weft attach 10.7.3.4/16 web            (made by: ip netns add web)
+  weft attach 10.7.3.4/16 web            (created by: ip netns add web)
   weft attach net:10.7.5.0/24 /proc/12345/ns/net
   weft attach --identity web-1 12345     (the same address on any host)
   weft attach --name db --name db.prod 12345")]
@@ -49,10 +49,10 @@ pub(crate) struct AttachArgs {
     /// Name of the interface in the container
     #[arg(long, default_value = INTERFACE, value_name = "NAME")]
     interface: String,
-    /// Who the container is: it has the same address and MAC wherever it runs next
+    /// Identity of the container, which gives it the same address and MAC on every host
     #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     identity: Option<String>,
-    /// Take ADDR also if it is kept for an identity that is not up; its lease ends
+    /// Take ADDR even if it is kept for an identity that is not running, and end that lease
     #[arg(long)]
     force: bool,
     /// MAC address of the interface
@@ -61,7 +61,7 @@ pub(crate) struct AttachArgs {
     /// MTU of the interface [default: that of the bridge]
     #[arg(long)]
     mtu: Option<u32>,
-    /// No route for multicast
+    /// Do not add a route for multicast
     #[arg(long)]
     no_multicast_route: bool,
     #[command(flatten)]
@@ -75,10 +75,10 @@ pub(crate) struct AttachArgs {
     router: RouterArgs,
 }
 
-/// How commands find the host's devices and processes.
+/// Options for finding the host's devices and processes.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct HostArgs {
-    /// The bridge
+    /// Name of the bridge
     #[arg(
         long,
         default_value = "weave",
@@ -86,7 +86,7 @@ pub(crate) struct HostArgs {
         help_heading = "Host"
     )]
     pub(crate) weave_bridge: String,
-    /// Where the host's /proc is
+    /// Path of the host's /proc
     #[arg(
         long,
         default_value = "/proc",
@@ -217,7 +217,7 @@ async fn release_stale(
     Ok(())
 }
 
-/// Addresses without their prefixes, as the original prints them.
+/// Addresses without their prefixes, as Weave Net prints them.
 fn list(addresses: &[Ipv4Net]) -> String {
     let words: Vec<String> = addresses
         .iter()
@@ -226,7 +226,7 @@ fn list(addresses: &[Ipv4Net]) -> String {
     words.join(" ")
 }
 
-/// Takes a container off the network, or only some of its addresses.
+/// Detaches a container from the network, or removes only some of its addresses.
 #[derive(Args, Debug)]
 pub(crate) struct DetachArgs {
     /// Addresses, then the target; without addresses, all of them
@@ -277,7 +277,7 @@ impl DetachArgs {
     }
 }
 
-/// The addresses that are meant: those named, and those owned in the subnets named.
+/// Returns the addresses that are meant: those named, and those owned in the subnets named.
 fn chosen(wanted: &[Wanted], owned: &[Ipv4Net]) -> Vec<Ipv4Net> {
     let mut addresses = Vec::new();
     for wanted in wanted {
@@ -290,10 +290,10 @@ fn chosen(wanted: &[Wanted], owned: &[Ipv4Net]) -> Vec<Ipv4Net> {
     addresses
 }
 
-/// Lists what is attached on this host: whom, MAC address, addresses.
+/// Lists the containers attached on this host, with MAC and IP addresses.
 #[derive(Args, Debug)]
 pub(crate) struct PsArgs {
-    /// Only these: names, process ids or container ids
+    /// List only these: names, process ids or container ids
     targets: Vec<String>,
     /// Print JSON
     #[arg(long)]
@@ -369,8 +369,8 @@ impl PsArgs {
     }
 }
 
-/// What a user knows the container by: a name of its namespace, else a process in it, else what
-/// it was attached for.
+/// Returns what a user knows the container by: a name of its namespace, else a process in it, else
+/// what it was attached for.
 fn display_name(interface: &AttachedInterface) -> String {
     let namespace = interface.namespace.as_ref();
     let name = namespace.and_then(|namespace| namespace.names.first());
@@ -383,7 +383,7 @@ fn display_name(interface: &AttachedInterface) -> String {
         .unwrap_or_else(|| interface.host_interface.clone())
 }
 
-/// The path of the store behind a prefix.
+/// Returns the path of the store behind a prefix.
 pub(crate) fn store_files(prefix: &Path) -> [PathBuf; 2] {
     [prefixed(prefix, "weft.db"), prefixed(prefix, "weft.lock")]
 }

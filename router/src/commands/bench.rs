@@ -11,23 +11,23 @@ use super::{CliError, Output, RouterArgs};
 use probe::bench::{SECONDS_MAX, time_max};
 use web::client::{Client, encode};
 
-/// Between looks at what is being measured.
+/// Interval between checks of what is being measured.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Measures how fast frames get to another host, over the mesh.
+/// Measures latency and throughput to another host over the mesh.
 ///
-/// This router and that of the other host each attach a container for it, and remove it
-/// afterwards. Round trips are measured, then bytes per second of one TCP stream and of four, then
-/// UDP packets of 64 bytes per second that arrive. Both hosts are busy meanwhile.
+/// The routers of both hosts attach a container for the measurement and remove it afterwards.
+/// Measured are round trip times, the throughput of one and of four TCP streams, and the rate of
+/// 64-byte UDP packets that arrive. Both hosts are under load meanwhile.
 #[derive(Args, Debug)]
 #[command(after_help = "EXAMPLES:
   weft bench host2                   to the peer with this nickname
   weft bench 02:42:0a:00:00:02       to the peer with this name
-  weft bench host2 --json            figures for programs")]
+  weft bench host2 --json            results for programs")]
 pub(crate) struct BenchArgs {
     /// Name or nickname, as in 'weft status peers'
     peer: String,
-    /// For how long each figure is measured
+    /// Seconds for which each figure is measured
     #[arg(
         long,
         default_value_t = 3,
@@ -73,7 +73,7 @@ impl BenchArgs {
     }
 }
 
-/// What is being measured, for people.
+/// Returns what is being measured, for people.
 async fn step(client: &Client) -> Option<String> {
     let text = client.get_json("/weft/bench").await.ok()?.ok().ok()?;
     let step: Value = serde_json::from_str(&text).ok()?;

@@ -10,16 +10,16 @@ use cni::plugin::{self, Plugin};
 use cni::setup::Setup;
 use web::client::ClientError;
 
-/// Between looks whether the router is ready.
+/// Interval between checks whether the router is ready.
 const READY_POLL: Duration = Duration::from_millis(100);
 
-/// Answers a container runtime, as the program weft-net does.
+/// Runs the CNI plugin, as the program weft-net does.
 ///
 /// Runtimes call the plugin with its configuration on standard input and everything else in the
-/// environment; this is for trying it by hand.
+/// environment; this command is for trying it by hand.
 #[derive(Args, Debug)]
 pub(crate) struct CniArgs {
-    /// Be the plugin that gives out addresses alone (weft-ipam)
+    /// Run as the plugin that only allocates addresses (weft-ipam)
     #[arg(long)]
     ipam: bool,
 }
@@ -42,19 +42,19 @@ pub(super) async fn run_plugin(plugin: Plugin, out: &Output) -> Result<(), CliEr
     }
 }
 
-/// Installs the CNI plugin and a network for container runtimes of this host (Kubernetes,
-/// containerd, podman).
+/// Installs the CNI plugin and a network configuration for the container runtimes of this host
+/// (Kubernetes, containerd, podman).
 ///
-/// It waits until the router is ready, and then writes the plugin, its names and the network. The
-/// original's names of the plugin lead to ours as well; what was there is kept aside and comes
-/// back with --remove.
+/// Waits until the router is ready, then writes the plugin, links to it, and the network
+/// configuration. Weave Net's names of the plugin are linked to it as well; files that were there
+/// are kept and restored by --remove.
 #[derive(Args, Debug)]
 #[command(after_help = "EXAMPLES:
   weft setup-cni
-  weft setup-cni --sticky        pods keep their addresses wherever they run next
+  weft setup-cni --sticky        pods keep their addresses on any host
   weft setup-cni --remove")]
 pub(crate) struct SetupCniArgs {
-    /// Where the runtime looks for plugins
+    /// Folder in which the runtime looks for plugins
     #[arg(
         long,
         value_name = "PATH",
@@ -62,19 +62,19 @@ pub(crate) struct SetupCniArgs {
         default_value = "/opt/cni/bin"
     )]
     bin_dir: PathBuf,
-    /// Where the runtime looks for networks
+    /// Folder in which the runtime looks for network configurations
     #[arg(long, value_name = "PATH", default_value = "/etc/cni/net.d")]
     conf_dir: PathBuf,
     /// Name of the network
     #[arg(long, default_value = "weft")]
     name: String,
-    /// Give pods the same address wherever they run next
+    /// Let pods keep their addresses on any host
     #[arg(long)]
     sticky: bool,
-    /// The bridge
+    /// Name of the bridge
     #[arg(long, value_name = "NAME", default_value = "weave")]
     weave_bridge: String,
-    /// Remove all this
+    /// Remove everything that this command installed
     #[arg(long)]
     remove: bool,
     #[command(flatten)]

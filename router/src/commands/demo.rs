@@ -15,24 +15,24 @@ const MATRIX_MAX: usize = 8;
 /// Connections that are shown one by one; of more, only that all are there.
 const CONNECTIONS_SHOWN_MAX: usize = 20;
 
-/// Shows a whole mesh on this machine, measures it, and removes it again.
+/// Starts a whole mesh on this machine, measures it, and removes it again.
 ///
-/// It makes hosts out of network namespaces and joins them by a switch. On each it starts a
-/// router and attaches a container, by the very commands that it shows. Then every container
-/// pings every other, some send a TCP stream, and everything is removed, also on Ctrl-C.
-/// Nothing on this machine is touched, and no other program is needed.
+/// Hosts are network namespaces joined by a switch. On each, a router is started and a container
+/// attached, with the commands that are shown. Then every container pings every other, some send a
+/// TCP stream, and everything is removed, also on Ctrl-C. The machine's own network is not changed,
+/// and no other program is needed.
 ///
 /// The exit status is 0 if all containers reach each other, else 1.
 #[derive(Args, Debug)]
 #[command(after_help = "EXAMPLES:
   weft demo                          three hosts
   weft demo -n 10 --password secret  ten hosts, encrypted
-  weft demo --json                   figures for programs
+  weft demo --json                   results for programs
 
-The commands that it shows are what you type on real hosts: 'weft launch' on the first,
+The commands shown are those for real hosts: 'weft launch' on the first,
 'weft launch FIRST' on the others, and 'weft attach' for each container.")]
 pub(crate) struct DemoArgs {
-    /// How many hosts
+    /// Number of hosts
     #[arg(
         short = 'n',
         long,
@@ -44,7 +44,7 @@ pub(crate) struct DemoArgs {
     /// Password of the mesh; turns encryption on
     #[arg(long)]
     password: Option<String>,
-    /// Print JSON, and nothing on the way
+    /// Print only the results, as JSON
     #[arg(long)]
     json: bool,
 }
@@ -107,7 +107,7 @@ fn signals() -> Result<std::pin::Pin<Box<impl Future<Output = ()>>>, CliError> {
     }))
 }
 
-/// What people see.
+/// Output for people.
 struct Shown<'o> {
     out: &'o Output,
     hosts: usize,

@@ -18,22 +18,22 @@ use host::blocking::blocking;
 use kernel::netns::FoundNamespace;
 use web::client::{encode, encode_form};
 
-/// How long a question may take: longer than the router waits for the host's servers.
+/// Maximum time for a question: longer than the router waits for the host's servers.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(12);
 /// The result of a question for a name that does not exist.
 const NO_SUCH_NAME: u8 = 3;
 
-/// Registers a name for addresses, so that containers on all hosts find them by it.
+/// Registers a name for addresses, which containers on all hosts can look up.
 ///
-/// With TARGET, which is given as for attach, the name belongs to that container and ends with
-/// it; its addresses need not be given. Without TARGET, the addresses may be anybody's, and the
-/// name stays until it is removed. Several addresses of one name are answered in random order.
+/// With TARGET, given as for attach, the name belongs to that container and is removed with it; its
+/// addresses need not be given. Without TARGET, the addresses may be any, and the name stays until
+/// removed. Several addresses of one name are returned in random order.
 #[derive(Args, Debug)]
 #[command(
     disable_help_flag = true,
     override_usage = "weft dns-add [OPTIONS] [IP]... TARGET [-h NAME]\n       \
                       weft dns-add [OPTIONS] IP... -h NAME",
-    after_help = "NAME is relative to the domain, or ends in it. Without one, the container's host name is meant.
+    after_help = "NAME is relative to the domain, or ends in it. It defaults to the container's host name.
 
 EXAMPLES:
   weft dns-add 12345 -h db                        another name of a container
@@ -45,13 +45,13 @@ pub(crate) struct DnsAddArgs {
     which: WhichArgs,
 }
 
-/// Removes names of a container, or of addresses that belong to none.
+/// Removes names of a container, or of addresses that belong to no container.
 #[derive(Args, Debug)]
 #[command(
     disable_help_flag = true,
     override_usage = "weft dns-remove [OPTIONS] [IP]... TARGET [-h NAME]\n       \
                       weft dns-remove [OPTIONS] IP... [-h NAME]",
-    after_help = "Without NAME, all names are removed. Only what was registered on this host can be removed here.
+    after_help = "Without NAME, all names are removed. Only names registered on this host can be removed.
 
 EXAMPLES:
   weft dns-remove 12345 -h db
@@ -80,7 +80,7 @@ struct WhichArgs {
     router: RouterArgs,
 }
 
-/// What [`WhichArgs`] mean.
+/// The parsed form of [`WhichArgs`].
 struct Which {
     owner: String,
     addresses: Vec<Ipv4Addr>,
@@ -126,7 +126,7 @@ impl WhichArgs {
     }
 }
 
-/// For whom a container was attached, its addresses, and its host name.
+/// Returns the owner of a container's attachment, its addresses, and its host name.
 fn container(
     bridge: &str,
     proc: &Path,
@@ -149,7 +149,7 @@ fn container(
     ))
 }
 
-/// The domain of the router's names.
+/// Returns the domain of the router's names.
 pub(crate) async fn domain(router: &Router) -> Result<Option<Domain>, CliError> {
     let answer = router.client.get("/domain").await?;
     if answer.status.as_u16() == 404 {
@@ -158,7 +158,7 @@ pub(crate) async fn domain(router: &Router) -> Result<Option<Domain>, CliError> 
     answer.ok()?.parse().map(Some).map_err(CliError::failed)
 }
 
-/// The router has no names.
+/// Returns the error that the router has no names.
 pub(crate) fn off() -> CliError {
     CliError::failed("the router has no names: it runs with --no-dns")
 }
@@ -239,9 +239,9 @@ impl DnsRemoveArgs {
     }
 }
 
-/// Asks this host's router for the addresses of a name, or for the name of an address.
+/// Looks up the addresses of a name, or the name of an address, at this host's router.
 ///
-/// This is what a container gets that asks the router: names of other domains are looked up by
+/// Returns what a container gets that queries the router: names of other domains are looked up at
 /// the servers of this host.
 #[derive(Args, Debug)]
 #[command(after_help = "EXAMPLES:
@@ -287,7 +287,7 @@ impl DnsLookupArgs {
     }
 }
 
-/// Where the router of this host takes questions.
+/// Returns where the router of this host takes questions.
 async fn server(router: &Router) -> Result<SocketAddr, CliError> {
     let answer = router.client.get("/dns-address-port").await?;
     if answer.status.as_u16() == 404 {
@@ -312,7 +312,7 @@ async fn no_answer(router: &Router, server: SocketAddr, error: &str) -> CliError
     CliError::failed(text)
 }
 
-/// Prints the arguments with which 'docker run' has a container ask the router for names.
+/// Prints the arguments for 'docker run' that make a container query the router for names.
 #[derive(Args, Debug)]
 #[command(after_help = "EXAMPLE:
   docker run $(weft dns-args) -h web.weave.local nginx")]
@@ -339,14 +339,14 @@ impl DnsArgsArgs {
     }
 }
 
-/// Where containers on this host can ask for names.
+/// The address at which containers on this host can query names.
 pub(crate) struct Resolvers {
     pub(crate) domain: String,
     pub(crate) addresses: Vec<Ipv4Addr>,
 }
 
 impl Resolvers {
-    /// What the router says; `None` if it has no names.
+    /// Returns what the router says; `None` if it has no names.
     pub(crate) async fn of(router: &Router) -> Result<Option<Resolvers>, CliError> {
         let answer = router.client.get_json("/dns-resolvers").await?;
         if answer.status.as_u16() == 404 {

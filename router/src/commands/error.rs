@@ -1,4 +1,4 @@
-//! How a command fails: a message for the user, and an exit status for scripts.
+//! Errors of commands: a message for the user, and an exit status for scripts.
 
 use std::fmt;
 
@@ -47,7 +47,7 @@ impl CliError {
         }
     }
 
-    /// What was asked for does not exist.
+    /// Returns what was asked for does not exist.
     pub fn not_found(message: impl fmt::Display) -> CliError {
         CliError {
             status: Status::NotFound,

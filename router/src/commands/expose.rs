@@ -7,23 +7,23 @@ use super::address::{self, Allocator, Wanted};
 use super::attach::EXPOSE_OWNER;
 use super::{CliError, Output, RouterArgs, dns, naming};
 
-/// Gives this host addresses on the network, and containers a way out through it.
+/// Gives this host addresses on the network, and lets containers reach other networks through it.
 ///
 /// Without ADDR, the router chooses an address from the default subnet.
 #[derive(Args, Debug)]
 #[command(
     disable_help_flag = true,
     after_help = "EXAMPLES:
-  weft expose                             let the host and its containers talk
+  weft expose                             let the host and its containers reach each other
   weft expose 10.7.255.254/16             with this address
-  weft expose -h host1                    containers find it as host1.weave.local
-  weft expose --without-masquerade        containers keep their addresses outside"
+  weft expose -h host1                    with the name host1.weave.local
+  weft expose --without-masquerade        packets keep the containers' source addresses"
 )]
 pub(crate) struct ExposeArgs {
     /// Addresses, as for attach
     #[arg(value_name = "ADDR")]
     addresses: Vec<String>,
-    /// Do not masquerade what leaves the subnet
+    /// Do not rewrite source addresses of packets that leave the subnet
     #[arg(long)]
     without_masquerade: bool,
     /// Name by which containers find this host; may be given several times
@@ -74,7 +74,7 @@ impl ExposeArgs {
     }
 }
 
-/// Takes addresses from this host, and the rules that went with them.
+/// Removes addresses from this host, and the packet filter rules that belong to them.
 #[derive(Args, Debug)]
 pub(crate) struct HideArgs {
     /// Addresses; without any, all of them

@@ -4,14 +4,14 @@ use clap::Args;
 
 use super::{CliError, Output};
 
-/// How many characters are drawn: 120 bits, of 6 for each.
+/// Number of characters of a password: 120 bits, of 6 for each.
 const CHARACTERS: usize = 20;
-/// What they are drawn from: 64 letters that need no quotes in a shell.
+/// The alphabet of passwords: 64 characters that need no quotes in a shell.
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.";
 
-/// Prints a password for a mesh that nobody can guess.
+/// Prints a random password for a mesh.
 ///
-/// Whoever can connect to the port of the mesh can try passwords as fast as his machine computes
+/// Anyone who can connect to the mesh's port can try passwords as fast as their machine computes
 /// them; a password of 120 random bits cannot be found that way.
 #[derive(Args, Debug)]
 #[command(after_help = "EXAMPLE:

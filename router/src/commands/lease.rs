@@ -9,16 +9,16 @@ use serde_json::Value;
 use super::{CliError, Output, RouterArgs};
 use web::client::{encode, encode_form};
 
-/// Addresses that belong to an identity, wherever it runs.
+/// Manages addresses that belong to an identity, wherever it runs.
 ///
 /// A container that is attached with an identity has the same address and MAC each time, on any
 /// host. The lease outlives the container by the router's --lease-retention.
 #[derive(Args, Debug)]
 #[command(after_help = "EXAMPLES:
   weft lease ls
-  weft lease reserve web-1                before it runs for the first time
+  weft lease reserve web-1                before the container first runs
   weft lease reserve db --address 10.7.0.53 --pin
-  weft lease release web-1                its address may go to another
+  weft lease release web-1                its address may be allocated again
   weft lease export > leases.json         and on another mesh: weft lease import < leases.json")]
 pub(crate) struct LeaseArgs {
     #[command(subcommand)]
@@ -34,7 +34,7 @@ enum LeaseCommand {
     Show(ShowArgs),
     /// Keeps an address for an identity that has not run yet
     Reserve(ReserveArgs),
-    /// Keeps a lease for ever, however short addresses are
+    /// Keeps a lease forever, however short addresses are
     Pin(ChooseArgs),
     /// Lets a pinned lease end like others
     Unpin(ChooseArgs),
@@ -70,13 +70,13 @@ struct ShowArgs {
 struct ReserveArgs {
     /// The identity
     identity: String,
-    /// This address [default: any]
+    /// Address to reserve [default: any]
     #[arg(long)]
     address: Option<std::net::Ipv4Addr>,
-    /// From this subnet [default: the router's]
+    /// Subnet of the address [default: the router's default subnet]
     #[arg(long, value_name = "CIDR")]
     subnet: Option<Ipv4Net>,
-    /// Keep it for ever
+    /// Never expire the lease
     #[arg(long)]
     pin: bool,
     #[command(flatten)]
@@ -88,10 +88,10 @@ struct ReserveArgs {
 struct ChooseArgs {
     /// The identity
     identity: String,
-    /// Its lease in this subnet
+    /// Only the lease in this subnet
     #[arg(long, value_name = "CIDR")]
     subnet: Option<Ipv4Net>,
-    /// Its lease of this kind: explicit or derived
+    /// Only the lease of this kind: explicit or derived
     #[arg(long)]
     kind: Option<String>,
     #[command(flatten)]
@@ -117,7 +117,8 @@ impl ChooseArgs {
 struct ReleaseArgs {
     #[command(flatten)]
     choose: ChooseArgs,
-    /// Also if the host that holds it cannot be reached; it must not come back with it
+    /// Release it even if the host that holds it cannot be reached; that host must not come back
+    /// with it
     #[arg(long)]
     force: bool,
 }

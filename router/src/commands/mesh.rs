@@ -13,19 +13,19 @@ use web::client::{Client, encode_form};
 
 /// The port of a peer that is given without one.
 const PORT: u16 = 6783;
-/// How often a command looks whether connections stand.
+/// Interval between checks whether connections are established.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Adds peers to connect to; the router keeps trying, also after a restart with --resume.
+/// Adds peers to connect to; the router keeps trying, even after a restart with --resume.
 #[derive(Args, Debug)]
 #[command(after_help = "EXAMPLES:
   weft connect 192.168.0.11
   weft connect --wait --timeout 10s 192.168.0.11     (fails if no connection stands by then)")]
 pub(crate) struct ConnectArgs {
-    /// Replace the peers given before
+    /// Replace the peers given earlier
     #[arg(long)]
     replace: bool,
-    /// Wait until a connection to each of them stands, at most --timeout
+    /// Wait until each peer is connected, at most --timeout
     #[arg(long)]
     wait: bool,
     /// HOST or HOST:PORT
@@ -85,7 +85,7 @@ async fn wait_for(router: &Router, peers: &[String]) -> Result<(), CliError> {
     })
 }
 
-/// The addresses of a peer as a user writes it; none for a name that is not known (yet).
+/// Returns the addresses of a peer as a user writes it; none for a name that is not known (yet).
 async fn resolve(peer: &str) -> BTreeSet<SocketAddr> {
     if let Ok(ip) = peer.parse::<IpAddr>() {
         return BTreeSet::from([SocketAddr::new(ip, PORT)]);
@@ -126,10 +126,10 @@ pub(super) async fn report(client: &Client) -> Result<Value, CliError> {
     serde_json::from_str(&text).map_err(CliError::failed)
 }
 
-/// Stops trying to connect to peers; connections that exist stay.
+/// Stops trying to connect to peers; existing connections stay.
 #[derive(Args, Debug)]
 pub(crate) struct ForgetArgs {
-    /// As given to connect or launch
+    /// Peers as given to connect or launch
     #[arg(value_name = "PEER", required = true)]
     peers: Vec<String>,
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! What attaching does for names: the container gets its own, and asks the router for those of
-//! others.
+//! Naming of attached containers: their names are registered, and their resolver is pointed at the
+//! router.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -18,30 +18,30 @@ use kernel::netns::{FoundNamespace, Namespace};
 /// The port of the resolver that a container is pointed at.
 const DNS_PORT: u16 = 53;
 
-/// How a container is named.
+/// Options for naming a container.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NamingArgs {
-    /// Name for the container beside its host name; may be given several times
+    /// Additional name for the container; may be given several times
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
-    /// Do not register the host name, and leave the container's resolver alone
+    /// Do not register the host name, and do not change the container's resolv.conf
     #[arg(long, visible_alias = "without-dns")]
     no_dns: bool,
 }
 
-/// What became of it.
+/// Result of naming a container.
 #[derive(Debug, Default)]
 pub(crate) struct Named {
     /// The names that were registered.
     pub(crate) names: Vec<String>,
-    /// Whom the container asks for names.
+    /// The resolver that the container queries.
     pub(crate) resolver: Option<Ipv4Addr>,
-    /// What did not work and is not worth failing for.
+    /// Problems that are not worth failing for.
     pub(crate) warnings: Vec<String>,
 }
 
 impl NamingArgs {
-    /// The router's domain, if it has names. Finds names that it will refuse.
+    /// Returns the router's domain, if it has names. Finds names that it will refuse.
     pub(crate) async fn check(&self, router: &Router) -> Result<Option<Domain>, CliError> {
         check(router, &self.names).await
     }
@@ -95,7 +95,8 @@ impl NamingArgs {
     }
 }
 
-/// The router's domain, if it has names. Finds names that it will refuse, before anything is done.
+/// Returns the router's domain, if it has names. Finds names that it will refuse, before anything
+/// is done.
 pub(crate) async fn check(router: &Router, names: &[String]) -> Result<Option<Domain>, CliError> {
     let domain = dns::domain(router).await?;
     for name in names {
@@ -115,7 +116,7 @@ pub(crate) async fn check(router: &Router, names: &[String]) -> Result<Option<Do
     Ok(domain)
 }
 
-/// The host name as a name in the domain: one of another domain loses that.
+/// Returns the host name as a name in the domain: one of another domain loses that.
 fn own_name(host_name: &str, domain: &Domain) -> String {
     if domain.contains(&format!("{}.", host_name.trim_end_matches('.'))) {
         return host_name.to_owned();
@@ -124,7 +125,7 @@ fn own_name(host_name: &str, domain: &Domain) -> String {
     first.to_owned()
 }
 
-/// What of a container names need to know.
+/// Container attributes used for naming.
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
     namespace: Namespace,
@@ -141,7 +142,7 @@ impl Container {
         }
     }
 
-    /// The host name, and the files that say whom to ask.
+    /// Returns the host name, and the files that say whom to ask.
     async fn look(&self) -> Result<(Option<String>, Vec<ResolvConf>), String> {
         let this = self.clone();
         blocking(move || {
@@ -198,7 +199,7 @@ impl Container {
     }
 }
 
-/// Whether the calling thread's namespace has a route to an address. Nothing is sent.
+/// Returns true if the calling thread's namespace has a route to an address. Nothing is sent.
 fn has_route_to(address: Ipv4Addr) -> bool {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
     socket.is_ok_and(|socket| socket.connect((address, DNS_PORT)).is_ok())

@@ -8,14 +8,14 @@ use clap_complete::Shell;
 
 use super::CliError;
 
-/// Where a command prints.
+/// Output of a command.
 #[derive(Debug)]
 pub(crate) struct Output {
     colour: bool,
 }
 
 impl Output {
-    /// The process's standard output; colour only on a terminal that wants it.
+    /// Returns the process's standard output; colour only on a terminal that wants it.
     pub(crate) fn standard() -> Output {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         Output {
@@ -38,7 +38,7 @@ impl Output {
         self.line(&format!("{value:#}"))
     }
 
-    /// Whether escape sequences may be printed.
+    /// Returns true if escape sequences may be printed.
     pub(crate) fn colour(&self) -> bool {
         self.colour
     }
@@ -80,7 +80,7 @@ impl CompletionArgs {
 #[command(after_help = "EXAMPLE:
   weft man /usr/local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// Folder to write to; without one, weft(1) is printed
+    /// Folder to write to; without it, prints weft(1)
     folder: Option<PathBuf>,
 }
 

@@ -16,16 +16,16 @@ use host::rules::HostRules;
 use kernel::netlink::Netlink;
 use web::client::{Client, ClientError};
 
-/// How long gossip gets to carry the addresses to other peers.
+/// Time for gossip to carry the addresses to other peers.
 const HAND_OVER_TIME: Duration = Duration::from_millis(500);
 
-/// Takes this host out of the network for good: gives its addresses to another peer, stops the
+/// Removes this host from the network for good: gives its addresses to another peer, stops the
 /// router, and removes every device, rule and file that weft made.
 ///
-/// It may be repeated, and works when no router runs.
+/// May be repeated, and works when no router runs.
 #[derive(Args, Debug)]
 pub(crate) struct ResetArgs {
-    /// Prefix of the files that keep state
+    /// Path prefix of the state files
     #[arg(
         long,
         value_name = "PATH",
@@ -33,7 +33,7 @@ pub(crate) struct ResetArgs {
         env = "DB_PREFIX"
     )]
     db_prefix: PathBuf,
-    /// Accepted for old scripts; a router that does not run is no obstacle
+    /// Accepted for compatibility; reset also works if no router runs
     #[arg(long, hide = true)]
     force: bool,
     #[command(flatten)]
@@ -117,7 +117,7 @@ async fn hand_over(client: &Client, out: &Output) -> Result<bool, CliError> {
     }
 }
 
-/// The socket of Docker's plugin, if a router that was killed has left it.
+/// Returns the socket of Docker's plugin, if a router that was killed has left it.
 fn stale_socket() -> Option<PathBuf> {
     let path = PathBuf::from(PLUGIN_SOCKET);
     let refused = std::os::unix::net::UnixStream::connect(&path).err()?;

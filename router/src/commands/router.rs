@@ -1,4 +1,4 @@
-//! How commands find the router and wait for it.
+//! Reaching the router from commands, and waiting for it.
 
 use std::time::Duration;
 
@@ -13,12 +13,13 @@ use web::endpoint::Endpoint;
 
 /// A request that takes longer than this is explained to the user.
 const PATIENCE: Duration = Duration::from_millis(1500);
-/// How long to wait for the router unless the user says otherwise.
+/// Default time to wait for the router.
 const TIME_MAX: Duration = Duration::from_secs(60);
-/// How much longer than the router a command waits, so that the router's reason is heard.
+/// Additional time that a command waits beyond the router's limit, so that it receives the router's
+/// reason.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How commands find the router.
+/// Options for reaching the router.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct RouterArgs {
     /// Address or socket path of the router's control interface
@@ -30,7 +31,7 @@ pub(crate) struct RouterArgs {
         help_heading = "Router"
     )]
     http_addr: String,
-    /// How long to wait for the router, like 30s [default: 60s]
+    /// Time to wait for the router, like 30s [default: 60s]
     #[arg(long, value_name = "TIME", help_heading = "Router")]
     timeout: Option<String>,
 }
@@ -39,12 +40,12 @@ pub(crate) struct RouterArgs {
 #[derive(Clone, Debug)]
 pub(crate) struct Router {
     pub(crate) client: Client,
-    /// How long the router may take for what it is asked.
+    /// Maximum time for the router to answer a request.
     pub(crate) time_max: Duration,
 }
 
 impl RouterArgs {
-    /// The address as it was given.
+    /// Returns the address as it was given.
     pub(crate) fn address(&self) -> &str {
         &self.http_addr
     }
@@ -53,8 +54,8 @@ impl RouterArgs {
         self.patient_router(TIME_MAX)
     }
 
-    /// The router, of which as much is asked that it may take this long unless the user says
-    /// otherwise.
+    /// Returns the router, of which as much is asked that it may take this long unless the user
+    /// says otherwise.
     pub(crate) fn patient_router(&self, time_max: Duration) -> Result<Router, CliError> {
         let time_max = match &self.timeout {
             None => time_max,
@@ -102,7 +103,7 @@ impl Router {
         }
     }
 
-    /// What the router says a request for `owner` waits for.
+    /// Returns what the router says a request for `owner` waits for.
     async fn waits_for(&self, owner: &str) -> Option<String> {
         let text = self.client.get_json("/status/weft").await.ok()?.ok().ok()?;
         let status: Value = serde_json::from_str(&text).ok()?;

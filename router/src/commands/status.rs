@@ -15,7 +15,7 @@ use web::client::encode;
 pub(crate) struct StatusArgs {
     /// The part to show
     part: Option<Part>,
-    /// Print JSON, with more facts than the text
+    /// Print JSON, which has more detail than the text
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -84,7 +84,7 @@ impl StatusArgs {
   weft report -f '{{range .Router.Connections}}{{.Address}} {{.State}}{{println}}{{end}}'
   weft report -f '{{json .IPAM.Entries}}'")]
 pub(crate) struct ReportArgs {
-    /// Template: fields, range, if, with, printf, json and the like
+    /// Go template: fields, range, if, with, printf, json
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<String>,
     #[command(flatten)]

@@ -8,13 +8,13 @@ use super::{CliError, Output, RouterArgs};
 use host::lock;
 use web::client::{Client, ClientError};
 
-/// How long a router may take to stop.
+/// Maximum time for a router to stop.
 const STOP_TIME_MAX: Duration = Duration::from_secs(10);
-/// How often a command looks whether it has.
+/// Interval between checks whether it has stopped.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Stops the router on this host and waits for its end. Containers keep their addresses and reach
-/// each other on the host; the next launch reconnects them to the others.
+/// Stops the router on this host and waits until it has ended. Containers keep their addresses and
+/// can reach each other on the host; the next launch reconnects them to other hosts.
 #[derive(Args, Debug)]
 pub(crate) struct StopArgs {
     #[command(flatten)]

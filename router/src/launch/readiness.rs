@@ -1,4 +1,4 @@
-//! Telling systemd how it goes (sd_notify(3)).
+//! Status notifications to systemd (sd_notify(3)).
 //!
 //! A unit of type `notify` counts as started once it says `READY=1`; units that are ordered behind
 //! it wait for that. With a watchdog it is killed and started again unless it says `WATCHDOG=1`
@@ -15,10 +15,10 @@ use tokio::time::MissedTickBehavior;
 
 use control::client::Client;
 
-/// The way to systemd, if it is there and wants to hear.
+/// The connection to systemd, if it supervises this process.
 pub(super) struct Notifier {
     socket: Option<UnixDatagram>,
-    /// How often the watchdog wants to hear.
+    /// Interval of the watchdog.
     watchdog: Option<Duration>,
 }
 

@@ -17,7 +17,7 @@ use control::client::Client;
 use host::attach::{self, life};
 use host::blocking::blocking;
 
-/// Between looks at the bridge.
+/// Interval between checks of the bridge.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A container that was on the bridge may be detached and attached again, with the same address;
 /// one that stays away for this long may be gone.

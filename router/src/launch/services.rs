@@ -1,4 +1,4 @@
-//! What the HTTP interface reaches, as this process has it.
+//! Implementations of the services that the HTTP interface reaches.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl Measure for LocalMeasure {
     }
 }
 
-/// What pages show of how the router runs.
+/// Returns what pages show of how the router runs.
 pub(super) fn config(config: &Config, interface: &str) -> api::config::Config {
     api::config::Config {
         nickname: config.nickname.clone(),
@@ -88,7 +88,7 @@ pub(super) fn config(config: &Config, interface: &str) -> api::config::Config {
     }
 }
 
-/// The plugin under Weave Net's names; ours is no part of its report.
+/// Returns the plugin under Weave Net's names; ours is no part of its report.
 fn plugin(config: &Config) -> Option<PluginReport> {
     let plugin = &config.plugin;
     if !plugin.legacy && !plugin.v2 {
@@ -121,7 +121,7 @@ fn plugin(config: &Config) -> Option<PluginReport> {
     })
 }
 
-/// What Docker's networks need of the configuration.
+/// Returns what Docker's networks need of the configuration.
 pub(super) fn docker(config: &Config) -> docker::config::Config {
     docker::config::Config {
         api: config.docker_api.clone(),

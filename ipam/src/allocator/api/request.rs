@@ -101,10 +101,10 @@ pub enum Request {
         subnet: Option<Cidr>,
         /// Which address; `None` for any.
         address: Option<Address>,
-        /// Keep it for ever.
+        /// Keep it forever.
         pinned: bool,
     },
-    /// Keep a lease for ever, or not any more.
+    /// Keep a lease forever, or not any more.
     LeasePin {
         /// Which.
         key: LeaseKey,

@@ -23,7 +23,7 @@ pub(crate) struct Allocate {
     host_scoped: bool,
     /// Why the lease's address cannot be had: that address, and who has it.
     lost: Option<(Address, String)>,
-    /// Whether a reserved lease is to be kept for ever.
+    /// Whether a reserved lease is to be kept forever.
     pinned: bool,
 }
 
@@ -182,7 +182,7 @@ impl Allocate {
     }
 
     fn new_lease(&self, cx: &mut Cx, key: &Arc<LeaseKey>, version: u64) -> Progress {
-        if cx.durable.leases().is_full() && cx.durable.leases().get(key).is_none() {
+        if !cx.durable.leases().has_room() && cx.durable.leases().get(key).is_none() {
             return Progress::Done(Err(RequestError::TooMany("leases")));
         }
         match cx.find_space(self.subnet) {

@@ -11,7 +11,7 @@ use proto::types::{PeerName, Time};
 
 /// After this time without a ring a new proposal is made.
 const PROPOSE_EVERY: Duration = Duration::from_secs(5);
-/// Up to this much is added, so that electors do not outdo each other for ever.
+/// Up to this much is added, so that electors do not outdo each other forever.
 const PROPOSE_SPREAD_US: u64 = 1_000_000;
 
 /// Our part in bringing a first ring about.

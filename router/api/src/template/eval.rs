@@ -17,7 +17,7 @@ const FUNCTIONS: [&str; 16] = [
     "and", "or", "not", "join",
 ];
 
-/// Those that write out or compare all of what they are given.
+/// Functions that write out or compare all of what they are given.
 const WRITERS: [&str; 11] = [
     "json", "printf", "print", "println", "join", "eq", "ne", "lt", "le", "gt", "ge",
 ];

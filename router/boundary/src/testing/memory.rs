@@ -50,12 +50,12 @@ impl Memory {
         self.state().broken = broken;
     }
 
-    /// What is kept under a key.
+    /// Returns what is kept under a key.
     pub fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
         self.state().records.get(key).cloned()
     }
 
-    /// All records, in the order of their keys.
+    /// Returns all records, in the order of their keys.
     pub fn all(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let state = self.state();
         let records = state.records.iter();

@@ -6,7 +6,7 @@ use super::*;
 use crate::conf;
 use crate::result::Outcome;
 
-/// The original's calls and answers.
+/// Returns Weave Net's calls and answers.
 fn vectors() -> Vec<Value> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/cni.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -54,7 +54,7 @@ fn conf(rest: &str) -> String {
     format!(r#"{{"cniVersion":"1.0.0","name":"weave","type":"weave-net"{rest}}}"#)
 }
 
-/// Whether `ours` has everything that `theirs` has.
+/// Returns true if `ours` has everything that `theirs` has.
 fn includes(ours: &Value, theirs: &Value) -> bool {
     match (ours, theirs) {
         (Value::Object(ours), Value::Object(theirs)) => theirs

@@ -114,7 +114,8 @@ fn address_is_off_without_an_allocator() {
     assert_eq!(mesh.hosts[0].answer(Request::Ranges), None);
 }
 
-/// A router whose peer owns all free addresses and cannot be reached, so that requests wait.
+/// Returns a router whose peer owns all free addresses and cannot be reached, so that requests
+/// wait.
 fn waiting() -> Mesh {
     let mut mesh = Mesh::new(2, Services::ALL);
     let pause = allocator::Request::Claim {

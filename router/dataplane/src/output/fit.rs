@@ -1,11 +1,11 @@
-//! Packets that are larger than containers of other hosts are sure to take.
+//! Packets larger than the MTU that containers of other hosts are sure to accept.
 
 use proto::ethernet::{Frame, Protocol};
 use proto::sleeve::icmp::IPV6_MTU_MIN;
 
 use super::frames::OutFrames;
 
-/// What becomes of such a packet.
+/// The decision on such a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     /// It goes as the link takes it: TCP agrees on the size of its segments with the receiver, and

@@ -19,7 +19,7 @@ pub(crate) enum OutFrames<'a> {
 }
 
 impl<'a> OutFrames<'a> {
-    /// How many frames these are on the wire.
+    /// Returns how many frames these are on the wire.
     pub(crate) const fn count(&self) -> usize {
         match self {
             OutFrames::Whole(_) | OutFrames::Open(_) => 1,
@@ -47,7 +47,7 @@ impl<'a> OutFrames<'a> {
         scratch.get(..len).unwrap_or_default()
     }
 
-    /// The first frame, as far as its headers and its length go.
+    /// Returns the first frame, as far as its headers and its length go.
     pub(crate) fn first(&self) -> &'a [u8] {
         match self {
             OutFrames::Whole(frame) => frame,
@@ -59,9 +59,9 @@ impl<'a> OutFrames<'a> {
         }
     }
 
-    /// A TCP segment as a super-frame of one segment, or a super-frame as it is, to be cut in other
-    /// ways. None if it is neither, or its checksum is wrong: those of pieces are made anew, so they
-    /// must not be repaired.
+    /// Returns a TCP segment as a super-frame of one segment, or a super-frame as it is, to be cut
+    /// in other ways. None if it is neither, or its checksum is wrong: those of pieces are made
+    /// anew, so they must not be repaired.
     pub(super) fn as_super(&self) -> Option<Split<'a>> {
         let frame = match self {
             OutFrames::Whole(frame) => frame,
@@ -87,7 +87,7 @@ impl<'a> OutFrames<'a> {
     }
 }
 
-/// Where frames are to go.
+/// The destinations of frames.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Heading {
     /// The link by which they leave.

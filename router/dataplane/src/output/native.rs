@@ -20,8 +20,8 @@ use crate::udp::way::Way;
 use boundary::counters::{Count, DropReason};
 use boundary::snapshot::NativeLink;
 
-/// How far small frames fill a datagram on a path that would take more. Larger ones save little
-/// and delay the first frame in them.
+/// Size in bytes up to which small frames fill a datagram on a path that would take more. Larger
+/// datagrams save little and delay their first frame.
 const PACKED_BYTES_MAX: usize = 9000;
 
 impl<D: Datagrams> Packer<D> {
@@ -175,8 +175,8 @@ impl<D: Datagrams> Packer<D> {
         }
     }
 
-    /// The place of a frame of `len` bytes in a datagram of the link. None if it does not fit, and
-    /// then it is counted as dropped.
+    /// Returns the place of a frame of `len` bytes in a datagram of the link. None if it does not
+    /// fit, and then it is counted as dropped.
     #[inline]
     fn native_space(
         &mut self,

@@ -29,11 +29,12 @@ use boundary::counters::{Count, DropReason};
 use boundary::forwarding_event::DataEvent;
 use boundary::snapshot::{Encap, Link, NativeLink};
 
-/// Bytes of the buffer. A packet for which there is no room makes everything before it leave.
+/// Size in bytes of the buffer. A packet for which there is no room makes everything before it
+/// leave.
 const ARENA_BYTES: usize = 256 << 10;
-/// How many sealed packets wait to be sent. One more makes those before it leave.
+/// Maximum number of sealed packets that wait to be sent. One more makes those before it leave.
 const PACKETS_MAX: usize = 512;
-/// How many bytes are collected before they are sent although more input waits: about one
+/// Number of bytes that are collected before they are sent although more input waits: about one
 /// super-frame, so that the buffer stays in the processor's cache and the receiver is kept busy.
 const FLUSH_BYTES: usize = 64 << 10;
 
@@ -93,7 +94,7 @@ pub(super) struct Packet {
     pub(super) segmentable: bool,
 }
 
-/// What is remembered of a sealed packet until it has left.
+/// Record of a sealed packet until it has left.
 #[derive(Clone, Copy)]
 struct Sent {
     start: usize,
@@ -140,7 +141,7 @@ impl<D: Datagrams> Packer<D> {
         self.busy.reserve(links.len());
     }
 
-    /// When something that waits may leave.
+    /// Returns when something that waits may leave.
     pub(super) fn due(&self) -> Option<Time> {
         let paces = self.lanes.iter().filter_map(|lane| lane.pace.as_ref());
         let waiting = paces.filter(|pace| pace.is_waiting());
@@ -172,7 +173,7 @@ impl<D: Datagrams> Packer<D> {
         self.flush(cx);
     }
 
-    /// Whether enough is staged to be sent although more input waits.
+    /// Returns true if enough is staged to be sent although more input waits.
     pub(super) fn is_filled(&self) -> bool {
         self.top >= FLUSH_BYTES
     }
@@ -201,19 +202,19 @@ impl<D: Datagrams> Packer<D> {
         }
     }
 
-    /// The lane of a link.
+    /// Returns the lane of a link.
     #[inline]
     pub(super) fn lane(&mut self, link: LinkIndex) -> Option<&mut Lane> {
         self.lanes.get_mut(link.get())
     }
 
-    /// The lane of a link, and the buffer that its packets lie in.
+    /// Returns the lane of a link, and the buffer that its packets lie in.
     #[inline]
     pub(super) fn lane_and_arena(&mut self, link: LinkIndex) -> Option<(&mut Lane, &mut [u8])> {
         Some((self.lanes.get_mut(link.get())?, &mut self.arena))
     }
 
-    /// The lane of a link, which the flush is to look after.
+    /// Returns the lane of a link, which the flush is to look after.
     pub(super) fn busy_lane(&mut self, link: LinkIndex) -> Option<&mut Lane> {
         let lane = self.lanes.get_mut(link.get())?;
         if !std::mem::replace(&mut lane.is_busy, true) {

@@ -1,4 +1,4 @@
-//! Frames on their way out over a sleeve link, in Weave's own format.
+//! Frames on their way out over a sleeve link, in Weave Net's own format.
 
 use proto::ethernet::HEADER_BYTES;
 use proto::sleeve::fragment::Fragments;
@@ -11,8 +11,8 @@ use crate::context::Context;
 use crate::ports::Datagrams;
 use boundary::counters::{Count, DropReason};
 
-/// How far small frames fill a packet on a path that would take more. Larger packets save little
-/// and delay the first frame in them.
+/// Size in bytes up to which small frames fill a packet on a path that would take more. Larger
+/// packets save little and delay their first frame.
 const PACKED_BYTES_MAX: usize = 9000;
 impl<D: Datagrams> Packer<D> {
     /// Stages frames for a sleeve link.
@@ -92,8 +92,8 @@ impl<D: Datagrams> Packer<D> {
         self.scratch = scratch;
     }
 
-    /// The place of a frame of `len` bytes in a packet of the link. None if there is no packet that
-    /// it fits; the frame is then counted as dropped.
+    /// Returns the place of a frame of `len` bytes in a packet of the link. None if there is no
+    /// packet that it fits; the frame is then counted as dropped.
     #[inline]
     fn space(
         &mut self,

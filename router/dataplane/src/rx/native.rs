@@ -20,7 +20,7 @@ use boundary::counters::{Count, DropReason};
 use boundary::forwarding_event::DataEvent;
 use boundary::snapshot::Session;
 
-/// What one thread knows of the datagrams that came over native links.
+/// One thread's state on datagrams received over native links.
 pub(super) struct NativeDatagrams {
     chunks: ChunkJoiner,
     /// The peers that the super-frame which is being put together concerns.

@@ -15,13 +15,13 @@ use crate::ports::{Datagrams, Frames};
 use boundary::counters::{Count, DropReason};
 use boundary::forwarding_event::DataEvent;
 
-/// What one thread knows of the packets that came over sleeve links.
+/// One thread's state on packets received over sleeve links.
 pub(super) struct SleevePackets {
-    /// What was seen on each tunnel of the snapshot, in the same order.
+    /// Events seen on each tunnel of the snapshot, in the same order.
     seen: Vec<Seen>,
 }
 
-/// What was seen on one tunnel.
+/// Events seen on one tunnel.
 struct Seen {
     link: LinkId,
     replay: Replay,

@@ -9,7 +9,7 @@ use proto::types::Mac;
 pub(super) const NETWORK: usize = 14;
 const TRANSPORT: usize = NETWORK + 20;
 
-/// The address of a container on a router.
+/// Returns the address of a container on a router.
 pub(super) fn mac(number: usize) -> Mac {
     Mac::from_bytes([2, 0, 0, 0, 1, number as u8])
 }
@@ -18,7 +18,7 @@ pub(super) fn ethernet(src: Mac, dst: Mac, rest: &[u8]) -> Vec<u8> {
     [dst.as_bytes(), src.as_bytes(), &[0x88, 0xb5][..], rest].concat()
 }
 
-/// An IPv4 packet in a frame.
+/// Returns an IPv4 packet in a frame.
 pub(super) fn ipv4(src: Mac, dst: Mac, (protocol, flags): (u8, u8), segment: &[u8]) -> Vec<u8> {
     let [high, low] = (20 + segment.len() as u16).to_be_bytes();
     let mut header = [
@@ -29,7 +29,7 @@ pub(super) fn ipv4(src: Mac, dst: Mac, (protocol, flags): (u8, u8), segment: &[u
     [&head[..], &header, segment].concat()
 }
 
-/// A UDP datagram; without `df` it may be fragmented.
+/// Returns a UDP datagram; without `df` it may be fragmented.
 pub(super) fn udp(src: Mac, dst: Mac, payload: &[u8], df: bool) -> Vec<u8> {
     let [high, low] = (8 + payload.len() as u16).to_be_bytes();
     let header = [0x10, 0, 0x20, 0, high, low, 0, 0];
@@ -39,7 +39,7 @@ pub(super) fn udp(src: Mac, dst: Mac, payload: &[u8], df: bool) -> Vec<u8> {
     frame
 }
 
-/// A TCP segment with DF; its flags are those that Linux sets on data.
+/// Returns a TCP segment with DF; its flags are those that Linux sets on data.
 pub(super) fn tcp(src: Mac, dst: Mac, payload: &[u8]) -> Vec<u8> {
     let mut header = [0; 20];
     header[..4].copy_from_slice(&[0x10, 0, 0x20, 0]);
@@ -50,7 +50,7 @@ pub(super) fn tcp(src: Mac, dst: Mac, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A TCP super-frame with its payload.
+/// Returns a TCP super-frame with its payload.
 pub(super) fn super_frame(
     src: Mac,
     dst: Mac,
@@ -68,7 +68,7 @@ pub(super) fn super_frame(
     (header, frame, payload)
 }
 
-/// The payload of a TCP segment whose IP header is right.
+/// Returns the payload of a TCP segment whose IP header is right.
 pub(super) fn tcp_payload(frame: &[u8]) -> &[u8] {
     let layout = Frame::parse(frame).unwrap().layout().unwrap();
     &frame[layout.payload..layout.end]
@@ -80,7 +80,8 @@ fn close(frame: &mut [u8]) {
     frame.copy_from_slice(&completed(&header, &open));
 }
 
-/// The frame with the sum of its pseudo header in place of its checksum, as devices leave it.
+/// Creates the frame with the sum of its pseudo header in place of its checksum, as devices leave
+/// it.
 pub(super) fn with_open_checksum(frame: &[u8]) -> (VnetHeader, Vec<u8>) {
     let mut frame = frame.to_vec();
     let layout = Frame::parse(&frame).unwrap().layout().unwrap();
@@ -101,7 +102,7 @@ pub(super) fn with_open_checksum(frame: &[u8]) -> (VnetHeader, Vec<u8>) {
     (header, frame)
 }
 
-/// The frame with its checksum as the receiver of a device's frame would complete it.
+/// Returns the frame with its checksum as the receiver of a device's frame would complete it.
 pub(super) fn completed(header: &VnetHeader, frame: &[u8]) -> Vec<u8> {
     let mut frame = frame.to_vec();
     if header.needs_csum() {

@@ -13,18 +13,18 @@ pub const DATAGRAM_BYTES_MAX: usize = 65507;
 /// Messages per system call.
 const BATCH: usize = 128;
 
-/// A datagram that the kernel did not take.
+/// A datagram that the kernel refused.
 #[derive(Debug)]
 pub struct Failure {
     /// The way it was to go.
     pub way: Way,
-    /// Where it was to go.
+    /// Its destination.
     pub to: SocketAddrV4,
     /// Its first byte in the buffer.
     pub start: usize,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub len: usize,
-    /// What the kernel said. `EMSGSIZE` on [`Way::Df`] means that it exceeds the known path
+    /// The kernel's error. `EMSGSIZE` on [`Way::Df`] means that the datagram exceeds the known path
     /// MTU.
     pub error: io::Error,
 }
@@ -43,7 +43,7 @@ impl Default for Sender {
 }
 
 impl Sender {
-    /// A sender with nothing to send.
+    /// Creates a sender with nothing to send.
     pub fn new() -> Sender {
         Sender {
             batches: Way::ALL.map(|_| SendBatch::new(BATCH)),
@@ -51,12 +51,12 @@ impl Sender {
         }
     }
 
-    /// Whether a datagram may not find room, so that it is time to flush.
+    /// Returns true if a datagram may not find room, so that it is time to flush.
     pub fn is_full(&self) -> bool {
         self.batches.iter().any(SendBatch::is_full)
     }
 
-    /// Whether there is nothing to send.
+    /// Returns true if there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.batches.iter().all(|batch| batch.messages().is_empty())
     }

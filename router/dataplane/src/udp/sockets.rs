@@ -29,12 +29,12 @@ pub const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
 /// The send buffer that is asked for, in bytes.
 pub const SEND_BUFFER_BYTES: usize = 4 << 20;
 
-/// How the sockets are to be opened.
+/// Options for opening the sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UdpConfig {
     /// Address and port to bind to.
     pub local: SocketAddrV4,
-    /// How many sockets receive.
+    /// Number of receiving sockets.
     pub queues: u16,
     /// Whether the kernel may cut runs of equal datagrams (UDP_SEGMENT).
     pub gso: bool,
@@ -54,11 +54,11 @@ pub enum UdpError {
     /// The kernel refused for another reason.
     #[error("cannot {what} UDP socket on {local}: {error}")]
     Refused {
-        /// What was tried.
+        /// The operation that was tried.
         what: &'static str,
         /// The address.
         local: SocketAddrV4,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
     },
 }
@@ -82,7 +82,7 @@ pub struct Sockets {
     receive_buffer: usize,
 }
 
-/// What opening the sockets came to, and what was given up since.
+/// Result of opening the sockets, and what was given up since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UdpStatus {
     /// Cutting by the kernel.
@@ -156,27 +156,27 @@ impl Sockets {
         })
     }
 
-    /// The address and port in use.
+    /// Returns the address and port in use.
     pub const fn local(&self) -> SocketAddrV4 {
         self.local
     }
 
-    /// The socket that a data thread pair receives on and sends on with "don't fragment".
+    /// Returns the socket that a data thread pair receives on and sends on with "don't fragment".
     pub fn df(&self, queue: usize) -> BorrowedFd<'_> {
         self.receiving[queue % self.receiving.len()].as_fd()
     }
 
-    /// The socket for datagrams that may be fragmented.
+    /// Returns the socket for datagrams that may be fragmented.
     pub fn non_df(&self) -> BorrowedFd<'_> {
         self.non_df.as_fd()
     }
 
-    /// The socket of a data thread pair for datagrams of the native overlay.
+    /// Returns the socket of a data thread pair for datagrams of the native overlay.
     pub fn native(&self, queue: usize) -> BorrowedFd<'_> {
         self.native[queue % self.native.len()].as_fd()
     }
 
-    /// The socket for datagrams that leave this way from a data thread pair.
+    /// Returns the socket for datagrams that leave this way from a data thread pair.
     pub fn sending(&self, way: Way, queue: usize) -> BorrowedFd<'_> {
         match way {
             Way::Df => self.df(queue),
@@ -185,7 +185,7 @@ impl Sockets {
         }
     }
 
-    /// How many sockets receive.
+    /// Returns how many sockets receive.
     pub fn queues(&self) -> usize {
         self.receiving.len()
     }
@@ -199,14 +199,14 @@ impl Sockets {
         Ok(())
     }
 
-    /// The path MTU that the kernel knows towards `to`, in bytes of IP packet.
+    /// Returns the path MTU that the kernel knows towards `to`, in bytes of IP packet.
     pub fn path_mtu(&self, to: SocketAddrV4) -> io::Result<u32> {
         let socket = self.prober.lock().unwrap_or_else(PoisonError::into_inner);
         rustix::net::connect(&*socket, &to)?;
         sys::path_mtu(&*socket)
     }
 
-    /// What is in force.
+    /// Returns what is in force.
     pub fn status(&self) -> UdpStatus {
         let drops = self.receiving.iter().map(|s| sys::drops(s).unwrap_or(0));
         UdpStatus {

@@ -1,8 +1,8 @@
-//! How a datagram leaves.
+//! Ways by which a datagram leaves.
 
 use proto::sleeve::Channel;
 
-/// How a datagram leaves.
+/// Ways by which a datagram leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     /// Not to be fragmented; refused if it exceeds what the kernel knows of the path.

@@ -6,7 +6,7 @@ use testbed::rig::{Options, Trial};
 
 use crate::support::*;
 
-/// The planes of the last overlay that was tried.
+/// Returns the planes of the last overlay that was tried.
 fn check(change: impl Fn(&mut Options)) -> Trial {
     let [_, sealed, native] = overlays().map(|mut options| {
         change(&mut options);

@@ -56,8 +56,8 @@ fn garbage_is_counted_and_harms_nobody() {
     check_balance(&trial);
 }
 
-/// A tunnel as the neighbour has it, to make packets that open. The neighbour must be silent, since
-/// no counter may be used twice; those of what it has sent before are skipped.
+/// Returns a tunnel as the neighbour has it, to make packets that open. The neighbour must be
+/// silent, since no counter may be used twice; those of what it has sent before are skipped.
 fn neighbour(key: Option<[u8; 32]>) -> Tunnel {
     let tunnel = Tunnel::new(TunnelConfig {
         id: LinkId(9),

@@ -64,7 +64,7 @@ fn a_line_relays_and_the_relay_sees_nothing_of_it() {
     }
 }
 
-/// A raw socket at the container's end of its link.
+/// Returns a raw socket at the container's end of its link.
 fn raw(container: &Namespace) -> PacketSocket {
     let index = container.netlink().unwrap().link_named("eth0").unwrap();
     container
@@ -76,7 +76,7 @@ fn frame(dst: Mac, src: Mac, rest: &[u8]) -> Vec<u8> {
     [dst.as_bytes(), src.as_bytes(), rest].concat()
 }
 
-/// How often each frame of `sent` arrives at `socket` until nothing comes for a while.
+/// Returns how often each frame of `sent` arrives at `socket` until nothing comes for a while.
 fn arrivals(socket: &PacketSocket, sent: &[Vec<u8>]) -> BTreeMap<usize, usize> {
     let mut buffer = vec![0; 1 << 16];
     let mut seen = BTreeMap::new();

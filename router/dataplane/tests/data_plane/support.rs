@@ -9,8 +9,8 @@ use boundary::counters::{Count, DropReason};
 use kernel::netns::Namespace;
 use testbed::rig::{Options, Trial, wait_until};
 
-/// Whether tests may make namespaces. If not, says so on standard error, which the test harness
-/// shows also for tests that pass.
+/// Returns true if tests may make namespaces. If not, says so on standard error, which the test
+/// harness shows also for tests that pass.
 pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
@@ -64,7 +64,7 @@ pub(crate) fn pattern(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A UDP socket in a container.
+/// Returns a UDP socket in a container.
 pub(crate) fn udp(container: &Namespace, address: IpAddr) -> UdpSocket {
     let socket = container
         .run(|| UdpSocket::bind((address, 0)).unwrap())

@@ -18,11 +18,11 @@ use control::client::Client;
 use control::consumers::Delivery;
 use control::view::View;
 
-/// How long the other router may take to make its container.
+/// Maximum time for the other router to make its container.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
-/// Between looks whether anybody still waits for it.
+/// Interval between checks whether anybody still waits for it.
 const ANSWER_POLL: Duration = Duration::from_millis(200);
-/// Between looks whether the other router is still there.
+/// Interval between checks whether the other router is still there.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The measurements of this router.
@@ -56,18 +56,18 @@ struct Running {
 struct Source {
     id: u64,
     peer: PeerName,
-    /// Where the other router's answer goes.
+    /// Channel for the other router's answer.
     answer: mpsc::Sender<Result<(), String>>,
     step: watch::Receiver<Step>,
 }
 
-/// One towards here.
+/// A measurement towards this router.
 #[derive(Debug)]
 struct Counting {
     id: u64,
     peer: PeerName,
     stop: Arc<AtomicBool>,
-    /// What the same peer asked for next, while this one was ending.
+    /// The same peer's next request, which arrived while this one was ending.
     next: Option<Wanted>,
 }
 
@@ -89,7 +89,7 @@ impl Benches {
         })
     }
 
-    /// What is being measured at the moment, if anything is.
+    /// Returns what is being measured at the moment, if anything is.
     pub fn step(&self) -> Option<Step> {
         let running = self.running();
         let source = running.source.as_ref()?;
@@ -319,10 +319,10 @@ impl Running {
     }
 }
 
-/// What comes of a measurement.
+/// Result of a measurement.
 type Outcome = oneshot::Receiver<Result<Figures, BenchError>>;
 
-/// The peer of this name or nickname, which is not ourself.
+/// Returns the peer of this name or nickname, which is not ourself.
 fn peer_called(view: &View, text: &str) -> Result<PeerName, String> {
     let us = view.mesh.us;
     let mut found = view.mesh.peers.values().filter(|peer| {

@@ -1,4 +1,4 @@
-//! Where a measurement's bytes and packets end, and are counted.
+//! The sink of a measurement's bytes and packets, which counts them.
 //!
 //! ```text
 //! connection   kind (1) then      'T': bytes up to the end         answer: bytes (8), microseconds (8)
@@ -20,13 +20,13 @@ use super::{PORT, Stage};
 
 /// Connections at the same time. Further ones are closed.
 const CONNECTIONS_MAX: usize = 16;
-/// Between looks whether to stop.
+/// Interval between checks whether to stop.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How long a connection may stand still.
+/// Maximum time for which a connection may be idle.
 const STALL_MAX: Duration = Duration::from_secs(10);
-/// How long after the last packet others may still arrive.
+/// Time to wait for further packets after the last one.
 const DRAIN_WAIT: Duration = Duration::from_millis(100);
-/// Bytes of packets that may wait to be counted.
+/// Number of bytes of packets that may wait to be counted.
 const SINK_BUFFER_BYTES: usize = 8 << 20;
 const BLOCK_BYTES: usize = 128 << 10;
 

@@ -1,4 +1,4 @@
-//! Where a measurement's bytes and packets come from.
+//! The source of a measurement's bytes and packets.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -13,13 +13,13 @@ use super::{PORT, Stage};
 use kernel::error::NetError;
 use lab::pinger::{PingOptions, Pinger};
 
-/// How long the other container may take to be reached.
+/// Maximum time for the other container to be reached.
 const REACH_TIME: Duration = Duration::from_secs(10);
 const PINGS: usize = 200;
 const PING_TIMEOUT: Duration = Duration::from_millis(200);
-/// How long nothing may move before that is an error.
+/// Maximum time without progress before that is an error.
 const STALL_MAX: Duration = Duration::from_secs(5);
-/// Between looks whether anybody still wants to know.
+/// Interval between checks whether anybody still wants to know.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Payload of the packets that are counted.
 const PACKET_BYTES: usize = 64;
@@ -28,7 +28,7 @@ const GIVEN_UP: &str = "nobody waits for the figures any more";
 /// Streams at the same time, for the second figure.
 const STREAMS: usize = 4;
 
-/// What is being measured.
+/// The step of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
@@ -46,7 +46,7 @@ pub enum Step {
     Packets,
 }
 
-/// What was measured.
+/// The results of a measurement.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figures {
     /// The middle one of the round trips, and what only one of a hundred exceeds, in microseconds.
@@ -63,7 +63,7 @@ pub struct Figures {
     pub packet_loss: f64,
 }
 
-/// How a measurement goes on.
+/// Progress of a measurement.
 pub struct Course<'a> {
     /// For how long each figure is measured.
     pub time: Duration,
@@ -163,7 +163,7 @@ fn read_exact(stream: &mut TcpStream, course: &Course<'_>, mut to: &mut [u8]) ->
     Ok(())
 }
 
-/// What the sink counted, and in what time.
+/// Returns what the sink counted, and in what time.
 fn read_count(stream: &mut TcpStream, course: &Course<'_>) -> io::Result<(u64, Duration)> {
     let (mut count, mut micros) = ([0; 8], [0; 8]);
     read_exact(stream, course, &mut count)?;
