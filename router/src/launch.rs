@@ -47,7 +47,6 @@ use control::control::{Control, Parts, TARGETS_KEY};
 use control::driver::{self, Inputs};
 use control::links::Links;
 use control::surroundings::Surroundings;
-use dataplane::guard::GuardRules;
 use dataplane::plane::{DataConfig, DataPlane, default_queues};
 use dataplane::tap::{Tap, TapConfig};
 use dataplane::udp::sockets::{Sockets, UdpConfig};
@@ -431,7 +430,7 @@ fn start(
         mac_key,
         join: !config.offload_off.tap,
         container_mtu: Some(config.mtu),
-        guard: GuardRules::default(),
+        guard: config.guard,
     };
     let (data, data_events) =
         DataPlane::start(&data, tap, sockets, snapshot).map_err(LaunchError::new)?;
