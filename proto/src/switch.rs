@@ -25,7 +25,10 @@ use std::sync::Arc;
 use crate::routes::Routes;
 use crate::types::{Mac, PeerName, Time};
 
-pub use macs::{Learned, MAC_AGE_MAX, MACS_MAX, MacEntry, MacTable, PeerSlot, REFRESH_INTERVAL};
+pub use macs::{
+    Learned, MAC_AGE_MAX, MACS_MAX, MACS_PER_PEER_MAX, MacEntry, MacTable, PeerSlot,
+    REFRESH_INTERVAL,
+};
 pub use slots::{PEERS_MAX, PeerSlots};
 
 /// Destination of spanning-tree frames, which concern one bridge and never leave it.
@@ -187,6 +190,12 @@ impl Forwarding {
     /// Returns the link to the next hop towards a peer.
     pub fn next_hop(&self, dest: PeerName) -> Option<LinkIndex> {
         self.peer(dest)?.next.ok()
+    }
+
+    /// Returns true if the topology names this peer.
+    #[inline]
+    pub fn knows(&self, name: PeerName) -> bool {
+        self.peer(name).is_some()
     }
 
     /// Returns the peer that a slot stands for.

@@ -18,6 +18,7 @@ use docker::config::{AttachWhich, PluginConfig};
 use host::paths::{path, prefixed};
 use web::endpoint::Endpoint;
 
+use dataplane::guard::GuardRules;
 use crate::flags::LaunchFlags;
 
 /// Range of addresses when none is given.
@@ -48,6 +49,8 @@ pub struct Config {
     pub password_empty: bool,
     /// Whether links without encryption are refused.
     pub require_encryption: bool,
+    /// What containers may send.
+    pub guard: GuardRules,
     /// Oldest protocol version accepted.
     pub min_version: u8,
     /// Most connections; `None` = no limit.
@@ -246,6 +249,11 @@ impl Config {
             password_empty: password.is_none() && flags.password.is_some(),
             password,
             require_encryption: flags.require_encryption,
+            guard: GuardRules {
+                allow_router_advertisements: flags.allow_router_advertisements,
+                allow_dhcp_servers: flags.allow_dhcp_servers,
+                ..GuardRules::default()
+            },
             min_version: flags.min_protocol_version,
             conn_limit: (flags.conn_limit != 0).then_some(flags.conn_limit),
             discovery: !flags.no_discovery,

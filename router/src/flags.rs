@@ -89,6 +89,16 @@ pub struct LaunchFlags {
           value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Mesh")]
     pub require_encryption: bool,
+    /// Let containers be routers for IPv6: their advertisements reach containers of all hosts
+    #[arg(long, default_value = "false", default_missing_value = "true",
+          value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
+          hide_possible_values = true, help_heading = "Mesh")]
+    pub allow_router_advertisements: bool,
+    /// Let containers be DHCP servers for containers of all hosts
+    #[arg(long, default_value = "false", default_missing_value = "true",
+          value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
+          hide_possible_values = true, help_heading = "Mesh")]
+    pub allow_dhcp_servers: bool,
     /// Oldest protocol version to accept: 1 or 2
     #[arg(long, default_value_t = 1, help_heading = "Mesh")]
     pub min_protocol_version: u8,

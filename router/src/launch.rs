@@ -440,6 +440,7 @@ fn start(
         mac_key,
         join: !config.offload_off.tap,
         container_mtu: Some(config.mtu),
+        guard: config.guard,
     };
     let (data, data_events) =
         DataPlane::start(&data, tap, sockets, snapshot).map_err(LaunchError::new)?;

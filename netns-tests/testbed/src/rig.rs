@@ -18,6 +18,7 @@ use proto::types::{PeerName, PeerUid, Time};
 
 use boundary::forwarding_event::Events;
 use boundary::snapshot::{Encap, Link, Snapshot};
+use dataplane::guard::GuardRules;
 use dataplane::plane::{DataConfig, DataPlane};
 use dataplane::tap::{Tap, TapConfig};
 use dataplane::udp::sockets::{Sockets, UdpConfig};
@@ -50,6 +51,8 @@ pub struct Options {
     pub container_mtus: Vec<u32>,
     /// The MTU that planes trust containers of other hosts to have, in bytes; none for any.
     pub trusted_mtu: Option<u32>,
+    /// What containers may send.
+    pub guard: GuardRules,
     /// MTU of the links between hosts, in bytes.
     pub underlay_mtu: u32,
     /// Path MTU that the links know from the start; none lets them send packets of any size.
@@ -76,6 +79,7 @@ impl Default for Options {
             mtu: 1376,
             container_mtus: Vec::new(),
             trusted_mtu: None,
+            guard: GuardRules::default(),
             underlay_mtu: 1500,
             path_mtu: Some(1500),
             gso: true,
@@ -298,6 +302,7 @@ impl Trial {
                 mac_key: number as u64,
                 join: options.join,
                 container_mtu: options.trusted_mtu,
+                guard: options.guard,
             };
             Ok(DataPlane::start(&config, tap, sockets, snapshot)?)
         };

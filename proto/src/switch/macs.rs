@@ -9,8 +9,8 @@
 //! ```
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use crate::types::{Mac, Time};
@@ -19,6 +19,10 @@ use crate::types::{Mac, Time};
 /// replaces one that was not seen for [`REFRESH_INTERVAL`]; if there is none it is not learned, and
 /// frames to it are flooded.
 pub const MACS_MAX: usize = BUCKETS * ENTRIES;
+/// Maximum number of addresses that are learned at one peer; those that move there from others
+/// count as well, but are followed beyond it. Made-up addresses of one peer do not push out those of
+/// others.
+pub const MACS_PER_PEER_MAX: usize = MACS_MAX / 4;
 /// How long an address is remembered after it was last seen.
 pub const MAC_AGE_MAX: Duration = Duration::from_secs(600);
 /// By how much the recorded time of last sight may be too early.
@@ -45,7 +49,8 @@ pub enum Learned {
     New,
     /// The address was known at this other peer.
     Moved(PeerSlot),
-    /// The address was unknown, and there is no room for it.
+    /// The address was unknown, and there is no room for it, or none for further ones of this
+    /// peer.
     Full,
     /// The address is a group address or zero, which is not a valid source.
     Invalid,
@@ -73,6 +78,9 @@ struct Bucket {
 /// Rule: `docs/protocol/switching.md#4-mac-table`.
 pub struct MacTable {
     buckets: Box<[Bucket]>,
+    /// How many entries each slot has. Threads that change one entry at a time may leave a count
+    /// one off until it is gone.
+    counts: Box<[AtomicU32]>,
     key: u64,
 }
 
@@ -86,6 +94,7 @@ impl MacTable {
         };
         MacTable {
             buckets: (0..BUCKETS).map(|_| bucket()).collect(),
+            counts: (0..=u16::MAX).map(|_| AtomicU32::new(0)).collect(),
             key: key | 1,
         }
     }
@@ -121,6 +130,7 @@ impl MacTable {
             return match entry.compare_exchange(word, wanted, Relaxed, Relaxed) {
                 Ok(_) => {
                     seen.store(now.as_micros(), Relaxed);
+                    self.replaced(word, wanted);
                     Learned::Moved(slot_of(word))
                 }
                 // Another thread was faster: its update counts.
@@ -139,9 +149,13 @@ impl MacTable {
             0 => Duration::MAX,
             _ => now.since(time_of(&bucket.seen[index])),
         };
+        let at = slot_of(wanted);
+        // A peer that has its share can only give up one of its own.
+        let is_open = |word: u64| self.has_room(at) || (word != 0 && slot_of(word) == at);
         let candidates = bucket.words.iter().map(|word| word.load(Relaxed));
         let oldest = candidates
             .enumerate()
+            .filter(|&(_, word)| is_open(word))
             .filter(|&(index, word)| age(index, word) >= REFRESH_INTERVAL)
             // The first of equal places, so that two threads choose the same one.
             .min_by_key(|&(index, word)| std::cmp::Reverse(age(index, word)));
@@ -156,7 +170,10 @@ impl MacTable {
             // Another thread took the place. The next frame from this address tries again.
             return Learned::Known;
         }
-        bucket.remove_twins(wanted);
+        self.replaced(old, wanted);
+        for _ in 0..bucket.remove_twins(wanted) {
+            self.replaced(wanted, 0);
+        }
         Learned::New
     }
 
@@ -200,11 +217,32 @@ impl MacTable {
         places
             .filter(|(entry, seen)| {
                 let word = entry.load(Acquire);
-                word != 0
+                let removed = word != 0
                     && condition(word, seen)
-                    && entry.compare_exchange(word, 0, Relaxed, Relaxed).is_ok()
+                    && entry.compare_exchange(word, 0, Relaxed, Relaxed).is_ok();
+                if removed {
+                    self.replaced(word, 0);
+                }
+                removed
             })
             .count()
+    }
+
+    fn has_room(&self, at: PeerSlot) -> bool {
+        let count = self.counts.get(usize::from(at.0));
+        count.is_some_and(|count| (count.load(Relaxed) as usize) < MACS_PER_PEER_MAX)
+    }
+
+    /// Counts that the word `new` stands where `old` stood; 0 for none.
+    fn replaced(&self, old: u64, new: u64) {
+        let count = |word| self.counts.get(usize::from(slot_of(word).0));
+        if let Some(count) = count(new).filter(|_| new != 0) {
+            count.fetch_add(1, Relaxed);
+        }
+        if let Some(count) = count(old).filter(|_| old != 0) {
+            // Never below zero: a twin may have been of another peer.
+            let _ = count.fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
+        }
     }
 
     fn bucket(&self, mac: Mac) -> &Bucket {
@@ -223,15 +261,17 @@ impl fmt::Debug for MacTable {
 
 impl Bucket {
     /// Two threads that learn one address at a time may both find it missing and insert it at two
-    /// places. Both come here afterwards and both keep the first.
-    fn remove_twins(&self, wanted: u64) {
+    /// places. Both come here afterwards and both keep the first. Returns how many were removed.
+    fn remove_twins(&self, wanted: u64) -> usize {
         let mut first = true;
+        let mut removed = 0;
         for entry in &self.words {
             let word = entry.load(Relaxed);
             if word >> 16 == wanted >> 16 && !std::mem::take(&mut first) {
-                let _ = entry.compare_exchange(word, 0, Relaxed, Relaxed);
+                removed += usize::from(entry.compare_exchange(word, 0, Relaxed, Relaxed).is_ok());
             }
         }
+        removed
     }
 }
 

@@ -136,6 +136,18 @@ drop_reasons! {
     OtherAddress = "other_address",
     /// Came in a plain sleeve packet of a neighbour that sends by another link.
     IdleLink = "idle_link",
+    /// Has the MAC address of another peer's host or container.
+    SpoofedMac = "spoofed_mac",
+    /// Has the IP address of another peer's container.
+    SpoofedAddress = "spoofed_address",
+    /// Has an address that no container of this host was given.
+    NotOwn = "not_own",
+    /// A router advertisement of IPv6, which containers may not send.
+    RouterAdvertisement = "router_advertisement",
+    /// An answer of a DHCP server, which containers may not send.
+    DhcpServer = "dhcp_server",
+    /// Has a new MAC address, and its peer has as many as one may have.
+    TooManyMacs = "too_many_macs",
     /// The next hop has no link.
     NoLink = "no_link",
     /// For all peers, and there are none.

@@ -8,6 +8,7 @@ pub mod connections;
 pub mod counters;
 pub mod forwarding;
 pub mod forwarding_event;
+pub mod owners;
 pub mod records;
 pub mod snapshot;
 #[doc(hidden)]

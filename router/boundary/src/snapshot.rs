@@ -9,6 +9,8 @@ use proto::sleeve::{LinkId, Tunnel};
 use proto::switch::{Forwarding, LinkIndex};
 use proto::types::PeerName;
 
+use crate::owners::Owners;
+
 /// The way by which frames are sent to a neighbour.
 #[derive(Clone, Debug)]
 pub enum Encap {
@@ -68,6 +70,7 @@ pub struct Snapshot {
     sessions: Box<[Session]>,
     /// Sorted.
     idle: Box<[LinkId]>,
+    owners: Arc<Owners>,
 }
 
 impl Snapshot {
@@ -92,6 +95,7 @@ impl Snapshot {
             tunnels: tunnels.into(),
             sessions: Box::default(),
             idle: Box::default(),
+            owners: Arc::default(),
         }
     }
 
@@ -103,6 +107,18 @@ impl Snapshot {
             sessions: sessions.into(),
             ..self
         }
+    }
+
+    /// Takes frames with these addresses only from their owners.
+    #[must_use]
+    pub fn with_owners(self, owners: Arc<Owners>) -> Snapshot {
+        Snapshot { owners, ..self }
+    }
+
+    /// To whom addresses belong.
+    #[inline]
+    pub fn owners(&self) -> &Owners {
+        &self.owners
     }
 
     /// Takes no frames of containers in plain packets of these sleeve links, since their

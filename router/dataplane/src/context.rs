@@ -5,15 +5,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use boundary::counters::Count;
+use boundary::counters::{Count, DropReason};
 use boundary::forwarding_event::{DataEvent, EVENTS_MAX, EventSender};
 use boundary::snapshot::Snapshot;
+use proto::ethernet::Frame;
 use proto::offload::join::JoinKinds;
 use proto::switch::{Learned, MacTable, PeerSlot};
-use proto::types::{Mac, Time};
+use proto::types::{Mac, PeerName, Time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::counters::Counters;
+use crate::guard::{self, GuardRules};
 use crate::udp::feature::Feature;
 
 /// Size in bytes of the largest frame: of IP, with an Ethernet header and tags.
@@ -34,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) join_udp: bool,
     /// Bytes of the largest frame that containers of other hosts are sure to take.
     pub(crate) frame_bytes_max: usize,
+    pub(crate) guard: GuardRules,
     pub(crate) stop: OwnedFd,
     pub(crate) stopping: AtomicBool,
 }
@@ -98,6 +101,19 @@ impl Context<'_> {
         } else {
             self.counters.add(Count::EventsLost, 1);
         }
+    }
+
+    /// Checks what a frame that was captured at a peer claims to be.
+    #[inline]
+    pub(crate) fn check(&self, at: PeerName, frame: &Frame<'_>) -> Result<(), DropReason> {
+        guard::check(self.shared.guard, self.snapshot, at, frame)
+    }
+
+    /// Returns true if frames from this address of a peer are carried although the address could
+    /// not be learned: it is known to be the peer's.
+    #[cold]
+    pub(crate) fn is_owned(&self, mac: Mac, at: PeerName) -> bool {
+        self.snapshot.owners().of_mac(mac) == Some(at) || mac == at.to_mac()
     }
 
     /// Counts what the MAC table made of a source address, and tells control of a move.

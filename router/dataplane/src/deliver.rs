@@ -9,7 +9,6 @@ use proto::offload::split::Split;
 use proto::offload::vnet;
 use proto::sleeve::icmp;
 use proto::switch::{Learned, LinkIndex, PeerSlot, Received};
-use proto::types::Mac;
 
 use crate::context::{Context, FRAME_BYTES_MAX};
 use crate::inject::Sink;
@@ -47,7 +46,11 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
     #[inline]
     pub(crate) fn frame(&mut self, cx: &Context<'_>, slab: &mut [u8], frame: OpenedFrame) {
         let journey = frame.journey;
-        let decision = match decide(cx, journey, (frame.destination, frame.source)) {
+        let bytes = slab.get(frame.range.clone()).unwrap_or_default();
+        let Ok(view) = Frame::parse(bytes) else {
+            return cx.counters.drop(DropReason::Short, 1);
+        };
+        let decision = match decide(cx, journey, &view) {
             Ok(decision) => decision,
             Err(reason) => return cx.counters.drop(reason, 1),
         };
@@ -83,7 +86,7 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
             return cx.counters.drop(DropReason::Short, segments);
         };
         let (output, scratch) = (&mut self.output, &mut self.scratch);
-        let decision = match decide(cx, journey, (view.destination(), view.source())) {
+        let decision = match decide(cx, journey, &view) {
             Ok(decision) => decision,
             Err(reason) => return cx.counters.drop(reason, segments),
         };
@@ -129,8 +132,7 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
     }
 }
 
-/// Returns what becomes of a frame with these addresses (destination, source). Learns where its
-/// source address is.
+/// Returns what becomes of a frame. Learns where its source address is.
 ///
 /// Routers that see different states of the topology could send frames in circles. What we captured
 /// has been where it should, so it ends here; and a frame never goes back to the neighbour that it
@@ -139,18 +141,25 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
 fn decide<'a>(
     cx: &Context<'a>,
     journey: Journey,
-    (dst, src): (Mac, Mac),
+    frame: &Frame<'_>,
 ) -> Result<Received<'a>, DropReason> {
     let forwarding = cx.snapshot.forwarding();
     if journey.source == forwarding.us() {
         return Err(DropReason::OwnSource);
     }
     let Journey { source, dest, .. } = journey;
+    if dest == forwarding.us() {
+        cx.check(source, frame)?;
+    }
+    let (dst, src) = (frame.destination(), frame.source());
     let macs = &cx.shared.macs;
     let (decision, learned) = forwarding.received(cx.now, macs, (source, dest), (dst, src));
     if learned != Learned::Known {
         let at = macs.lookup(src).unwrap_or(PeerSlot::US);
         cx.note(learned, src, at);
+        if learned == Learned::Full && !cx.is_owned(src, source) {
+            return Err(DropReason::TooManyMacs);
+        }
     }
     match decision {
         Received::Drop(reason) => Err(reason.into()),

@@ -3,6 +3,7 @@
 mod context;
 mod counters;
 mod deliver;
+pub mod guard;
 mod inject;
 mod opened;
 mod output;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use proto::ethernet::{self, Frame};
 use proto::offload::join::Checksums;
 use proto::offload::vnet;
-use proto::types::{Mac, PeerName};
+use proto::types::PeerName;
 
 use crate::output::OutFrames;
 use boundary::counters::DropReason;
@@ -28,8 +28,6 @@ pub(crate) struct OpenedFrame {
     /// Its place in the buffer.
     pub(crate) range: Range<usize>,
     pub(crate) checksums: Checksums,
-    pub(crate) destination: Mac,
-    pub(crate) source: Mac,
 }
 
 impl OpenedFrame {
@@ -53,8 +51,6 @@ impl OpenedFrame {
             journey,
             range,
             checksums,
-            destination: view.destination(),
-            source: view.source(),
         })
     }
 

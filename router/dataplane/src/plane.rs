@@ -13,6 +13,7 @@
 
 use crate::context::{FRAME_BYTES_MAX, Shared};
 use crate::counters::{self, Counters};
+use crate::guard::GuardRules;
 use crate::{rx, tx};
 use boundary::counters::Totals;
 use boundary::forwarding::{Figures, Forwarding, ForwardingStatus, SendError};
@@ -55,6 +56,8 @@ pub struct DataConfig {
     /// The MTU that containers of other hosts are sure to have, in bytes. What is larger is cut or
     /// refused by the rules of IP, whatever a link would carry. None if links alone decide.
     pub container_mtu: Option<u32>,
+    /// What containers may send.
+    pub guard: GuardRules,
 }
 
 /// Returns how many queues a machine of this many cores gets by default.
@@ -113,6 +116,7 @@ impl DataPlane {
                 ETHERNET_BYTES + usize::try_from(mtu).unwrap_or(FRAME_BYTES_MAX)
             }),
             join_udp: tap_status.offload.udp(),
+            guard: config.guard,
             stop,
             stopping: AtomicBool::new(false),
         });

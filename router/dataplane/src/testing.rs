@@ -24,6 +24,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::context::Shared;
 use crate::counters::{self, Counters};
+use crate::guard::GuardRules;
 use crate::ports::{Datagrams, Frames};
 use crate::rx::Receive;
 use crate::tx::Transmit;
@@ -194,7 +195,16 @@ pub(crate) fn address(number: usize) -> SocketAddrV4 {
 
 impl Routers {
     pub(crate) fn new(count: usize, edges: &[(usize, usize)], overlay: Overlay) -> Routers {
-        let router = |number| Router::new(snapshot(number, count, edges, overlay));
+        Routers::with_rules(count, edges, overlay, GuardRules::default())
+    }
+
+    pub(crate) fn with_rules(
+        count: usize,
+        edges: &[(usize, usize)],
+        overlay: Overlay,
+        rules: GuardRules,
+    ) -> Routers {
+        let router = |number| Router::new(snapshot(number, count, edges, overlay), rules);
         Routers((0..count).map(router).collect())
     }
 
@@ -236,7 +246,7 @@ impl Routers {
 }
 
 impl Router {
-    fn new(snapshot: Snapshot) -> Router {
+    fn new(snapshot: Snapshot, rules: GuardRules) -> Router {
         let (events, inbox) = forwarding_event::channel();
         let snapshot = Arc::new(snapshot);
         let shared = Arc::new(Shared {
@@ -247,6 +257,7 @@ impl Router {
             events,
             join: Feature::on("joining"),
             join_udp: true,
+            guard: rules,
             frame_bytes_max: CONTAINER_MTU + 14,
             stop: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
             stopping: AtomicBool::new(false),

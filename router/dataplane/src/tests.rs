@@ -12,6 +12,7 @@ use std::net::SocketAddrV4;
 use crate::testing::*;
 
 mod frames;
+mod guard;
 
 use frames::*;
 

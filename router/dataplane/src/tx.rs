@@ -10,7 +10,7 @@ use proto::ethernet::Frame;
 use proto::native::tunnel::stream_of_captured;
 use proto::offload::vnet::{self, VNET_BYTES, VnetHeader};
 use proto::sleeve::icmp;
-use proto::switch::{Captured, PeerSlot};
+use proto::switch::{Captured, Learned, PeerSlot};
 use proto::types::Mac;
 
 use crate::context::{Context, FRAME_BYTES_MAX, Shared};
@@ -144,6 +144,7 @@ impl<F: Frames, D: Datagrams> Transmit<F, D> {
             return;
         };
         let (dst, src) = (view.destination(), view.source());
+        let guarded = cx.check(cx.snapshot.forwarding().us(), &view);
         let captured = match vnet::Captured::new_open(VnetHeader::decode(header), frame) {
             Ok(captured) => captured,
             Err(_) => {
@@ -164,8 +165,14 @@ impl<F: Frames, D: Datagrams> Transmit<F, D> {
         if dst.is_multicast() && dst != Mac::BROADCAST && src == forwarding.us().to_mac() {
             return cx.counters.drop(DropReason::OwnMulticast, frames.count());
         }
+        if let Err(reason) = guarded {
+            return cx.counters.drop(reason, frames.count());
+        }
         let (decision, learned) = forwarding.captured(cx.now, &cx.shared.macs, dst, src);
         cx.note(learned, src, PeerSlot::US);
+        if learned == Learned::Full && !cx.is_owned(src, forwarding.us()) {
+            return cx.counters.drop(DropReason::TooManyMacs, frames.count());
+        }
         let source = forwarding.us();
         match decision {
             Captured::Local => cx.counters.drop(DropReason::Local, frames.count()),

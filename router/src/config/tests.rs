@@ -132,6 +132,15 @@ fn mistakes_are_listed_together() {
 }
 
 #[test]
+fn containers_are_routers_and_dhcp_servers_only_if_that_is_allowed() {
+    let guard = |arguments: &[&str]| resolve(arguments).unwrap().guard;
+    let default = guard(&[]);
+    assert!(!default.allow_router_advertisements && !default.allow_dhcp_servers);
+    assert!(guard(&["--allow-router-advertisements"]).allow_router_advertisements);
+    assert!(guard(&["--allow-dhcp-servers"]).allow_dhcp_servers);
+}
+
+#[test]
 fn native_links_are_encrypted_without_a_password() {
     let config = resolve(&["--require-encryption"]).unwrap();
     assert!(config.require_encryption && config.password.is_none());
