@@ -37,6 +37,7 @@ mod outbox;
 mod progress;
 mod questions;
 mod queue;
+mod rations;
 mod reclaim;
 mod replication;
 mod requests;

@@ -15,8 +15,9 @@ mod table;
 pub mod wire;
 
 pub use lease::{
-    CHANNEL, CONTAINER_BYTES_MAX, IDENTITY_BYTES_MAX, Identity, IdentityError, IdentityKind,
-    LEASES_MAX, Lease, LeaseEntry, LeaseKey, LeaseState, Scope,
+    CHANNEL, CONTAINER_BYTES_MAX, HOLDER_LEASES_MAX, IDENTITY_BYTES_MAX, Identity, IdentityError,
+    IdentityKind, LEASE_VERSION_MAX, LEASES_MAX, LEASES_RESERVED, Lease, LeaseEntry, LeaseKey,
+    LeaseState, Scope,
 };
 pub use mac::mac;
 pub use table::LeaseTable;

@@ -18,5 +18,7 @@
 mod copy;
 mod merge;
 
-pub use copy::{Change, ENTRIES_MAX, Entry, Ring, RingError, SEEDS_MAX, TAKEOVER_STEP};
+pub use copy::{
+    Change, ENTRIES_MAX, Entry, Ring, RingError, SEEDS_MAX, TAKEOVER_STEP, VERSION_MAX,
+};
 pub use merge::{Contest, ContestKind, Decision, Failed, MergeError, Merged, Rules, WeaveRules};

@@ -27,12 +27,33 @@ impl Cx {
         encoder.finish()
     }
 
-    /// Sends our ring to one peer.
+    /// Our `gossipState` for a peer that asks for it, unless it has had enough for now.
+    pub(super) fn ring_for(&mut self, asker: PeerName) -> Option<Vec<u8>> {
+        let now = self.clock.now;
+        if !self.rations.allows(asker, now) {
+            return None;
+        }
+        let state = self.ring_payload();
+        self.rations.spend(asker, state.len(), now);
+        Some(state)
+    }
+
+    /// Sends our ring to those that asked for more than their ration, as far as that is full
+    /// again.
+    pub(super) fn send_owed(&mut self) {
+        for peer in self.rations.payable(self.clock.now) {
+            self.send_ring(peer);
+        }
+    }
+
+    /// Sends our ring to one peer, later if it has had enough for now.
     pub(super) fn send_ring(&mut self, to: PeerName) {
         if self.members.is_silent(to) {
             return;
         }
-        let state = self.ring_payload();
+        let Some(state) = self.ring_for(to) else {
+            return self.rations.owe(to);
+        };
         let payload = Unicast::RingUpdate(&state).encode();
         self.unicast(Channel::Ring, to, payload);
     }

@@ -76,7 +76,7 @@ pub(super) fn prune(cx: &mut Cx, running: &BTreeSet<String>) {
     }
 }
 
-/// Notes the addresses that are in use on cx host already. From now on addresses are given
+/// Notes the addresses that are in use on this host already. From now on addresses are given
 /// out.
 pub(super) fn found(cx: &mut Cx, addresses: Vec<Found>) {
     for found in addresses {

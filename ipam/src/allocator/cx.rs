@@ -14,6 +14,7 @@ use super::hosted::Hosted;
 use super::members::Members;
 use super::notices::Notices;
 use super::questions::Questions;
+use super::rations::Rations;
 use crate::consensus::Elector;
 use crate::range::Cidr;
 
@@ -28,6 +29,7 @@ pub(super) struct Cx {
     pub(super) notices: Notices,
     pub(super) questions: Questions,
     pub(super) hosted: Hosted,
+    pub(super) rations: Rations,
     /// Our part in the election, which goes with every message about the ring while there is
     /// none; `None` for an observer, and once there is a ring.
     pub(super) elector: Option<Elector>,
@@ -45,6 +47,7 @@ impl Cx {
             notices: Notices::default(),
             questions: Questions::default(),
             hosted: Hosted::new(!config.await_found),
+            rations: Rations::default(),
             elector: None,
             out: Vec::new(),
             effects: VecDeque::new(),

@@ -48,11 +48,12 @@ pub(super) fn asked(cx: &mut Cx, from: PeerName, ask: Ask) {
         _ => Outcome::Elsewhere,
     };
     let lease = cx.durable.leases().get(&key).cloned();
+    let ring = if ring { cx.ring_for(from) } else { None };
     let answer = Answer {
         nonce: ask.nonce,
         outcome,
         entry: lease.map(|lease| (key, lease)),
-        ring: ring.then(|| cx.ring_payload()),
+        ring,
     };
     cx.unicast(Channel::Leases, from, Message::Answer(answer).encode());
 }

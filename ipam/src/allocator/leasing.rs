@@ -9,10 +9,11 @@ use super::cx::Cx;
 use super::effects::Effect;
 use super::ids::container_name;
 use super::progress::{ASK_AGAIN, NotYet};
+use super::questions::dispute::Refutal;
 use super::questions::lease::LeaseAsked;
 use super::questions::space::Asked;
 use crate::leases::wire::{Ask, AskKind, Message, Outcome};
-use crate::leases::{Lease, LeaseEntry, LeaseKey, LeaseState, mac};
+use crate::leases::{LEASE_VERSION_MAX, Lease, LeaseEntry, LeaseKey, LeaseState, mac};
 use crate::persist::Holding;
 use crate::range::{Address, Cidr, Range};
 use crate::ring::TAKEOVER_STEP;
@@ -179,31 +180,25 @@ impl Cx {
 
     /// Takes another router's copy of a lease, if it is newer than ours.
     pub(super) fn accept_lease(&mut self, key: Arc<LeaseKey>, lease: Lease) {
+        if lease.version > LEASE_VERSION_MAX {
+            let error = format!("version {} of the lease of {key}", lease.version);
+            return self.refuse(lease.holder, error);
+        }
         let leases = self.durable.leases();
-        let known = leases.get(&key);
-        let news = match known {
+        let news = match leases.get(&key) {
             Some(known) => lease.beats(known),
-            None => !leases.is_full(),
+            None => leases.has_room_for(lease.holder, self.is_met(lease.holder)),
         };
         if !news {
             return;
         }
         let key = leases.shared(&key);
+        if self.is_untrue(&key, &lease) {
+            return self.refute(&key, lease);
+        }
         let Some((address, holding)) = self.user_of(&key) else {
             return self.accept_unused(&key, lease);
         };
-        let us = self.durable.us();
-        if lease.is_live() && lease.address == address && self.durable.owns(address) {
-            // The address is ours and in use by this identity: whoever says otherwise has not
-            // heard of that.
-            let refuted = Lease {
-                version: lease.version.saturating_add(1),
-                holder: us,
-                state: LeaseState::Used(container_name(&holding.id)),
-                ..lease
-            };
-            return self.write_lease(&key, refuted);
-        }
         if lease.is_live() {
             self.alarm(Alarm::LeaseLost {
                 identity: key.to_string(),
@@ -219,6 +214,60 @@ impl Cx {
         };
         self.durable.set_holding(address, Some(detached));
         self.accept_unused(&key, lease);
+    }
+
+    /// Whether the peer is, or was, a router of the mesh.
+    fn is_met(&self, peer: PeerName) -> bool {
+        self.members.is_known(peer)
+            || self.durable.known().contains_key(&peer)
+            || self.durable.ring().has_owner(peer)
+    }
+
+    /// Whether a newer copy of a lease says what only we can know, and know better.
+    fn is_untrue(&self, key: &LeaseKey, theirs: &Lease) -> bool {
+        if let Some((address, _)) = self.user_of(key) {
+            // It is in use here, with an address that is ours: there is no other that it could
+            // have, and nobody else can end it.
+            return self.durable.owns(address) && (!theirs.is_live() || theirs.address == address);
+        }
+        // Nobody but its holder changes a lease, unless that is lost; and who then does takes a
+        // larger step.
+        let us = self.durable.us();
+        self.durable.leases().live(key).is_some_and(|ours| {
+            let step = theirs.version.saturating_sub(ours.version);
+            ours.holder == us && (theirs.holder == us || !theirs.is_live()) && step < SEIZE_STEP
+        })
+    }
+
+    /// Outdoes a statement on a lease of ours that is not true.
+    fn refute(&mut self, key: &Arc<LeaseKey>, theirs: Lease) {
+        let Some(ours) = self.durable.leases().get(key).cloned() else {
+            return;
+        };
+        let before = match self.questions.disputes.refutal(key, self.clock.now) {
+            Refutal::Now(before) => before,
+            Refutal::Not => return,
+        };
+        // What another says in its own name may be a matter of time: it has not heard of ours, or
+        // both were up apart. What only we can have said, and have not, is not.
+        if theirs.holder == self.us() || before > 1 {
+            self.alarm(Alarm::LeaseDisputed {
+                identity: key.to_string(),
+                address: ours.address,
+                by: theirs.holder,
+            });
+        }
+        let state = match self.user_of(key) {
+            Some((_, holding)) => LeaseState::Used(container_name(&holding.id)),
+            None => ours.state.clone(),
+        };
+        let refuted = Lease {
+            version: theirs.version.saturating_add(1),
+            holder: self.durable.us(),
+            state,
+            ..ours
+        };
+        self.write_lease(key, refuted);
     }
 
     fn accept_unused(&mut self, key: &Arc<LeaseKey>, lease: Lease) {

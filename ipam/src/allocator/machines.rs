@@ -26,7 +26,7 @@ use super::replication::Replication;
 use super::requests::{self, Begun};
 use super::ring::channel::{Heard, RingChannel, Source};
 use super::ring::election::Election;
-use super::ring::grants;
+use super::ring::grants::Grants;
 use super::status;
 use super::strays::{self, Strays};
 use crate::leases::wire::Message;
@@ -44,6 +44,7 @@ pub(super) struct Machines {
     pub(super) queue: Queue,
     pub(super) election: Election,
     ring: RingChannel,
+    grants: Grants,
     replication: Replication,
     reclaim: Reclaim,
     strays: Strays,
@@ -56,6 +57,7 @@ impl Machines {
             queue: Queue::default(),
             election: Election::default(),
             ring: RingChannel::default(),
+            grants: Grants::default(),
             replication: Replication::new(now),
             reclaim: Reclaim::default(),
             strays: Strays::default(),
@@ -117,6 +119,8 @@ impl Machines {
         if self.housekeeping.ticks(now) {
             cx.members.forget_weft(WEFT_SILENT_MAX, now);
             cx.questions.forget_old(now);
+            cx.rations.forget_old(now);
+            cx.send_owed();
             containers::release_dead(cx);
             self.drain(cx);
             reclaim::progress(cx);
@@ -156,6 +160,8 @@ impl Machines {
                 }
                 Effect::PeerWent(peer) => {
                     cx.questions.forget(peer);
+                    cx.rations.forget(peer);
+                    self.grants.forget(peer);
                     if cx.members.leaving.remove(&peer) {
                         reclaim::peer_gone(cx, peer);
                     }
@@ -202,10 +208,11 @@ impl Machines {
         let via = message.via;
         match message.kind {
             Delivery::Unicast(from) => match Unicast::decode(message.payload) {
-                Ok(Unicast::SpaceRequest(range)) => grants::asked(cx, from, range),
+                Ok(Unicast::SpaceRequest(range)) => self.grants.asked(cx, from, range),
                 Ok(Unicast::SpaceDenied(range)) => cx.space_denied(from, range),
                 Ok(Unicast::RingUpdate(state)) => {
                     self.state(cx, Source::made_by(from), state);
+                    self.grants.reported(cx, from);
                     cx.questions.space.answered(from);
                     strays::note_kept(cx, from);
                     cx.try_again();

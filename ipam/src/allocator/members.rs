@@ -10,6 +10,11 @@ use super::api::{Alarm, Peer};
 /// Most nicknames that are remembered; further ones are not.
 const NICKNAMES_MAX: usize = 1 << 14;
 
+/// Most of them of peers that are not in the mesh: anybody can say what those are called.
+const STRANGER_NICKNAMES_MAX: usize = 1024;
+/// Longest nickname that is remembered because somebody else tells of it.
+const NICKNAME_BYTES_MAX: usize = 255;
+
 /// The peers of the mesh, other than us.
 #[derive(Debug)]
 pub(super) struct Members {
@@ -87,10 +92,24 @@ impl Members {
         change
     }
 
-    pub(super) fn learn_nickname(&mut self, peer: PeerName, nickname: String) {
+    fn learn_nickname(&mut self, peer: PeerName, nickname: String) {
         let known = self.nicknames.contains_key(&peer);
         if peer != self.us && (known || self.nicknames.len() < NICKNAMES_MAX) {
             self.nicknames.insert(peer, nickname);
+        }
+    }
+
+    /// Takes what some router says that a peer is called. Peers of the mesh say that themselves;
+    /// of others, which may be gone, a few are remembered.
+    pub(super) fn hear_nickname(&mut self, peer: PeerName, nickname: String) {
+        let known = self.nicknames.contains_key(&peer);
+        if self.seen.contains_key(&peer) && known {
+            return;
+        }
+        let strangers = self.nicknames.len().saturating_sub(self.seen.len() + 1);
+        let room = known || strangers < STRANGER_NICKNAMES_MAX;
+        if room && nickname.len() <= NICKNAME_BYTES_MAX {
+            self.learn_nickname(peer, nickname);
         }
     }
 

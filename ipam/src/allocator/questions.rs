@@ -1,10 +1,12 @@
 //! What was asked of other routers of late, and what is not known until they answer.
 
+pub(super) mod dispute;
 pub(super) mod lease;
 pub(super) mod space;
 
 use proto::types::{PeerName, Time};
 
+use dispute::Disputes;
 use lease::LeaseQuestions;
 use space::SpaceQuestions;
 
@@ -13,6 +15,7 @@ use space::SpaceQuestions;
 pub(super) struct Questions {
     pub(super) space: SpaceQuestions,
     pub(super) leases: LeaseQuestions,
+    pub(super) disputes: Disputes,
     /// Until when leases may exist that we do not know.
     pub(super) unknown_until: Option<Time>,
 }
@@ -34,5 +37,6 @@ impl Questions {
     pub(super) fn forget_old(&mut self, now: Time) {
         self.space.forget_old(now);
         self.leases.forget_old(now);
+        self.disputes.forget_old(now);
     }
 }

@@ -23,7 +23,6 @@ use super::progress::MESSAGE_LIFETIME;
 use crate::leases::wire::Message;
 use crate::messages::Unicast;
 use crate::persist::{Known, Takeover};
-use crate::range::{Address, Range};
 
 /// When a takeover can go on that waits for messages to have arrived.
 #[derive(Debug, Default)]
@@ -150,24 +149,12 @@ pub(super) fn progress(cx: &mut Cx) {
             cx.unicast(Channel::Leases, peer, message.encode());
         } else {
             // A wish for an address that nobody has is answered with the ring.
-            let nowhere = nowhere(cx);
+            let nowhere = cx.nowhere();
             let payload = Unicast::SpaceRequest(nowhere).encode();
             cx.unicast(Channel::Ring, peer, payload);
         }
     }
     end_takeovers(cx);
-}
-
-/// An address outside the universe.
-fn nowhere(cx: &Cx) -> Range {
-    let universe = cx.durable.ring().universe();
-    let below = Range::single(Address::new(1));
-    let above = Range::single(Address::new(0xf000_0001));
-    if universe.overlaps(&above) {
-        below
-    } else {
-        above
-    }
 }
 
 fn end_takeovers(cx: &mut Cx) {
@@ -196,11 +183,15 @@ pub(super) fn asked(cx: &mut Cx, from: PeerName, nonce: u64, taking: &[PeerName]
     for lost in taking {
         noted_taker(cx, from, *lost);
     }
+    // Whoever has had enough asks again in a while.
+    let Some(state) = cx.ring_for(from) else {
+        return;
+    };
     let answer = Message::RingAnswer {
         nonce,
         gone: cx.gone_peers(),
         taking: cx.taking(),
-        state: cx.ring_payload(),
+        state,
     };
     cx.unicast(Channel::Leases, from, answer.encode());
 }

@@ -129,6 +129,10 @@ impl Replication {
     }
 
     pub(super) fn on_compare(&mut self, cx: &mut Cx, from: PeerName, theirs: &[u64; BUCKETS]) {
+        let now = cx.clock.now;
+        if !cx.rations.allows(from, now) {
+            return;
+        }
         let leases = cx.durable.leases();
         let summary: BTreeMap<u8, BTreeMap<u64, u64>> = leases
             .buckets()
@@ -138,8 +142,9 @@ impl Replication {
             .filter(|(_, (mine, theirs))| mine != theirs)
             .map(|(bucket, _)| (bucket as u8, leases.summary(bucket).collect()))
             .collect();
-        let message = Message::Summary(summary);
-        cx.unicast(Channel::Leases, from, message.encode());
+        let payload = Message::Summary(summary).encode();
+        cx.rations.spend(from, payload.len(), now);
+        cx.unicast(Channel::Leases, from, payload);
     }
 
     pub(super) fn on_summary(
@@ -148,6 +153,9 @@ impl Replication {
         from: PeerName,
         buckets: &BTreeMap<u8, BTreeMap<u64, u64>>,
     ) {
+        if !self.is_comparing_with(from) {
+            return;
+        }
         let table = cx.durable.leases();
         let mut send = Vec::new();
         let mut wanted = Vec::new();
@@ -159,9 +167,6 @@ impl Replication {
                 .iter()
                 .filter(|(key, lease)| mine.get(key) != Some(lease));
             wanted.extend(unlike.map(|(key, _)| *key));
-        }
-        if !self.is_comparing_with(from) {
-            return;
         }
         if wanted.is_empty() {
             cx.questions.unknown_until = None;
@@ -193,6 +198,11 @@ impl Replication {
         if awaited && self.wanted.is_empty() {
             cx.questions.unknown_until = None;
             self.in_step_with(from);
+            cx.try_again();
+        }
+        if !cx.rations.allows(from, cx.clock.now) {
+            // It compares again in a while.
+            return;
         }
         let table = cx.durable.leases();
         let send: Vec<LeaseEntry> = wanted
@@ -200,7 +210,6 @@ impl Replication {
             .filter_map(|key| table.by_hash(*key))
             .collect();
         self.send_entries(cx, from, send, Vec::new());
-        cx.try_again();
     }
 
     fn send_entries(
@@ -217,7 +226,9 @@ impl Replication {
                 leases: part,
                 wanted: std::mem::take(&mut wanted),
             };
-            cx.unicast(Channel::Leases, to, message.encode());
+            let payload = message.encode();
+            cx.rations.spend(to, payload.len(), cx.clock.now);
+            cx.unicast(Channel::Leases, to, payload);
         }
     }
 

@@ -8,7 +8,7 @@ use super::ring::election::Election;
 use crate::leases::LeaseState;
 use crate::range::Cidr;
 
-/// How everything is at cx moment, what is not saved yet included.
+/// How everything is at this moment, what is not saved yet included.
 pub(super) fn status(cx: &Cx, queue: &Queue, election: &Election) -> Status {
     let space = cx.durable.space();
     let universe = cx.durable.ring().universe();

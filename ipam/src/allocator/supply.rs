@@ -104,17 +104,21 @@ impl Cx {
     /// Whether one of these peers says that addresses are free which a host can have.
     fn free_elsewhere(&self, within: Range, of: impl Fn(PeerName) -> bool) -> bool {
         let (us, ring) = (self.durable.us(), self.durable.ring());
-        let ends = self.ends_of_subnet();
-        // What no host can have is always free, and so always said to be.
-        let idle = |token: Address| {
-            let entries = ends.iter().filter_map(|end| ring.entry_of(*end));
-            entries.filter(|entry| entry.token == token).count() as u32
-        };
         let mut intervals = ring.intervals();
         intervals.any(|(range, entry)| {
             let theirs = entry.peer != us && range.overlaps(&within);
-            theirs && entry.free > 0 && of(entry.peer) && entry.free > idle(entry.token)
+            theirs && entry.free > 0 && of(entry.peer) && entry.free > self.idle_ends(entry.token)
         })
+    }
+
+    /// How many addresses of an entry no host can have: they are always free, and so always said
+    /// to be.
+    pub(super) fn idle_ends(&self, token: Address) -> u32 {
+        let ends = self.ends_of_subnet();
+        let entries = ends
+            .iter()
+            .filter_map(|end| self.durable.ring().entry_of(*end));
+        entries.filter(|entry| entry.token == token).count() as u32
     }
 
     /// The network's and the broadcast address, which no host can have.
@@ -193,5 +197,17 @@ impl Cx {
         let now = self.clock.now;
         self.questions.space.denied(from, range, now);
         self.try_again();
+    }
+
+    /// An address outside the universe.
+    pub(super) fn nowhere(&self) -> Range {
+        let universe = self.durable.ring().universe();
+        let below = Range::single(Address::new(1));
+        let above = Range::single(Address::new(0xf000_0001));
+        if universe.overlaps(&above) {
+            below
+        } else {
+            above
+        }
     }
 }

@@ -9,6 +9,9 @@ use crate::range_set::RangeSet;
 pub const ENTRIES_MAX: usize = 1 << 20;
 /// Maximum number of seeds of a ring. A ring with more is refused.
 pub const SEEDS_MAX: usize = 1 << 16;
+/// The highest version of an entry that is taken from another router: none gets there by
+/// counting, and from there nobody could outdo it.
+pub const VERSION_MAX: u32 = u32::MAX - (1 << 24);
 /// Added to the version of an entry by a takeover, so that it exceeds unseen changes of the
 /// previous owner.
 ///

@@ -121,6 +121,19 @@ pub enum Alarm {
         /// The holder.
         holder: PeerName,
     },
+    /// Somebody says of a lease of ours what is not true.
+    #[error(
+        "peer {by} says that identity {identity} does not have {address} here, which it has: is \
+         {by} a copy of this host, or are addresses owned twice?"
+    )]
+    LeaseDisputed {
+        /// The identity.
+        identity: String,
+        /// The address it has here.
+        address: Address,
+        /// Who says so.
+        by: PeerName,
+    },
     /// The version of an entry cannot grow any more.
     #[error("the ring's entry at {0} has reached the highest version: it can change no more")]
     VersionEnd(Address),

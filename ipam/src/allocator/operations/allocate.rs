@@ -182,7 +182,7 @@ impl Allocate {
     }
 
     fn new_lease(&self, cx: &mut Cx, key: &Arc<LeaseKey>, version: u64) -> Progress {
-        if cx.durable.leases().is_full() && cx.durable.leases().get(key).is_none() {
+        if !cx.durable.leases().has_room() && cx.durable.leases().get(key).is_none() {
             return Progress::Done(Err(RequestError::TooMany("leases")));
         }
         match cx.find_space(self.subnet) {

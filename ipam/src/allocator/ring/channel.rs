@@ -12,7 +12,7 @@ use super::referee::Referee;
 use crate::consensus::Nodes;
 use crate::messages::{Received, RingDigest, decode_state};
 use crate::range::{Address, Range};
-use crate::ring::{MergeError, Ring};
+use crate::ring::{MergeError, Ring, VERSION_MAX};
 
 /// How long our state is held back on a new link while the neighbour's has not come.
 const LINK_HOLD: Duration = Duration::from_secs(1);
@@ -102,7 +102,7 @@ impl RingChannel {
             known,
         } = received;
         for (peer, nickname) in state.nicknames {
-            cx.members.learn_nickname(peer, nickname);
+            cx.members.hear_nickname(peer, nickname);
         }
         if known {
             cx.effect(Effect::HeardRing(source.via));
@@ -136,6 +136,14 @@ impl RingChannel {
         if theirs.universe() != cx.durable.ring().universe() && !yield_universe(cx, source, theirs)
         {
             universe_differs(cx, source.via, theirs.universe());
+            return None;
+        }
+        if let Some(entry) = theirs.entries.iter().find(|e| e.version > VERSION_MAX) {
+            let (token, version) = (entry.token, entry.version);
+            cx.refuse(
+                source.via,
+                format!("version {version} of the entry at {token}"),
+            );
             return None;
         }
         let first = cx.durable.ring().is_empty() && !theirs.is_empty();
@@ -203,7 +211,7 @@ impl RingChannel {
 }
 
 /// Two peers own one entry at one version: we and `other`. The entry whose version grows
-/// wins everywhere; the growth differs, so that two that do cx at once do not tie again.
+/// wins everywhere; the growth differs, so that two that do this at once do not tie again.
 fn settle_tie(cx: &mut Cx, token: Address, other: PeerName) {
     cx.alarm(Alarm::TwoOwners { token, other });
     let step = if cx.durable.us() < other { 2 } else { 1 };
@@ -246,7 +254,7 @@ fn universe_differs(cx: &mut Cx, via: PeerName, theirs: Range) {
     cx.alarm(alarm);
 }
 
-/// A ring of cx neighbour fitted ours.
+/// A ring of this neighbour fitted ours.
 fn heard_well(cx: &mut Cx, via: PeerName) {
     if let Some(alarm) = cx.members.unsilence(via) {
         cx.notices.end(|other| *other == alarm);
