@@ -202,7 +202,7 @@ mod tests {
     use crate::testing::recorded;
 
     #[test]
-    fn the_original_s_metrics_are_byte_identical() {
+    fn weave_nets_metrics_are_byte_identical() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/http.json");
         let text = std::fs::read_to_string(file).unwrap();
         let vectors: serde_json::Value = serde_json::from_str(&text).unwrap();
