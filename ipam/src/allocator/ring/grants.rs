@@ -24,7 +24,9 @@ const ASKERS_MAX: usize = 4096;
 struct Asker {
     /// Number of its addresses in use, by its own statement, when it was given the last ones.
     used: u32,
-    ranges: u32,
+    /// How many addresses it was given since then ...
+    given: u32,
+    /// ... and in how many grants of one address.
     singles: u32,
     /// Its requests, to be decided on when it has told what it uses.
     held: BTreeSet<Range>,
@@ -89,14 +91,16 @@ impl Grants {
         let Some(asker) = self.askers.get_mut(&from) else {
             return self.askers.len() >= ASKERS_MAX;
         };
-        let (used, free) = usage(cx, from, wanted);
-        if free == 0 || used > asker.used {
+        let usage = Usage::of(cx, from, wanted);
+        if usage.free == 0 || usage.used > asker.used || asker.given == 0 {
             return false;
         }
-        if wanted.size() == 1 {
-            return asker.singles >= SINGLES_UNREPORTED_MAX;
-        }
-        asker.ranges > 0
+        let left = cx.durable.space().free_ranges().len();
+        let few = wanted.size() == 1 && asker.singles < SINGLES_UNREPORTED_MAX;
+        // What it has elsewhere may be of no use to it, but half of all is enough to begin with.
+        usage.free_near > 0
+            || (asker.given >= left && !few)
+            || asker.singles >= SINGLES_UNREPORTED_MAX
     }
 
     /// Asks the peer for its ring, and looks at its wish when that came.
@@ -106,13 +110,15 @@ impl Grants {
         let Some(asker) = self.askers.get_mut(&from) else {
             return deny(cx, from, wanted);
         };
-        if asker.held.is_empty() {
-            // A space request for an address that nobody has is answered with the ring.
+        let first = asker.held.is_empty();
+        let again = asker.held.contains(&wanted);
+        if again || asker.held.len() < HELD_MAX {
+            asker.held.insert(wanted);
+        }
+        if first || again {
+            // A wish for an address that nobody has is answered with the ring.
             let payload = Unicast::SpaceRequest(cx.nowhere()).encode();
             cx.unicast(Channel::Ring, from, payload);
-        }
-        if asker.held.len() < HELD_MAX {
-            asker.held.insert(wanted);
         }
     }
 
@@ -137,18 +143,15 @@ impl Grants {
     }
 
     fn note(&mut self, cx: &Cx, to: PeerName, given: Range) {
-        let (used, _) = usage(cx, to, given);
+        let used = Usage::of(cx, to, given).used;
         let asker = self.askers.entry(to).or_default();
         if used > asker.used {
-            asker.ranges = 0;
+            asker.given = 0;
             asker.singles = 0;
         }
         asker.used = used;
-        if given.size() == 1 {
-            asker.singles += 1;
-        } else {
-            asker.ranges += 1;
-        }
+        asker.given = asker.given.saturating_add(given.size());
+        asker.singles += u32::from(given.size() == 1);
     }
 }
 
@@ -158,26 +161,37 @@ fn deny(cx: &mut Cx, from: PeerName, wanted: Range) {
     cx.unicast(Channel::Ring, from, payload);
 }
 
-/// Returns how many of its addresses a peer uses by its own word, and how many are free in the
-/// intervals that touch a range, those not counted that no host can have.
-fn usage(cx: &Cx, peer: PeerName, near: Range) -> (u32, u32) {
-    let mut seen = None;
-    let (mut size, mut free, mut free_near) = (0u32, 0u32, 0u32);
-    for (range, entry) in cx.durable.ring().intervals() {
-        if entry.peer != peer {
-            continue;
+/// What a peer does with its addresses by its own word.
+struct Usage {
+    used: u32,
+    /// Those not counted that no host can have.
+    free: u32,
+    /// How many are free in the intervals that touch a certain range.
+    free_near: u32,
+}
+
+impl Usage {
+    fn of(cx: &Cx, peer: PeerName, near: Range) -> Usage {
+        let (mut used, mut free, mut free_near) = (0, 0, 0);
+        for (range, entry) in cx.durable.ring().intervals() {
+            if entry.peer != peer {
+                continue;
+            }
+            let idle = cx.idle_ends(entry.token);
+            let usable = entry.free.saturating_sub(idle);
+            // An interval that wraps comes as two ranges, and its free addresses with both.
+            used += range.size().saturating_sub(entry.free);
+            free += usable.min(range.size());
+            if range.overlaps(&near) {
+                free_near += usable.min(range.size());
+            }
         }
-        size = size.saturating_add(range.size());
-        let first = seen.replace(entry.token) != Some(entry.token);
-        if first {
-            free = free.saturating_add(entry.free);
-        }
-        if range.overlaps(&near) {
-            let usable = entry.free.saturating_sub(cx.idle_ends(entry.token));
-            free_near = free_near.saturating_add(usable);
+        Usage {
+            used,
+            free,
+            free_near,
         }
     }
-    (size.saturating_sub(free), free_near)
 }
 
 /// Returns what to give to a peer that requests space in a range.
