@@ -8,6 +8,7 @@ mod addresses;
 mod departed;
 mod exposures;
 mod gateway;
+mod http;
 mod identity;
 mod name_server;
 mod names;
@@ -37,7 +38,7 @@ use crate::config::{Config, IpamConfig};
 use crate::docker::Networks;
 use crate::telemetry::queue::LogQueue;
 use api::drawing::Drawing;
-use api::routes::{Scope, router};
+use api::routes::Scope;
 use api::services::Services;
 use boundary::forwarding::Figures;
 use boundary::records::Record;
@@ -56,6 +57,7 @@ use gateway::KeptGateway;
 use host::bridge::{Bridge, BridgeConfig, Origin};
 use host::lock::RouterLock;
 use host::overlap::overlapping_routes;
+use http::HttpThread;
 use kernel::arp::NeighbourTiming;
 use kernel::netlink::Netlink;
 use name_server::LocalNameServer;
@@ -165,14 +167,7 @@ pub async fn run(config: Config, log: &LogQueue) -> Result<(), LaunchError> {
         metrics: metrics.into(),
         drawing: Drawing::default(),
     };
-    for (listener, scope) in http {
-        let services = services.clone();
-        tokio::spawn(async move {
-            if let Err(error) = listener.serve(router(scope, services)).await {
-                tracing::error!(%error, "an HTTP interface ended");
-            }
-        });
-    }
+    let http = HttpThread::start(http, services)?;
     let activated = kernel::sys::activation::listeners();
     networks.start(activated).await;
     tracing::info!(
@@ -188,6 +183,7 @@ pub async fn run(config: Config, log: &LogQueue) -> Result<(), LaunchError> {
     notifier.ready(client, &format!("{name}({})", config.nickname));
     control.task.await.map_err(LaunchError::new)?;
     notifier.stopping();
+    http.stop();
     gateway.close();
     tracing::info!("the router stopped; devices stay, so containers on this host keep talking");
     Ok(())

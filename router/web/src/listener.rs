@@ -27,12 +27,49 @@ impl Listener {
         }
     }
 
-    /// Serves until the runtime ends.
-    pub async fn serve(self, router: Router) -> io::Result<()> {
+    /// Takes the listener out of its runtime.
+    pub fn detach(self) -> io::Result<DetachedListener> {
+        Ok(match self {
+            Listener::Tcp(listener) => DetachedListener::Tcp(listener.into_std()?),
+            Listener::Unix(listener) => DetachedListener::Unix(listener.into_std()?),
+        })
+    }
+
+    /// Serves until `end`, and then until the requests under way are answered.
+    pub async fn serve(
+        self,
+        router: Router,
+        end: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
         match self {
-            Listener::Tcp(listener) => axum::serve(listener, router).await,
-            Listener::Unix(listener) => axum::serve(listener, router).await,
+            Listener::Tcp(listener) => {
+                let server = axum::serve(listener, router);
+                server.with_graceful_shutdown(end).await
+            }
+            Listener::Unix(listener) => {
+                let server = axum::serve(listener, router);
+                server.with_graceful_shutdown(end).await
+            }
         }
+    }
+}
+
+/// An open listener that belongs to no runtime.
+#[derive(Debug)]
+pub enum DetachedListener {
+    /// On TCP.
+    Tcp(std::net::TcpListener),
+    /// On a unix socket.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl DetachedListener {
+    /// Gives the listener to the runtime of the caller.
+    pub fn attach(self) -> io::Result<Listener> {
+        Ok(match self {
+            DetachedListener::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
+            DetachedListener::Unix(listener) => Listener::Unix(UnixListener::from_std(listener)?),
+        })
     }
 }
 
