@@ -123,8 +123,12 @@ fn subnet(ip: &str, len: &str) -> Result<Cidr, Refusal> {
 }
 
 async fn default_subnet(State(services): State<Services>) -> Answer {
-    match services.client.ranges().await? {
-        Some(ranges) => Ok(text(StatusCode::OK, ranges.default_subnet.to_string())),
+    let view = services.client.view().await?;
+    match &view.addresses {
+        Some(addresses) => {
+            let subnet = addresses.status.default_subnet;
+            Ok(text(StatusCode::OK, subnet.to_string()))
+        }
         None => Ok(not_found().await),
     }
 }

@@ -78,24 +78,32 @@ impl Listener {
         }
     }
 
-    /// Serves until the runtime ends.
-    pub async fn serve(self, router: Router) -> io::Result<()> {
-        self.serve_within(Limits::default(), router).await
+    /// Takes the listener out of its runtime.
+    pub fn detach(self) -> io::Result<DetachedListener> {
+        Ok(match self {
+            Listener::Tcp(listener) => DetachedListener::Tcp(listener.into_std()?),
+            Listener::Unix(listener) => DetachedListener::Unix(listener.into_std()?),
+        })
+    }
+
+    /// Serves until `end`, and then until the requests under way are answered.
+    pub async fn serve(self, router: Router, end: impl Future<Output = ()>) -> io::Result<()> {
+        self.serve_within(Limits::default(), router, end).await
     }
 
     /// As [`Listener::serve`], with other limits.
-    pub async fn serve_within(self, limits: Limits, router: Router) -> io::Result<()> {
+    pub async fn serve_within(
+        self,
+        limits: Limits,
+        router: Router,
+        end: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let mut connections = Connections::new(limits, router);
+        tokio::pin!(end);
         loop {
-            let accepted = match &self {
-                Listener::Tcp(listener) => {
-                    let accepted = listener.accept().await;
-                    accepted.map(|(stream, _)| connections.begin(stream))
-                }
-                Listener::Unix(listener) => {
-                    let accepted = listener.accept().await;
-                    accepted.map(|(stream, _)| connections.begin(stream))
-                }
+            let accepted = tokio::select! {
+                accepted = self.accept(&mut connections) => accepted,
+                () = &mut end => break,
             };
             if let Err(error) = accepted {
                 match error.kind() {
@@ -105,6 +113,42 @@ impl Listener {
                 }
             }
         }
+        drop(self);
+        connections.finish().await;
+        Ok(())
+    }
+
+    async fn accept(&self, connections: &mut Connections) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                connections.begin(stream);
+            }
+            Listener::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                connections.begin(stream);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An open listener that belongs to no runtime.
+#[derive(Debug)]
+pub enum DetachedListener {
+    /// On TCP.
+    Tcp(std::net::TcpListener),
+    /// On a unix socket.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl DetachedListener {
+    /// Gives the listener to the runtime of the caller.
+    pub fn attach(self) -> io::Result<Listener> {
+        Ok(match self {
+            DetachedListener::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
+            DetachedListener::Unix(listener) => Listener::Unix(UnixListener::from_std(listener)?),
+        })
     }
 }
 
@@ -147,6 +191,20 @@ impl Connections {
         self.open.push((self.tasks.spawn(serving), waiting));
     }
 
+    /// Waits until the requests under way are answered; closes connections without one.
+    async fn finish(mut self) {
+        for (task, waiting) in &self.open {
+            if waiting.since().is_some() {
+                task.abort();
+            }
+        }
+        let late = tokio::time::timeout(FINISH_TIME_MAX, async {
+            while self.tasks.join_next().await.is_some() {}
+        });
+        // What is not answered by then is cut off when the tasks are dropped.
+        let _ = late.await;
+    }
+
     /// Closes the connection that has waited longest for its client. Returns false if none does.
     fn close_one(&mut self) -> bool {
         let since = |at: usize| self.open[at].1.since().map(|since| (since, at));
@@ -164,6 +222,8 @@ struct Waiting {
     since: AtomicU64,
 }
 
+/// How long requests under way may take once the listener is to end.
+const FINISH_TIME_MAX: Duration = Duration::from_secs(2);
 const BUSY: u64 = u64::MAX;
 
 impl Waiting {

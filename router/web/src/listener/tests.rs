@@ -20,7 +20,7 @@ async fn start(limits: Limits) -> SocketAddr {
         .route("/", get(|| async { "hello" }))
         .route("/slow", get(slow))
         .route("/echo", post(|body: String| async { body }));
-    tokio::spawn(Listener::Tcp(listener).serve_within(limits, router));
+    tokio::spawn(Listener::Tcp(listener).serve_within(limits, router, std::future::pending()));
     address
 }
 
