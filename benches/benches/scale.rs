@@ -172,10 +172,12 @@ impl Site {
         let peers = value("Peers:").unwrap_or_default();
         let peers = peers.split(' ').next().and_then(|n| n.parse().ok());
         let connections = value("Connections:").unwrap_or_default();
-        let established = connections.split_once(" established").and_then(|(text, _)| {
-            let number = text.rsplit([' ', '(']).next()?;
-            number.parse().ok()
-        });
+        let established = connections
+            .split_once(" established")
+            .and_then(|(text, _)| {
+                let number = text.rsplit([' ', '(']).next()?;
+                number.parse().ok()
+            });
         (peers.unwrap_or_default(), established.unwrap_or_default())
     }
 

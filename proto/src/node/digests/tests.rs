@@ -71,7 +71,10 @@ impl World {
     }
 
     fn count(&self, what: &str) -> usize {
-        self.said.iter().filter(|(_, _, said)| *said == what).count()
+        self.said
+            .iter()
+            .filter(|(_, _, said)| *said == what)
+            .count()
     }
 }
 

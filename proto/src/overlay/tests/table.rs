@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::message::Message;
+use crate::native::link::REPORT_REST;
 use crate::native::report::Answer;
 
 const START: Time = Time::from_micros(1_000_000);
@@ -103,7 +104,8 @@ fn states() -> Vec<(&'static str, Pair)> {
     let on_hold = || {
         let mut pair = run(|_| true, second);
         pair.passes = |overlay| overlay == Overlay::Sleeve;
-        pair.run(second * 6);
+        // No frames travel, so that it takes a while to be noticed.
+        pair.run(REPORT_REST * 2);
         pair
     };
     let weft_failed = || {

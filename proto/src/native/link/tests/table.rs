@@ -23,7 +23,9 @@ fn states() -> Vec<(&'static str, World)> {
     let on_hold = || {
         let mut world = World::started(1);
         world.blocked = [true; 2];
+        world.frames = (1, 100);
         world.run(Duration::from_secs(6));
+        world.frames = (0, 0);
         world
     };
     let answered = || {
