@@ -9,6 +9,7 @@ mod departed;
 mod exposures;
 mod gateway;
 mod identity;
+mod link_changes;
 mod name_server;
 mod names;
 mod notify;
