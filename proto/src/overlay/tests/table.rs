@@ -279,7 +279,7 @@ pending, pending | native control, please rekey -> pending, pending, [1, 2]:
 pending, established | native control, please rekey -> pending, established, [2, 1]:
 established, pending | native control, please rekey -> established, pending, [1, 2]:
 established, established | native control, please rekey -> established, established, [1, 2]:
-on hold, established | native control, please rekey -> on hold, established, [2, 1]:
+on hold, established | native control, please rekey -> on hold, established, [2, 1]: Message
 failed, established | native control, please rekey -> failed, established, [2]:
 broken | native control, please rekey -> pending, failed, [1]: Message
 not confirmed | sleeve control 1 -> pending, pending, []:

@@ -270,7 +270,7 @@ failed | too big -> failed:
 passive | silence -> passive:
 keying | silence -> keying: PathChanged
 trying | silence -> trying: Report
-established | silence -> established: Report
+established | silence -> established:
 on hold | silence -> on hold: Report
 on hold, answered | silence -> established: Report Established Report
 failed | silence -> failed:";
