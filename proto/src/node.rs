@@ -32,8 +32,10 @@ mod output;
 mod pace;
 mod relay;
 mod sink;
+mod telling;
 #[cfg(test)]
 mod tests;
+mod tie;
 mod view;
 
 use std::net::{SocketAddr, SocketAddrV4};

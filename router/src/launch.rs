@@ -9,6 +9,7 @@ mod exposures;
 mod gateway;
 mod http;
 mod identity;
+mod link_changes;
 mod name_server;
 mod names;
 mod readiness;

@@ -162,10 +162,23 @@ fn control_messages_are_checked_against_the_link() {
 }
 
 #[test]
+fn messages_of_our_own_are_none_on_a_legacy_link() {
+    let own = Message::Own {
+        kind: 1,
+        body: &[2, 3],
+    };
+    assert_eq!(own.encode(), [8, 1, 2, 3]);
+    assert_eq!(Message::decode(&[8, 1, 2, 3], SWITCHED), Ok(own));
+    let legacy = Message::decode(&[8, 1, 2, 3], OverlayMode::Legacy);
+    assert_eq!(legacy, Ok(Message::Unknown(8)));
+}
+
+#[test]
 fn odd_messages_are_told_apart() {
     for mode in [SWITCHED, OverlayMode::Legacy] {
         assert_eq!(Message::decode(&[], mode), Ok(Message::Empty));
-        assert_eq!(Message::decode(&[8, 1], mode), Ok(Message::Unknown(8)));
+        assert_eq!(Message::decode(&[8], mode), Ok(Message::Unknown(8)));
+        assert_eq!(Message::decode(&[9, 1], mode), Ok(Message::Unknown(9)));
         assert_eq!(Message::decode(&[255], mode), Ok(Message::Unknown(255)));
         assert_eq!(Message::decode(&[0, 1, 2], mode), Ok(Message::Heartbeat));
     }

@@ -39,16 +39,6 @@ pub(super) struct Connections {
     numbers: SessionNumbers,
 }
 
-/// There is another connection to the same peer: which, and what becomes of both.
-#[derive(Debug)]
-pub(super) struct Tie {
-    pub(super) other: ConnId,
-    /// Why the other one is closed, if it is.
-    pub(super) other_ends: Option<CloseReason>,
-    /// Why the new one is closed, if it is.
-    pub(super) new_ends: Option<CloseReason>,
-}
-
 impl Connections {
     pub(super) fn new(numbers: SessionNumbers) -> Connections {
         Connections {
@@ -72,24 +62,6 @@ impl Connections {
     /// The connection to a neighbour.
     pub(super) fn of_peer(&self, peer: PeerName) -> Option<ConnId> {
         self.members.get(&peer).copied()
-    }
-
-    /// All neighbours, each with its connection.
-    pub(super) fn neighbours(&self) -> Vec<(PeerName, ConnId)> {
-        let all = self.members.iter();
-        all.map(|(peer, conn)| (*peer, *conn)).collect()
-    }
-
-    /// Whether the other end of a connection compares digests with us.
-    pub(super) fn has_digests(&self, conn: ConnId) -> bool {
-        let member = self.conns.get(&conn).and_then(|c| c.member.as_ref());
-        member.is_some_and(|member| member.has_digests)
-    }
-
-    /// The connections to neighbours that compare digests with us.
-    pub(super) fn with_digests(&self) -> Vec<ConnId> {
-        let all = self.members.values().copied();
-        all.filter(|conn| self.has_digests(*conn)).collect()
     }
 
     pub(super) fn ids(&self) -> Vec<ConnId> {
@@ -214,26 +186,6 @@ impl Connections {
     pub(super) fn accepts_new(&self, conn: ConnId) -> Option<bool> {
         let connection = self.conns.get(&conn)?;
         Some(connection.dial.is_none_or(|dial| dial.accept_new))
-    }
-
-    /// Of two connections to one peer the one with the lower number stays; both ends come to the
-    /// same result. A connection to an earlier start of the peer is dead, whatever its number.
-    pub(super) fn tie(&self, us: PeerName, new: &Member) -> Option<Tie> {
-        let other = self.of_peer(new.peer)?;
-        let member = self.conns.get(&other)?.member.as_ref()?;
-        if member.peer_uid != new.peer_uid {
-            return Some(Tie {
-                other,
-                other_ends: Some(CloseReason::Restarted(new.peer)),
-                new_ends: None,
-            });
-        }
-        let duplicate = || CloseReason::Duplicate(new.peer, us);
-        Some(Tie {
-            other,
-            other_ends: (new.uid <= member.uid).then(duplicate),
-            new_ends: (new.uid >= member.uid).then(duplicate),
-        })
     }
 
     /// Makes a connection the one to its peer, and tells of its links.

@@ -18,8 +18,12 @@ use crate::types::{ConnId, Time};
 
 /// From a digest that differs to the question for more: news may be on their way already.
 const WANT_DELAY: Duration = Duration::from_millis(20);
-/// The same while an answer is awaited or was just taken in.
-const WANT_AGAIN: Duration = Duration::from_millis(200);
+/// From one question to the next at least; doubled with each, since while much changes all differ
+/// all the time, and news come by themselves.
+const WANT_AGAIN: Duration = Duration::from_millis(250);
+const WANT_AGAIN_MAX: Duration = Duration::from_secs(4);
+/// Who has not asked for so long asks as soon as at first.
+const PATIENCE_TIME: Duration = Duration::from_secs(10);
 /// A neighbour that has not answered by then is not waited for.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 /// A neighbour is told everything once in this time at most.
@@ -87,6 +91,8 @@ pub(super) struct Digests {
     /// When the digests of neighbours are to be looked at.
     review_at: Option<Time>,
     pull: Option<Pull>,
+    /// When we asked last, and how long we wait from then on.
+    asked: Option<(Time, Duration)>,
     answers: BTreeMap<ConnId, Answered>,
     settled_at: Option<Time>,
 }
@@ -114,6 +120,7 @@ impl Digests {
             theirs: BTreeMap::new(),
             review_at: None,
             pull: None,
+            asked: None,
             answers: BTreeMap::new(),
             settled_at: None,
         }
@@ -146,7 +153,10 @@ impl Digests {
             return;
         }
         self.theirs.insert(conn, theirs);
-        self.review_at.get_or_insert(now + WANT_DELAY);
+        let again = self.asked.map(|(at, wait)| at + wait);
+        let soon = now + WANT_DELAY;
+        self.review_at
+            .get_or_insert(soon.max(again.unwrap_or(soon)));
     }
 
     /// A neighbour wants to be told everything.
@@ -178,6 +188,14 @@ impl Digests {
         self.pull.take_if(|pull| pull.conn == conn);
     }
 
+    /// How long to wait after a question that is asked now.
+    fn next_wait(&self, now: Time) -> Duration {
+        match self.asked {
+            Some((at, wait)) if now < at + PATIENCE_TIME => (wait * 2).min(WANT_AGAIN_MAX),
+            _ => WANT_AGAIN,
+        }
+    }
+
     /// The next thing to do; `ours` is the digest of what we know.
     pub(super) fn next(&mut self, now: Time, ours: impl FnOnce() -> Digest) -> Option<Task> {
         if self.poll_timeout().is_none_or(|at| at > now) {
@@ -191,7 +209,8 @@ impl Digests {
         }
         let ours = ours();
         if let Some(pull) = self.pull.take_if(|pull| pull.until <= now) {
-            self.review_at.get_or_insert(now + WANT_AGAIN);
+            let again = self.asked.map_or(now, |(at, wait)| at + wait);
+            self.review_at.get_or_insert(again.max(now));
             // We have taken in what it knows, so we know more.
             if pull.digest != ours {
                 return Some(Task::TellDigest(pull.conn));
@@ -207,6 +226,7 @@ impl Digests {
                     digest,
                     until: now + ANSWER_TIME_MAX,
                 });
+                self.asked = Some((now, self.next_wait(now)));
                 return Some(Task::Want(conn));
             }
         }

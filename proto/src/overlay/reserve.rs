@@ -148,3 +148,6 @@ impl Reserve {
         Some(Change::Warm)
     }
 }
+
+#[cfg(test)]
+mod tests;

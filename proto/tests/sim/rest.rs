@@ -64,7 +64,6 @@ fn a_mesh_at_rest_is_all_but_silent() {
         let mut connections = world.node(host).connections();
         assert!(connections.all(|connection| connection.forwarders.iter().all(is_cold)));
     }
-    check::quiet(&mut world);
 }
 
 /// Peers, connections and whether they are established.
@@ -129,5 +128,4 @@ fn sleeve_wakes_when_it_is_needed_and_rests_again() {
     let before = world.specials;
     world.run(Duration::from_secs(120));
     assert_eq!(world.specials, before, "sleeve speaks beside native links");
-    check::quiet(&mut world);
 }

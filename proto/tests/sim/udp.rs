@@ -85,7 +85,6 @@ impl World {
 
     /// Seals a report and sends it past what routers on the way say of the path.
     pub(crate) fn send_report(&mut self, host: usize, link: LinkId, report: Report, bytes: usize) {
-        self.udp_packets += 1;
         let h = &self.hosts[host];
         let Some(to) = h.links[&link].1.remote else {
             return;
@@ -97,6 +96,7 @@ impl World {
             }
             return;
         }
+        self.udp_packets += 1;
         let from = h.nat.unwrap_or(SocketAddrV4::new(h.ip, PORT));
         let key = h.keys[&link].send.as_ref().unwrap();
         let mut datagram = vec![0; bytes];

@@ -2,18 +2,17 @@
 //! containers that end.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use proto::names::answer::Zone;
 use proto::names::{Index, Names, NamesConfig};
 use proto::types::{PeerName, Time};
-use tokio::sync::Notify;
 
 use super::LaunchError;
+use super::link_changes::LinkChanges;
 use crate::config::{Config, DnsConfig};
 use boundary::records::Record;
 use control::client::Client;
@@ -25,7 +24,6 @@ use dns::server::{self, DnsServer};
 use host::blocking::blocking;
 use host::{attach, gateway, resolv_conf};
 use kernel::error::NetError;
-use kernel::netlink::LinkMonitor;
 
 /// The owner of names that belong to no container.
 pub(crate) const EXTERN_OWNER: &str = "weave:extern";
@@ -131,30 +129,15 @@ pub(super) async fn follow_containers(bridge: String, client: Client) {
 }
 
 async fn follow(bridge: &str, client: &Client) -> Result<(), String> {
-    let monitor = LinkMonitor::open().map_err(|error| error.to_string())?;
-    let changed = Arc::new(Notify::new());
-    watch(monitor, Arc::downgrade(&changed)).map_err(|error| error.to_string())?;
+    let changes = LinkChanges::follow()?;
     let mut seen = BTreeSet::new();
     // Until the router stops.
     while look(bridge, client, &mut seen).await.is_ok() {
         // Without word of a change it is time to look all the same.
-        let _ = tokio::time::timeout(LOOK_INTERVAL, changed.notified()).await;
+        changes.wait(LOOK_INTERVAL).await;
         tokio::time::sleep(SETTLE_TIME).await;
     }
     Ok(())
-}
-
-/// Tells of changes as long as somebody listens.
-fn watch(monitor: LinkMonitor, changed: Weak<Notify>) -> io::Result<()> {
-    let tell = move || {
-        while monitor.wait().is_ok()
-            && let Some(changed) = changed.upgrade()
-        {
-            changed.notify_one();
-        }
-    };
-    let thread = std::thread::Builder::new().name("weft-links".to_owned());
-    thread.spawn(tell).map(drop)
 }
 
 /// Looks once for containers that have names and had an interface, and have none any more. The

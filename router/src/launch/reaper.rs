@@ -13,12 +13,15 @@ use std::time::{Duration, Instant};
 use ipam::allocator::{Request, Response};
 use ipam::range::Cidr;
 
+use super::link_changes::LinkChanges;
 use control::client::Client;
 use host::attach::{self, life};
 use host::blocking::blocking;
 
-/// Interval between checks of the bridge.
+/// Between looks at the bridge while devices change or somebody is missing there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Between looks otherwise, in case word of a change was lost.
+const REST_INTERVAL: Duration = Duration::from_secs(30);
 /// A container that was on the bridge may be detached and attached again, with the same address;
 /// one that stays away for this long may be gone.
 const AWAY_MAX: Duration = Duration::from_secs(5);
@@ -65,7 +68,16 @@ impl Watch {
 pub(super) async fn watch(client: Client, bridge: String, proc: PathBuf) {
     let mut watch = Watch::default();
     let mut kept = BTreeSet::new();
+    let changes = LinkChanges::follow();
+    if let Err(error) = &changes {
+        tracing::debug!(error, "the kernel does not tell of devices that change");
+    }
     loop {
+        if let Ok(changes) = &changes
+            && watch.missing.is_empty()
+        {
+            changes.wait(REST_INTERVAL).await;
+        }
         tokio::time::sleep(LOOK_INTERVAL).await;
         // Asked first: whoever gets an address after this is not looked at.
         let Some(Response::Owned(owned)) = ask(&client, Request::List).await else {

@@ -303,11 +303,11 @@ fn silent_connections_do_not_keep_out_a_real_peer() {
     let mut rig = Rig::new(config());
     let member = rig.member(1);
     let mut silent = Vec::new();
-    for n in 0..500 {
+    for n in 0..INTRODUCTIONS_MAX + 450 {
         let secret = rig.secret();
         let from = format!("192.0.2.1:{}", 1000 + n).parse().unwrap();
         silent.push(rig.node.handle_accepted(rig.now, from, secret));
-        if n == 250 {
+        if n == INTRODUCTIONS_MAX {
             // It needs a while, during which many others come.
             let secret = rig.secret();
             let conn = rig.node.handle_accepted(rig.now, address(2), secret);

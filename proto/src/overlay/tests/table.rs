@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::message::Message;
+use crate::native::link::REPORT_REST;
 use crate::native::report::Answer;
 
 const START: Time = Time::from_micros(1_000_000);
@@ -104,7 +105,8 @@ fn states() -> Vec<(&'static str, Pair)> {
     let on_hold = || {
         let mut pair = run(|_| true, second);
         pair.passes = |overlay| overlay == Overlay::Sleeve;
-        pair.run(second * 6);
+        // No frames travel, so that it takes a while to be noticed.
+        pair.run(REPORT_REST * 2);
         pair
     };
     let weft_failed = || {
@@ -278,7 +280,7 @@ pending, pending | native control, please rekey -> pending, pending, [1, 2]:
 pending, established | native control, please rekey -> pending, established, [2, 1]:
 established, pending | native control, please rekey -> established, pending, [1, 2]:
 established, established | native control, please rekey -> established, established, [1, 2]:
-on hold, established | native control, please rekey -> on hold, established, [2, 1]:
+on hold, established | native control, please rekey -> on hold, established, [2, 1]: Message
 failed, established | native control, please rekey -> failed, established, [2]:
 broken | native control, please rekey -> pending, failed, [1]: Message
 not confirmed | sleeve control 1 -> pending, pending, []:

@@ -23,7 +23,9 @@ fn states() -> Vec<(&'static str, World)> {
     let on_hold = || {
         let mut world = World::started(1);
         world.blocked = [true; 2];
+        world.frames = (1, 100);
         world.run(Duration::from_secs(6));
+        world.frames = (0, 0);
         world
     };
     let answered = || {
@@ -268,7 +270,7 @@ failed | too big -> failed:
 passive | silence -> passive:
 keying | silence -> keying: PathChanged
 trying | silence -> trying: Report
-established | silence -> established: Report
+established | silence -> established:
 on hold | silence -> on hold: Report
 on hold, answered | silence -> established: Report Established Report
 failed | silence -> failed:";
