@@ -11,7 +11,14 @@ pub(super) const INTERVAL_MIN: Duration = Duration::from_secs(2);
 /// The longest delay, before it is spread.
 pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(6 * 60);
 /// A connection that lived longer than this was a success: its loss is no reason to wait.
-pub(super) const RESET_AFTER: Duration = Duration::from_secs(60);
+pub(super) const RESET_AFTER: Duration = Duration::from_secs(1);
+/// The first waits after a connection was lost that had lived: most likely the other end is
+/// started anew, and soon there.
+const HURRY_MS: [u64; 4] = [50, 100, 200, 400];
+/// How often in a row an address is dialled in a hurry, and after which time once more, so that
+/// connections that do not last are no busy loop.
+const HURRIES_MAX: u32 = 12;
+const HURRY_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a failure is remembered of a discovered address that nobody mentions any more. An
 /// address that is back sooner goes on with its delay, so that what comes and goes is not dialled
 /// each time; one that is back later is new.
@@ -105,6 +112,10 @@ pub(super) struct Entry {
     pub(super) peer: Option<PeerName>,
     /// What the next failure costs.
     interval: Duration,
+    /// The place in [`HURRY_MS`] of the next wait; behind its end when there is no hurry.
+    hurry: usize,
+    /// Hurries that are left, and when they were counted.
+    hurries: (u32, Time),
     /// Until when a discovered address that nobody mentions is remembered.
     keep_until: Time,
     /// Its place in the schedule.
@@ -121,6 +132,8 @@ impl Entry {
             error: None,
             peer: None,
             interval: INTERVAL_MIN,
+            hurry: HURRY_MS.len(),
+            hurries: (HURRIES_MAX, now),
             keep_until: now,
             ticket: None,
         }
@@ -131,6 +144,23 @@ impl Entry {
         self.interval = INTERVAL_MIN;
     }
 
+    /// The connection was lost, or the peer is known to have been there a moment ago: tries again
+    /// soon, and soon again.
+    pub(super) fn try_soon(&mut self, now: Time, rng: &mut fastrand::Rng) {
+        let (left, counted) = self.hurries;
+        let more = now.since(counted).as_secs() / HURRY_INTERVAL.as_secs();
+        let left = HURRIES_MAX.min(left.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)));
+        if more > 0 {
+            self.hurries.1 = now;
+        }
+        self.hurries.0 = left.saturating_sub(1);
+        if left > 0 {
+            self.hurry = 0;
+            self.interval = INTERVAL_MIN;
+        }
+        self.try_later(now, rng);
+    }
+
     pub(super) fn try_never(&mut self) {
         self.try_at = None;
         self.interval = INTERVAL_MIN;
@@ -139,6 +169,12 @@ impl Entry {
     /// Delays the next attempt by something between half and one and a half intervals, so that
     /// peers that failed together do not come back together.
     pub(super) fn try_later(&mut self, now: Time, rng: &mut fastrand::Rng) {
+        if let Some(ms) = HURRY_MS.get(self.hurry) {
+            self.hurry += 1;
+            let spread = rng.u64(..ms * 1000 / 8);
+            self.try_at = Some(now + Duration::from_micros(ms * 1000 + spread));
+            return;
+        }
         let interval = self.interval.as_micros() as u64;
         let delay = Duration::from_micros(interval / 2 + rng.u64(..interval));
         self.try_at = Some(now + delay);

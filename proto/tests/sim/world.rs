@@ -421,7 +421,7 @@ impl World {
             }
             Output::Routes(routes) => self.take_routes(host, routes),
             Output::Event(event) => self.hosts[host].events.push(event.to_string()),
-            Output::PeersGone(_) | Output::TargetsChanged(_) => {}
+            Output::PeersGone(_) | Output::TargetsChanged(_) | Output::PeersMet(_) => {}
         }
     }
 
