@@ -67,11 +67,19 @@ impl Routes {
     /// The neighbours to which broadcast frames of `source` are sent on, in order of names.
     pub fn broadcast(&self, source: PeerName) -> &[PeerName] {
         self.spread(&self.established, source)
+            .map_or(&[], |spread| &spread.to)
+    }
+
+    /// The neighbour from which broadcast frames of `source` come to us; `None` for our own, and if
+    /// none can come.
+    pub fn parent(&self, source: PeerName) -> Option<PeerName> {
+        self.spread(&self.established, source)?.parent
     }
 
     /// The neighbours to which broadcast gossip of `source` is sent on, in order of names.
     pub fn broadcast_all(&self, source: PeerName) -> &[PeerName] {
         self.spread(&self.all, source)
+            .map_or(&[], |spread| &spread.to)
     }
 
     /// All peers to which frames can be sent, with the next hop, in order of names; ourselves with
@@ -86,7 +94,7 @@ impl Routes {
     /// The broadcast routes for frames that were asked for so far, ours among them.
     pub fn broadcast_table(&self) -> impl Iterator<Item = (PeerName, &[PeerName])> {
         let spreads = self.names.iter().zip(&self.established.spreads);
-        spreads.filter_map(|(source, spread)| Some((*source, spread.get()?.as_ref())))
+        spreads.filter_map(|(source, spread)| Some((*source, spread.get()?.to.as_ref())))
     }
 
     /// Whether any chain of connections, established or not, leads from us to `peer`.
@@ -150,14 +158,10 @@ impl Routes {
         Some(*via).filter(|via| *via != PeerName::UNKNOWN)
     }
 
-    fn spread<'s>(&'s self, layer: &'s Layer, source: PeerName) -> &'s [PeerName] {
-        let Some(source) = self.index(source) else {
-            return &[];
-        };
-        let spread = layer.spreads.get(source);
-        spread.map_or(&[], |spread| {
-            spread.get_or_init(|| layer.graph.spread(source, self.us, &self.names))
-        })
+    fn spread<'s>(&'s self, layer: &'s Layer, source: PeerName) -> Option<&'s Spread> {
+        let source = self.index(source)?;
+        let spread = layer.spreads.get(source)?;
+        Some(spread.get_or_init(|| layer.graph.spread(source, self.us, &self.names)))
     }
 }
 
@@ -167,8 +171,17 @@ struct Layer {
     graph: Graph,
     /// For each peer the next hop, or [`PeerName::UNKNOWN`].
     hops: Box<[PeerName]>,
-    /// For each source, where its broadcasts go from here.
-    spreads: Box<[OnceLock<Box<[PeerName]>>]>,
+    /// For each source, which way its broadcasts take here.
+    spreads: Box<[OnceLock<Spread>]>,
+}
+
+/// The way of the broadcasts of one source.
+#[derive(Debug, Default)]
+struct Spread {
+    /// The neighbours to which they go from us.
+    to: Box<[PeerName]>,
+    /// The neighbour from which they come.
+    parent: Option<PeerName>,
 }
 
 impl Layer {
@@ -230,27 +243,32 @@ impl Graph {
         hops.into()
     }
 
-    /// The neighbours of `us` that a walk from `source` has not seen when it comes to `us`; none
-    /// if it never does.
-    fn spread(&self, source: usize, us: usize, names: &[PeerName]) -> Box<[PeerName]> {
+    /// The neighbours of `us` that a walk from `source` has not seen when it comes to `us`, and
+    /// from whom it comes; none if it never does.
+    fn spread(&self, source: usize, us: usize, names: &[PeerName]) -> Spread {
         let mut walk = Walk::new(self.len(), source);
+        let mut parent = None;
         while let Some(level) = walk.next_level() {
             for at in level {
                 let peer = walk.queue[at] as usize;
                 if peer == us {
                     let neighbours = self.row(us).iter();
                     let unseen = neighbours.filter(|peer| !walk.has_seen(**peer));
-                    return unseen.map(|peer| names[*peer as usize]).collect();
+                    let to = unseen.map(|peer| names[*peer as usize]).collect();
+                    return Spread { to, parent };
                 }
                 if walk.has_seen_all() {
-                    return Box::default();
+                    let to = Box::default();
+                    return Spread { to, parent };
                 }
                 for &next in self.row(peer) {
-                    walk.visit(next);
+                    if walk.visit(next) && next as usize == us {
+                        parent = Some(names[peer]);
+                    }
                 }
             }
         }
-        Box::default()
+        Spread::default()
     }
 }
 

@@ -131,6 +131,12 @@ drop_reasons! {
     NoRoute = "no_route",
     /// The next hop has no link.
     NoLink = "no_link",
+    /// Captured by ourselves: it went round in a circle.
+    OwnSource = "own_source",
+    /// Would go back to the neighbour that it came from.
+    Returned = "returned",
+    /// For all peers, and from another neighbour than those of its source come from.
+    NotParent = "not_parent",
     /// For all peers, and there are none.
     NoPeers = "no_peers",
     /// The neighbour's address is not known yet.
@@ -198,6 +204,9 @@ impl From<SwitchDrop> for DropReason {
             SwitchDrop::UnknownPeer => DropReason::UnknownPeer,
             SwitchDrop::NoRoute => DropReason::NoRoute,
             SwitchDrop::NoLink => DropReason::NoLink,
+            SwitchDrop::OwnSource => DropReason::OwnSource,
+            SwitchDrop::Returned => DropReason::Returned,
+            SwitchDrop::NotParent => DropReason::NotParent,
         }
     }
 }

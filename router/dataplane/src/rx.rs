@@ -226,7 +226,7 @@ impl Receive {
         if ethernet::is_special(bytes) {
             return special(cx, tunnel, from, &frame, bytes);
         }
-        let names = (frame.source, frame.destination);
+        let names = (tunnel.peer(), frame.source, frame.destination);
         self.deliver(cx, names, range, Checksums::Present);
     }
 
@@ -236,7 +236,7 @@ impl Receive {
     fn deliver(
         &mut self,
         cx: &Context<'_>,
-        (source, dest): (PeerName, PeerName),
+        (neighbour, source, dest): (PeerName, PeerName, PeerName),
         range: Range<usize>,
         checksums: Checksums,
     ) {
@@ -253,7 +253,7 @@ impl Receive {
             },
         };
         let macs = (view.destination(), view.source());
-        match decide(cx, (source, dest), macs) {
+        match decide(cx, (neighbour, source, dest), macs) {
             Received::Drop(reason) => return cx.counters.drop(reason.into(), 1),
             Received::Relay(link) => {
                 return relay(cx, &mut self.output, link, (source, dest), frames);
@@ -285,12 +285,13 @@ impl Receive {
     }
 }
 
-/// What becomes of a frame with these addresses that came from `source` and is meant for `dest`.
+/// What becomes of a frame with these addresses that `neighbour` sent, `source` captured, and that
+/// is meant for `dest`.
 /// Learns where its source address is.
 #[inline]
 fn decide<'a>(
     cx: &Context<'a>,
-    (source, dest): (PeerName, PeerName),
+    (neighbour, source, dest): (PeerName, PeerName, PeerName),
     (dst, src): (Mac, Mac),
 ) -> Received<'a> {
     let forwarding = cx.snapshot.forwarding();
@@ -298,7 +299,8 @@ fn decide<'a>(
         cx.counters.add(Count::OwnSource, 1);
     }
     let macs = &cx.shared.macs;
-    let (decision, learned) = forwarding.received(cx.now, macs, (source, dest), (dst, src));
+    let (decision, learned) =
+        forwarding.received(cx.now, macs, (neighbour, source, dest), (dst, src));
     if learned != Learned::Known {
         let at = macs.lookup(src).unwrap_or(PeerSlot::US);
         cx.note(learned, src, at);

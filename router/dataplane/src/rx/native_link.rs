@@ -51,7 +51,7 @@ impl Receive {
         }
         let body = range.start + opened.body.start..range.start + opened.body.end;
         match header.kind {
-            Kind::Frames => self.records(cx, &header, body),
+            Kind::Frames => self.records(cx, &header, session.key.peer(), body),
             Kind::Report => {
                 let body = slab.get(body).unwrap_or_default();
                 take_report(cx, session, body, range.len());
@@ -60,7 +60,13 @@ impl Receive {
     }
 
     /// Carries the records of a body.
-    fn records(&mut self, cx: &Context<'_>, header: &Header, body: Range<usize>) {
+    fn records(
+        &mut self,
+        cx: &Context<'_>,
+        header: &Header,
+        neighbour: PeerName,
+        body: Range<usize>,
+    ) {
         let slab = self.batch.slab_mut();
         let Some(names) = slab.get(body.clone()).and_then(Names::parse) else {
             return cx.counters.drop(DropReason::Malformed, 1);
@@ -74,13 +80,14 @@ impl Receive {
                     open_checksum,
                 }) => {
                     self.flush_chunks(cx);
-                    self.native_frame(cx, names, range, open_checksum);
+                    self.native_frame(cx, (neighbour, names), range, open_checksum);
                 }
                 Ok(Record::Chunk(chunk)) => {
                     let origin = Origin {
                         session: header.session,
                         stream: header.stream,
                         counter: header.counter,
+                        neighbour,
                         names,
                     };
                     self.chunk(cx, &origin, &chunk);
@@ -92,7 +99,7 @@ impl Receive {
     fn native_frame(
         &mut self,
         cx: &Context<'_>,
-        names: Names,
+        (neighbour, names): (PeerName, Names),
         range: Range<usize>,
         open_checksum: bool,
     ) {
@@ -105,7 +112,7 @@ impl Receive {
             true => Checksums::Absent,
             false => Checksums::Present,
         };
-        let names = (names.source, names.destination);
+        let names = (neighbour, names.source, names.destination);
         self.deliver(cx, names, range, checksums);
     }
 
@@ -134,7 +141,7 @@ impl Receive {
 
     /// Carries the super-frame that was put together, if there is one.
     pub(super) fn flush_chunks(&mut self, cx: &Context<'_>) {
-        let Some(names) = self.chunks.names() else {
+        let (Some(names), Some(neighbour)) = (self.chunks.names(), self.chunks.neighbour()) else {
             return;
         };
         // Frames go to the device in the order in which they came.
@@ -154,7 +161,7 @@ impl Receive {
         };
         let (output, scratch) = (&mut self.output, &mut self.scratch);
         let macs = (view.destination(), view.source());
-        match decide(cx, (source, dest), macs) {
+        match decide(cx, (neighbour, source, dest), macs) {
             Received::Drop(reason) => return cx.counters.drop(reason.into(), segments),
             Received::Relay(link) => {
                 return relay_joined(cx, output, link, (source, dest), &joined, scratch);

@@ -129,7 +129,7 @@ fn odd_frames_are_dropped_one_by_one() {
                 // From and to peers that the mesh does not know.
                 (7, 0, &good),
                 (1, 7, &good),
-                // From ourselves, by way of the neighbour; the original lets it pass, too.
+                // From ourselves, by way of the neighbour: it went round in a circle.
                 (0, 0, &good),
                 (1, 0, &good),
             ],
@@ -150,6 +150,7 @@ fn odd_frames_are_dropped_one_by_one() {
         assert_eq!(drops(DropReason::Short), 2);
         assert_eq!(drops(DropReason::Special), 2);
         assert_eq!(count(&trial, 0, Count::OwnSource), 1);
+        assert_eq!(drops(DropReason::OwnSource), 1);
         assert_eq!(
             drops(DropReason::Malformed),
             u64::from(options.key.is_none())
