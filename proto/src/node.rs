@@ -124,7 +124,7 @@ impl Node {
 
     /// A connection was accepted. Returns the name under which it is known from here on.
     pub fn handle_accepted(&mut self, now: Time, remote: SocketAddr, secret: ConnSecret) -> ConnId {
-        if let Some(victim) = self.core.connections.crowded_out() {
+        if let Some(victim) = self.core.crowded_out() {
             self.core.sink.counters.strangers_dropped += 1;
             self.core
                 .close_connection(now, victim, CloseReason::Crowded);
@@ -283,6 +283,19 @@ impl Node {
     pub fn forget<'t>(&mut self, now: Time, texts: impl IntoIterator<Item = &'t str>) {
         self.core.connector.forget(now, texts);
         self.targets_changed();
+        self.core.settle(now);
+    }
+
+    /// Forgets where a peer was met that is not to come back.
+    pub fn forget_peer(&mut self, now: Time, peer: PeerName) {
+        self.core.connector.forget_peer(now, peer);
+        self.core.settle(now);
+    }
+
+    /// Takes in where peers were met before this start ([`Output::PeersMet`]): they are dialled
+    /// until they are found, unless discovery is off.
+    pub fn recall(&mut self, now: Time, met: impl IntoIterator<Item = (PeerName, SocketAddr)>) {
+        self.core.connector.recall(now, met);
         self.core.settle(now);
     }
 

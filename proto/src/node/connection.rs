@@ -67,6 +67,7 @@ pub(super) struct Member {
 pub(super) struct Told {
     pub(super) ignored: bool,
     pub(super) dropped: bool,
+    pub(super) forged: bool,
     pub(super) mtu: Option<usize>,
     /// Channels whose state was asked of the driver.
     pub(super) states: BTreeSet<ChannelId>,

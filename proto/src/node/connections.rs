@@ -143,20 +143,23 @@ impl Connections {
         self.dialling.remove(&conn)
     }
 
-    /// The connection to give up if another one is accepted now: if too many are without
-    /// introduction, the oldest of the address that has most of them, so that one host cannot
-    /// keep out another.
-    pub(super) fn crowded_out(&self) -> Option<ConnId> {
-        if self.strangers.len() < INTRODUCTIONS_MAX {
-            return None;
-        }
+    /// Returns true if as many connections are without introduction as there may be.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.strangers.len() >= INTRODUCTIONS_MAX
+    }
+
+    /// The connection to give up if another one is accepted while it is crowded: the oldest of the address that has most of them, so that one host cannot
+    /// keep out another; of addresses that the mesh knows only if there are no others.
+    pub(super) fn crowded_out(&self, is_known: impl Fn(IpAddr) -> bool) -> Option<ConnId> {
         let address = |conn: &ConnId| self.conns.get(conn).map(|c| c.remote.ip());
         let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for ip in self.strangers.iter().filter_map(address) {
             *counts.entry(ip).or_default() += 1;
         }
-        let most = counts.values().copied().max()?;
-        let crowd = |conn: &&ConnId| address(conn).is_some_and(|ip| counts.get(&ip) == Some(&most));
+        let rank = |ip: IpAddr| (!is_known(ip), counts.get(&ip).copied());
+        let ranks = counts.keys().map(|ip| rank(*ip));
+        let first = ranks.max()?;
+        let crowd = |conn: &&ConnId| address(conn).is_some_and(|ip| rank(ip) == first);
         self.strangers.iter().find(crowd).copied()
     }
 

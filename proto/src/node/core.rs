@@ -10,13 +10,14 @@ use super::connections::Connections;
 use super::event::{CloseReason, Event};
 use super::happened::Happened;
 use super::membership::Membership;
-use super::output::{DeliveryKind, Output};
+use super::output::{DeliveryKind, Output, offers_weft};
 use super::relay::{Heard, Relay};
 use super::sink::Sink;
 use crate::connector::{Connector, ConnectorConfig, Ended, Link};
 use crate::gossip::{ChannelId, Item, News, Reach, Route};
 use crate::message::{Message, OverlayMode};
 use crate::native::SessionNumbers;
+use crate::topology::Foreign;
 use crate::types::{ConnId, PeerName, ShortId, Time};
 use crate::wire::Introduced;
 
@@ -63,6 +64,15 @@ impl Core {
         (&self.config, ourself.and_then(|ourself| ourself.short_id))
     }
 
+    /// The connection to give up if another one is accepted now.
+    pub(super) fn crowded_out(&mut self) -> Option<ConnId> {
+        if !self.connections.is_crowded() {
+            return None;
+        }
+        let known = self.membership.addresses();
+        self.connections.crowded_out(|ip| known.contains(&ip))
+    }
+
     /// Passes on all that happened on a connection.
     pub(super) fn advance(&mut self, now: Time, conn: ConnId) {
         while let Some(happened) = self.connections.next(now, conn, &mut self.sink) {
@@ -91,6 +101,10 @@ impl Core {
             self.connections.flush(now, conn, &mut self.sink);
             self.pump(now, conn);
         }
+        if self.connector.take_met_changed() {
+            let met = self.connector.met().collect();
+            self.sink.push(Output::PeersMet(met));
+        }
         while let Some(dial) = self.connector.poll_output() {
             let conn = self.connections.dial(dial);
             self.sink.push(Output::Dial { conn, to: dial.to });
@@ -113,6 +127,7 @@ impl Core {
         let Some(accept_new) = self.connections.accepts_new(conn) else {
             return Ok(());
         };
+        self.refuse_downgrade(&introduced)?;
         let admitted = self.membership.admit(&introduced.remote, accept_new)?;
         match self.prepare_member(now, conn, &introduced) {
             Ok(member) => {
@@ -125,6 +140,23 @@ impl Core {
                 Err(reason)
             }
         }
+    }
+
+    /// Protocol 1 says who is there in the clear, so whoever stands in between can make it of an
+    /// introduction of protocol 2. A router of ours never offers it alone.
+    fn refuse_downgrade(&mut self, introduced: &Introduced) -> Result<(), CloseReason> {
+        let remote = &introduced.remote;
+        if introduced.session_key.is_none() {
+            return Ok(());
+        }
+        if introduced.version > 1 {
+            let overlays = remote.overlays.as_deref().unwrap_or_default();
+            self.membership
+                .note_weft(remote.name, offers_weft(overlays));
+        } else if self.membership.is_weft(remote.name) {
+            return Err(CloseReason::Downgraded(remote.name));
+        }
+        Ok(())
     }
 
     pub(super) fn prepare_member(
@@ -261,6 +293,9 @@ impl Core {
                 self.sink.event(Event::TopologyIgnored { peer, entries });
             }
         }
+        if let Some(foreign) = merged.foreign {
+            self.note_foreign(conn, foreign);
+        }
         let (route, names) = match kind {
             DeliveryKind::Broadcast { source } => (Route::Broadcast { source }, merged.named),
             _ => {
@@ -272,6 +307,23 @@ impl Core {
             self.tell_later(TOPOLOGY_ID, route, News::Peers(names));
         }
         Ok(())
+    }
+
+    /// Raises the alarm about an entry of our peer that is not ours.
+    fn note_foreign(&mut self, conn: ConnId, foreign: Foreign) {
+        let is_forged = foreign.uid == self.config.uid;
+        self.sink.counters.forgeries += u64::from(is_forged);
+        let is_twin = !is_forged && self.membership.note_twin(foreign.uid);
+        let Some(member) = self.connections.member_mut(conn) else {
+            return;
+        };
+        let peer = member.label.clone();
+        if is_forged && !std::mem::replace(&mut member.told.forged, true) {
+            let version = foreign.version;
+            self.sink.event(Event::Forged { peer, version });
+        } else if is_twin {
+            self.sink.event(Event::Twin { peer });
+        }
     }
 
     pub(super) fn tell(&mut self, now: Time, channel: &str, route: Route, content: Content) {

@@ -52,6 +52,9 @@ pub enum CloseReason {
     /// No overlay works.
     #[error("{0}")]
     Overlay(String),
+    /// The peer is known to speak protocol 2, so somebody on the way made it protocol 1.
+    #[error("{0} speaks protocol 2, but the introduction was changed to protocol 1 on the way")]
+    Downgraded(PeerName),
     /// A message could not be understood.
     #[error(transparent)]
     Message(#[from] MessageError),
@@ -243,6 +246,20 @@ pub enum Event {
         /// How many.
         entries: usize,
     },
+    /// Somebody said of us what we did not say. Our own entry replaces it. Told once for each
+    /// connection over which it comes.
+    Forged {
+        /// The neighbour that passed it on.
+        peer: PeerLabel,
+        /// The version that it claims.
+        version: u64,
+    },
+    /// Another router seems to carry our name: its entry keeps coming back. Told once for each
+    /// start of it.
+    Twin {
+        /// The neighbour that passed it on.
+        peer: PeerLabel,
+    },
     /// Peers can be reached by nobody that we can reach.
     PeersGone(Vec<PeerName>),
 }
@@ -273,7 +290,9 @@ impl Event {
             | Event::OverlayHealth { .. }
             | Event::Ignored { .. }
             | Event::GossipDropped { .. }
-            | Event::TopologyIgnored { .. } => Level::Warn,
+            | Event::TopologyIgnored { .. }
+            | Event::Forged { .. }
+            | Event::Twin { .. } => Level::Warn,
         }
     }
 }
@@ -366,6 +385,16 @@ impl fmt::Display for Event {
             Event::TopologyIgnored { peer, entries } => write!(
                 f,
                 "{entries} entries of a topology update from {peer} ignored: they exceed limits"
+            ),
+            Event::Forged { peer, version } => write!(
+                f,
+                "{peer} passed on a forged entry of this peer (version {version}); it is replaced \
+                 by ours"
+            ),
+            Event::Twin { peer } => write!(
+                f,
+                "another router carries the name of this peer: its entry keeps coming from {peer} \
+                 (give each host its own name with --name)"
             ),
             Event::PeersGone(names) => {
                 f.write_str("peers out of reach removed:")?;

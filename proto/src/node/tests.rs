@@ -3,6 +3,7 @@
 mod gossip;
 mod hostile;
 mod introductions;
+mod lies;
 mod links;
 mod timers;
 

@@ -349,6 +349,7 @@ impl Control {
                 self.save_targets(texts);
             }
             Output::Event(event) => self.log(&event),
+            Output::PeersMet(_) => {}
             Output::PeersGone(_) => {
                 self.tell_allocator_of_peers();
                 self.tell_names_of_peers();
