@@ -34,6 +34,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 mod view;
+mod word;
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -177,6 +178,10 @@ impl Node {
         let Some(connection) = self.core.connections.get_mut(conn) else {
             return;
         };
+        if connection.is_hasty(bytes.len()) {
+            self.core.close_connection(now, conn, CloseReason::Hasty);
+            return self.core.settle(now);
+        }
         let taken = connection.wire.handle_bytes(bytes);
         self.core.connections.touch(conn);
         self.core.advance(now, conn);

@@ -16,6 +16,11 @@ pub const INTRODUCTION_TIME_MAX: Duration = Duration::from_secs(10);
 pub const READ_TIME_MAX: Duration = Duration::from_secs(60);
 /// A connection of whose outgoing bytes none left the driver for this long is closed.
 pub const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a peer may take to answer on a connection that another one is to take the place of.
+/// Who does not is taken for an earlier start, which is over.
+pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
+/// Bytes that are taken from a connection while it waits for such an answer.
+pub(super) const WAITING_BYTES_MAX: usize = 16 << 20;
 /// Between heartbeats on a connection.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 /// Between the times at which the complete state of every channel is gossiped.

@@ -1,21 +1,22 @@
 //! All connections of ours: who is at the other end of each, and what they say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::config::{INTRODUCTIONS_MAX, NodeConfig, PEERS_PER_TURN_MAX};
-use super::connection::{Connection, Member};
+use super::config::{ANSWER_TIME_MAX, INTRODUCTIONS_MAX, NodeConfig, PEERS_PER_TURN_MAX};
+use super::connection::{Connection, Member, Pending};
 use super::event::{CloseReason, Event};
 use super::happened::Happened;
 use super::introduction::prepare_member;
 use super::output::{LinkInfo, Output};
 use super::sink::Sink;
 use super::view::ConnectionView;
+use super::word::Word;
 use crate::connector::Dial;
 use crate::gossip::{ChannelId, Item, News, Reach};
 use crate::message::{Message, MessageError};
 use crate::native::SessionNumbers;
-use crate::overlay::{LinkAction, SwitchOutput};
+use crate::overlay::{LinkAction, Overlay, SwitchOutput};
 use crate::sleeve::LinkId;
 use crate::types::{ConnId, PeerName, Time};
 use crate::wire::{Introduced, WireError, WireEvent};
@@ -249,8 +250,21 @@ impl Connections {
     }
 
     /// Takes a connection out, and its links.
-    pub(super) fn remove(&mut self, conn: ConnId, sink: &mut Sink) -> Option<Connection> {
+    pub(super) fn remove(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        sink: &mut Sink,
+    ) -> Option<Connection> {
         let connection = self.conns.remove(&conn)?;
+        // Nobody will answer on it any more.
+        for waiting in self.conns.values_mut() {
+            if let Some(Pending::Answer { on, until, .. }) = &mut waiting.pending
+                && *on == conn
+            {
+                *until = now;
+            }
+        }
         self.strangers.remove(&conn);
         sink.counters.terminations += 1;
         let Some(member) = &connection.member else {
@@ -276,11 +290,17 @@ impl Connections {
     pub(super) fn next(&mut self, now: Time, conn: ConnId, sink: &mut Sink) -> Option<Happened> {
         loop {
             let connection = self.conns.get_mut(&conn)?;
+            if let Some(Pending::Answer { until, .. }) = connection.pending {
+                return (until <= now).then(|| connection.take_answered()).flatten();
+            }
             let overlay = connection.member.as_mut();
             let happened = match overlay.and_then(|member| member.overlay.poll_output()) {
                 Some(output) => self.handle_overlay(now, conn, output, sink),
-                None => match connection.wire.poll_event()? {
-                    WireEvent::Introduced(introduced) => Some(Happened::Introduced(introduced)),
+                None => match connection.poll_wire()? {
+                    WireEvent::Introduced(introduced) => {
+                        self.touched.insert(conn);
+                        connection.prove(introduced)
+                    }
                     WireEvent::Message(message) => self.handle_message(now, conn, message, sink),
                 },
             };
@@ -299,7 +319,13 @@ impl Connections {
     ) -> Option<Happened> {
         let connection = self.conns.get_mut(&conn)?;
         connection.note_message(now);
+        if connection.member.is_none() {
+            return connection.take_proof(bytes);
+        }
         let member = connection.member.as_mut()?;
+        if member.agreed.ask && Word::is_tag(&bytes) {
+            return self.handle_word(conn, &bytes, sink);
+        }
         let message = match Message::decode(&bytes, member.overlay.mode()) {
             Ok(message) => message,
             Err(error @ MessageError::Envelope(_)) => return Some(Happened::Lost(error.into())),
@@ -322,6 +348,80 @@ impl Connections {
             member.ignore(|| error.to_string(), sink);
         }
         None
+    }
+
+    /// The other end speaks about the connection itself.
+    fn handle_word(&mut self, conn: ConnId, message: &[u8], sink: &mut Sink) -> Option<Happened> {
+        let connection = self.conns.get_mut(&conn)?;
+        match Word::parse(message)? {
+            Word::Ask(number) => {
+                self.touched.insert(conn);
+                let answer = Word::Here(number).encode();
+                let sent = connection.send_control(&answer);
+                sent.err().map(|error| Happened::Lost(error.into()))
+            }
+            Word::Here(number) => {
+                let new = ConnId(number);
+                let waiting = self.conns.get(&new)?;
+                let Some(Pending::Answer { on, .. }) = waiting.pending else {
+                    return None;
+                };
+                (on == conn).then_some(Happened::Answered(new))
+            }
+            Word::Taken(address) => {
+                let peer = connection.member.as_ref()?.label.clone();
+                let address = Some(address);
+                sink.event(Event::Twin { peer, address });
+                None
+            }
+            Word::Confirm(_) => None,
+        }
+    }
+
+    /// Before a connection takes the place of one to another start of its peer, asks on that one
+    /// whether the peer is there. Hands the introduction back if there is nobody to be asked.
+    pub(super) fn ask_first(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        introduced: Introduced,
+    ) -> Option<Introduced> {
+        let other = self.of_peer(introduced.remote.name);
+        let Some(other) = other.filter(|_| self.conns.get(&conn).is_some_and(|c| !c.asked)) else {
+            return Some(introduced);
+        };
+        let Some(old) = self.conns.get_mut(&other) else {
+            return Some(introduced);
+        };
+        let is_other_start = |m: &Member| m.peer_uid != introduced.remote.uid && m.agreed.ask;
+        if !old.member.as_deref().is_some_and(is_other_start)
+            || old.send_control(&Word::Ask(conn.0).encode()).is_err()
+        {
+            return Some(introduced);
+        }
+        self.touched.insert(other);
+        if let Some(connection) = self.conns.get_mut(&conn) {
+            connection.asked = true;
+            connection.pending = Some(Pending::Answer {
+                introduced: Box::new(introduced),
+                on: other,
+                until: now + ANSWER_TIME_MAX,
+            });
+        }
+        None
+    }
+
+    /// The address of the other end.
+    pub(super) fn address(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.conns.get(&conn).map(|connection| connection.remote)
+    }
+
+    /// Tells the other end where another live router is that carries its name.
+    pub(super) fn tell_taken(&mut self, conn: ConnId, by: SocketAddr) {
+        if let Some(connection) = self.conns.get_mut(&conn) {
+            // Who is not told finds out by the log of ours.
+            let _ = connection.send_control(&Word::Taken(by.to_string()).encode());
+        }
     }
 
     /// Does what the overlays of a connection want.
@@ -365,10 +465,14 @@ impl Connections {
                 let peer = label;
                 sink.event(Event::Moved { peer, from, to });
             }
-            SwitchOutput::Order(links) => sink.push(Output::LinkOrder { peer, links }),
+            SwitchOutput::Order(links) => {
+                member.note_active(sink);
+                sink.push(Output::LinkOrder { peer, links });
+            }
             SwitchOutput::Established => {
-                let overlay = member.overlay.active();
-                let overlay = overlay.map_or("none", |view| view.overlay.name());
+                let active = member.overlay.active().map(|view| view.overlay);
+                member.told.active = active;
+                let overlay = active.map_or("none", Overlay::name);
                 sink.event(Event::Established {
                     conn,
                     peer: label,

@@ -85,6 +85,10 @@ impl Core {
                     self.membership.establish_connection(peer);
                     Ok(())
                 }
+                Happened::Answered(new) => {
+                    self.refuse_twin(now, conn, new);
+                    Ok(())
+                }
                 Happened::Lost(reason) => Err(reason),
             };
             if let Err(reason) = handled {
@@ -128,6 +132,10 @@ impl Core {
             return Ok(());
         };
         self.refuse_downgrade(&introduced)?;
+        let asked = self.connections.ask_first(now, conn, introduced);
+        let Some(introduced) = asked else {
+            return Ok(());
+        };
         let admitted = self.membership.admit(&introduced.remote, accept_new)?;
         match self.prepare_member(now, conn, &introduced) {
             Ok(member) => {
@@ -140,6 +148,23 @@ impl Core {
                 Err(reason)
             }
         }
+    }
+
+    /// A connection to a peer that is alive elsewhere is not one to its next start: closes it, and
+    /// tells both where the other is.
+    fn refuse_twin(&mut self, now: Time, old: ConnId, new: ConnId) {
+        let address = |conn| self.connections.address(conn);
+        let (Some(old_at), Some(new_at)) = (address(old), address(new)) else {
+            return;
+        };
+        let Some(peer) = self.connections.member_mut(old).map(|member| member.peer) else {
+            return;
+        };
+        for (conn, other) in [(old, new_at), (new, old_at)] {
+            self.connections.tell_taken(conn, other);
+            self.connections.flush(now, conn, &mut self.sink);
+        }
+        self.close_connection(now, new, CloseReason::NameTaken(peer, old_at));
     }
 
     /// Protocol 1 says who is there in the clear, so whoever stands in between can make it of an
@@ -219,7 +244,7 @@ impl Core {
 
     /// Closes a connection of ours, introduced or not, and tells everybody concerned.
     pub(super) fn close_connection(&mut self, now: Time, conn: ConnId, reason: CloseReason) {
-        let Some(connection) = self.connections.remove(conn, &mut self.sink) else {
+        let Some(connection) = self.connections.remove(now, conn, &mut self.sink) else {
             return;
         };
         let peer = connection.member.map(|member| member.label);
@@ -322,7 +347,8 @@ impl Core {
             let version = foreign.version;
             self.sink.event(Event::Forged { peer, version });
         } else if is_twin {
-            self.sink.event(Event::Twin { peer });
+            let address = None;
+            self.sink.event(Event::Twin { peer, address });
         }
     }
 

@@ -1,7 +1,7 @@
 //! What one part of a node has to say to the others.
 
 use super::event::CloseReason;
-use crate::types::PeerName;
+use crate::types::{ConnId, PeerName};
 use crate::wire::Introduced;
 
 /// Something that happened in one part of a node and concerns the others. The node itself passes
@@ -14,6 +14,9 @@ pub(super) enum Happened {
     Gossip(PeerName, Vec<u8>),
     /// A connection to this neighbour carries frames.
     Established(PeerName),
+    /// Somebody answered on this connection, so the peer of the one that waits for it is not
+    /// its successor.
+    Answered(ConnId),
     /// A connection is over, though it was not closed yet.
     Lost(CloseReason),
 }

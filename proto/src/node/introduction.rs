@@ -1,11 +1,11 @@
 //! What both ends of a connection tell each other first, and what follows from it.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::config::{ConnSecret, NodeConfig};
 use super::connection::{Connection, Member, Told};
 use super::event::{CloseReason, PeerLabel};
+use super::word::{self, Agreed};
 use crate::connector::Dial;
 use crate::crypto::PrivateKey;
 use crate::features::Features;
@@ -35,7 +35,7 @@ pub(super) fn open_connection(
         short_id,
         trusted: trusting,
         overlays: Some(overlays.map(|overlay| overlay.name().to_owned()).collect()),
-        extra: BTreeMap::new(),
+        extra: word::offer(),
     };
     let wire = WireConfig {
         min_version: config.min_version,
@@ -83,6 +83,7 @@ pub(super) fn prepare_member(
         key: params.sleeve_key().cloned(),
         trusted,
         remote_overlays: remote.overlays.clone().unwrap_or_default().into(),
+        agreed: Agreed::with(remote),
         overlay,
         told: Told::default(),
     })

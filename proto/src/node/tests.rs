@@ -300,6 +300,10 @@ impl Remote {
     /// The node must never send what ends the original.
     fn receive(&mut self, message: Vec<u8>) {
         assert!(!message.is_empty());
+        if word::Word::is_tag(&message) {
+            self.inbox.push(message);
+            return;
+        }
         let mode = match (self.introduced.as_ref().unwrap().version, self.offers) {
             (2, true) => OverlayMode::Switched { common: 1 },
             _ => OverlayMode::Legacy,
