@@ -51,6 +51,7 @@ pub use sink::Counters;
 pub use view::ConnectionView;
 
 use crate::connector::{Ended, Target, TargetView, TooManyTargets};
+use crate::crypto::Secret;
 use crate::gossip::{News, Route};
 use crate::message::Message;
 use crate::native::Report;
@@ -131,7 +132,7 @@ impl Node {
                 .close_connection(now, victim, CloseReason::Crowded);
         }
         let conn = self.core.connections.accept();
-        let connection = open_connection(now, (remote, None), &secret, self.core.ourself());
+        let connection = open_connection(now, (remote, None), secret, self.core.ourself());
         self.core.connections.open(conn, connection);
         self.core.settle(now);
         conn
@@ -149,7 +150,7 @@ impl Node {
             self.core.sink.push(Output::Close { conn });
             return;
         };
-        let connection = open_connection(now, (remote, Some(dial)), &secret, self.core.ourself());
+        let connection = open_connection(now, (remote, Some(dial)), secret, self.core.ourself());
         self.core.connections.open(conn, connection);
         self.core.settle(now);
     }
@@ -251,6 +252,13 @@ impl Node {
     ) {
         self.on_link(now, link, |overlay| {
             overlay.handle_report(now, link, epoch, report, bytes);
+        });
+    }
+
+    /// Random bytes that a link asked for ([`LinkAction::NeedSecret`]), used for nothing else.
+    pub fn handle_secret(&mut self, now: Time, link: LinkId, secret: Secret) {
+        self.on_link(now, link, |overlay| {
+            overlay.handle_secret(now, link, secret);
         });
     }
 

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 
 use self::slot::{Forwarder, Slot};
+use crate::crypto::Secret;
 use crate::message::{OVERLAYS_MAX, OverlayMode};
 use crate::native::{self, Report};
 use crate::sleeve::{self, LinkId, Special};
@@ -96,7 +97,7 @@ impl OverlaySwitch {
     pub fn prepare(
         ours: &[Overlay],
         theirs: Option<&[String]>,
-        params: &Params,
+        mut params: Params,
         mut link_id: impl FnMut() -> LinkId,
     ) -> Result<OverlaySwitch, NoCommonOverlay> {
         let offers: Vec<&str> = ours.iter().map(|overlay| overlay.name()).collect();
@@ -114,7 +115,7 @@ impl OverlaySwitch {
         let slots = ours
             .iter()
             .filter(|overlay| agreed.contains(&overlay.name()))
-            .map(|overlay| Slot::prepare(*overlay, params, link_id()))
+            .map(|overlay| Slot::prepare(*overlay, &mut params, link_id()))
             .collect();
         Ok(OverlaySwitch {
             mode,
@@ -230,6 +231,14 @@ impl OverlaySwitch {
     ) {
         self.one(now, link, |forwarder| match forwarder {
             Forwarder::Native(link) => link.handle_report(now, epoch, report, bytes),
+            Forwarder::Sleeve(_) => {}
+        });
+    }
+
+    /// Random bytes that a native link asked for.
+    pub fn handle_secret(&mut self, now: Time, link: LinkId, secret: Secret) {
+        self.one(now, link, |forwarder| match forwarder {
+            Forwarder::Native(link) => link.handle_secret(now, secret),
             Forwarder::Sleeve(_) => {}
         });
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::crypto::Secret;
 use crate::native::{Ciphers, KeyLife};
 use crate::overlay::Overlay;
 use crate::types::{PeerName, PeerUid, ShortId};
@@ -109,12 +110,12 @@ impl NodeConfig {
 }
 
 /// What is fresh and secret about one connection; the driver draws it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ConnSecret {
-    /// The private key.
-    pub key: [u8; 32],
-    /// Where the keys of native datagrams come from.
-    pub native: [u8; 32],
+    /// What the private key is made of.
+    pub key: Secret,
+    /// What the first key pair for native datagrams is made of.
+    pub native: Secret,
     /// Our half of the connection's number.
     pub conn_id: u64,
 }

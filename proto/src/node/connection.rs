@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::config::{
-    CONTROL_BYTES_MAX, ConnSecret, HEARTBEAT_INTERVAL, INTRODUCTION_TIME_MAX, READ_TIME_MAX,
-    WAITING_BYTES_MAX, WRITE_TIME_MAX,
+    CONTROL_BYTES_MAX, HEARTBEAT_INTERVAL, INTRODUCTION_TIME_MAX, READ_TIME_MAX, WAITING_BYTES_MAX,
+    WRITE_TIME_MAX,
 };
 use super::event::{CloseReason, Event, PeerLabel};
 use super::happened::Happened;
 use super::sink::Sink;
 use super::word::{Agreed, confirm, is_confirmed};
 use crate::connector::Dial;
-use crate::crypto::SessionKey;
+use crate::crypto::{Secret, SessionKey};
 use crate::gossip::{ChannelId, Outbox, WINDOW_BYTES};
 use crate::message::Message;
 use crate::overlay::{Health, Overlay, OverlaySwitch};
@@ -32,7 +32,7 @@ pub(super) struct Connection {
     /// Our half of its number.
     pub(super) conn_id: u64,
     /// Where native keys come from.
-    pub(super) native_seed: [u8; 32],
+    pub(super) native: Option<Secret>,
     pub(super) wire: Wire,
     pub(super) outbox: Outbox,
     pub(super) member: Option<Box<Member>>,
@@ -107,15 +107,15 @@ impl Connection {
         remote: SocketAddr,
         dial: Option<Dial>,
         trusting: bool,
-        secret: &ConnSecret,
+        (conn_id, native): (u64, Secret),
         wire: Wire,
     ) -> Connection {
         Connection {
             remote,
             dial,
             trusting,
-            conn_id: secret.conn_id,
-            native_seed: secret.native,
+            conn_id,
+            native: Some(native),
             wire,
             outbox: Outbox::default(),
             member: None,

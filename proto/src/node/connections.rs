@@ -184,7 +184,7 @@ impl Connections {
         introduced: &Introduced,
         config: &NodeConfig,
     ) -> Result<Member, CloseReason> {
-        let Some(connection) = self.conns.get(&conn) else {
+        let Some(connection) = self.conns.get_mut(&conn) else {
             return Err(CloseReason::Ended("connection is gone".to_owned()));
         };
         let last_link = &mut self.last_link;

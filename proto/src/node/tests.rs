@@ -106,8 +106,8 @@ impl Rig {
     fn secret(&mut self) -> ConnSecret {
         self.secrets += 1;
         ConnSecret {
-            key: [self.secrets as u8; 32],
-            native: [self.secrets as u8; 32],
+            key: [self.secrets as u8; 32].into(),
+            native: [self.secrets as u8; 32].into(),
             conn_id: self.secrets << 32,
         }
     }

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crate::crypto::SessionKey;
+use crate::crypto::{Secret, SessionKey};
 use crate::native::{Ciphers, KeyLife, SessionNumbers};
 use crate::types::{ConnUid, PeerName};
 
 /// What a connection tells its overlays when it is introduced.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Params {
     /// Ourself.
     pub us: PeerName,
@@ -27,8 +27,8 @@ pub struct Params {
     pub sealed_only: bool,
     /// The introduction ([`crate::wire::Introduced::transcript`]).
     pub transcript: [u8; 32],
-    /// 32 random bytes for native keys, used for nothing else.
-    pub seed: [u8; 32],
+    /// What the first native key pair is made of.
+    pub secret: Option<Secret>,
     /// The ciphers that we take.
     pub ciphers: Ciphers,
     /// Our numbers for native keys.

@@ -31,7 +31,7 @@ pub(super) enum Forwarder {
 }
 
 impl Slot {
-    pub(super) fn prepare(overlay: Overlay, params: &Params, link: LinkId) -> Slot {
+    pub(super) fn prepare(overlay: Overlay, params: &mut Params, link: LinkId) -> Slot {
         let sealed = overlay == Overlay::Weft || params.sleeve_key().is_some();
         let forwarder = match params.remote {
             SocketAddr::V6(_) => Err("UDP needs IPv4"),
@@ -144,7 +144,7 @@ impl Slot {
 }
 
 fn native_config(
-    params: &Params,
+    params: &mut Params,
     link: LinkId,
     remote: Option<std::net::SocketAddrV4>,
 ) -> LinkConfig {
@@ -163,7 +163,7 @@ fn native_config(
             transcript: params.transcript,
         },
         session_key: params.session_key.clone(),
-        seed: params.seed,
+        secret: params.secret.take(),
         ciphers: params.ciphers,
         numbers: params.numbers,
         key_life: params.key_life,
@@ -223,6 +223,7 @@ fn collect_native(
                 };
                 SwitchOutput::Message(message.encode())
             }
+            Wanted::NeedSecret => about(link, LinkAction::NeedSecret),
             Wanted::KeysChanged => about(link, LinkAction::Keys(forwarder.keys())),
             Wanted::PathChanged => about(link, LinkAction::Path(forwarder.path())),
             Wanted::Moved { from, to } => SwitchOutput::Moved { link, from, to },

@@ -390,12 +390,20 @@ impl Control {
     }
 
     fn link_output(&mut self, link: LinkId, what: LinkAction) {
+        let now = self.now();
         match what {
             LinkAction::Path(path) => self.links.update(link, path),
             LinkAction::Keys(keys) => {
                 self.links.set_keys(link, keys);
                 // What is sent next tells the peer that it may use them.
                 self.publish();
+            }
+            LinkAction::NeedSecret => {
+                let mut bytes = [0; 32];
+                match getrandom::fill(&mut bytes) {
+                    Ok(()) => self.node.handle_secret(now, link, bytes.into()),
+                    Err(error) => tracing::error!(%error, "no random bytes for a native key"),
+                }
             }
             LinkAction::Special(special) => self.send_special(link, special),
             LinkAction::Report(report, bytes) => self.send_report(link, &report, bytes),
@@ -455,8 +463,8 @@ fn secret() -> Option<ConnSecret> {
     let (native, id) = rest.split_first_chunk::<32>()?;
     let conn_id = u64::from_ne_bytes(*id.first_chunk()?);
     Some(ConnSecret {
-        key: *key,
-        native: *native,
+        key: (*key).into(),
+        native: (*native).into(),
         conn_id,
     })
 }
