@@ -233,7 +233,7 @@ impl Node {
         from: SocketAddrV4,
         special: Special,
     ) {
-        if is_source(from) {
+        if is_source(from) && self.core.is_trusted_source(link, from) {
             self.on_link(now, link, |overlay| {
                 overlay.handle_special(now, link, from, special);
             });

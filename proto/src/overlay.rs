@@ -235,6 +235,23 @@ impl OverlaySwitch {
         });
     }
 
+    /// The peer said whether it sends frames over sleeve.
+    pub fn handle_uses_sleeve(&mut self, now: Time, uses: bool) {
+        self.each(now, |forwarder| match forwarder {
+            Forwarder::Sleeve(link) => link.set_open(uses),
+            Forwarder::Native(_) => {}
+        });
+    }
+
+    /// Returns true unless all frames go over an overlay that is not sleeve and works.
+    pub fn uses_sleeve(&self) -> bool {
+        let first = self.order.first();
+        let slot = self.slots.iter().find(|slot| Some(&slot.link) == first);
+        slot.is_none_or(|slot| {
+            slot.overlay == Overlay::Sleeve || slot.health != Health::Established
+        })
+    }
+
     /// Random bytes that a native link asked for.
     pub fn handle_secret(&mut self, now: Time, link: LinkId, secret: Secret) {
         self.one(now, link, |forwarder| match forwarder {

@@ -205,6 +205,7 @@ impl Link {
             mtu_verified: self.search.size().is_some(),
             max_payload,
             fragments: false,
+            open: true,
         }
     }
 

@@ -11,7 +11,7 @@ use super::config::{
 use super::event::{CloseReason, Event, PeerLabel};
 use super::happened::Happened;
 use super::sink::Sink;
-use super::word::{Agreed, confirm, is_confirmed};
+use super::word::{Agreed, Word, confirm, is_confirmed};
 use crate::connector::Dial;
 use crate::crypto::{Secret, SessionKey};
 use crate::gossip::{ChannelId, Outbox, WINDOW_BYTES};
@@ -95,6 +95,8 @@ pub(super) struct Told {
     pub(super) dropped: bool,
     pub(super) forged: bool,
     pub(super) mtu: Option<usize>,
+    /// Whether the other end was told that we use sleeve; it takes us to.
+    pub(super) spares_sleeve: bool,
     /// The overlay that frames take.
     pub(super) active: Option<Overlay>,
     /// Channels whose state was asked of the driver.
@@ -287,6 +289,14 @@ impl Connection {
 }
 
 impl Member {
+    /// What to say to the other end since we began to use sleeve, or use it no longer.
+    pub(super) fn say_sleeve(&mut self) -> Option<Word> {
+        let spares = !self.overlay.uses_sleeve();
+        let is_news = self.agreed.sleeve && self.told.spares_sleeve != spares;
+        self.told.spares_sleeve = spares;
+        is_news.then_some(Word::Sleeve(!spares))
+    }
+
     /// Tells when frames take another overlay than before, and why.
     pub(super) fn note_active(&mut self, sink: &mut Sink) {
         let active = self.overlay.active().map(|view| view.overlay);

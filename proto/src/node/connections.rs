@@ -323,8 +323,8 @@ impl Connections {
             return connection.take_proof(bytes);
         }
         let member = connection.member.as_mut()?;
-        if member.agreed.ask && Word::is_tag(&bytes) {
-            return self.handle_word(conn, &bytes, sink);
+        if (member.agreed.ask || member.agreed.sleeve) && Word::is_tag(&bytes) {
+            return self.handle_word(now, conn, &bytes, sink);
         }
         let message = match Message::decode(&bytes, member.overlay.mode()) {
             Ok(message) => message,
@@ -351,7 +351,13 @@ impl Connections {
     }
 
     /// The other end speaks about the connection itself.
-    fn handle_word(&mut self, conn: ConnId, message: &[u8], sink: &mut Sink) -> Option<Happened> {
+    fn handle_word(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        message: &[u8],
+        sink: &mut Sink,
+    ) -> Option<Happened> {
         let connection = self.conns.get_mut(&conn)?;
         match Word::parse(message)? {
             Word::Ask(number) => {
@@ -372,6 +378,11 @@ impl Connections {
                 let peer = connection.member.as_ref()?.label.clone();
                 let address = Some(address);
                 sink.event(Event::Twin { peer, address });
+                None
+            }
+            Word::Sleeve(uses) => {
+                let member = connection.member.as_mut()?;
+                member.overlay.handle_uses_sleeve(now, uses);
                 None
             }
             Word::Confirm(_) => None,
@@ -432,6 +443,15 @@ impl Connections {
         output: SwitchOutput,
         sink: &mut Sink,
     ) -> Option<Happened> {
+        let connection = self.conns.get_mut(&conn)?;
+        let member = connection.member.as_mut()?;
+        if let Some(word) = member.say_sleeve() {
+            // Before the first frame goes another way.
+            if let Err(error) = connection.send_control(&word.encode()) {
+                return Some(Happened::Lost(error.into()));
+            }
+            self.flush(now, conn, sink);
+        }
         let connection = self.conns.get_mut(&conn)?;
         let member = connection.member.as_mut()?;
         let (peer, label) = (member.peer, member.label.clone());

@@ -3,6 +3,8 @@
 //! No part knows another. What happens in one of them comes here ([`Happened`]), and the others
 //! are told of it from here, in an order that is the same in every run.
 
+use std::net::SocketAddrV4;
+
 use super::channels::{Content, TOPOLOGY_ID};
 use super::config::{GOSSIP_INTERVAL, NodeConfig};
 use super::connection::Member;
@@ -17,6 +19,7 @@ use crate::connector::{Connector, ConnectorConfig, Ended, Link};
 use crate::gossip::{ChannelId, Item, News, Reach, Route};
 use crate::message::{Message, OverlayMode};
 use crate::native::SessionNumbers;
+use crate::sleeve::LinkId;
 use crate::topology::Foreign;
 use crate::types::{ConnId, PeerName, ShortId, Time};
 use crate::wire::Introduced;
@@ -62,6 +65,17 @@ impl Core {
     pub(super) fn ourself(&self) -> (&NodeConfig, Option<ShortId>) {
         let ourself = self.membership.topology().peer(self.membership.us());
         (&self.config, ourself.and_then(|ourself| ourself.short_id))
+    }
+
+    /// Returns false if packets of a link are plain because its network is trusted, and come from
+    /// outside of that.
+    pub(super) fn is_trusted_source(&mut self, link: LinkId, from: SocketAddrV4) -> bool {
+        let conn = self.connections.of_link(link);
+        let member = conn.and_then(|conn| self.connections.member_mut(conn));
+        let is_trusted = member.is_some_and(|member| member.trusted);
+        let subnets = &self.config.trusted_subnets;
+        let ip = std::net::IpAddr::V4(*from.ip());
+        !is_trusted || subnets.iter().any(|subnet| subnet.contains(&ip))
     }
 
     /// The connection to give up if another one is accepted now.

@@ -1,12 +1,13 @@
 //! What two routers of this kind say to each other about their connection itself.
 //!
 //! ```text
-//! feature  "Weft": words that say what the end understands: "confirm", "ask"
+//! feature  "Weft": words that say what the end understands: "confirm", "ask", "sleeve"
 //! message  8 | kind | body     only where both ends have the word for it
 //!   kind 0  confirm  HMAC-SHA-256 over the introduction, the first message of each end
 //!        1  ask      a number: are you there?
 //!        2  here     the number of the question
 //!        3  taken    the address of another live router that carries your name
+//!        4  sleeve   1: frames of mine may come over sleeve; 0: none do from here on
 //! ```
 //!
 //! Everything else that comes under this tag is ignored.
@@ -20,7 +21,7 @@ use crate::features::Features;
 
 const TAG: u8 = 8;
 const FEATURE: &str = "Weft";
-const WORDS: &str = "confirm ask";
+const WORDS: &str = "confirm ask sleeve";
 /// Longest address that is taken, in bytes.
 const ADDRESS_BYTES_MAX: usize = 64;
 
@@ -31,6 +32,8 @@ pub(super) struct Agreed {
     pub(super) confirm: bool,
     /// Questions whether the end is there.
     pub(super) ask: bool,
+    /// That each end says whether it uses sleeve.
+    pub(super) sleeve: bool,
 }
 
 impl Agreed {
@@ -41,6 +44,7 @@ impl Agreed {
         Agreed {
             confirm: has("confirm"),
             ask: has("ask"),
+            sleeve: has("sleeve"),
         }
     }
 }
@@ -57,6 +61,7 @@ pub(super) enum Word {
     Ask(u64),
     Here(u64),
     Taken(String),
+    Sleeve(bool),
 }
 
 impl Word {
@@ -70,6 +75,7 @@ impl Word {
             0 => Some(Word::Confirm(body.to_vec())),
             1 => number().map(Word::Ask),
             2 => number().map(Word::Here),
+            4 => body.first().map(|uses| Word::Sleeve(*uses != 0)),
             3 if body.len() <= ADDRESS_BYTES_MAX => {
                 let text = std::str::from_utf8(body).ok()?;
                 let is_address = text.parse::<std::net::SocketAddr>().is_ok();
@@ -90,6 +96,7 @@ impl Word {
             Word::Ask(number) => (1, number.to_be_bytes().to_vec()),
             Word::Here(number) => (2, number.to_be_bytes().to_vec()),
             Word::Taken(address) => (3, address.as_bytes().to_vec()),
+            Word::Sleeve(uses) => (4, vec![u8::from(*uses)]),
         };
         [&[TAG, kind], &body[..]].concat()
     }
@@ -136,6 +143,8 @@ mod tests {
             Word::Ask(u64::MAX),
             Word::Here(0),
             Word::Taken("10.0.0.1:6783".to_owned()),
+            Word::Sleeve(true),
+            Word::Sleeve(false),
         ] {
             assert_eq!(Word::parse(&word.encode()), Some(word));
         }

@@ -130,6 +130,9 @@ pub struct Path {
     pub max_payload: usize,
     /// Whether packets that the kernel fragments were seen to arrive.
     pub fragments: bool,
+    /// Whether the peer may send frames in plain packets over the link. It may not while it said
+    /// that it uses another one.
+    pub open: bool,
 }
 
 /// What a link wants done.
@@ -162,6 +165,7 @@ pub struct Link {
     remote: Option<SocketAddrV4>,
     search: MtuSearch,
     fragments: bool,
+    open: bool,
     state: State,
     heard_peer: bool,
     first_heartbeats: usize,
@@ -190,6 +194,7 @@ impl Link {
             remote,
             search: MtuSearch::new(overhead),
             fragments: false,
+            open: true,
             state: State::Passive,
             heard_peer: false,
             first_heartbeats: 0,
@@ -210,6 +215,7 @@ impl Link {
             mtu_verified: self.search.is_verified(),
             max_payload: (mtu + self.overhead - UDP_IP_BYTES).min(PACKET_BYTES_MAX),
             fragments: self.fragments,
+            open: self.open,
         }
     }
 
@@ -245,6 +251,14 @@ impl Link {
         self.timeout = Some(now + HEARTBEAT_TIMEOUT);
         self.report_path();
         self.heartbeat(now);
+    }
+
+    /// The peer said whether it sends frames over this link.
+    pub fn set_open(&mut self, open: bool) {
+        self.open = open;
+        if self.state != State::Failed {
+            self.report_path();
+        }
     }
 
     /// A special frame arrived from the peer, at `from`.

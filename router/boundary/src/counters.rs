@@ -163,6 +163,9 @@ drop_reasons! {
     UnknownSender = "unknown_sender",
     /// A packet that was not sealed with the key of its link.
     Forged = "forged",
+    /// In a plain packet from another address than that of its link, or while the neighbour
+    /// does not use the link.
+    Spoofed = "spoofed",
     /// A packet that was seen before.
     Replayed = "replayed",
     /// A native datagram under a number that no key has (any more).

@@ -226,6 +226,9 @@ impl Receive {
         if ethernet::is_special(bytes) {
             return special(cx, tunnel, from, &frame, bytes);
         }
+        if !tunnel.takes(from) {
+            return cx.counters.drop(DropReason::Spoofed, 1);
+        }
         let names = (tunnel.peer(), frame.source, frame.destination);
         self.deliver(cx, names, range, Checksums::Present);
     }

@@ -282,3 +282,56 @@ fn not_much_is_kept_while_it_is_not_known_who_is_there() {
     }
     assert!(!rig.is_open(second) && rig.is_member(first));
 }
+
+/// A plain packet shows nothing of who sent it. Beside a native link it is taken only after the
+/// peer said that it uses sleeve.
+#[test]
+fn the_plain_door_is_open_only_while_the_peer_uses_it() {
+    let mut rig = Rig::new(config());
+    let conn = rig.accept(&ours(1, 1, 1, None));
+    let open = |rig: &Rig| {
+        let view = rig.node.connections().find(|view| view.conn == conn);
+        let sleeve = view.unwrap().forwarders.pop().unwrap();
+        sleeve.path.unwrap().open
+    };
+    assert!(open(&rig));
+    for uses in [false, true, false] {
+        rig.send_raw(conn, &word::Word::Sleeve(uses).encode());
+        assert_eq!(open(&rig), uses);
+    }
+    // Who does not have the word is taken as it comes.
+    let old = rig.member(2);
+    rig.send_raw(old, &word::Word::Sleeve(false).encode());
+    let view = rig.node.connections().find(|view| view.conn == old);
+    assert!(view.unwrap().forwarders.pop().unwrap().path.unwrap().open);
+}
+
+#[test]
+fn a_trusted_link_does_not_move_out_of_its_trusted_subnet() {
+    let mut rig = Rig::new(NodeConfig {
+        trusted_subnets: vec!["10.0.0.0/8".parse().unwrap()],
+        ..with_password()
+    });
+    let mut guise = Guise::new(1);
+    guise.password = Some("secret");
+    guise.features.trusted = true;
+    rig.accept(&guise);
+    let view = rig.node.connections().next().unwrap();
+    assert!(view.trusted);
+    let remote = |rig: &Rig| {
+        let mut view = rig.node.connections().next().unwrap();
+        view.forwarders.pop().unwrap().path.unwrap().remote
+    };
+    let link = *rig.node.core.connections.links.keys().next().unwrap();
+    for (from, taken) in [
+        ("192.0.2.1:6783", false),
+        ("10.0.0.9:6783", true),
+        ("192.0.2.1:6783", false),
+    ] {
+        let from = from.parse().unwrap();
+        let heartbeat = Special::Heartbeat(view.uid);
+        rig.node.handle_special(rig.now, link, from, heartbeat);
+        rig.work();
+        assert_eq!(remote(&rig) == Some(from), taken);
+    }
+}
