@@ -132,17 +132,17 @@ fn seeds(range: std::ops::Range<u64>, draw: fn(u64) -> Plan, recorded: u64) {
 
 #[test]
 fn small_meshes_agree_after_faults_1() {
-    seeds(0..150, Plan::draw, 0xe076_913b_f64c_df7e);
+    seeds(0..150, Plan::draw, 0x3400_8357_09a1_f37c);
 }
 
 #[test]
 fn small_meshes_agree_after_faults_2() {
-    seeds(150..300, Plan::draw, 0xdfb1_30a9_dc19_c985);
+    seeds(150..300, Plan::draw, 0xe9c0_dbb4_3dc2_d195);
 }
 
 #[test]
 fn small_meshes_with_native_links_agree_after_faults() {
-    seeds(300..400, Plan::draw_native, 0x65e0_7c73_51fd_3118);
+    seeds(300..400, Plan::draw_native, 0x47b7_9eb4_6c3a_055f);
 }
 
 #[test]

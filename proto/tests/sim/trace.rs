@@ -48,6 +48,7 @@ fn describe_link(link: LinkId, what: &LinkAction) -> String {
             let receive: Vec<_> = keys.receive.iter().map(|key| key.session()).collect();
             format!("Keys of {link} {send:?} {receive:?}")
         }
+        LinkAction::NeedSecret => format!("Secret for {link}"),
         LinkAction::Special(special) => format!("Special on {link} {special:?}"),
         LinkAction::Report(report, bytes) => {
             format!("Report on {link} {report:?} in {bytes} bytes")

@@ -150,6 +150,8 @@ drop_reasons! {
     TooManyMacs = "too_many_macs",
     /// The next hop has no link.
     NoLink = "no_link",
+    /// For all peers, and from another neighbour than those of its source come from.
+    NotParent = "not_parent",
     /// For all peers, and there are none.
     NoPeers = "no_peers",
     /// The neighbour's address is not known yet.
@@ -217,6 +219,9 @@ impl From<SwitchDrop> for DropReason {
             SwitchDrop::UnknownPeer => DropReason::UnknownPeer,
             SwitchDrop::NoRoute => DropReason::NoRoute,
             SwitchDrop::NoLink => DropReason::NoLink,
+            SwitchDrop::OwnSource => DropReason::OwnSource,
+            SwitchDrop::Returned => DropReason::Backwards,
+            SwitchDrop::NotParent => DropReason::NotParent,
         }
     }
 }

@@ -364,6 +364,7 @@ impl Control {
                 self.save_targets(texts);
             }
             Output::Event(event) => self.log(&event),
+            Output::PeersMet(_) => {}
             Output::PeersGone(_) => {
                 self.tell_allocator_of_peers();
                 self.tell_names_of_peers();
@@ -437,6 +438,12 @@ impl Control {
                 self.links.set_keys(link, keys);
                 // What is sent next tells the peer that it may use them.
                 self.publish();
+            }
+            LinkAction::NeedSecret => {
+                let now = self.now();
+                if let Some(secret) = self.surroundings.native_secret() {
+                    self.node.handle_secret(now, link, secret);
+                }
             }
             LinkAction::Special(special) => self.send_special(link, special),
             LinkAction::Report(report, bytes) => self.send_report(link, &report, bytes),

@@ -147,13 +147,13 @@ fn decide<'a>(
     if journey.source == forwarding.us() {
         return Err(DropReason::OwnSource);
     }
-    let Journey { source, dest, .. } = journey;
+    let Journey { source, dest, via } = journey;
     if dest == forwarding.us() {
         cx.check(source, frame)?;
     }
     let (dst, src) = (frame.destination(), frame.source());
     let macs = &cx.shared.macs;
-    let (decision, learned) = forwarding.received(cx.now, macs, (source, dest), (dst, src));
+    let (decision, learned) = forwarding.received(cx.now, macs, (via, source, dest), (dst, src));
     if learned != Learned::Known {
         let at = macs.lookup(src).unwrap_or(PeerSlot::US);
         cx.note(learned, src, at);
@@ -163,9 +163,6 @@ fn decide<'a>(
     }
     match decision {
         Received::Drop(reason) => Err(reason.into()),
-        Received::Relay(link) if forwarding.neighbour(link) == Some(journey.via) => {
-            Err(DropReason::Backwards)
-        }
         decision => Ok(decision),
     }
 }
