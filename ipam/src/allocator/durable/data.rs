@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proto::types::PeerName;
 
+use crate::allocator::api::Proof;
 use crate::leases::{Lease, LeaseKey, LeaseTable};
 use crate::persist::{Election, Holding, Known, Meta, Stored, Takeover};
 use crate::range::{Address, Range};
@@ -190,8 +191,17 @@ impl Durable {
         }
     }
 
-    /// Says who has an address, or that nobody has it.
-    pub(crate) fn set_holding(&mut self, address: Address, holding: Option<Holding>) {
+    /// Says who has an address.
+    pub(crate) fn set_holding(&mut self, address: Address, holding: Holding) {
+        self.change_holding(address, Some(holding));
+    }
+
+    /// Frees an address: the only way to do so, and only with a proof that its user is gone.
+    pub(crate) fn vacate(&mut self, address: Address, _: Proof) {
+        self.change_holding(address, None);
+    }
+
+    fn change_holding(&mut self, address: Address, holding: Option<Holding>) {
         let before = self.put_holding(address, holding);
         self.undo.addresses.entry(address).or_insert(before);
         self.settle(address);

@@ -67,6 +67,12 @@ impl Allocate {
         self.id.as_deref() == Some(id)
     }
 
+    /// Forgets why it cannot have the address of its lease: that is found out again.
+    pub(crate) fn rolled_back(&mut self) {
+        self.host_scoped = false;
+        self.lost = None;
+    }
+
     /// Whether it can only go on with a ring.
     pub(crate) fn wants_ring(&self, cx: &Cx) -> bool {
         let within = cx.universe().range().overlaps(&self.subnet.range());
@@ -142,7 +148,7 @@ impl Allocate {
             container: self.container,
             lease,
         };
-        cx.durable.set_holding(address, Some(holding));
+        cx.durable.set_holding(address, holding);
     }
 
     fn allocate_leased(&mut self, cx: &mut Cx, identity: &Identity) -> Progress {
@@ -230,9 +236,27 @@ impl Allocate {
         self.hold(cx, address, Some(Arc::clone(key)));
     }
 
+    /// Whether the container has this address already, without a lease.
+    fn has_unleased(&self, cx: &Cx, address: Address) -> bool {
+        let holding = cx.durable.holding(address);
+        holding.is_some_and(|held| Some(&held.id) == self.id.as_ref() && held.lease.is_none())
+            && cx.durable.owns(address)
+    }
+
     /// Takes the address of a lease that we hold and nobody uses.
     fn use_lease(&mut self, cx: &mut Cx, key: &Arc<LeaseKey>, lease: &Lease) -> Progress {
         let address = lease.address;
+        if self.has_unleased(cx, address) {
+            // The container never lost it: only we forgot whose it is.
+            self.take_lease(
+                cx,
+                key,
+                lease.version.saturating_add(1),
+                address,
+                lease.pinned,
+            );
+            return self.leased_response(cx, key, address);
+        }
         if self.lost.is_none() {
             match cx.lease_address(key, lease, self.subnet) {
                 Ok(None) => {

@@ -33,6 +33,8 @@ pub(crate) struct Claim {
     pub(crate) no_error_on_unknown: bool,
     pub(crate) force: bool,
     pub(crate) pinned: bool,
+    /// Who has the address and gives it up for this, if anybody does.
+    pub(crate) from: Option<String>,
     /// Since when the owner cannot be reached.
     pub(crate) away_since: Option<Time>,
 }
@@ -83,7 +85,8 @@ impl Claim {
         match previous.map(|holding| holding.id.clone()) {
             None => self.record(cx, None),
             Some(id) if id == self.id || self.id == NO_ID => {}
-            Some(id) if cx.hosted.is_dead(&id) => self.record(cx, None),
+            Some(id) if cx.hosted.end_of(&id).is_some() => self.record(cx, None),
+            Some(id) if self.from.as_ref() == Some(&id) => self.record(cx, None),
             Some(id) => {
                 return Err(RequestError::AlreadyInUseBy {
                     cidr: self.cidr,
@@ -106,13 +109,19 @@ impl Claim {
     }
 
     fn record(&self, cx: &mut Cx, lease: Option<Arc<LeaseKey>>) {
+        let before = cx.durable.holding(self.address());
+        let left = before.and_then(|before| before.lease.clone());
+        if let Some(left) = left.filter(|left| lease.as_ref() != Some(left)) {
+            cx.leave_unused(&left, self.address());
+        }
+        cx.hosted.not_dead(&self.id);
         let holding = Holding {
             id: self.filed_under(),
             len: self.cidr.len,
             container: self.container,
             lease,
         };
-        cx.durable.set_holding(self.address(), Some(holding));
+        cx.durable.set_holding(self.address(), holding);
         cx.effect(Effect::HoldingsChanged);
     }
 
@@ -120,8 +129,10 @@ impl Claim {
         let (address, cidr) = (self.address(), self.cidr);
         let existing = cx.durable.holding(address);
         // What a container already has becomes that of its identity without being free meanwhile.
-        let adopts = self.identity.is_some()
-            && existing.is_some_and(|held| held.id == self.id && held.lease.is_none());
+        let adopts = existing.is_some_and(|held| {
+            let unleased = held.id == self.id && held.lease.is_none();
+            self.from.as_ref() == Some(&held.id) || (self.identity.is_some() && unleased)
+        });
         let existing = existing.map(|holding| holding.id.clone());
         if let Some(existing) = existing.filter(|_| !adopts) {
             let text = address.to_string();
@@ -228,6 +239,10 @@ impl Claim {
         let address = self.address();
         if let Some(holding) = cx.durable.holding(address) {
             // In use here although another peer owns it: that is known and being dealt with.
+            if self.from.as_ref() == Some(&holding.id) && self.identity.is_none() {
+                self.record(cx, None);
+                return Progress::Done(Ok(Response::Done));
+            }
             let same = holding.id == self.filed_under() || self.id == NO_ID;
             let (cidr, id) = (self.cidr, holding.id.clone());
             return Progress::Done(match same {
