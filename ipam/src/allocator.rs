@@ -89,7 +89,7 @@ impl Allocator {
     ) -> Result<Allocator, StartError> {
         let meta = start_meta(&config, &stored)?;
         let before = stored.meta;
-        let mut durable = Durable::load(stored, meta);
+        let mut durable = Durable::load(stored, meta, clock);
         durable.check().map_err(StartError::Broken)?;
         if origin == Origin::Import || before.is_none() {
             durable.touch_all();
@@ -297,6 +297,7 @@ impl Allocator {
     /// One step: what `act` decides, what follows from it, and the batch and outputs of both.
     fn step(&mut self, clock: Clock, act: impl FnOnce(&mut Machines, &mut Cx)) {
         self.cx.clock = clock;
+        self.cx.durable.set_clock(clock);
         self.cx.settled = self.outbox.is_settled();
         if self.cx.settled {
             self.cx.hosted.stored();

@@ -2,14 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::BTreeMap;
+
 use ipam::allocator::{
-    Allocator, Clock, Output, Proof, Request, RequestError, RequestId, Response,
+    Allocator, Clock, Config, Init, Origin, Output, Proof, Request, RequestError, RequestId,
+    Response,
 };
 use ipam::fuzzing::busy_allocator;
 use ipam::leases::{Identity, IdentityKind, LeaseState};
-use ipam::persist::BatchId;
+use ipam::persist::{BatchId, Stored};
 use ipam::range::Cidr;
-use proto::types::Time;
+use proto::types::{PeerName, Time};
 
 fn clock(seconds: u64) -> Clock {
     Clock {
@@ -213,4 +216,119 @@ fn an_end_is_told_with_its_proof() {
     };
     assert_eq!(ask(&mut allocator, 10, request), Ok(Response::Done));
     assert!(addresses(&mut allocator, 11, "c0").is_empty());
+}
+
+/// Lets time pass, with what the wall clock says of it.
+fn pass(allocator: &mut Allocator, to: u64, wall: u64) {
+    let clock = Clock { wall, ..clock(to) };
+    allocator.handle_timeout(clock);
+    while let Some(output) = allocator.poll_output() {
+        if let Output::Persist(batch) = output {
+            allocator.handle_persisted(clock, batch.id, Ok(()));
+        }
+    }
+}
+
+fn has_lease(allocator: &Allocator) -> bool {
+    let key = identity("web").key("10.7.0.0/24".parse().unwrap());
+    allocator.lease_table().live(&key).is_some()
+}
+
+/// The busy allocator keeps an unused lease for 1000 seconds.
+#[test]
+fn retention_is_time_that_the_router_saw_pass() {
+    let mut allocator = busy_allocator();
+    let delete = Request::Delete {
+        id: "c1".to_owned(),
+    };
+    assert_eq!(ask(&mut allocator, 10, delete), Ok(Response::Done));
+    let days = 24 * 3600;
+    // The wall clock is 40 days ahead for a minute: nothing has happened.
+    pass(&mut allocator, 100, 1_700_000_000 + 40 * days);
+    pass(&mut allocator, 160, 1_700_000_000 + 40 * days);
+    assert!(has_lease(&allocator));
+    // It is years behind, and the lease ends nevertheless.
+    for to in [300, 600, 900, 1000] {
+        pass(&mut allocator, to, 1_500_000_000);
+        assert!(has_lease(&allocator));
+    }
+    pass(&mut allocator, 1080, 1_500_000_000);
+    assert!(!has_lease(&allocator));
+    // Its end is remembered for a week, and then forgotten.
+    assert_eq!(allocator.lease_table().len(), 1);
+    pass(&mut allocator, 6 * days, 1_700_000_000 + 400 * days);
+    assert_eq!(allocator.lease_table().len(), 1);
+    pass(&mut allocator, 8 * days, 1_500_000_000);
+    assert_eq!(allocator.lease_table().len(), 0);
+}
+
+fn config() -> Config {
+    Config {
+        name: PeerName::from_bytes([2, 0, 0, 0, 0, 1]),
+        nickname: "one".to_owned(),
+        universe: "10.7.0.0/24".parse().unwrap(),
+        universe_defaulted: false,
+        default_subnet: None,
+        init: Init::Seed(vec![PeerName::from_bytes([2, 0, 0, 0, 0, 1])]),
+        uid: 1,
+        lease_retention: 1000,
+        await_found: false,
+        rng_seed: 1,
+    }
+}
+
+/// Starts from what was stored, does something, and stores what comes of it.
+fn run(records: &mut BTreeMap<Vec<u8>, Vec<u8>>, wall: u64, times: &[u64], requests: Vec<Request>) {
+    let stored = Stored::load(records.iter().map(|(key, value)| (&key[..], &value[..]))).unwrap();
+    let clock = |seconds: u64| Clock {
+        now: Time::from_micros(seconds * 1_000_000),
+        wall,
+    };
+    let mut allocator = Allocator::new(clock(1), config(), stored, Origin::Store).unwrap();
+    for (at, request) in requests.into_iter().enumerate() {
+        allocator.handle_request(clock(5), RequestId(at as u64), None, request);
+    }
+    for at in times {
+        allocator.handle_timeout(clock(*at));
+        while let Some(output) = allocator.poll_output() {
+            let Output::Persist(batch) = output else {
+                continue;
+            };
+            for (key, value) in batch.iter() {
+                match value {
+                    Some(value) => records.insert(key.to_vec(), value.to_vec()),
+                    None => records.remove(key),
+                };
+            }
+            allocator.handle_persisted(clock(*at), batch.id, Ok(()));
+        }
+    }
+}
+
+fn leases(records: &BTreeMap<Vec<u8>, Vec<u8>>) -> usize {
+    let stored = Stored::load(records.iter().map(|(key, value)| (&key[..], &value[..]))).unwrap();
+    stored.leases().filter(|(_, lease)| lease.is_live()).count()
+}
+
+#[test]
+fn retention_goes_on_after_a_restart_whatever_the_wall_clock_says() {
+    let mut records = BTreeMap::new();
+    let reserve = |name: &str| Request::LeaseReserve {
+        identity: identity(name),
+        subnet: None,
+        address: None,
+        pinned: false,
+    };
+    let now = 1_700_000_000;
+    run(&mut records, now, &[5], vec![reserve("web")]);
+    run(&mut records, now + (1 << 30), &[100, 500, 3700], Vec::new());
+    assert_eq!(leases(&records), 0, "it was idle for an hour");
+
+    // A store of a release that knew no such time: what it has is as of now.
+    run(&mut records, now, &[5], vec![reserve("web")]);
+    records.retain(|key, _| key[0] != b'c' && key[0] != b'u');
+    run(&mut records, now + (1 << 30), &[100, 900], Vec::new());
+    assert_eq!(leases(&records), 1);
+    run(&mut records, now, &[100, 1100], Vec::new());
+    assert_eq!(leases(&records), 0);
 }
