@@ -1,6 +1,6 @@
 //! What a member of the mesh that lies can make us do, hold and say: all of it is bounded.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

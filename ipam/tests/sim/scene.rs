@@ -126,6 +126,14 @@ impl World {
         table.get(&key).filter(|lease| lease.is_live()).cloned()
     }
 
+    /// The process of a router dies, and its store with it.
+    pub(crate) fn lose_store(&mut self, node: usize) {
+        self.crash(node);
+        if let Machine::Weft(host) = &mut self.nodes[node].machine {
+            host.disk.durable.clear();
+        }
+    }
+
     pub(crate) fn has_alarm(&self, is: impl Fn(&Alarm) -> bool) -> bool {
         self.watch.alarms.iter().any(is)
     }
