@@ -43,7 +43,10 @@ pub(crate) const CRATES: [(&str, &[&str]); 18] = [
             "control", "host", "kernel", "http", "boundary", "report", "ipam", "proto",
         ],
     ),
-    ("api", &["control", "report", "http", "ipam", "proto"]),
+    (
+        "api",
+        &["control", "boundary", "report", "http", "ipam", "proto"],
+    ),
     (
         "probe",
         &[

@@ -1,4 +1,4 @@
-//! Addresses over HTTP, as the original gives them out.
+//! Addresses over HTTP, as Weave Net gives them out.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, JSON, Refusal, not_found, text, typed};
 use super::form::Form;
 use super::services::Services;
-use control::request;
+use control::errors;
 use report::time::duration;
 
 /// The routes of everything that has to do with addresses.
@@ -44,16 +44,16 @@ pub(super) async fn ask(
 ) -> Result<Result<Gift, RequestError>, Refusal> {
     match services.client.address(wish, time_max).await {
         Ok(gift) => Ok(Ok(gift)),
-        Err(request::RequestError::Refused(error)) => Ok(Err(error)),
-        Err(request::RequestError::Stopped(stopped)) => Err(stopped.into()),
-        Err(request::RequestError::Off) => Err(Refusal(
+        Err(errors::RequestError::Refused(error)) => Ok(Err(error)),
+        Err(errors::RequestError::Stopped(stopped)) => Err(stopped.into()),
+        Err(errors::RequestError::Off) => Err(Refusal(
             StatusCode::NOT_FOUND,
             "404 page not found".to_owned(),
         )),
     }
 }
 
-/// A refusal in the original's words; requests that were cancelled are no errors there.
+/// A refusal in Weave Net's words; requests that were cancelled are no errors there.
 pub(super) fn refuse(error: &RequestError, prefix: &str) -> Answer {
     match error {
         RequestError::Cancelled { .. } => Ok(cancelled()),
@@ -324,7 +324,7 @@ async fn remove_peer(
     request: Request,
 ) -> Answer {
     let form = Form::read(request).await?;
-    // Scripts for the original know no confirmation: their call is one.
+    // Scripts for Weave Net know no confirmation: their call is one.
     let confirmed =
         form.first("confirm").is_empty() || form.bool("confirm").map_err(Refusal::bad)?;
     let wish = Wish::RemovePeer {

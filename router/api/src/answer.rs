@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use control::request::Stopped;
+use control::errors::Stopped;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 /// The type of JSON.
@@ -40,7 +40,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// A body of text; an empty one has no type, as with the original.
+/// A body of text; an empty one has no type, as with Weave Net.
 pub(super) fn text(status: StatusCode, body: String) -> Response {
     typed(status, PLAIN, body)
 }

@@ -1,4 +1,4 @@
-//! Names over HTTP, as the original takes and gives them.
+//! Names over HTTP, as Weave Net takes and gives them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use serde_json::json;
 use super::answer::{Answer, JSON, Refusal, escape_html, not_found, text, typed};
 use super::form::Form;
 use super::services::Services;
-use control::names::NamesError;
+use control::errors::NamesError;
 use control::request::NameFilter;
 
 /// The routes of everything that has to do with names.
@@ -90,7 +90,7 @@ async fn add(
     let check_alive = form.bool("check-alive").unwrap_or(false);
     let address = address(&ip)?;
     let mut names: Vec<String> = form.all("name").map(str::to_owned).collect();
-    // What the original knows only in its full form is not relative to the domain.
+    // What Weave Net knows only in its full form is not relative to the domain.
     let full = |name: &str| format!("{}.", name.strip_suffix('.').unwrap_or(name));
     names.extend(form.all("fqdn").filter(|name| !name.is_empty()).map(full));
     let outside = |name: &str| form.all("fqdn").any(|fqdn| full(fqdn) == name);
@@ -101,7 +101,7 @@ async fn add(
     {
         Ok(()) => {}
         Err(NamesError::Refused(mut refused)) => {
-            // The original takes these without a word, and does nothing with them.
+            // Weave Net takes these without a word, and does nothing with them.
             refused.retain(|(name, why)| *why != AddError::OutsideDomain || !outside(name));
             if !refused.is_empty() {
                 return Err(refuse(NamesError::Refused(refused)));
@@ -165,7 +165,7 @@ async fn remove_matching(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// An entry as the original lists it.
+/// An entry as Weave Net lists it.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct EntryJson<'e> {

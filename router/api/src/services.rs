@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use super::config::Config;
-use super::drawing::Drawing;
+use super::drawing_slots::DrawingSlots;
 use boundary::forwarding::Figures;
 use control::client::Client;
 use report::metrics::MetricSource;
@@ -38,7 +38,7 @@ pub struct Services {
     /// Others who count something.
     pub metrics: Arc<[Arc<dyn MetricSource>]>,
     /// Who may draw pages at the moment.
-    pub drawing: Drawing,
+    pub drawing: DrawingSlots,
 }
 
 /// Gives the host addresses of the network, and takes them.

@@ -1,4 +1,6 @@
 //! What reports, status pages and metrics are made from.
+//!
+//! Larger than the habit: each report is a function of the same view, in a file of its own.
 
 use boundary::forwarding::Figures;
 use control::view::View;

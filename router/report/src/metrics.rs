@@ -93,7 +93,7 @@ pub fn render(mut metrics: Vec<Metric>) -> String {
     out
 }
 
-/// The metrics of the original, drawn from a report.
+/// The metrics of Weave Net, drawn from a report.
 pub fn compatible(report: &Report) -> Vec<Metric> {
     use Kind::{Counter, Gauge};
     let router = &report.router;

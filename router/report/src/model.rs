@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-/// The version that scripts for the original look for in `/report` and `/status`.
+/// The version that scripts for Weave Net look for in `/report` and `/status`.
 pub const COMPATIBLE_VERSION: &str = "2.8.1";
 
 /// Everything.
@@ -35,7 +35,7 @@ pub struct Report {
     pub plugin: Option<PluginReport>,
 }
 
-/// The original's check for newer versions, which does not exist here.
+/// Weave Net's check for newer versions, which does not exist here.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct VersionCheck {

@@ -22,7 +22,7 @@ use super::wire::{
     self, CreateEndpoint, CreateNetwork, CreatedEndpoint, EndpointCall, GENERIC, Interface,
     InterfaceName, Joined, Options, StaticRoute, option,
 };
-use control::request::RequestError;
+use control::errors::RequestError;
 use host::attach::INTERFACE;
 use host::attach::endpoint::{self, NewEndpoint};
 use host::blocking::blocking;

@@ -8,7 +8,7 @@ use ipam::range::Cidr;
 use proto::types::Mac;
 
 use super::Plugin;
-use control::request::RequestError;
+use control::errors::RequestError;
 
 /// How long an address may take: it may have to be asked of another peer. Docker's user sees
 /// what was waited for.

@@ -14,7 +14,7 @@ use super::api::Inspected;
 use super::driver::short;
 use super::settle::network;
 use super::wish::{self, Wanted, Wish};
-use control::names::NamesError;
+use control::errors::NamesError;
 use host::attach::{self, AttachRequest};
 use host::blocking::blocking;
 use kernel::netns::Namespace;

@@ -1,4 +1,4 @@
-//! What is known of each connection, beyond what the original reports.
+//! What is known of each connection, beyond what Weave Net reports.
 
 use std::time::Duration;
 

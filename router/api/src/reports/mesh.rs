@@ -20,7 +20,7 @@ use report::model::{
 use report::time::rfc3339;
 
 impl Sources<'_> {
-    /// Everything, in the original's form.
+    /// Everything, in Weave Net's form.
     pub(crate) fn report(&self) -> Report {
         Report {
             ready: true,

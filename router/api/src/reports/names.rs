@@ -9,7 +9,7 @@ use report::metrics::{Kind, Metric};
 use report::model::{DnsEntryReport, DnsReport};
 
 impl Sources<'_> {
-    /// Names in the original's form.
+    /// Names in Weave Net's form.
     pub(super) fn dns_report(&self) -> Option<DnsReport> {
         let names = self.view.names.as_ref()?;
         let entry = |(key, state): &(Arc<proto::names::Key>, proto::names::State)| DnsEntryReport {
@@ -50,7 +50,7 @@ impl Sources<'_> {
         server.chain(clocks).collect()
     }
 
-    /// What programs are told of names beyond the original's report.
+    /// What programs are told of names beyond Weave Net's report.
     pub(super) fn dns_facts(&self) -> Value {
         let (Some(names), Some(config), Some(server)) =
             (&self.view.names, &self.config.names, &self.name_server)
