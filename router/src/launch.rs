@@ -37,7 +37,7 @@ use readiness::Notifier;
 
 use crate::config::{Config, IpamConfig};
 use crate::logging::queue::LogQueue;
-use api::drawing::Drawing;
+use api::drawing_slots::DrawingSlots;
 use api::routes::Scope;
 use api::services::Services;
 use boundary::forwarding::Figures;
@@ -191,7 +191,7 @@ pub async fn run(config: Config, log: &LogQueue) -> Result<(), LaunchError> {
         measure: Arc::new(LocalMeasure(control.benches)),
         name_server: name_server.map(|server| server as _),
         metrics: metrics.into(),
-        drawing: Drawing::default(),
+        drawing: DrawingSlots::default(),
     };
     let http = HttpThread::start(http, services)?;
     let activated = kernel::sys::activation::listeners();
