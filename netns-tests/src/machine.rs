@@ -251,7 +251,7 @@ impl Machine {
         end(router, signal, "the router");
     }
 
-    /// Makes an image of programs of this system, without asking any registry.
+    /// Makes an image of programs of this system.
     #[track_caller]
     pub fn import_image(&self) {
         let root = self.folder.join("image");
