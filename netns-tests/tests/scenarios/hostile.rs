@@ -32,7 +32,7 @@ impl Siege {
         Siege::of(Kind::Weft, password)
     }
 
-    /// A siege of a mesh whose links are of this kind.
+    /// Returns a siege of a mesh whose links are of this kind.
     fn of(kind: Kind, password: Option<&str>) -> Siege {
         let mut mesh = Mesh::new(&[kind; 4]);
         let launch = Launch::new().maybe_password(password);

@@ -35,7 +35,7 @@ fn datagrams_of_both_overlays_are_told_apart() {
     assert_eq!(kinds(&[0; 20]), (false, false));
 }
 
-/// What a router says of its connection to the peer on another host.
+/// Returns what a router says of its connection to the peer on another host.
 fn facts(mesh: &Mesh, host: usize, to: usize) -> Option<Value> {
     let status = mesh.get_json(host, "/status/weft")?;
     let connections = status["connections"].as_array()?;
@@ -44,7 +44,7 @@ fn facts(mesh: &Mesh, host: usize, to: usize) -> Option<Value> {
     Some(found.clone())
 }
 
-/// The overlay that carries frames to the peer on another host.
+/// Returns the overlay that carries frames to the peer on another host.
 fn active(mesh: &Mesh, host: usize, to: usize) -> Option<String> {
     let facts = facts(mesh, host, to).filter(|facts| facts["state"] == "established")?;
     Some(facts["overlay"].as_str()?.to_owned())

@@ -21,7 +21,7 @@ fn code(files: &[(&str, &str)]) -> Code {
     Code::read(&tree(files), files[0].0)
 }
 
-/// The lines where something was found, by path.
+/// Returns the lines where something was found, by path.
 fn places(found: &[Violation]) -> Vec<(&str, usize)> {
     found
         .iter()

@@ -33,7 +33,7 @@ pub(crate) fn paths(code: &Code) -> Vec<Violation> {
     found
 }
 
-/// The line of the first path with these segments.
+/// Returns the line of the first path with these segments.
 fn named(mentions: &[Mention], what: &str) -> Option<usize> {
     let (what, is_macro) = match what.strip_suffix('!') {
         Some(name) => (name, true),
@@ -54,7 +54,7 @@ fn named(mentions: &[Mention], what: &str) -> Option<usize> {
     found.map(|mention| mention.line)
 }
 
-/// The line where these tokens begin to follow each other.
+/// Returns the line where these tokens begin to follow each other.
 fn tokens(all: &TokenStream, what: &str) -> Option<usize> {
     let mut flat = Vec::new();
     flatten(all.clone(), &mut flat);

@@ -6,7 +6,7 @@ use super::*;
 use crate::conf;
 use crate::result::Outcome;
 
-/// The original's calls and answers.
+/// Returns Weave Net's calls and answers.
 fn vectors() -> Vec<Value> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/cni.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -54,7 +54,7 @@ fn conf(rest: &str) -> String {
     format!(r#"{{"cniVersion":"1.0.0","name":"weave","type":"weave-net"{rest}}}"#)
 }
 
-/// Whether `ours` has everything that `theirs` has.
+/// Returns true if `ours` has everything that `theirs` has.
 fn includes(ours: &Value, theirs: &Value) -> bool {
     match (ours, theirs) {
         (Value::Object(ours), Value::Object(theirs)) => theirs
@@ -68,7 +68,7 @@ fn includes(ours: &Value, theirs: &Value) -> bool {
 }
 
 #[test]
-fn the_originals_results_are_read_and_written() {
+fn weave_nets_results_are_read_and_written() {
     let mut results = 0;
     for vector in vectors() {
         let success = vector["exit"] == 0 && vector["stdin"].is_string();
@@ -94,7 +94,7 @@ fn the_originals_results_are_read_and_written() {
 }
 
 #[test]
-fn the_originals_refusals_are_ours() {
+fn weave_nets_refusals_are_ours() {
     let all = vectors();
     let gateway = all
         .iter()
