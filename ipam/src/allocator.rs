@@ -18,18 +18,20 @@
 
 mod announce;
 mod api;
+mod containers;
 mod cx;
 mod departure;
 mod durable;
 mod effects;
 mod holder;
 mod hosted;
+mod housekeeping;
 mod ids;
 mod leasing;
 mod lost;
+mod machines;
 mod members;
 mod notices;
-
 mod operations;
 mod outbox;
 mod progress;
@@ -40,11 +42,9 @@ mod replication;
 mod requests;
 mod ring;
 mod status;
+mod strays;
 mod supply;
 mod universe;
-
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
 
 use proto::types::{PeerName, Time};
 
@@ -55,71 +55,23 @@ pub use api::{
 };
 
 use crate::leases::LeaseTable;
-use crate::messages::RingDigest;
-use crate::persist::{BatchId, Known, Meta, Stored};
-use crate::range::{Address, Cidr};
+use crate::persist::{BatchId, Meta, Stored};
+use crate::range::Cidr;
 use crate::ring::Ring;
 use crate::space::Space;
 use cx::Cx;
-use durable::{Durable, Moved};
-use effects::Effect;
+use durable::Durable;
+use machines::Machines;
 use outbox::Outbox;
-use queue::Pending;
-
-/// How often things are tried again that depend on messages which may have been lost.
-const TICK: Duration = Duration::from_secs(5);
-/// How long our state is held back on a new link while the neighbour's has not come.
-const LINK_HOLD: Duration = Duration::from_secs(1);
-/// A weft router shows that it is one within this time after it came into reach.
-const WEFT_SILENT_MAX: Duration = Duration::from_secs(200);
-/// How often leases are looked at that may have outlived their retention.
-const EXPIRY_TICK: Duration = Duration::from_secs(60);
-/// How many received rings that brought nothing new are remembered by their digest.
-const DIGESTS_MAX: usize = 16;
 
 /// The allocator of one router. See the [module](self).
 #[derive(Debug)]
 pub struct Allocator {
     cx: Cx,
+    machines: Machines,
     outbox: Outbox,
-    /// When to propose again, while a ring is wanted and there is none.
-    propose_at: Option<Time>,
-    /// How many peers we were told to connect to.
-    targets: usize,
-    pending: Pending,
-    /// Rings that brought nothing new.
-    digests: VecDeque<RingDigest>,
-    /// States that wait for the neighbour's on a new link.
-    links: BTreeMap<u64, HeldLink>,
     /// The batch that holds the addresses that were found in use on this host.
     found_by: BatchId,
-    tick_at: Time,
-    /// When a takeover can go on.
-    takeover_at: Option<Time>,
-    expiry_at: Time,
-    leases: replication::Replication,
-    /// Addresses in use against the ring that are known as such.
-    strays: BTreeSet<Address>,
-    store_error: Option<String>,
-}
-
-impl std::ops::Deref for Allocator {
-    type Target = Cx;
-    fn deref(&self) -> &Cx {
-        &self.cx
-    }
-}
-
-impl std::ops::DerefMut for Allocator {
-    fn deref_mut(&mut self) -> &mut Cx {
-        &mut self.cx
-    }
-}
-
-#[derive(Debug)]
-struct HeldLink {
-    neighbour: PeerName,
-    until: Time,
 }
 
 impl Allocator {
@@ -132,60 +84,26 @@ impl Allocator {
     ) -> Result<Allocator, StartError> {
         let meta = start_meta(&config, &stored)?;
         let before = stored.meta;
-        let mut state = Durable::load(stored, meta);
-        state.check().map_err(StartError::Broken)?;
+        let mut durable = Durable::load(stored, meta);
+        durable.check().map_err(StartError::Broken)?;
         if origin == Origin::Import || before.is_none() {
-            state.touch_all();
+            durable.touch_all();
         } else if before != Some(meta) {
-            state.touch_meta();
+            durable.touch_meta();
         }
         let mut allocator = Allocator {
-            cx: Cx::new(clock, config, state),
-            propose_at: None,
-            targets: 0,
-            pending: Pending::default(),
-            digests: VecDeque::new(),
-            links: BTreeMap::new(),
+            cx: Cx::new(clock, config, durable),
+            machines: Machines::new(clock.now),
             found_by: BatchId(0),
-            tick_at: clock.now + TICK,
-            takeover_at: None,
-            expiry_at: clock.now + EXPIRY_TICK,
-            leases: replication::Replication::new(clock.now),
-            strays: BTreeSet::new(),
-            store_error: None,
             outbox: Outbox::default(),
         };
-        allocator.cx.questions.unknown_until = Some(clock.now + replication::UNKNOWN_FOR);
-        allocator.step(clock, Allocator::start);
+        allocator.step(clock, |machines, cx| machines.start(cx));
         Ok(allocator)
-    }
-
-    fn start(&mut self) {
-        let known = self.cx.durable.known().iter();
-        for (peer, _) in known.filter(|(_, known)| known.weft) {
-            self.cx.members.was_weft(*peer);
-        }
-        self.watch_strays();
-        if !self.cx.durable.ring().is_empty() {
-            return;
-        }
-        match self.config.init.clone() {
-            Init::Seed(mut peers) => {
-                peers.sort_unstable();
-                peers.dedup();
-                self.make_ring(&peers);
-            }
-            Init::Consensus(_) => self.join_election(),
-            Init::Observer => {}
-        }
     }
 
     /// Takes a message of another router.
     pub fn handle_message(&mut self, clock: Clock, message: Incoming<'_>) {
-        self.step(clock, |this| match message.channel {
-            Channel::Ring => this.on_ring_message(&message),
-            Channel::Leases => this.on_lease_message(&message),
-        });
+        self.step(clock, |machines, cx| machines.message(cx, &message));
     }
 
     /// Takes a user's wish. The answer comes as an [`Output::Reply`] with the same number, at
@@ -197,39 +115,39 @@ impl Allocator {
         deadline: Option<Time>,
         request: Request,
     ) {
-        self.step(clock, |this| this.on_request(id, deadline, request));
+        self.step(clock, |machines, cx| {
+            machines.request(cx, id, deadline, request);
+        });
     }
 
     /// Takes that the caller of a request has gone; it is answered as cancelled.
     pub fn handle_cancel(&mut self, clock: Clock, id: RequestId) {
-        self.step(clock, |this| this.cancel(id));
+        self.step(clock, |machines, cx| machines.cancel(cx, id));
     }
 
     /// Takes that a container with this id was started.
     pub fn handle_container_started(&mut self, clock: Clock, id: &str) {
-        self.step(clock, |this| {
-            this.hosted.not_dead(id);
-        });
+        self.step(clock, |_, cx| cx.hosted.not_dead(id));
     }
 
     /// Takes that a container has ended; its addresses are released some time later.
     pub fn handle_container_died(&mut self, clock: Clock, id: &str) {
-        self.step(clock, |this| this.container_died(id));
+        self.step(clock, |machines, cx| machines.container_died(cx, id));
     }
 
     /// Takes that a container was removed; its addresses are released.
     pub fn handle_container_destroyed(&mut self, clock: Clock, id: &str) {
-        self.step(clock, |this| this.container_destroyed(id));
+        self.step(clock, |machines, cx| machines.container_destroyed(cx, id));
     }
 
     /// Takes the complete list of the peers of the mesh, whenever it changes.
     pub fn handle_peers(&mut self, clock: Clock, peers: Vec<Peer>) {
-        self.step(clock, |this| this.on_peers(peers));
+        self.step(clock, |machines, cx| machines.peers(cx, peers));
     }
 
     /// Takes how many peers we were told to connect to and have not given up.
     pub fn handle_targets(&mut self, clock: Clock, count: usize) {
-        self.step(clock, |this| this.targets = count);
+        self.step(clock, |machines, _| machines.election.set_targets(count));
     }
 
     /// Takes the question for our state of a channel, to be sent to `neighbour` (`None`: to
@@ -244,8 +162,8 @@ impl Allocator {
         neighbour: Option<PeerName>,
         new_link: bool,
     ) {
-        self.step(clock, |this| {
-            this.on_state_wanted(channel, token, neighbour, new_link);
+        self.step(clock, |machines, cx| {
+            machines.state_wanted(cx, channel, token, neighbour, new_link);
         });
     }
 
@@ -259,10 +177,10 @@ impl Allocator {
         match result {
             Ok(()) => {
                 self.outbox.stored(id);
-                if self.store_error.is_some() {
-                    self.step(clock, |this| {
-                        this.store_error = None;
-                        this.event(Event::StoreRecovered);
+                if self.cx.notices.store_error.is_some() {
+                    self.step(clock, |_, cx| {
+                        cx.notices.store_error = None;
+                        cx.event(Event::StoreRecovered);
                     });
                 }
             }
@@ -272,26 +190,24 @@ impl Allocator {
 
     fn store_failed(&mut self, clock: Clock, error: &str) {
         if self.outbox.is_lost(self.found_by) {
-            self.hosted.found = false;
+            self.cx.hosted.found = false;
             self.found_by = BatchId(0);
         }
         let Some(undos) = self.outbox.failed(error) else {
             return;
         };
         self.cx.durable.roll_back(undos.into_iter());
-        self.digests.clear();
-        let first = self.store_error.is_none();
-        self.store_error = Some(error.to_owned());
-        self.resume_election();
-        if first {
+        let first = self.cx.notices.store_error.replace(error.to_owned());
+        self.machines.rolled_back(&mut self.cx);
+        if first.is_none() {
             let event = Event::StoreFailed(error.to_owned());
-            self.step(clock, |this| this.event(event));
+            self.step(clock, |_, cx| cx.event(event));
         }
     }
 
     /// Takes that the time came which [`Allocator::poll_timeout`] named. Harmless at any other.
     pub fn handle_timeout(&mut self, clock: Clock) {
-        self.step(clock, Allocator::on_timeout);
+        self.step(clock, |machines, cx| machines.timeout(cx));
     }
 
     /// The next thing to do; `None` if there is none at this moment. Any `handle_*` call may
@@ -302,15 +218,7 @@ impl Allocator {
 
     /// When [`Allocator::handle_timeout`] is to be called. Any `handle_*` call may change that.
     pub fn poll_timeout(&self) -> Time {
-        let links = self.links.values().map(|link| link.until);
-        links
-            .chain(self.propose_at)
-            .chain(self.takeover_at)
-            .chain(self.pending.next_wake())
-            .chain(self.leases.next_wake())
-            .chain([self.tick_at, self.expiry_at])
-            .min()
-            .unwrap_or(self.tick_at)
+        self.machines.next_wake()
     }
 
     /// All addresses that are allocated from.
@@ -326,6 +234,16 @@ impl Allocator {
     /// Whether nothing about addresses is to be sent to this neighbour.
     pub fn is_silent(&self, neighbour: PeerName) -> bool {
         self.cx.members.is_silent(neighbour)
+    }
+
+    /// How everything is at this moment, what is not saved yet included.
+    pub fn status(&self) -> Status {
+        status::status(&self.cx, &self.machines.queue, &self.machines.election)
+    }
+
+    /// The takeovers that are not over, be that saved or not: for tests and diagnosis.
+    pub fn takeover_status(&self) -> Vec<TakeoverStatus> {
+        status::takeover_status(&self.cx)
     }
 
     /// The ring as it is in memory, be it saved or not: for tests and diagnosis.
@@ -349,143 +267,16 @@ impl Allocator {
     }
 
     /// One step: what `act` decides, what follows from it, and the batch and outputs of both.
-    fn step(&mut self, clock: Clock, act: impl FnOnce(&mut Allocator)) {
+    fn step(&mut self, clock: Clock, act: impl FnOnce(&mut Machines, &mut Cx)) {
         self.cx.clock = clock;
-        act(self);
-        self.drain();
-        while self.cx.take_retry() {
-            self.try_pending();
-            self.drain();
-        }
-        self.takeover_at = self.takeover_wake();
+        act(&mut self.machines, &mut self.cx);
+        self.machines.finish(&mut self.cx);
         let outputs = self.cx.take_outputs();
         let found_before = self.found_by != BatchId(0);
         self.outbox.finish(self.cx.durable.commit(), outputs);
-        if self.hosted.found && !found_before {
+        if self.cx.hosted.found && !found_before {
             self.found_by = self.outbox.last();
         }
-    }
-
-    /// Hands on what followed from what was done, until nothing follows.
-    fn drain(&mut self) {
-        while let Some(effect) = self.cx.next_effect() {
-            match effect {
-                Effect::LeaseChanged(key) => self.leases.changed(&key, self.cx.clock.now),
-                Effect::HoldingsChanged => self.watch_strays(),
-                Effect::UniverseChanged => self.digests.clear(),
-            }
-        }
-    }
-
-    fn on_timeout(&mut self) {
-        let now = self.cx.clock.now;
-        self.release_links(|link| link.until <= now);
-        if self.tick_at <= now {
-            self.tick_at = now + TICK;
-            self.cx.members.forget_weft(WEFT_SILENT_MAX, now);
-            self.cx.questions.forget_old(now);
-            self.release_dead();
-            self.progress_takeovers();
-            self.claim_strays();
-        } else if self.takeover_at.take_if(|at| *at <= now).is_some() {
-            self.progress_takeovers();
-        }
-        if self.expiry_at <= now {
-            self.expiry_at = now + EXPIRY_TICK;
-            self.expire_leases();
-            self.forget_known();
-            self.forget_takeovers();
-        }
-        if self.propose_at.is_some_and(|at| at <= now) {
-            self.propose();
-        }
-        self.drain();
-        self.replicate_leases();
-        self.try_due();
-    }
-
-    fn on_peers(&mut self, peers: Vec<Peer>) {
-        let change = self.cx.members.update(self.cx.clock.now, peers);
-        let ring = self.cx.durable.ring();
-        let known = self.cx.durable.known();
-        self.cx.members.prune(|peer| {
-            let met = known.get(&peer).is_some_and(|known| !known.gone);
-            met || ring.has_owner(peer)
-        });
-        self.note_known();
-        for peer in &change.came {
-            self.removed_peer_back(*peer);
-        }
-        if !change.came.is_empty() {
-            self.leases.peers_came(self.cx.clock.now);
-            self.cx.questions.unknown_until = Some(self.cx.clock.now + replication::UNKNOWN_FOR);
-            self.try_again();
-        }
-        for peer in &change.went {
-            self.cx.questions.forget(*peer);
-            if self.cx.members.leaving.remove(peer) {
-                self.peer_gone(*peer);
-            }
-        }
-        if !change.went.is_empty() {
-            self.try_again();
-        }
-    }
-
-    /// Notes whom we have met, with the day, so that a takeover can wait for them.
-    fn note_known(&mut self) {
-        let day = 24 * 60 * 60;
-        let wall = self.cx.clock.wall;
-        let known = self.cx.durable.known();
-        let stale = |peer: &PeerName| {
-            let known = known.get(peer);
-            known.is_none_or(|known| {
-                let weft = self.cx.members.is_weft(*peer);
-                known.gone || known.weft != weft || wall.abs_diff(known.seen) > day
-            })
-        };
-        let fresh: Vec<PeerName> = self
-            .members
-            .known()
-            .filter(|peer| !self.cx.members.leaving.contains(peer) && stale(peer))
-            .collect();
-        for peer in fresh {
-            let known = Known {
-                seen: wall,
-                weft: self.cx.members.is_weft(peer),
-                ..Known::default()
-            };
-            self.cx.durable.set_known(peer, Some(known));
-        }
-    }
-
-    /// Notes that a peer is a weft router, so that this is known when it is away.
-    fn note_weft(&mut self, peer: PeerName) {
-        let known = self.cx.durable.known().get(&peer).copied();
-        if let Some(known) = known.filter(|known| !known.weft && !known.gone) {
-            let known = Known {
-                weft: true,
-                ..known
-            };
-            self.cx.durable.set_known(peer, Some(known));
-        }
-    }
-
-    /// What follows from a changed ring.
-    fn ring_updated(&mut self, moved: &Moved) {
-        if !self.cx.durable.ring().is_empty() {
-            self.elector = None;
-            self.propose_at = None;
-            self.cx.durable.set_election(None);
-        }
-        self.digests.clear();
-        let gained: u32 = moved.gained.iter().map(|range| range.size()).sum();
-        if gained > 0 {
-            self.event(Event::Gained(gained));
-        }
-        self.take_over_again();
-        self.watch_strays();
-        self.try_again();
     }
 }
 

@@ -216,9 +216,6 @@ pub enum ParseCidrError {
     /// There is no room for hosts.
     #[error("invalid subnet - smaller than minimum size {min}: {0}", min = SUBNET_ADDRESSES_MIN)]
     TooSmall(String),
-    /// The range reaches the last IPv4 address, for which the ring has no number.
-    #[error("invalid range - must end below 255.255.255.255: {0}")]
-    TooHigh(String),
     /// No host can have some of its addresses.
     #[error(transparent)]
     NotForHosts(#[from] NotForHosts),
@@ -325,15 +322,6 @@ impl Cidr {
     pub fn parse_address(text: &str) -> Result<Cidr, ParseCidrError> {
         let cidr: Cidr = text.parse()?;
         cidr.check()?;
-        Ok(cidr)
-    }
-
-    /// Reads a subnet that can be the universe of a ring.
-    pub fn parse_universe(text: &str) -> Result<Cidr, ParseCidrError> {
-        let cidr = Cidr::parse_subnet(text)?;
-        if cidr.range().end == Address(u32::MAX) {
-            return Err(ParseCidrError::TooHigh(text.to_owned()));
-        }
         Ok(cidr)
     }
 

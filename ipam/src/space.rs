@@ -119,15 +119,6 @@ impl Space {
         }
     }
 
-    /// Makes those addresses of `range` free that were held back.
-    pub fn unhold(&mut self, range: Range) {
-        let parts: Vec<Range> = self.held.parts(range).collect();
-        for part in parts {
-            self.held.remove(part);
-            self.free.insert(part);
-        }
-    }
-
     /// Takes the block out of the free addresses of `within` that a router gives away when
     /// another asks for space there: the largest aligned one, but no more than half of what is
     /// free there.

@@ -43,8 +43,6 @@ pub(crate) struct Handshake {
     /// Of all bytes that were sent, and of all that were received.
     sent: Sha256,
     received: Sha256,
-    #[cfg(test)]
-    pub(crate) replay: Replay,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,15 +51,6 @@ enum State {
     /// Protocol 2: the flag byte comes next, and the public key with it.
     Flag,
     Features,
-}
-
-/// What of a recorded introduction would come out otherwise in another run: the features with
-/// their order and type ids, and a session key where neither private key is known.
-#[cfg(test)]
-#[derive(Debug, Default)]
-pub(crate) struct Replay {
-    pub(crate) features: Option<Vec<u8>>,
-    pub(crate) session_key: Option<SessionKey>,
 }
 
 /// What a piece of input led to.
@@ -94,8 +83,6 @@ impl Handshake {
             session_key: None,
             sent: Sha256::new(),
             received: Sha256::new(),
-            #[cfg(test)]
-            replay: Replay::default(),
         };
         handshake.send([&MAGIC[..], &versions].concat(), out);
         handshake
@@ -241,8 +228,7 @@ impl Handshake {
     }
 
     fn derive(&self, public: &[u8; KEY_BYTES], password: &[u8]) -> Result<SessionKey, WireError> {
-        #[cfg(test)]
-        if let Some(key) = &self.replay.session_key {
+        if let Some(key) = &self.config.recorded.session_key {
             return Ok(key.clone());
         }
         self.key
@@ -257,8 +243,7 @@ impl Handshake {
 
     /// The stream of our features, in the form of the version that was agreed on.
     fn our_features(&self) -> Vec<u8> {
-        #[cfg(test)]
-        if let Some(stream) = &self.replay.features {
+        if let Some(stream) = &self.config.recorded.features {
             return stream.clone();
         }
         let map = self.config.features.to_map();

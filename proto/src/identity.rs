@@ -53,12 +53,6 @@ impl SystemIds {
         Ok(name_from_ids(&ids.concat()))
     }
 
-    /// The name that early versions gave this host: from the hardware alone. A data base that
-    /// holds this name keeps it. `None` where the hardware has no id.
-    pub fn old_peer_name(&self) -> Option<PeerName> {
-        self.hardware().map(name_from_ids)
-    }
-
     fn hardware(&self) -> Option<&[u8]> {
         self.product_uuid
             .as_deref()
@@ -122,17 +116,14 @@ mod tests {
         let id = |text: &str| Some(text.as_bytes().to_vec());
         let mut ids = SystemIds::default();
         assert_eq!(ids.peer_name(), Err(NoSystemIds));
-        assert_eq!(ids.old_peer_name(), None);
 
         ids.dbus_machine_id = id("dbus\n");
         assert_eq!(ids.peer_name(), Ok(name_from_ids(b"dbus\n")));
         ids.machine_id = id("etc\n");
         ids.hypervisor_uuid = id("xen\n");
         assert_eq!(ids.peer_name(), Ok(name_from_ids(b"etc\nxen\n")));
-        assert_eq!(ids.old_peer_name(), Some(name_from_ids(b"xen\n")));
         ids.product_uuid = id("dmi\n");
         assert_eq!(ids.peer_name(), Ok(name_from_ids(b"etc\ndmi\n")));
-        assert_eq!(ids.old_peer_name(), Some(name_from_ids(b"dmi\n")));
 
         ids.machine_id = id("");
         assert_eq!(ids.peer_name(), Ok(name_from_ids(b"dmi\n")));

@@ -23,7 +23,7 @@ use crate::sleeve::{self, LinkId, Special};
 use crate::types::Time;
 
 pub use kind::Overlay;
-pub use output::{ForwarderView, Health, SwitchOutput};
+pub use output::{ForwarderView, Health, LinkAction, LinkOutput, SwitchOutput};
 pub use params::Params;
 
 mod kind;

@@ -1,7 +1,8 @@
 //! One connection of the mesh, as its bytes: introduction, framing, encryption.
 //!
 //! [`Wire`] takes what was received in any pieces and hands out what is to be sent; both ends of
-//! a connection run one. It knows no time: [`Wire::phase`] says which limit applies.
+//! a connection run one. It knows no time: who drives
+//! it sees to it that no [`Phase`] takes too long.
 //!
 //! ```
 //! use proto::crypto::PrivateKey;
@@ -33,7 +34,6 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use crate::crypto::PrivateKey;
 use crate::features::Features;
@@ -42,7 +42,7 @@ use crate::handshake::{Handshake, Step};
 
 pub use crate::handshake::FEATURES_BYTES_MAX;
 pub use error::{Fault, MESSAGE_BYTES_MAX, WireError};
-pub use introduced::{Introduced, VERSION_MAX, VERSION_MIN, WireConfig};
+pub use introduced::{Introduced, Recorded, VERSION_MAX, VERSION_MIN, WireConfig};
 pub use magic::Magic;
 
 pub(crate) mod error;
@@ -96,20 +96,6 @@ pub enum Phase {
     Introduced,
     /// The connection failed and is to be closed.
     Failed,
-}
-
-impl Phase {
-    /// How long the other end may take: in [`Phase::Header`] and [`Phase::Introduction`] since
-    /// the phase began, so that silence cannot hold a place for long; in [`Phase::Introduced`]
-    /// since its last message was complete.
-    pub const fn time_limit(self) -> Duration {
-        match self {
-            Phase::Header => Duration::from_secs(10),
-            Phase::Introduction => Duration::from_secs(30),
-            Phase::Introduced => Duration::from_secs(60),
-            Phase::Failed => Duration::ZERO,
-        }
-    }
 }
 
 impl Wire {

@@ -3,9 +3,7 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
-pub mod control;
 pub mod demo;
 pub mod docker;
-pub mod http;
 pub mod launch;
 pub mod telemetry;

@@ -19,7 +19,7 @@ use crate::range::Cidr;
 
 /// The state that all parts of the allocator share, and the outputs of the step under way.
 #[derive(Debug)]
-pub struct Cx {
+pub(super) struct Cx {
     pub(super) clock: Clock,
     pub(super) config: Config,
     pub(super) rng: fastrand::Rng,

@@ -7,6 +7,7 @@ use proto::types::{PeerName, Time};
 use super::api::RequestError;
 use super::cx::Cx;
 use super::progress::MESSAGE_LIFETIME;
+use crate::persist::{Known, Takeover};
 
 impl Cx {
     /// Another router, not lost itself, that takes the peer over.
@@ -59,5 +60,75 @@ impl Cx {
             self.members.lost_at(lost, self.clock.now)
         };
         lost_at + MESSAGE_LIFETIME
+    }
+
+    /// After a first ring was received: if it says that we own something although we took no
+    /// part in its making, then we have lost our store, and with it what we granted. Nothing of
+    /// it is used until everyone was heard.
+    pub(super) fn hold_back_forgotten(&mut self) {
+        let us = self.durable.us();
+        let owned = self.durable.owned_by_ring();
+        if owned.is_empty() || self.durable.election().is_some() {
+            return;
+        }
+        let takeover = Takeover {
+            since: self.clock.wall,
+            intended: true,
+            ranges: owned,
+            waiting: self.everyone_but(us),
+        };
+        self.durable.set_takeover(us, Some(takeover));
+    }
+
+    /// Notes whom we have met, with the day, so that a takeover can wait for them.
+    pub(super) fn note_known(&mut self) {
+        let day = 24 * 60 * 60;
+        let wall = self.clock.wall;
+        let known = self.durable.known();
+        let stale = |peer: &PeerName| {
+            let known = known.get(peer);
+            known.is_none_or(|known| {
+                let weft = self.members.is_weft(*peer);
+                known.gone || known.weft != weft || wall.abs_diff(known.seen) > day
+            })
+        };
+        let fresh: Vec<PeerName> = self
+            .members
+            .known()
+            .filter(|peer| !self.members.leaving.contains(peer) && stale(peer))
+            .collect();
+        for peer in fresh {
+            let known = Known {
+                seen: wall,
+                weft: self.members.is_weft(peer),
+                ..Known::default()
+            };
+            self.durable.set_known(peer, Some(known));
+        }
+    }
+
+    /// Notes that a peer is a weft router, so that this is known when it is away.
+    pub(super) fn note_weft(&mut self, peer: PeerName) {
+        let known = self.durable.known().get(&peer).copied();
+        if let Some(known) = known.filter(|known| !known.weft && !known.gone) {
+            let known = Known {
+                weft: true,
+                ..known
+            };
+            self.durable.set_known(peer, Some(known));
+        }
+    }
+
+    /// When a takeover can go on that waits for messages to have arrived.
+    pub(super) fn takeover_wake(&self) -> Option<Time> {
+        let active = self
+            .durable
+            .takeovers()
+            .iter()
+            .filter(|(_, t)| t.is_active());
+        active
+            .map(|(lost, _)| self.quiet_since(*lost))
+            .filter(|at| *at > self.clock.now)
+            .min()
     }
 }

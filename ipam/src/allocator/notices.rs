@@ -15,6 +15,8 @@ const NOTICES_MAX: usize = 1024;
 pub(super) struct Notices {
     alarms: BTreeSet<Alarm>,
     refused: BTreeSet<(PeerName, String)>,
+    /// Why the store did not take what was last to be saved.
+    pub(super) store_error: Option<String>,
 }
 
 impl Notices {

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use proto::types::{PeerName, Time};
 
-use super::{Allocator, Channel, Delivery, Incoming, Output};
+use super::api::{Channel, Output};
+use super::cx::Cx;
 use crate::leases::wire::{ENTRIES_PER_MESSAGE, Hello, Message};
-use crate::leases::{BUCKETS, LeaseEntry, LeaseKey, LeaseState, key_hash};
+use crate::leases::{BUCKETS, LeaseEntry, LeaseKey, key_hash};
 
 /// A change of a lease is sent at once, unless others were just sent: then changes are collected
 /// until this long after those, and ...
@@ -27,11 +28,9 @@ const HELLO_AGAIN: Duration = Duration::from_secs(10);
 const HELLO_AGAIN_MAX: Duration = Duration::from_secs(600);
 /// Before this much time has passed since others came into reach, and no table was compared with
 /// theirs, a lease that is not in ours may be in theirs.
-pub(super) const UNKNOWN_FOR: Duration = Duration::from_secs(1);
+const UNKNOWN_FOR: Duration = Duration::from_secs(1);
 /// A comparison that is not over after this time has failed.
 const COMPARE_MAX: Duration = Duration::from_secs(3);
-/// A lease that is gone is remembered for this long, in seconds.
-const TOMBSTONE_KEPT: u64 = 7 * 24 * 60 * 60;
 
 /// How far the copies of the table are.
 #[derive(Debug)]
@@ -62,6 +61,11 @@ impl Replication {
         }
     }
 
+    /// Before others were heard, they may know more than we do.
+    pub(super) fn start(&self, cx: &mut Cx) {
+        cx.questions.unknown_until = Some(cx.clock.now + UNKNOWN_FOR);
+    }
+
     pub(super) fn next_wake(&self) -> Option<Time> {
         self.push_at.into_iter().chain(self.hello_at).min()
     }
@@ -73,7 +77,9 @@ impl Replication {
     }
 
     /// Others came into reach: they are greeted, and may know more than we do.
-    pub(super) fn peers_came(&mut self, now: Time) {
+    pub(super) fn peers_came(&mut self, cx: &mut Cx) {
+        let now = cx.clock.now;
+        cx.questions.unknown_until = Some(now + UNKNOWN_FOR);
         self.hello_at = Some(now + HELLO_DELAY);
         self.hello_again = HELLO_AGAIN;
     }
@@ -87,112 +93,43 @@ impl Replication {
             self.comparing = None;
         }
     }
-}
 
-impl Allocator {
-    pub(super) fn on_lease_message(&mut self, message: &Incoming<'_>) {
-        let decoded = match Message::decode(message.payload) {
-            Ok(decoded) => decoded,
-            // A later format is no mistake of the peer, but there is nothing to do with it.
-            Err(error) => return self.refuse(message.via, error.to_string()),
-        };
-        let us = self.durable.us();
-        match (message.kind, decoded) {
-            (_, Message::Hello(hello)) => {
-                if hello.origin != us {
-                    self.on_hello(&hello);
-                }
-                self.relay(message);
-            }
-            (_, Message::Gone(peer)) => {
-                self.peer_gone(peer);
-                self.relay(message);
-            }
-            (Delivery::Unicast(from), decoded) if from != us => {
-                self.weft_seen(from);
-                self.on_lease_unicast(from, decoded);
-            }
-            _ => {}
-        }
-    }
-
-    fn on_lease_unicast(&mut self, from: PeerName, message: Message) {
-        match message {
-            Message::Compare(buckets) => self.on_compare(from, &buckets),
-            Message::Summary(buckets) => self.on_summary(from, &buckets),
-            Message::Entries { leases, wanted } => self.on_entries(from, leases, &wanted),
-            Message::Ask(ask) => self.on_ask(from, ask),
-            Message::Answer(answer) => self.on_answer(from, answer),
-            Message::RingQuery { nonce, taking } => self.on_ring_query(from, nonce, &taking),
-            Message::RingAnswer {
-                nonce,
-                gone,
-                taking,
-                state,
-            } => {
-                self.on_ring_gossip(from, &gone, &taking);
-                self.on_ring_answer(from, Time::from_micros(nonce), &state);
-            }
-            Message::Hello(_) | Message::Gone(_) => {}
-        }
-    }
-
-    /// Sends a broadcast on as it came.
-    fn relay(&mut self, message: &Incoming<'_>) {
-        if let Delivery::Broadcast(source) = message.kind {
-            self.emit(Output::Relay {
-                channel: Channel::Leases,
-                source,
-                payload: Some(message.payload.to_vec()),
-            });
-        }
-    }
-
-    fn weft_seen(&mut self, peer: PeerName) {
-        if self.members.set_weft(peer) {
-            self.note_weft(peer);
-            self.release_links(|link| link.neighbour == peer);
-            self.try_again();
-        }
-    }
-
-    fn on_hello(&mut self, hello: &Hello) {
+    pub(super) fn on_hello(&mut self, cx: &mut Cx, hello: &Hello) {
         let peer = hello.origin;
-        self.weft_seen(peer);
         if hello.reply {
-            let payload = self.hello(false);
-            self.unicast(Channel::Leases, peer, payload);
+            let payload = cx.hello(false);
+            cx.unicast(Channel::Leases, peer, payload);
         }
-        if !hello.yields && self.durable.ring().is_empty() {
+        if !hello.yields && cx.durable.ring().is_empty() {
             // With a ring, the rings themselves decide.
-            self.adopt_universe(peer, hello.universe);
+            cx.adopt_universe(peer, hello.universe);
         }
-        if hello.digest == self.durable.leases().digest() {
-            self.questions.unknown_until = None;
-            self.leases.in_step_with(peer);
-            self.try_again();
+        if hello.digest == cx.durable.leases().digest() {
+            cx.questions.unknown_until = None;
+            self.in_step_with(peer);
+            cx.try_again();
         } else {
-            self.compare_with(peer);
+            self.compare_with(cx, peer);
         }
     }
 
-    fn compare_with(&mut self, peer: PeerName) {
-        let now = self.clock.now;
-        let busy = self.leases.comparing;
+    fn compare_with(&mut self, cx: &mut Cx, peer: PeerName) {
+        let now = cx.clock.now;
+        let busy = self.comparing;
         if busy.is_some_and(|(_, since)| since + COMPARE_MAX > now)
-            || !self.members.is_reachable(peer)
+            || !cx.members.is_reachable(peer)
         {
             return;
         }
-        self.leases.comparing = Some((peer, now));
-        self.leases.wanted.clear();
-        let buckets = Box::new(*self.durable.leases().buckets());
+        self.comparing = Some((peer, now));
+        self.wanted.clear();
+        let buckets = Box::new(*cx.durable.leases().buckets());
         let message = Message::Compare(buckets);
-        self.unicast(Channel::Leases, peer, message.encode());
+        cx.unicast(Channel::Leases, peer, message.encode());
     }
 
-    fn on_compare(&mut self, from: PeerName, theirs: &[u64; BUCKETS]) {
-        let leases = self.durable.leases();
+    pub(super) fn on_compare(&mut self, cx: &mut Cx, from: PeerName, theirs: &[u64; BUCKETS]) {
+        let leases = cx.durable.leases();
         let summary: BTreeMap<u8, BTreeMap<u64, u64>> = leases
             .buckets()
             .iter()
@@ -202,11 +139,16 @@ impl Allocator {
             .map(|(bucket, _)| (bucket as u8, leases.summary(bucket).collect()))
             .collect();
         let message = Message::Summary(summary);
-        self.unicast(Channel::Leases, from, message.encode());
+        cx.unicast(Channel::Leases, from, message.encode());
     }
 
-    fn on_summary(&mut self, from: PeerName, buckets: &BTreeMap<u8, BTreeMap<u64, u64>>) {
-        let table = self.durable.leases();
+    pub(super) fn on_summary(
+        &mut self,
+        cx: &mut Cx,
+        from: PeerName,
+        buckets: &BTreeMap<u8, BTreeMap<u64, u64>>,
+    ) {
+        let table = cx.durable.leases();
         let mut send = Vec::new();
         let mut wanted = Vec::new();
         for (bucket, theirs) in buckets {
@@ -218,44 +160,56 @@ impl Allocator {
                 .filter(|(key, lease)| mine.get(key) != Some(lease));
             wanted.extend(unlike.map(|(key, _)| *key));
         }
-        if !self.leases.is_comparing_with(from) {
+        if !self.is_comparing_with(from) {
             return;
         }
         if wanted.is_empty() {
-            self.questions.unknown_until = None;
-            self.leases.in_step_with(from);
-            self.try_again();
+            cx.questions.unknown_until = None;
+            self.in_step_with(from);
+            cx.try_again();
         }
-        self.leases.wanted = wanted.iter().copied().collect();
-        self.send_entries(from, send, wanted);
+        self.wanted = wanted.iter().copied().collect();
+        self.send_entries(cx, from, send, wanted);
     }
 
-    fn on_entries(&mut self, from: PeerName, leases: Vec<LeaseEntry>, wanted: &[u64]) {
-        let universe = self.durable.ring().universe();
-        let awaited = !self.leases.wanted.is_empty() && self.leases.is_comparing_with(from);
+    pub(super) fn on_entries(
+        &mut self,
+        cx: &mut Cx,
+        from: PeerName,
+        leases: Vec<LeaseEntry>,
+        wanted: &[u64],
+    ) {
+        let universe = cx.durable.ring().universe();
+        let awaited = !self.wanted.is_empty() && self.is_comparing_with(from);
         for (key, lease) in leases {
             if awaited {
-                self.leases.wanted.remove(&key_hash(&key));
+                self.wanted.remove(&key_hash(&key));
             }
             // Leases of another universe are of another mesh.
             if universe.overlaps(&key.subnet.range()) {
-                self.accept_lease(key, lease);
+                cx.accept_lease(key, lease);
             }
         }
-        if awaited && self.leases.wanted.is_empty() {
-            self.questions.unknown_until = None;
-            self.leases.in_step_with(from);
+        if awaited && self.wanted.is_empty() {
+            cx.questions.unknown_until = None;
+            self.in_step_with(from);
         }
-        let table = self.durable.leases();
+        let table = cx.durable.leases();
         let send: Vec<LeaseEntry> = wanted
             .iter()
             .filter_map(|key| table.by_hash(*key))
             .collect();
-        self.send_entries(from, send, Vec::new());
-        self.try_again();
+        self.send_entries(cx, from, send, Vec::new());
+        cx.try_again();
     }
 
-    fn send_entries(&mut self, to: PeerName, leases: Vec<LeaseEntry>, mut wanted: Vec<u64>) {
+    fn send_entries(
+        &mut self,
+        cx: &mut Cx,
+        to: PeerName,
+        leases: Vec<LeaseEntry>,
+        mut wanted: Vec<u64>,
+    ) {
         let mut leases = leases.into_iter().peekable();
         while leases.peek().is_some() || !wanted.is_empty() {
             let part: Vec<LeaseEntry> = leases.by_ref().take(ENTRIES_PER_MESSAGE).collect();
@@ -263,44 +217,44 @@ impl Allocator {
                 leases: part,
                 wanted: std::mem::take(&mut wanted),
             };
-            self.unicast(Channel::Leases, to, message.encode());
+            cx.unicast(Channel::Leases, to, message.encode());
         }
     }
 
     /// Does what is due: greets, and sends changes.
-    pub(super) fn replicate_leases(&mut self) {
-        let now = self.clock.now;
-        if self.leases.push_at.is_some_and(|at| at <= now) {
-            self.push_leases();
+    pub(super) fn timeout(&mut self, cx: &mut Cx) {
+        let now = cx.clock.now;
+        if self.push_at.is_some_and(|at| at <= now) {
+            self.push(cx);
         }
-        if self.leases.hello_at.is_some_and(|at| at <= now) {
-            let payload = self.hello(true);
-            self.emit(Output::Broadcast {
+        if self.hello_at.is_some_and(|at| at <= now) {
+            let payload = cx.hello(true);
+            cx.emit(Output::Broadcast {
                 channel: Channel::Leases,
                 payload,
             });
-            let strangers = self.members.strangers().next().is_some();
-            let again = self.leases.hello_again;
-            self.leases.hello_at = strangers.then_some(now + again);
-            self.leases.hello_again = (again * 2).min(HELLO_AGAIN_MAX);
+            let strangers = cx.members.strangers().next().is_some();
+            let again = self.hello_again;
+            self.hello_at = strangers.then_some(now + again);
+            self.hello_again = (again * 2).min(HELLO_AGAIN_MAX);
         }
     }
 
     /// Sends the leases that changed here to all weft routers in reach.
-    pub(super) fn push_leases(&mut self) {
-        self.leases.push_at = None;
-        let changed = std::mem::take(&mut self.leases.changed);
+    pub(super) fn push(&mut self, cx: &mut Cx) {
+        self.push_at = None;
+        let changed = std::mem::take(&mut self.changed);
         let entries: Vec<LeaseEntry> = changed
             .into_iter()
             .filter_map(|key| {
-                let lease = self.durable.leases().get(&key)?.clone();
+                let lease = cx.durable.leases().get(&key)?.clone();
                 Some((key, lease))
             })
             .collect();
-        let peers: Vec<PeerName> = self.members.weft_in_reach().collect();
+        let peers: Vec<PeerName> = cx.members.weft_in_reach().collect();
         let count = u32::try_from(peers.len()).unwrap_or(u32::MAX);
         let delay = PUSH_DELAY + PUSH_DELAY_PER_PEER.saturating_mul(count);
-        self.leases.next_push = self.clock.now + delay;
+        self.next_push = cx.clock.now + delay;
         for part in entries.chunks(ENTRIES_PER_MESSAGE) {
             let message = Message::Entries {
                 leases: part.to_vec(),
@@ -308,34 +262,8 @@ impl Allocator {
             };
             let payload = message.encode();
             for peer in &peers {
-                self.unicast(Channel::Leases, *peer, payload.clone());
+                cx.unicast(Channel::Leases, *peer, payload.clone());
             }
-        }
-    }
-
-    /// Ends leases that nobody used for too long, and forgets those that ended long ago.
-    pub(super) fn expire_leases(&mut self) {
-        let wall = self.clock.wall;
-        let us = self.durable.us();
-        let mut expired = Vec::new();
-        let mut forgotten = Vec::new();
-        for (key, lease) in self.durable.leases().iter() {
-            let age = wall.saturating_sub(lease.since);
-            match lease.state {
-                LeaseState::Gone if age > TOMBSTONE_KEPT => forgotten.push(Arc::clone(key)),
-                LeaseState::Unused
-                    if lease.holder == us && !lease.pinned && age > self.config.lease_retention =>
-                {
-                    expired.push((Arc::clone(key), lease.clone()));
-                }
-                _ => {}
-            }
-        }
-        for (key, lease) in expired {
-            self.end_lease(&key, &lease, "nobody has used it for too long");
-        }
-        for key in forgotten {
-            self.durable.set_lease(&key, None);
         }
     }
 }

@@ -3,3 +3,4 @@
 pub(super) mod channel;
 pub(super) mod election;
 pub(super) mod grants;
+mod referee;

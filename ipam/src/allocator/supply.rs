@@ -188,4 +188,10 @@ impl Cx {
             u32::try_from(reclaimable.count()).unwrap_or(u32::MAX)
         });
     }
+
+    pub(super) fn space_denied(&mut self, from: PeerName, range: Range) {
+        let now = self.clock.now;
+        self.questions.space.denied(from, range, now);
+        self.try_again();
+    }
 }

@@ -6,6 +6,7 @@ use proto::types::PeerName;
 
 use super::api::{Event, Init, Waiting};
 use super::cx::Cx;
+use super::durable::Moved;
 use super::effects::Effect;
 use super::progress::{ASK_AGAIN, NotYet};
 use crate::consensus::{Elector, NodeId};
@@ -95,5 +96,19 @@ impl Cx {
         }
         let no_ring = self.durable.ring().is_empty();
         no_ring.then(|| (self.waiting_for_ring(), wake))
+    }
+
+    /// Says what follows from a changed ring.
+    pub(super) fn ring_changed(&mut self, moved: &Moved) {
+        if !self.durable.ring().is_empty() {
+            self.elector = None;
+            self.durable.set_election(None);
+        }
+        let gained: u32 = moved.gained.iter().map(|range| range.size()).sum();
+        if gained > 0 {
+            self.event(Event::Gained(gained));
+        }
+        self.effect(Effect::RingChanged);
+        self.try_again();
     }
 }

@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{LEASES_MAX, Lease, LeaseEntry, LeaseKey, wire};
+use super::lease::{LEASES_MAX, Lease, LeaseEntry, LeaseKey, Scope};
+use super::wire::{self, BUCKETS};
 use crate::range::{Address, Range};
-
-/// How many parts of the table have a digest of their own.
-pub const BUCKETS: usize = 64;
 
 /// All leases that a router knows.
 #[derive(Clone, Debug)]
@@ -81,7 +79,7 @@ impl LeaseTable {
     /// The live leases whose address lies in a range, by address.
     pub fn within(&self, range: Range) -> impl Iterator<Item = (&Arc<LeaseKey>, &Lease)> {
         let lowest = Arc::new(LeaseKey {
-            scope: super::Scope::Explicit,
+            scope: Scope::Explicit,
             name: String::new(),
             subnet: crate::range::Cidr {
                 address: Address::default(),

@@ -21,14 +21,15 @@ use std::sync::Arc;
 use proto::cursor::{Cursor, EndOfInput};
 use proto::types::PeerName;
 
-use super::{
-    BUCKETS, CONTAINER_BYTES_MAX, IDENTITY_BYTES_MAX, Lease, LeaseEntry, LeaseKey, LeaseState,
-    Scope,
+use super::lease::{
+    CONTAINER_BYTES_MAX, IDENTITY_BYTES_MAX, Lease, LeaseEntry, LeaseKey, LeaseState, Scope,
 };
 use crate::range::{Address, Cidr};
 
 /// The version of this format; messages of another one are ignored.
 pub const FORMAT: u8 = 1;
+/// How many parts of the table have a digest of their own.
+pub const BUCKETS: usize = 64;
 /// Most leases in one [`Message::Entries`]; more are sent in several.
 pub const ENTRIES_PER_MESSAGE: usize = 512;
 

@@ -2,7 +2,7 @@
 
 use proto::types::PeerName;
 
-use super::{Change, Entry, Ring, RingError, next_token};
+use super::copy::{Change, Entry, Ring, RingError, next_token};
 use crate::range::{Address, Range};
 
 /// Why a received ring was not merged. Nothing of it was taken.

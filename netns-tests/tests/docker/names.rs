@@ -17,22 +17,25 @@ fn containers_started_with_dns_args_find_others_by_name() {
     }
     let web = two.run("web-1", "weft", &[]);
     site.mesh.weft(0, &["expose"]).ok();
-    let asks = |client: &str, flags: &[&str]| {
+    let start = |client: &str, flags: &[&str]| {
         let getent = "/usr/bin/getent:/usr/bin/getent:ro";
         one.run(client, "weft", &[flags, &["--volume", getent]].concat());
+    };
+    let asks = |client: &str| {
         let look = ["exec", client, "getent", "hosts", "web-1"];
-        move || {
-            one.docker(&look.map(str::to_owned).each_ref().map(String::as_str))
-                .stdout
-        }
+        one.docker(&look).stdout
     };
     let dns_args = site.mesh.weft(0, &["dns-args"]).ok();
     let flags: Vec<&str> = dns_args.split_whitespace().collect();
     assert_eq!(flags.len(), 2, "{dns_args}");
-    let told = asks("told", &flags);
+    start("told", &flags);
     wait::until_true("the container finds another", wait::LATER, || {
-        told().split_whitespace().next() == Some(&web)
+        asks("told").split_whitespace().next() == Some(&web)
     });
-    let plain = asks("plain", &[]);
-    assert_eq!(plain(), "", "Docker itself does not know the other host's");
+    start("plain", &[]);
+    assert_eq!(
+        asks("plain"),
+        "",
+        "Docker itself does not know the other host's"
+    );
 }

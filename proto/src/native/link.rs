@@ -331,6 +331,9 @@ impl Link {
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Time) {
+        if matches!(self.state, State::Passive | State::Failed) {
+            return;
+        }
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         let sizes = self.search.handle_timeout(now, self.rtt());
         self.send_sizes(now, sizes);

@@ -37,31 +37,37 @@ pub struct ForwarderView {
     pub native: Option<native::LinkView>,
 }
 
+/// What is to be done about one link. It is the same whether a switch wants it or a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkOutput {
+    /// The link.
+    pub link: LinkId,
+    /// What is to be done.
+    pub what: LinkAction,
+}
+
+/// See [`LinkOutput`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkAction {
+    /// Its packets travel in another way.
+    Path(Path),
+    /// A native link has other keys. Datagrams that need them may come at once, and what follows
+    /// may be sent with them.
+    Keys(Keys),
+    /// Send a special frame over a sleeve link; the frame says on which channel it goes.
+    Special(Special),
+    /// Seal a report with the key of a native link, in a datagram of so many bytes, and send it
+    /// at once.
+    Report(Report, usize),
+}
+
 /// What the overlays of a connection want done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SwitchOutput {
     /// Send this protocol message down the connection.
     Message(Vec<u8>),
-    /// Send a special frame over a sleeve link.
-    Special {
-        /// The link.
-        link: LinkId,
-        /// The frame.
-        special: Special,
-    },
-    /// Seal a report in a datagram of a native link and send it.
-    Report {
-        /// The link.
-        link: LinkId,
-        /// The report.
-        report: Report,
-        /// Bytes of the datagram.
-        bytes: usize,
-    },
-    /// A native link has other keys. To be acted on before what follows.
-    Keys(LinkId, Keys),
-    /// A link's path changed.
-    PathChanged(LinkId, Path),
+    /// Something about one link.
+    Link(LinkOutput),
     /// The peer's end of a link moved.
     Moved {
         /// The link.

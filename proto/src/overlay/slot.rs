@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::kind::Overlay;
-use super::output::{Health, SwitchOutput};
+use super::output::{Health, LinkAction, LinkOutput, SwitchOutput};
 use super::params::Params;
 use crate::message::OverlayMode;
 use crate::native::keys::Binding;
@@ -171,6 +171,10 @@ fn native_config(
     }
 }
 
+fn about(link: LinkId, what: LinkAction) -> SwitchOutput {
+    SwitchOutput::Link(LinkOutput { link, what })
+}
+
 /// Returns why the forwarder is over, if it is.
 fn collect_sleeve(
     forwarder: &mut sleeve::link::Link,
@@ -178,24 +182,24 @@ fn collect_sleeve(
     (mode, place): (OverlayMode, usize),
     to: &mut VecDeque<SwitchOutput>,
 ) -> Option<String> {
-    use sleeve::link::LinkOutput;
+    use sleeve::link::LinkOutput as Wanted;
     while let Some(output) = forwarder.poll_output() {
         to.push_back(match output {
-            LinkOutput::Special(special) => SwitchOutput::Special { link, special },
-            LinkOutput::Control(control) => {
+            Wanted::Special(special) => about(link, LinkAction::Special(special)),
+            Wanted::Control(control) => {
                 let content = control.content();
                 let Some(message) = mode.control(place, control.tag(), &content) else {
                     continue;
                 };
                 SwitchOutput::Message(message.encode())
             }
-            LinkOutput::PathChanged => SwitchOutput::PathChanged(link, forwarder.path()),
-            LinkOutput::Moved { from, to } => SwitchOutput::Moved { link, from, to },
-            LinkOutput::Established => {
+            Wanted::PathChanged => about(link, LinkAction::Path(forwarder.path())),
+            Wanted::Moved { from, to } => SwitchOutput::Moved { link, from, to },
+            Wanted::Established => {
                 *health = Health::Established;
                 continue;
             }
-            LinkOutput::Failed(error) => return Some(error.to_string()),
+            Wanted::Failed(error) => return Some(error.to_string()),
         });
     }
     None
@@ -208,33 +212,29 @@ fn collect_native(
     (mode, place): (OverlayMode, usize),
     to: &mut VecDeque<SwitchOutput>,
 ) -> Option<String> {
-    use native::link::LinkOutput;
+    use native::link::LinkOutput as Wanted;
     while let Some(output) = forwarder.poll_output() {
         to.push_back(match output {
-            LinkOutput::Report { report, bytes } => SwitchOutput::Report {
-                link,
-                report,
-                bytes,
-            },
-            LinkOutput::Control(control) => {
+            Wanted::Report { report, bytes } => about(link, LinkAction::Report(report, bytes)),
+            Wanted::Control(control) => {
                 let message = mode.control(place, control.tag(), control.content());
                 let Some(message) = message else {
                     continue;
                 };
                 SwitchOutput::Message(message.encode())
             }
-            LinkOutput::KeysChanged => SwitchOutput::Keys(link, forwarder.keys()),
-            LinkOutput::PathChanged => SwitchOutput::PathChanged(link, forwarder.path()),
-            LinkOutput::Moved { from, to } => SwitchOutput::Moved { link, from, to },
-            LinkOutput::Established => {
+            Wanted::KeysChanged => about(link, LinkAction::Keys(forwarder.keys())),
+            Wanted::PathChanged => about(link, LinkAction::Path(forwarder.path())),
+            Wanted::Moved { from, to } => SwitchOutput::Moved { link, from, to },
+            Wanted::Established => {
                 *health = Health::Established;
                 continue;
             }
-            LinkOutput::Held(reason) => {
+            Wanted::Held(reason) => {
                 *health = Health::OnHold(reason.to_owned());
                 continue;
             }
-            LinkOutput::Failed(reason) => return Some(reason),
+            Wanted::Failed(reason) => return Some(reason),
         });
     }
     None

@@ -21,6 +21,18 @@ pub struct WireConfig {
     pub password: Option<Arc<[u8]>>,
     /// Our features for this connection.
     pub features: Features,
+    /// What is said as it was recorded; nothing, unless a recording is played again.
+    pub recorded: Recorded,
+}
+
+/// What of a recorded introduction would come out otherwise in another run: the features with
+/// their order and type ids, and a session key where neither private key is known.
+#[derive(Clone, Debug, Default)]
+pub struct Recorded {
+    /// The stream of our features.
+    pub features: Option<Vec<u8>>,
+    /// The key of the connection.
+    pub session_key: Option<SessionKey>,
 }
 
 impl WireConfig {
@@ -31,6 +43,7 @@ impl WireConfig {
             max_version: VERSION_MAX,
             password,
             features,
+            recorded: Recorded::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Recorded connections: what two real ends said, said again byte for byte and understood.
 
 mod laws;
+mod table;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,6 @@ use super::*;
 use crate::crypto::{KEY_BYTES, Nonce, SessionKey, TAG_BYTES};
 use crate::features;
 use crate::gob;
-use crate::handshake::Replay;
 use crate::vectors::{bytes, list, load, map, text, unhex};
 
 /// Bytes of the flag of protocol 2 and of the public key after it.
@@ -35,22 +35,13 @@ fn recorded_end(case: &Value, side: &str) -> Wire {
     let config = WireConfig {
         min_version: u8::try_from(end["min"].as_u64().unwrap()).unwrap(),
         max_version: u8::try_from(end["max"].as_u64().unwrap()).unwrap(),
+        recorded: Recorded {
+            features: recorded_features(case, side, dialled),
+            session_key: None,
+        },
         ..WireConfig::new(features, password)
     };
-    let mut wire = Wire::new(config, dialled, PrivateKey::from_bytes(private));
-    let features = recorded_features(case, side, dialled);
-    replay(&mut wire, features, None);
-    wire
-}
-
-fn replay(wire: &mut Wire, features: Option<Vec<u8>>, session_key: Option<SessionKey>) {
-    let State::Handshake(handshake) = &mut wire.state else {
-        panic!("introduced already");
-    };
-    handshake.replay = Replay {
-        features,
-        session_key,
-    };
+    Wire::new(config, dialled, PrivateKey::from_bytes(private))
 }
 
 /// The gob stream of the features in a recorded introduction, if it came so far, checked against
@@ -393,21 +384,22 @@ fn captured_end(session: &Value, client: bool) -> Wire {
     let (pairs, again) = features::tests::replay(&stream);
     assert_eq!(again, stream);
     let features = Features::from_map(pairs.into_iter().collect()).unwrap();
+    let dialled = session["client_is_outbound"].as_bool().unwrap() == client;
+    let given = !client && session["session_key"].is_string();
     let config = WireConfig {
         min_version: own[5],
         max_version: own[6],
+        recorded: Recorded {
+            features: Some(stream),
+            session_key: given.then(|| SessionKey::from_bytes(key(session, "session_key"))),
+        },
         ..WireConfig::new(features, password)
     };
     let private = match session["client_private_key"].as_str() {
         Some(_) if client => key(session, "client_private_key"),
         _ => [1; KEY_BYTES],
     };
-    let dialled = session["client_is_outbound"].as_bool().unwrap() == client;
-    let mut wire = Wire::new(config, dialled, PrivateKey::from_bytes(private));
-    let given = !client && session["session_key"].is_string();
-    let session_key = given.then(|| SessionKey::from_bytes(key(session, "session_key")));
-    replay(&mut wire, Some(stream), session_key);
-    wire
+    Wire::new(config, dialled, PrivateKey::from_bytes(private))
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Outputs in words, short enough to read and exact enough to compare two runs.
 
-use proto::node::Output;
+use proto::node::{LinkAction, LinkOutput, Output};
+use proto::sleeve::LinkId;
 
 pub(crate) fn describe(output: &Output) -> String {
     match output {
@@ -33,20 +34,24 @@ pub(crate) fn describe(output: &Output) -> String {
                 info.link, info.peer, info.uid.0
             )
         }
-        Output::LinkUpdated { link, path } => format!("Path of {link} {path:?}"),
-        Output::LinkKeys { link, keys } => {
+        Output::Link(LinkOutput { link, what }) => describe_link(*link, what),
+        Output::Event(event) => format!("Event {event}"),
+        other => format!("{other:?}"),
+    }
+}
+
+fn describe_link(link: LinkId, what: &LinkAction) -> String {
+    match what {
+        LinkAction::Path(path) => format!("Path of {link} {path:?}"),
+        LinkAction::Keys(keys) => {
             let send = keys.send.as_ref().map(|key| key.epoch());
             let receive: Vec<_> = keys.receive.iter().map(|key| key.session()).collect();
             format!("Keys of {link} {send:?} {receive:?}")
         }
-        Output::Special { link, special } => format!("Special on {link} {special:?}"),
-        Output::Report {
-            link,
-            report,
-            bytes,
-        } => format!("Report on {link} {report:?} in {bytes} bytes"),
-        Output::Event(event) => format!("Event {event}"),
-        other => format!("{other:?}"),
+        LinkAction::Special(special) => format!("Special on {link} {special:?}"),
+        LinkAction::Report(report, bytes) => {
+            format!("Report on {link} {report:?} in {bytes} bytes")
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use proto::connector::Target;
 use proto::native::Keys;
-use proto::node::{ConnSecret, Content, DeliveryKind, LinkInfo, Node, NodeConfig, Output};
+use proto::node::{
+    ConnSecret, Content, DeliveryKind, LinkAction, LinkInfo, LinkOutput, Node, NodeConfig, Output,
+};
 use proto::routes::Routes;
 use proto::sleeve::link::Path;
 use proto::sleeve::{LinkId, Special};
@@ -406,14 +408,7 @@ impl World {
                 let path = info.path;
                 self.hosts[host].links.insert(info.link, (*info, path));
             }
-            Output::LinkUpdated { link, path } => {
-                self.hosts[host].links.get_mut(&link).unwrap().1 = path;
-            }
-            Output::LinkKeys { link, keys } => {
-                let h = &mut self.hosts[host];
-                assert!(h.links.contains_key(&link));
-                h.keys.insert(link, keys);
-            }
+            Output::Link(LinkOutput { link, what }) => self.execute_link(host, link, what),
             Output::LinkRemoved { link } => {
                 self.hosts[host].links.remove(&link).unwrap();
                 self.hosts[host].keys.remove(&link);
@@ -424,15 +419,22 @@ impl World {
                 h.order.insert(peer, links);
                 h.order.retain(|_, links| !links.is_empty());
             }
-            Output::Special { link, special } => self.send_special(host, link, special),
-            Output::Report {
-                link,
-                report,
-                bytes,
-            } => self.send_report(host, link, report, bytes),
             Output::Routes(routes) => self.take_routes(host, routes),
             Output::Event(event) => self.hosts[host].events.push(event.to_string()),
             Output::PeersGone(_) | Output::TargetsChanged(_) => {}
+        }
+    }
+
+    fn execute_link(&mut self, host: usize, link: LinkId, what: LinkAction) {
+        let h = &mut self.hosts[host];
+        match what {
+            LinkAction::Path(path) => h.links.get_mut(&link).unwrap().1 = path,
+            LinkAction::Keys(keys) => {
+                assert!(h.links.contains_key(&link));
+                h.keys.insert(link, keys);
+            }
+            LinkAction::Special(special) => self.send_special(host, link, special),
+            LinkAction::Report(report, bytes) => self.send_report(host, link, report, bytes),
         }
     }
 

@@ -88,3 +88,22 @@ impl fmt::Display for Held {
         }
     }
 }
+
+/// Keeps records. Batches are answered in the order in which they are handed in.
+pub trait Records: Send + Sync {
+    /// Saves a batch whole or not at all, then calls `done`, from any thread. After a failure of
+    /// one all further ones fail as well, until [`Records::resume`]: a batch must not be saved
+    /// that was made in the belief that the one before it was.
+    fn save(&self, changes: Vec<Change>, done: Done);
+
+    /// As [`Records::save`], for a batch to which it does not matter whether others were saved. Its
+    /// failure fails nothing else.
+    fn save_alone(&self, changes: Vec<Change>, done: Done);
+
+    /// Lets batches of [`Records::save`] that are handed in from here on be tried again after a
+    /// failure.
+    fn resume(&self);
+}
+
+/// Is told what became of a batch.
+pub type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;

@@ -15,6 +15,7 @@ use crate::context::Shared;
 use crate::counters::{self, Counters};
 use crate::{rx, tx};
 use boundary::counters::Totals;
+use boundary::forwarding::{Figures, Forwarding, ForwardingStatus, SendError};
 use boundary::forwarding_event::{self, Events};
 use boundary::snapshot::{NativeLink, Snapshot};
 use std::io;
@@ -28,7 +29,8 @@ use proto::native::Report;
 use proto::native::tunnel::STREAM_REPORTS;
 use proto::native::wire::{HEADER_BYTES, Kind, TAG_BYTES};
 use proto::sleeve::{Channel, PacketBuilder, Special, Tunnel};
-use proto::switch::MacTable;
+use proto::switch::{MacEntry, MacTable, PeerSlot};
+use proto::types::Time;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::tap::{Tap, TapStatus};
@@ -78,23 +80,6 @@ pub struct DataStatus {
     pub join: FeatureState,
     /// How many pairs of threads there are.
     pub queues: usize,
-}
-
-/// Why a special frame was not sent.
-#[derive(Debug, thiserror::Error)]
-pub enum SpecialError {
-    /// The neighbour's address is not known yet.
-    #[error("address of the neighbour is not known yet")]
-    NoAddress,
-    /// It is larger than packets of this link may be.
-    #[error("frame does not fit the link")]
-    DoesNotFit,
-    /// It exceeds the path MTU that the kernel knows, which is given.
-    #[error("packet exceeds the path MTU of {0}")]
-    TooBig(u32),
-    /// The kernel did not take it.
-    #[error(transparent)]
-    Refused(#[from] io::Error),
 }
 
 impl DataPlane {
@@ -158,20 +143,20 @@ impl DataPlane {
     }
 
     /// Sends a special frame at once, from the calling thread.
-    pub fn send_special(&self, tunnel: &Tunnel, special: Special) -> Result<(), SpecialError> {
-        let to = tunnel.remote().ok_or(SpecialError::NoAddress)?;
+    pub fn send_special(&self, tunnel: &Tunnel, special: Special) -> Result<(), SendError> {
+        let to = tunnel.remote().ok_or(SendError::NoAddress)?;
         let channel = special.channel();
         let mut builder = PacketBuilder::for_special(tunnel, channel);
         let mut packet = vec![0; builder.len() + PACKET_SPACE + special.frame_len()];
         let space = builder.append(&mut packet, tunnel.us(), tunnel.peer(), special.frame_len());
-        special.write(space.ok_or(SpecialError::DoesNotFit)?);
+        special.write(space.ok_or(SendError::DoesNotFit)?);
         let len = builder.finish(tunnel, &mut packet);
         let sockets = &self.shared.sockets;
         match sockets.send_one(channel, to, &packet[..len]) {
             Err(error)
                 if error.raw_os_error() == Some(libc::EMSGSIZE) && channel == Channel::Df =>
             {
-                Err(SpecialError::TooBig(sockets.path_mtu(to)?))
+                Err(SendError::TooBig(sockets.path_mtu(to)?))
             }
             result => Ok(result?),
         }
@@ -183,23 +168,23 @@ impl DataPlane {
         link: &NativeLink,
         report: &Report,
         bytes: usize,
-    ) -> Result<(), SpecialError> {
+    ) -> Result<(), SendError> {
         let NativeLink { tunnel, key } = link;
-        let to = tunnel.remote().ok_or(SpecialError::NoAddress)?;
+        let to = tunnel.remote().ok_or(SendError::NoAddress)?;
         let mut datagram = vec![0; bytes.min(DATAGRAM_BYTES_MAX)];
         let body = datagram.get_mut(HEADER_BYTES..bytes.saturating_sub(TAG_BYTES));
         let written = body.is_some_and(|body| report.write(body));
         let counter = key.draw(STREAM_REPORTS, 1);
         let (true, Some(counter)) = (written, counter) else {
-            return Err(SpecialError::DoesNotFit);
+            return Err(SendError::DoesNotFit);
         };
         if !key.seal(Kind::Report, STREAM_REPORTS, counter, &mut datagram) {
-            return Err(SpecialError::DoesNotFit);
+            return Err(SendError::DoesNotFit);
         }
         let sockets = &self.shared.sockets;
         match sockets.send_one(Way::Native, to, &datagram) {
             Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
-                Err(SpecialError::TooBig(sockets.path_mtu(to)?))
+                Err(SendError::TooBig(sockets.path_mtu(to)?))
             }
             result => Ok(result?),
         }
@@ -218,6 +203,14 @@ impl DataPlane {
             join: self.shared.join.state(),
             queues: self.tap.queues,
         }
+    }
+
+    /// What pages show of it.
+    pub fn figures(&self) -> Arc<dyn Figures> {
+        Arc::new(SharedFigures {
+            shared: Arc::clone(&self.shared),
+            tap: self.tap,
+        })
     }
 
     /// Stops the threads and waits for them. Frames that were read are carried to their end; the
@@ -240,6 +233,63 @@ impl DataPlane {
             // A thread that panicked has said so.
             let _ = thread.join();
         }
+    }
+}
+
+impl Forwarding for DataPlane {
+    fn publish(&mut self, snapshot: Snapshot) {
+        DataPlane::publish(self, snapshot);
+    }
+
+    fn send_special(&mut self, tunnel: &Tunnel, special: Special) -> Result<(), SendError> {
+        DataPlane::send_special(self, tunnel, special)
+    }
+
+    fn send_report(
+        &mut self,
+        link: &NativeLink,
+        report: &Report,
+        bytes: usize,
+    ) -> Result<(), SendError> {
+        DataPlane::send_report(self, link, report, bytes)
+    }
+
+    fn forget_peer(&mut self, peer: PeerSlot) {
+        self.macs().forget_peer(peer);
+    }
+
+    fn expire(&mut self, now: Time) {
+        self.macs().expire(now);
+    }
+}
+
+/// What the data threads share, for whoever looks.
+#[derive(Debug)]
+struct SharedFigures {
+    shared: Arc<Shared>,
+    tap: TapStatus,
+}
+
+impl Figures for SharedFigures {
+    fn counters(&self) -> Totals {
+        counters::sum(&self.shared.counters)
+    }
+
+    fn status(&self) -> ForwardingStatus {
+        let udp = self.shared.sockets.status();
+        ForwardingStatus {
+            queues: self.tap.queues,
+            tap_offload: self.tap.offload.to_string(),
+            udp_gso: udp.gso.to_string(),
+            udp_gro: udp.gro.to_string(),
+            join: self.shared.join.state().to_string(),
+            receive_buffer: udp.receive_buffer,
+            kernel_drops: udp.kernel_drops,
+        }
+    }
+
+    fn macs(&self) -> Vec<MacEntry> {
+        self.shared.macs.entries().collect()
     }
 }
 

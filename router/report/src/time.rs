@@ -1,7 +1,7 @@
 //! Times as pages and logs show them.
 
 use std::fmt::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Year, month, day, hour, minute and second of a time, UTC, and its microseconds.
 fn civil(time: SystemTime) -> ([u64; 6], u32) {
@@ -52,10 +52,44 @@ pub fn rfc3339(time: SystemTime) -> String {
     text
 }
 
+/// Parses a duration like `90`, `5s`, `1m30s`, `12h` or `30d`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let error = || format!("{text:?} is no duration like 5s, 12h or 30d");
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let number: u64 = rest[..digits].parse().map_err(|_| error())?;
+        rest = &rest[digits..];
+        let unit = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
+        let millis: u64 = match &rest[..unit] {
+            "ms" => 1,
+            "" | "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(error()),
+        };
+        rest = &rest[unit..];
+        let part = number
+            .checked_mul(millis)
+            .map(Duration::from_millis)
+            .ok_or_else(error)?;
+        total = total.checked_add(part).ok_or_else(error)?;
+    }
+    if text.is_empty() {
+        Err(error())
+    } else {
+        Ok(total)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -72,5 +106,22 @@ mod tests {
         assert_eq!(at(4_107_542_400, 1), "2100-03-01T00:00:00.000000001Z");
         let time = UNIX_EPOCH + Duration::new(1_136_214_245, 1_999);
         assert_eq!(log_time(time), "2006/01/02 15:04:05.000001");
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        for bad in [
+            "",
+            "s",
+            "5y",
+            "-1s",
+            "99999999999999999999d",
+            "184467440737095516d",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use host::attach::{AttachRequest, attach};
 use kernel::error::NetError;
 use kernel::netns::Namespace;
 
+pub mod session;
 pub mod sink;
 pub mod source;
 

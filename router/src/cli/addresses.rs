@@ -1,13 +1,15 @@
 //! `weft prime` and `weft rmpeer`.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
 use hyper::Method;
+use serde_json::Value;
 
 use super::router::Router;
-use super::{CliError, Output, RouterArgs};
+use super::{CliError, Output, RouterArgs, mesh};
 use web::client::encode;
 
 /// A peer's last messages may be under way for a minute, and others may have to be asked.
@@ -48,6 +50,10 @@ pub(crate) struct RmpeerArgs {
 impl RmpeerArgs {
     pub(crate) async fn run(&self, out: &Output) -> Result<(), CliError> {
         let router = self.router.patient_router(REMOVAL_TIME_MAX)?;
+        let report = mesh::report(&router.client).await?;
+        for peer in &self.peers {
+            check_known(&report, peer)?;
+        }
         for peer in &self.peers {
             let text = match self.remove(&router, peer, self.yes).await? {
                 Some(text) => text,
@@ -98,5 +104,52 @@ impl RmpeerArgs {
             return Ok(None);
         }
         Err(CliError::failed("nothing was removed"))
+    }
+}
+
+/// Returns an error if nobody of this name or nickname is in the mesh or owns addresses.
+fn check_known(report: &Value, peer: &str) -> Result<(), CliError> {
+    let lists = [
+        (&report["Router"]["Peers"], "Name", "NickName"),
+        (&report["IPAM"]["Entries"], "Peer", "Nickname"),
+    ];
+    let mut known = BTreeSet::new();
+    for (list, name, nickname) in lists {
+        for entry in list.as_array().into_iter().flatten() {
+            let text = |key: &str| entry[key].as_str().unwrap_or_default();
+            let (name, nickname) = (text(name), text(nickname));
+            if [name, nickname].contains(&peer) {
+                return Ok(());
+            }
+            known.insert(format!("{name}({nickname})"));
+        }
+    }
+    Err(CliError::not_found(format!(
+        "no peer {peer:?} is known, so nothing was removed; known are {}",
+        known.into_iter().collect::<Vec<_>>().join(", ")
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_peers_that_are_known_are_removed() {
+        let report = json!({
+            "Router": { "Peers": [{ "Name": "02:00:00:00:00:01", "NickName": "h1" }] },
+            "IPAM": { "Entries": [{ "Peer": "02:00:00:00:00:09", "Nickname": "gone" }] },
+        });
+        for known in ["h1", "02:00:00:00:00:01", "gone", "02:00:00:00:00:09"] {
+            assert!(check_known(&report, known).is_ok(), "{known}");
+        }
+        let error = check_known(&report, "h11").unwrap_err().to_string();
+        assert!(
+            error.contains("\"h11\"") && error.contains("(gone)"),
+            "{error}"
+        );
+        assert!(check_known(&report, "").is_err());
     }
 }

@@ -264,6 +264,12 @@ impl DetachArgs {
         })
         .await
         .map_err(CliError::failed)?;
+        if detached.removed.is_empty() && !detached.deleted {
+            return Err(CliError::not_found(format!(
+                "nothing to detach: {word} has no such address or interface of this network; \
+                 'weft ps' lists what is attached"
+            )));
+        }
         allocator.release(detached.removed.iter().copied()).await?;
         let ips: Vec<Ipv4Addr> = detached.removed.iter().map(Ipv4Net::addr).collect();
         container.forget(&router, &ips, detached.deleted).await?;

@@ -23,6 +23,9 @@ pub struct LaunchFlags {
     /// Peers to connect to: HOST or HOST:PORT
     #[arg(value_name = "PEER")]
     pub peers: Vec<String>,
+    /// Check the flags and what they name, start nothing
+    #[arg(long)]
+    pub check: bool,
 
     /// Password of the mesh; turns encryption on
     #[arg(
@@ -61,12 +64,12 @@ pub struct LaunchFlags {
     pub nickname: Option<String>,
     /// Do not dial peers of peers
     #[arg(long, default_value = "false", default_missing_value = "true",
-          num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
+          value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Mesh")]
     pub no_discovery: bool,
     /// Connect to the peers of the last run
     #[arg(long, default_value = "false", default_missing_value = "true",
-          num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
+          value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Mesh")]
     pub resume: bool,
     /// Most connections, in and out; 0 = no limit
@@ -83,7 +86,7 @@ pub struct LaunchFlags {
     pub trusted_subnets: String,
     /// Refuse links whose frames would travel unencrypted
     #[arg(long, default_value = "false", default_missing_value = "true",
-          num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
+          value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Mesh")]
     pub require_encryption: bool,
     /// Oldest protocol version to accept: 1 or 2
@@ -232,7 +235,7 @@ pub struct LaunchFlags {
 
     /// Turn names off
     #[arg(long, default_value = "false", default_missing_value = "true",
-          num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
+          value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Names")]
     pub no_dns: bool,
     /// Domain of container names
@@ -301,17 +304,17 @@ pub struct LaunchFlags {
     pub weft_plugin_socket: String,
     /// Serve it under the original's names too
     #[arg(long, default_value = "false", default_missing_value = "true",
-          num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
+          value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Docker")]
     pub plugin: bool,
     /// Serve it as a managed plugin
     #[arg(long, default_value = "false", default_missing_value = "true",
-          num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
+          value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Docker")]
     pub plugin_v2: bool,
     /// Multicast on networks of the managed plugin
     #[arg(long, default_value = "false", default_missing_value = "true",
-          num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
+          value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Docker")]
     pub plugin_v2_multicast: bool,
     /// Socket of the original's global driver
@@ -383,47 +386,47 @@ pub(crate) struct IgnoredFlags {
     tlscert: Option<String>,
     #[arg(long, hide = true)]
     tlskey: Option<String>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     awsvpc: Option<bool>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     pkt_debug: Option<bool>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     proxy: Option<bool>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     rewrite_inspect: Option<bool>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     no_default_ipalloc: Option<bool>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     no_rewrite_hosts: Option<bool>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     without_dns: Option<bool>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     no_multicast_route: Option<bool>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     tls: Option<bool>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     tlsverify: Option<bool>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     no_detect_tls: Option<bool>,
     /// Always so: there is no kernel data path to leave out.
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     no_fastdp: Option<bool>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     no_bridged_fastdp: Option<bool>,
-    #[arg(long, hide = true, default_missing_value = "true", num_args = 0..=1,
+    #[arg(long, hide = true, default_missing_value = "true", value_name = "true|false", num_args = 0..=1,
           require_equals = true)]
     no_restart: Option<bool>,
 }

@@ -12,6 +12,9 @@ pub(super) async fn run(flags: &LaunchFlags, out: &Output) -> Result<(), CliErro
         .to_string_lossy()
         .into_owned();
     let config = Config::resolve(flags, &hostname).map_err(CliError::usage)?;
+    if flags.check {
+        return out.line("the flags are good");
+    }
     if flags.print_peer_name {
         let name = launch::peer_name(&config).map_err(CliError::failed)?;
         return out.line(&name.to_string());

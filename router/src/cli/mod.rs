@@ -11,14 +11,17 @@ mod demo;
 mod dns;
 mod error;
 mod expose;
+mod genpass;
 mod launch;
 mod lease;
 mod mesh;
 mod naming;
 mod output;
+mod replaced;
 mod reset;
 mod router;
 mod status;
+mod stopping;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -75,8 +78,9 @@ enum Command {
     SetupCni(cni::SetupCniArgs),
     #[command(hide = true)]
     Cni(cni::CniArgs),
-    Stop(mesh::StopArgs),
+    Stop(stopping::StopArgs),
     Reset(reset::ResetArgs),
+    Genpass(genpass::GenpassArgs),
     Version(status::VersionArgs),
     Completions(output::CompletionArgs),
     Man(output::ManArgs),
@@ -90,14 +94,18 @@ pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
     if let Some(plugin) = args.peek().and_then(|program| Plugin::of(program)) {
         return cni::run_plugin(plugin, &out).await;
     }
-    let cli = Cli::try_parse_from(args.map(long_form))?;
+    let args: Vec<String> = args.map(long_form).collect();
+    if let Some(error) = args.get(1).and_then(|word| replaced::explain(word)) {
+        return Err(error);
+    }
+    let cli = Cli::try_parse_from(args)?;
     match cli.command {
         Command::Demo(args) => args.run(&out).await,
         Command::Bench(args) => args.run(&out).await,
         Command::Launch(flags) => launch::run(&flags, &out).await,
         Command::Status(args) => args.run(&out).await,
         Command::Report(args) => args.run(&out).await,
-        Command::Connect(args) => args.run().await,
+        Command::Connect(args) => args.run(&out).await,
         Command::Forget(args) => args.run().await,
         Command::Attach(args) => args.run(&out).await,
         Command::Detach(args) => args.run(&out).await,
@@ -115,13 +123,14 @@ pub async fn run(args: impl Iterator<Item = String>) -> Result<(), CliError> {
         Command::Cni(args) => args.run(&out).await,
         Command::Stop(args) => args.run(&out).await,
         Command::Reset(args) => args.run(&out).await,
+        Command::Genpass(args) => args.run(&out),
         Command::Version(args) => args.run(&out).await,
         Command::Completions(args) => args.run(&out, Cli::command()),
         Command::Man(args) => args.run(&out, Cli::command()),
     }
 }
 
-/// The original's script took some long flags with one dash.
+/// Turns long flags that Weave Net's script took with one dash into those with two.
 fn long_form(arg: String) -> String {
     const ONE_DASH: [&str; 3] = ["-password", "-port", "-iprange"];
     if ONE_DASH.contains(&arg.as_str()) {

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::attach::{HostArgs, store_files};
 use super::flags::PLUGIN_SOCKET;
-use super::{CliError, Output, RouterArgs};
+use super::{CliError, Output, RouterArgs, stopping};
 use host::blocking::blocking;
 use host::bridge;
 use host::lock;
@@ -18,8 +18,6 @@ use web::client::{Client, ClientError};
 
 /// How long gossip gets to carry the addresses to other peers.
 const HAND_OVER_TIME: Duration = Duration::from_millis(500);
-/// How long a router may take to stop.
-const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Takes this host out of the network for good: gives its addresses to another peer, stops the
 /// router, and removes every device, rule and file that weft made.
@@ -63,7 +61,7 @@ impl ResetArgs {
         }
         let running = hand_over(&client, out).await?;
         if running {
-            stop(&client).await?;
+            stopping::stop(&client).await?;
         } else if let Some(holder) = lock::holder().map_err(CliError::failed)? {
             return Err(CliError::failed(format!(
                 "a router runs in this network namespace ({holder}) and does not answer; name its \
@@ -117,21 +115,6 @@ async fn hand_over(client: &Client, out: &Output) -> Result<bool, CliError> {
         Err(ClientError::NotRunning { .. }) => Ok(false),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Stops the router and waits until it has let go of its devices.
-async fn stop(client: &Client) -> Result<(), CliError> {
-    client.post("/stop", "").await?.ok()?;
-    let wait = async {
-        while lock::holder().map_err(CliError::failed)?.is_some() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        Ok(())
-    };
-    let late = || CliError::failed("the router did not stop; end its process and try again");
-    tokio::time::timeout(STOP_TIME_MAX, wait)
-        .await
-        .map_err(|_| late())?
 }
 
 /// The socket of Docker's plugin, if a router that was killed has left it.

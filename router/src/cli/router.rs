@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::CliError;
 use super::output::complain;
-use crate::config;
 use web::client::{Answer, Client};
 use web::endpoint::Endpoint;
 
@@ -59,7 +58,7 @@ impl RouterArgs {
     pub(crate) fn patient_router(&self, time_max: Duration) -> Result<Router, CliError> {
         let time_max = match &self.timeout {
             None => time_max,
-            Some(text) => config::duration(text)
+            Some(text) => report::time::duration(text)
                 .map_err(|error| CliError::usage(format!("--timeout: {error}")))?,
         };
         let address = Endpoint::parse(&self.http_addr)

@@ -11,6 +11,8 @@ use proto::names::Domain;
 use proto::native::KeyLife;
 use proto::overlay::Overlay;
 use proto::types::PeerName;
+use report::time::duration;
+use transport::address::check_peer;
 
 use host::paths::{path, prefixed};
 use web::endpoint::Endpoint;
@@ -373,24 +375,6 @@ fn overlays(names: &[String], bad: &mut Problems) -> Vec<Overlay> {
     Overlay::ALL.into_iter().filter(is_chosen).collect()
 }
 
-/// Checks the form `HOST[:PORT]` of a peer, in the original's words.
-pub fn check_peer(peer: &str) -> Result<(), String> {
-    let (host, port) = match peer.split_once(':') {
-        None => (peer, None),
-        Some((host, port)) => (host, Some(port)),
-    };
-    if port.is_some_and(|port| port.contains(':')) {
-        return Err(format!("address {peer}:0: too many colons in address"));
-    }
-    if host.is_empty() {
-        return Err(format!("address {peer}: missing host in address"));
-    }
-    match port.map(str::parse::<u16>) {
-        Some(Err(_) | Ok(0)) => Err(format!("address {peer}: invalid port")),
-        _ => Ok(()),
-    }
-}
-
 fn ipam(flags: &LaunchFlags, bad: &mut Problems) -> Option<IpamConfig> {
     let given = flags.ipalloc_range.as_deref();
     let range = match given {
@@ -595,42 +579,6 @@ fn init(text: &str) -> Result<Init, String> {
         _ => Err(format!(
             "{text:?} is none of consensus[=COUNT], seed=NAME,..., observer"
         )),
-    }
-}
-
-/// Parses a duration like `90`, `5s`, `1m30s`, `12h` or `30d`.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let error = || not_an("duration like 5s, 12h or 30d", text);
-    let mut total = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let number: u64 = rest[..digits].parse().map_err(|_| error())?;
-        rest = &rest[digits..];
-        let unit = rest
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(rest.len());
-        let millis: u64 = match &rest[..unit] {
-            "ms" => 1,
-            "" | "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return Err(error()),
-        };
-        rest = &rest[unit..];
-        let part = number
-            .checked_mul(millis)
-            .map(Duration::from_millis)
-            .ok_or_else(error)?;
-        total = total.checked_add(part).ok_or_else(error)?;
-    }
-    if text.is_empty() {
-        Err(error())
-    } else {
-        Ok(total)
     }
 }
 

@@ -142,23 +142,6 @@ fn native_links_are_encrypted_without_a_password() {
 }
 
 #[test]
-fn durations() {
-    assert_eq!(duration("1m30s"), Ok(Duration::from_secs(90)));
-    assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-    assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
-    for bad in [
-        "",
-        "s",
-        "5y",
-        "-1s",
-        "99999999999999999999d",
-        "184467440737095516d",
-    ] {
-        assert!(duration(bad).is_err(), "{bad}");
-    }
-}
-
-#[test]
 fn the_password_is_the_first_line_of_its_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, "geheim\r\nmore\n").unwrap();

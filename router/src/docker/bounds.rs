@@ -78,8 +78,9 @@ impl Plugin {
 
     /// All addresses of the mesh, as it is now: a range that was only defaulted yields.
     pub(super) async fn range(&self) -> Result<Option<Cidr>, String> {
-        let range = self.handle.call(|control| control.address_range()).await;
-        range.map_err(|stopped| stopped.to_string())
+        let ranges = self.client.ranges().await;
+        let ranges = ranges.map_err(|stopped| stopped.to_string())?;
+        Ok(ranges.map(|ranges| ranges.universe))
     }
 }
 

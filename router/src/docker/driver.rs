@@ -22,6 +22,7 @@ use super::wire::{
     self, CreateEndpoint, CreateNetwork, CreatedEndpoint, EndpointCall, GENERIC, Interface,
     InterfaceName, Joined, Options, StaticRoute, option,
 };
+use control::request::RequestError;
 use host::attach::INTERFACE;
 use host::attach::endpoint::{self, NewEndpoint};
 use host::blocking::blocking;
@@ -448,11 +449,11 @@ impl Plugin {
     }
 
     pub(super) async fn default_subnet(&self) -> Result<Cidr, String> {
-        let subnet = self.handle.call(|control| control.default_subnet()).await;
-        let off = || "this router gives out no addresses (--ipalloc-range is empty)".to_owned();
-        subnet
-            .map_err(|stopped| stopped.to_string())?
-            .ok_or_else(off)
+        let ranges = self.client.ranges().await;
+        let ranges = ranges.map_err(|stopped| stopped.to_string())?;
+        ranges
+            .map(|ranges| ranges.default_subnet)
+            .ok_or_else(|| RequestError::Off.to_string())
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use ipam::allocator::{LeaseInfo, Request, RequestError, Response};
+use ipam::allocator::{self, LeaseInfo, Request, Response};
 use ipam::leases::{Identity, IdentityKind, Scope, mac};
 use ipam::range::Cidr;
 use proto::types::Mac;
 
 use super::Plugin;
-use crate::http::ip::ask;
+use control::request::RequestError;
 
 /// How long an address may take: it may have to be asked of another peer. Docker's user sees
 /// what was waited for.
@@ -24,12 +24,8 @@ pub(super) struct Given {
 }
 
 impl Plugin {
-    async fn ask(&self, wish: Request, limit: Duration) -> Result<Response, RequestFailure> {
-        match ask(&self.handle, wish, Some(limit)).await {
-            Ok(answer) => answer.map_err(RequestFailure::Refused),
-            Err(refusal) if refusal.0.as_u16() == 404 => Err(RequestFailure::Off),
-            Err(refusal) => Err(RequestFailure::Stopped(refusal.1)),
-        }
+    async fn ask(&self, wish: Request, limit: Duration) -> Result<Response, RequestError> {
+        self.client.address(wish, Some(limit)).await
     }
 
     /// An address in a subnet, the one that the identity has if there is one.
@@ -126,9 +122,9 @@ impl Plugin {
         };
         match self.ask(wish, ANSWER_TIME_MAX).await {
             Ok(_)
-            | Err(RequestFailure::Off | RequestFailure::Refused(RequestError::NoAddresses(_))) => {
-                Ok(())
-            }
+            | Err(
+                RequestError::Off | RequestError::Refused(allocator::RequestError::NoAddresses(_)),
+            ) => Ok(()),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -137,7 +133,7 @@ impl Plugin {
     pub(super) async fn holdings(&self) -> Result<Vec<(String, Vec<Cidr>)>, String> {
         match self.ask(Request::List, ANSWER_TIME_MAX).await {
             Ok(Response::Owned(owned)) => Ok(owned),
-            Ok(_) | Err(RequestFailure::Off) => Ok(Vec::new()),
+            Ok(_) | Err(RequestError::Off) => Ok(Vec::new()),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -160,15 +156,4 @@ impl Plugin {
         };
         Identity::new(kind, &found.key.name).ok()
     }
-}
-
-/// Why the allocator did not do it.
-#[derive(Debug, thiserror::Error)]
-enum RequestFailure {
-    #[error("{0}")]
-    Refused(RequestError),
-    #[error("this router gives out no addresses (--ipalloc-range is empty)")]
-    Off,
-    #[error("{0}")]
-    Stopped(String),
 }

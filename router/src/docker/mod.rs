@@ -42,9 +42,9 @@ use tokio::net::UnixListener;
 use tokio::sync::Notify;
 
 use crate::config::Config;
-use crate::control::Handle;
 use api::Docker;
 use boundary::records::Record;
+use control::client::Client;
 use costs::Costs;
 use host::attach::endpoint::{self, FoundEndpoint};
 use host::blocking::blocking;
@@ -66,7 +66,7 @@ const ALIVE_TIME_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Plugin {
     config: Arc<Config>,
-    handle: Handle,
+    client: Client,
     registry: Registry,
     docker: Option<Arc<Docker>>,
     turns: Turns,
@@ -94,6 +94,69 @@ struct Plugin {
 pub struct Networks(Arc<Plugin>);
 
 impl Networks {
+    /// What the store knows of them. Nothing is served until they are started.
+    pub fn new(
+        config: &Arc<Config>,
+        client: Client,
+        store: &Arc<Store>,
+        records: &[Record],
+    ) -> Networks {
+        let docker = config.docker_api.clone();
+        Networks(Arc::new(Plugin {
+            config: Arc::clone(config),
+            client,
+            registry: Registry::load(Arc::clone(store), records),
+            docker: docker.map(|at| Arc::new(Docker::new(at))),
+            turns: Turns::default(),
+            costs: Costs::default(),
+            seekers: Seekers::default(),
+            serving: Mutex::default(),
+            sidecar: Mutex::default(),
+            retrying: Mutex::default(),
+            following: AtomicBool::new(false),
+            untidy: Notify::new(),
+            bound: Mutex::default(),
+            ensuring: tokio::sync::Mutex::default(),
+        }))
+    }
+
+    /// Starts what the configuration wants of Docker. `activated` are the sockets that systemd
+    /// opened.
+    pub async fn start(&self, activated: Vec<StdListener>) {
+        let plugin = &self.0;
+        if let Err(error) = plugin.clean_up().await {
+            tracing::warn!(%error, "what interrupted calls of Docker left was not cleaned up");
+        }
+        if plugin.config.plugin.legacy
+            && let Ok(Some(range)) = plugin.range().await
+        {
+            tokio::spawn(Arc::clone(plugin).follow_range(range));
+        }
+        let mut activated: Vec<UnixListener> = activated
+            .into_iter()
+            .filter_map(|listener| UnixListener::from_std(listener).ok())
+            .collect();
+        for (socket, always) in plugin.sockets() {
+            let given = activated
+                .iter()
+                .position(|listener| is_at(listener, &socket.path));
+            match given.map(|position| activated.swap_remove(position)) {
+                Some(listener) => {
+                    tokio::spawn(Arc::clone(plugin).serve(listener, socket));
+                }
+                None if always => {
+                    tokio::spawn(Arc::clone(plugin).listen(socket));
+                }
+                None => {
+                    tokio::spawn(Arc::clone(plugin).listen_when_docker_is_there(socket));
+                }
+            }
+        }
+        if let Some(docker) = plugin.docker.clone() {
+            tokio::spawn(Arc::clone(plugin).watch(docker));
+        }
+    }
+
     /// Removes the networks that weft makes by itself, and then the sockets of the plugin.
     /// Returns what became of them, one a line.
     pub async fn remove(&self) -> Vec<String> {
@@ -125,70 +188,6 @@ impl Networks {
     /// The same as metrics.
     pub fn metrics(&self) -> Vec<Metric> {
         self.0.costs.metrics()
-    }
-}
-
-/// Starts what the configuration wants of Docker. `activated` are the sockets that systemd opened.
-pub async fn start(
-    config: &Arc<Config>,
-    handle: &Handle,
-    store: &Arc<Store>,
-    records: &[Record],
-    activated: Vec<StdListener>,
-) {
-    let docker = config
-        .docker_api
-        .clone()
-        .map(|at| Arc::new(Docker::new(at)));
-    let plugin = Arc::new(Plugin {
-        config: Arc::clone(config),
-        handle: handle.clone(),
-        registry: Registry::load(Arc::clone(store), records),
-        docker,
-        turns: Turns::default(),
-        costs: Costs::default(),
-        seekers: Seekers::default(),
-        serving: Mutex::default(),
-        sidecar: Mutex::default(),
-        retrying: Mutex::default(),
-        following: AtomicBool::new(false),
-        untidy: Notify::new(),
-        bound: Mutex::default(),
-        ensuring: tokio::sync::Mutex::default(),
-    });
-    let networks = Networks(Arc::clone(&plugin));
-    // A loop that has ended is asked nothing.
-    let _ = handle.call(|control| control.docker = Some(networks)).await;
-    if let Err(error) = plugin.clean_up().await {
-        tracing::warn!(%error, "what interrupted calls of Docker left was not cleaned up");
-    }
-    if config.plugin.legacy
-        && let Ok(Some(range)) = plugin.range().await
-    {
-        tokio::spawn(Arc::clone(&plugin).follow_range(range));
-    }
-    let mut activated: Vec<UnixListener> = activated
-        .into_iter()
-        .filter_map(|listener| UnixListener::from_std(listener).ok())
-        .collect();
-    for (socket, always) in plugin.sockets() {
-        let given = activated
-            .iter()
-            .position(|listener| is_at(listener, &socket.path));
-        match given.map(|position| activated.swap_remove(position)) {
-            Some(listener) => {
-                tokio::spawn(Arc::clone(&plugin).serve(listener, socket));
-            }
-            None if always => {
-                tokio::spawn(Arc::clone(&plugin).listen(socket));
-            }
-            None => {
-                tokio::spawn(Arc::clone(&plugin).listen_when_docker_is_there(socket));
-            }
-        }
-    }
-    if let Some(docker) = plugin.docker.clone() {
-        tokio::spawn(plugin.watch(docker));
     }
 }
 

@@ -14,7 +14,7 @@ use super::api::Inspected;
 use super::driver::short;
 use super::settle::network;
 use super::wish::{self, Wanted, Wish};
-use crate::control::NamesError;
+use control::names::NamesError;
 use host::attach::{self, AttachRequest};
 use host::blocking::blocking;
 use kernel::netns::Namespace;
@@ -219,7 +219,7 @@ impl Plugin {
     pub(super) async fn name(&self, container: &Inspected, aliases: &[String], address: Ipv4Addr) {
         let Some(dns) = &self.config.dns else { return };
         let names = wish::names(container, aliases, &dns.domain);
-        let named = self.handle.register_names(&container.id, address, names);
+        let named = self.client.register_names(&container.id, address, names);
         match named.await {
             Ok(()) | Err(NamesError::Off) => {}
             Err(error) => {
@@ -231,7 +231,7 @@ impl Plugin {
 
     /// Removes the names of a container, or those of one of its addresses.
     pub(super) async fn unname(&self, container: &str, address: Option<Ipv4Addr>) {
-        match self.handle.unregister_names(container, address).await {
+        match self.client.unregister_names(container, address).await {
             Ok(_) | Err(NamesError::Off) => {}
             Err(error) => {
                 tracing::debug!(container = short(container), %error, "names were not removed");
@@ -242,7 +242,7 @@ impl Plugin {
     /// Tells the allocator which containers run, so that it releases what the others had.
     pub(super) async fn prune(&self, running: BTreeSet<String>) -> Result<(), String> {
         let prune = Request::Prune { running };
-        let told = self.handle.call(|c| drop(c.request_address(prune, None)));
+        let told = self.client.tell_allocator(prune);
         told.await.map_err(|stopped| stopped.to_string())
     }
 }

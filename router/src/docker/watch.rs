@@ -16,6 +16,7 @@ use super::api::{ApiError, Docker, Event, Inspected, Listed, ListedNetwork, NewN
 use super::driver;
 use super::server::Socket;
 use super::state::Network;
+use control::request::ContainerEvent;
 use host::attach::endpoint;
 use host::blocking::blocking;
 
@@ -94,9 +95,7 @@ impl Plugin {
                 tokio::spawn(async move { plugin.container_died(&actor.id).await });
             }
             ("container", "destroy") => {
-                let id = actor.id;
-                // A loop that has ended needs to know nothing.
-                let _ = self.handle.call(move |c| c.container_destroyed(&id)).await;
+                self.tell(&actor.id, ContainerEvent::Destroyed).await;
             }
             _ => {}
         }
@@ -282,13 +281,14 @@ impl Plugin {
     pub(super) async fn follow_range(self: Arc<Self>, first: Cidr) {
         loop {
             tokio::time::sleep(RANGE_INTERVAL).await;
-            let look = |control: &mut crate::control::Control| {
-                (control.address_range(), control.has_ring())
-            };
-            match self.handle.call(look).await {
-                Ok((range, _)) if range != Some(first) => return self.ensure_networks().await,
-                Ok((_, false)) => {}
-                Ok((_, true)) | Err(_) => return,
+            match self.client.ranges().await {
+                Ok(Some(ranges)) if ranges.universe == first => {
+                    if ranges.settled {
+                        return;
+                    }
+                }
+                Ok(_) => return self.ensure_networks().await,
+                Err(_) => return,
             }
         }
     }
@@ -331,14 +331,15 @@ impl Plugin {
         let Some(container) = self.running(id).await else {
             return;
         };
-        let started = id.to_owned();
-        // A loop that has ended needs to know nothing.
-        let _ = self
-            .handle
-            .call(move |control| control.container_started(&started))
-            .await;
+        self.tell(id, ContainerEvent::Started).await;
         self.settle_endpoints(&container).await;
         self.attach_if_wanted(&container).await;
+    }
+
+    /// Tells the allocator what happened to a container.
+    async fn tell(&self, id: &str, event: ContainerEvent) {
+        // A loop that has ended needs to know nothing.
+        let _ = self.client.container(id, event).await;
     }
 
     /// A container, if it runs.
@@ -375,9 +376,7 @@ impl Plugin {
 
     async fn container_died(self: &Arc<Self>, id: &str) {
         let _turn = self.turns.take(id).await;
-        let died = id.to_owned();
-        // A loop that has ended needs to know nothing.
-        let _ = self.handle.call(move |c| c.container_died(&died)).await;
+        self.tell(id, ContainerEvent::Died).await;
         self.attached_died(id).await;
         // Whoever registered them.
         self.unname(id, None).await;

@@ -12,8 +12,8 @@ use proto::types::PeerName;
 
 use super::LaunchError;
 use crate::config::{Config, Init, IpamConfig};
-use crate::control::RECORD_PREFIX;
 use boundary::records::Record;
+use control::addresses::RECORD_PREFIX;
 use host::{attach, gateway};
 
 /// The owner of addresses of which nobody knows whose they are.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use ipam::allocator::{Request, Response};
 use ipam::range::Cidr;
 
-use crate::control::Handle;
+use control::client::Client;
 use host::attach::{self, life};
 use host::blocking::blocking;
 
@@ -62,13 +62,13 @@ impl Watch {
 }
 
 /// Looks after containers until the router stops. `proc` is the host's `/proc` seen from here.
-pub(super) async fn watch(handle: Handle, bridge: String, proc: PathBuf) {
+pub(super) async fn watch(client: Client, bridge: String, proc: PathBuf) {
     let mut watch = Watch::default();
     let mut kept = BTreeSet::new();
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         // Asked first: whoever gets an address after this is not looked at.
-        let Some(Response::Owned(owned)) = ask(&handle, Request::List).await else {
+        let Some(Response::Owned(owned)) = ask(&client, Request::List).await else {
             return;
         };
         let addresses = |cidrs: Vec<Cidr>| cidrs.into_iter().map(|cidr| cidr.address.into());
@@ -110,7 +110,7 @@ pub(super) async fn watch(handle: Handle, bridge: String, proc: PathBuf) {
                     owner = id,
                     "a container is gone; its addresses are released"
                 );
-                ask(&handle, Request::Delete { id }).await;
+                ask(&client, Request::Delete { id }).await;
             } else if kept.insert(id.clone()) {
                 tracing::warn!(
                     owner = id,
@@ -122,10 +122,8 @@ pub(super) async fn watch(handle: Handle, bridge: String, proc: PathBuf) {
 }
 
 /// `None` if the router stops, or the request failed, which the next look makes good.
-async fn ask(handle: &Handle, request: Request) -> Option<Response> {
-    let asked = handle.call(move |control| control.request_address(request, None));
-    let (_, answer) = asked.await.ok()??;
-    answer.await.ok()?.ok()
+async fn ask(client: &Client, request: Request) -> Option<Response> {
+    client.address(request, None).await.ok()
 }
 
 #[cfg(test)]

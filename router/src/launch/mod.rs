@@ -6,10 +6,14 @@
 
 mod addresses;
 mod departed;
+mod exposures;
 mod gateway;
 mod identity;
+mod name_server;
 mod names;
 mod notify;
+mod services;
+mod system;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -29,26 +33,36 @@ pub use identity::{NameSource, PEER_NAME_KEY};
 pub(crate) use names::EXTERN_OWNER;
 use notify::Notifier;
 
+use crate::bench::{self, session::Benches};
 use crate::config::{Config, IpamConfig};
-use crate::control::{
-    Addresses, Control, Handle, Inputs, Links, Parts, TARGETS_KEY, address_channels, name_channels,
-};
-use crate::docker;
-use crate::http::server::{Scope, router};
+use crate::docker::Networks;
+use api::routes::{Scope, router};
+use api::services::Services;
+use boundary::forwarding::Figures;
 use boundary::records::Record;
 use boundary::snapshot::Snapshot;
+use control::addresses::Addresses;
+use control::client::Client;
+use control::consumers::Consumers;
+use control::control::{Control, Parts, TARGETS_KEY};
+use control::driver::{self, Inputs};
+use control::links::Links;
+use control::surroundings::Surroundings;
 use dataplane::plane::{DataConfig, DataPlane, default_queues};
 use dataplane::tap::{Tap, TapConfig};
 use dataplane::udp::sockets::{Sockets, UdpConfig};
+use gateway::KeptGateway;
 use host::bridge::{Bridge, BridgeConfig, Origin};
-use host::gateway::Gateway;
 use host::lock::RouterLock;
 use host::overlap::overlapping_routes;
 use host::reconcile::{self, Reconciler, ReconcilerConfig};
 use kernel::arp::NeighbourTiming;
 use kernel::netlink::Netlink;
+use name_server::LocalNameServer;
+use services::{LocalDocker, LocalMeasure};
 use store::store::Store;
-use transport::tcp;
+use system::{SystemClock, SystemRandom};
+use transport::tcp::{self, Transport};
 use web::listener::Listener;
 
 /// File of the store, behind the prefix.
@@ -118,45 +132,57 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     };
     let kept = Arc::clone(&store);
     let (gateway, exposures) = gateway::restore(&config, &opened.records)?;
-    let devices = (tap, Arc::clone(&gateway));
-    let control = start(&config, name, store, &before, devices, sockets, listener)?;
-    gateway::keep(&control.handle, &gateway, exposures).await?;
+    let control = start(&config, name, store, &before, tap, sockets, listener)?;
+    let client = &control.client;
+    let kept_gateway = KeptGateway::new(Arc::clone(&gateway), client.clone(), &config);
+    let saved = kept_gateway.save(&exposures).await;
+    saved.map_err(LaunchError::new)?;
+    tokio::spawn(kept_gateway.clone().watch());
     let targets = remembered_targets(&config, &before);
-    control
-        .handle
-        .call(move |c| c.connect_in_background(targets))
+    client
+        .connect_in_background(targets)
         .await
         .map_err(LaunchError::new)?;
     if config.ipam.is_some() {
         let found = Request::Found {
             addresses: addresses::in_use(&config)?,
         };
-        let told = control
-            .handle
-            .call(move |c| drop(c.request_address(found, None)));
-        told.await.map_err(LaunchError::new)?;
-        let (handle, bridge) = (control.handle.clone(), config.bridge.clone());
-        tokio::spawn(departed::watch(handle, bridge, config.proc_path.clone()));
-    }
-    if config.dns.is_some() {
-        names::restore(&config, &opened.records, &control.handle).await?;
-        tokio::spawn(names::follow_containers(
+        let told = client.tell_allocator(found).await;
+        told.map_err(LaunchError::new)?;
+        tokio::spawn(departed::watch(
+            client.clone(),
             config.bridge.clone(),
-            control.handle.clone(),
+            config.proc_path.clone(),
         ));
     }
+    if config.dns.is_some() {
+        names::restore(&config, &opened.records, client).await?;
+        tokio::spawn(names::follow_containers(
+            config.bridge.clone(),
+            client.clone(),
+        ));
+    }
+    let networks = Networks::new(&config, client.clone(), &kept, &opened.records);
+    drop(kept);
+    let services = Services {
+        client: client.clone(),
+        config: Arc::new(services::config(&config, &tap_name)),
+        figures: control.figures,
+        gateway: Arc::new(kept_gateway),
+        docker: Arc::new(LocalDocker(networks.clone())),
+        measure: Arc::new(LocalMeasure(control.benches)),
+        name_server: control.name_server.map(|server| Arc::new(server) as _),
+    };
     for (listener, scope) in http {
-        let handle = control.handle.clone();
+        let services = services.clone();
         tokio::spawn(async move {
-            if let Err(error) = listener.serve(router(scope, handle)).await {
+            if let Err(error) = listener.serve(router(scope, services)).await {
                 tracing::error!(%error, "an HTTP interface ended");
             }
         });
     }
     let activated = kernel::sys::activation::listeners();
-    let records = &opened.records;
-    docker::start(&config, &control.handle, &kept, records, activated).await;
-    drop(kept);
+    networks.start(activated).await;
     tracing::info!(
         port = config.port,
         encryption = config.password.is_some(),
@@ -165,9 +191,9 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         mtu = config.mtu,
         "the router runs"
     );
-    stop_on_signal(control.handle.clone())?;
+    stop_on_signal(client.clone())?;
     let notifier = Notifier::from_environment();
-    notifier.ready(&control.handle, &format!("{name}({})", config.nickname));
+    notifier.ready(client, &format!("{name}({})", config.nickname));
     control.task.await.map_err(LaunchError::new)?;
     notifier.stopping();
     gateway.close();
@@ -328,7 +354,10 @@ struct Before<'a> {
 }
 
 struct Running {
-    handle: Handle,
+    client: Client,
+    figures: Arc<dyn Figures>,
+    name_server: Option<LocalNameServer>,
+    benches: Arc<Benches>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -337,16 +366,25 @@ fn start(
     name: PeerName,
     store: Arc<Store>,
     before: &Before<'_>,
-    (tap, gateway): (Tap, Arc<Gateway>),
+    tap: Tap,
     sockets: Sockets,
     listener: TcpListener,
 ) -> Result<Running, LaunchError> {
     let epoch = Instant::now();
     let [uid, seed, mac_key, elector, ipam_seed] = random()?;
-    let node = Node::new(
-        node_config(config, name, uid, seed),
-        proto::types::Time::ZERO,
-    );
+    let mut consumers = Consumers::new();
+    if config.ipam.is_some() {
+        consumers = consumers.with_allocator();
+    }
+    if config.dns.is_some() {
+        consumers = consumers.with_names();
+    }
+    let deliveries = consumers.outside(bench::CHANNEL);
+    let node = NodeConfig {
+        channels: consumers.topics(),
+        ..node_config(config, name, uid, seed)
+    };
+    let node = Node::new(node, proto::types::Time::ZERO);
     let mut links = Links::new(name, Arc::clone(node.routes()));
     let snapshot = links.take_snapshot().unwrap_or_else(|| {
         let routes = Arc::clone(node.routes());
@@ -373,10 +411,12 @@ fn start(
         let started = addresses::start(config, ipam, name, records, import, seeds, clock)?;
         allocator = Some(Addresses::new(started, saved));
     }
-    let naming = match &config.dns {
-        Some(dns) => Some(names::start(config, dns, name)?),
-        None => None,
-    };
+    let (mut naming, mut name_server) = (None, None);
+    if let Some(dns) = &config.dns {
+        let (names, server) = names::start(config, dns, name)?;
+        naming = Some(names);
+        name_server = Some(LocalNameServer::new(server, dns, config));
+    }
     let tap_name = tap.name().to_owned();
     let data = DataConfig {
         epoch,
@@ -385,30 +425,40 @@ fn start(
     };
     let (data, data_events) =
         DataPlane::start(&data, tap, sockets, snapshot).map_err(LaunchError::new)?;
-    let (tcp_events, tcp_inbox) = mpsc::channel(tcp::EVENTS_MAX);
-    tokio::spawn(tcp::accept(listener, tcp_events.clone()));
-    let (handle, calls) = Handle::new();
+    let (transport, connections) = Transport::start(listener, config.host);
+    let (client, inbox) = Client::new();
+    let benches = Benches::new(client.clone(), &config.bridge);
+    tokio::spawn(Arc::clone(&benches).follow(deliveries));
+    let figures = data.figures();
     let control = Control::new(Parts {
-        config: Arc::clone(config),
         node,
+        consumers,
         addresses: allocator,
         naming,
         links,
-        data,
-        store,
-        tcp: tcp_events,
-        epoch,
-        tap_name,
-        gateway,
+        surroundings: Surroundings {
+            forwarding: Box::new(data),
+            connections: Box::new(transport),
+            records: store,
+            clock: Box::new(SystemClock { epoch }),
+            random: Box::new(SystemRandom),
+        },
+        device: tap_name,
     });
     let inputs = Inputs {
-        calls,
-        tcp: tcp_inbox,
-        data: data_events,
+        inbox,
+        connections,
+        forwarding: data_events,
         saved: saved_inbox,
     };
-    let task = tokio::spawn(control.run(inputs, handle.clone()));
-    Ok(Running { handle, task })
+    let task = tokio::spawn(driver::run(control, inputs));
+    Ok(Running {
+        client,
+        figures,
+        name_server,
+        benches,
+        task,
+    })
 }
 
 fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConfig {
@@ -430,12 +480,6 @@ fn node_config(config: &Config, name: PeerName, uid: u64, seed: u64) -> NodeConf
         },
         key_life: config.key_life,
         require_encryption: config.require_encryption,
-        channels: {
-            let addresses = config.ipam.iter().flat_map(|_| address_channels());
-            let names = config.dns.iter().flat_map(|_| name_channels());
-            let benches = [crate::bench::CHANNEL.to_owned()];
-            addresses.chain(names).chain(benches).collect()
-        },
         // Zero marks placeholders.
         ..NodeConfig::new(name, &config.nickname, PeerUid(uid.max(1)), seed)
     }
@@ -479,7 +523,7 @@ fn remembered_targets(config: &Config, before: &Before<'_>) -> Vec<String> {
 }
 
 /// Stops the router when the system or the user asks for it.
-fn stop_on_signal(handle: Handle) -> Result<(), LaunchError> {
+fn stop_on_signal(client: Client) -> Result<(), LaunchError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(LaunchError::new)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(LaunchError::new)?;
     tokio::spawn(async move {
@@ -488,7 +532,7 @@ fn stop_on_signal(handle: Handle) -> Result<(), LaunchError> {
             _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
         }
         // A loop that has ended needs no stopping.
-        let _ = handle.call(Control::stop).await;
+        let _ = client.stop().await;
     });
     Ok(())
 }

@@ -15,8 +15,10 @@ use tokio::sync::Notify;
 
 use super::LaunchError;
 use crate::config::{Config, DnsConfig};
-use crate::control::{Handle, Naming, SavedName};
 use boundary::records::Record;
+use control::client::Client;
+use control::names::{NamesError, Naming, SavedName};
+use control::request::Stopped;
 use dns::listen::Instead;
 use dns::resolv::CHECK_INTERVAL;
 use dns::server::{self, DnsServer};
@@ -33,7 +35,11 @@ const SETTLE_TIME: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Names without entries, and the server that answers from them.
-pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Naming, LaunchError> {
+pub(super) fn start(
+    config: &Config,
+    dns: &DnsConfig,
+    us: PeerName,
+) -> Result<(Naming, DnsServer), LaunchError> {
     let domain = dns.domain.parse();
     let domain: proto::names::Domain =
         domain.map_err(|error| LaunchError(format!("--dns-domain: {error}")))?;
@@ -64,14 +70,14 @@ pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Na
     let server = DnsServer::start_on_thread(server, Arc::clone(&index));
     let server = server.map_err(|error| LaunchError(format!("cannot serve names: {error}")))?;
     let names = Names::new(NamesConfig { us, domain }, Time::ZERO);
-    Ok(Naming::new(names, index, server))
+    Ok((Naming::new(names, index), server))
 }
 
 /// Registers what was registered before the restart, as far as the containers are still there.
 pub(super) async fn restore(
     config: &Config,
     records: &[Record],
-    handle: &Handle,
+    client: &Client,
 ) -> Result<(), LaunchError> {
     let saved: Vec<SavedName> = SavedName::all(records).collect();
     if saved.is_empty() {
@@ -82,17 +88,19 @@ pub(super) async fn restore(
         name.container == EXTERN_OWNER || here.contains(&(name.container.clone(), name.address))
     };
     let (kept, gone): (Vec<_>, Vec<_>) = saved.into_iter().partition(is_here);
-    let restore = move |control: &mut crate::control::Control| {
-        for name in kept {
-            let hostnames = [name.hostname];
-            let registered = control.register_names(&name.container, name.address, &hostnames);
-            if let Err(error) = registered {
-                tracing::warn!(%error, "a name of before the restart was left out");
-            }
+    for name in kept {
+        let hostnames = vec![name.hostname];
+        match client
+            .register_names(&name.container, name.address, hostnames)
+            .await
+        {
+            Err(error @ NamesError::Stopped(_)) => return Err(LaunchError::new(error)),
+            Err(error) => tracing::warn!(%error, "a name of before the restart was left out"),
+            Ok(()) => {}
         }
-        control.forget_saved_names(&gone);
-    };
-    handle.call(restore).await.map_err(LaunchError::new)
+    }
+    let forgotten = client.forget_saved_names(gone).await;
+    forgotten.map_err(LaunchError::new)
 }
 
 /// Which addresses are attached or exposed here, and for whom.
@@ -115,19 +123,19 @@ fn addresses_here(config: &Config) -> Result<BTreeSet<(String, Ipv4Addr)>, NetEr
 }
 
 /// Removes the names of containers whose interfaces go away, until the router ends.
-pub(super) async fn follow_containers(bridge: String, handle: Handle) {
-    if let Err(error) = follow(&bridge, &handle).await {
+pub(super) async fn follow_containers(bridge: String, client: Client) {
+    if let Err(error) = follow(&bridge, &client).await {
         tracing::warn!(%error, "names of containers that end stay until they are removed");
     }
 }
 
-async fn follow(bridge: &str, handle: &Handle) -> Result<(), String> {
+async fn follow(bridge: &str, client: &Client) -> Result<(), String> {
     let monitor = LinkMonitor::open().map_err(|error| error.to_string())?;
     let changed = Arc::new(Notify::new());
     watch(monitor, Arc::downgrade(&changed)).map_err(|error| error.to_string())?;
     let mut seen = BTreeSet::new();
     // Until the router stops.
-    while look(bridge, handle, &mut seen).await.is_ok() {
+    while look(bridge, client, &mut seen).await.is_ok() {
         // Without word of a change it is time to look all the same.
         let _ = tokio::time::timeout(LOOK_INTERVAL, changed.notified()).await;
         tokio::time::sleep(SETTLE_TIME).await;
@@ -150,12 +158,8 @@ fn watch(monitor: LinkMonitor, changed: Weak<Notify>) -> io::Result<()> {
 
 /// Looks once for containers that have names and had an interface, and have none any more. The
 /// containers with names are listed first: one that is attached meanwhile is not missed then.
-async fn look(
-    bridge: &str,
-    handle: &Handle,
-    seen: &mut BTreeSet<String>,
-) -> Result<(), crate::control::Stopped> {
-    let named = handle.call(|control| control.named_containers()).await?;
+async fn look(bridge: &str, client: &Client, seen: &mut BTreeSet<String>) -> Result<(), Stopped> {
+    let named = client.named_containers().await?;
     let name = bridge.to_owned();
     let owners = match blocking(move || attach::owners(&name)).await {
         Ok(owners) => owners,
@@ -177,7 +181,7 @@ async fn look(
         tracing::debug!(error, "files of containers that ended were not removed");
     }
     for id in ended {
-        let removed = handle.unregister_names(&id, None).await;
+        let removed = client.unregister_names(&id, None).await;
         if let Ok(count) = removed {
             tracing::info!(
                 container = id,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use crate::control::Handle;
+use control::client::Client;
 
 /// The way to systemd, if it is there and wants to hear.
 pub(super) struct Notifier {
@@ -43,19 +43,19 @@ impl Notifier {
     }
 
     /// The router runs; answers the watchdog from now on.
-    pub(super) fn ready(&self, handle: &Handle, status: &str) {
+    pub(super) fn ready(&self, client: &Client, status: &str) {
         self.say(&format!("READY=1\nSTATUS={status}"));
         let Some(interval) = self.watchdog else {
             return;
         };
-        let (handle, notifier) = (handle.clone(), self.clone_socket());
+        let (client, notifier) = (client.clone(), self.clone_socket());
         // Twice as often as is asked for, as systemd advises.
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(interval / 2);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
-                if handle.call(|_| ()).await.is_err() {
+                if client.ranges().await.is_err() {
                     return;
                 }
                 notifier.say("WATCHDOG=1");

@@ -11,7 +11,7 @@
 //! was. Batches of [`Store::save_alone`] neither cause that nor suffer from it.
 
 use crate::file;
-use boundary::records::{Change, Record, StoreError};
+use boundary::records::{Change, Done, Record, Records, StoreError};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -40,7 +40,7 @@ struct Batch {
     /// Whether it builds on those before it that say so, too.
     in_order: bool,
     /// Is told whether it was saved.
-    done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+    done: Done,
 }
 
 /// The handle of the store. Dropping it waits until everything handed in is on disk.
@@ -116,6 +116,20 @@ impl Store {
             // A thread that has ended refuses every batch by itself.
             let _ = jobs.send(Job::Resume);
         }
+    }
+}
+
+impl Records for Store {
+    fn save(&self, changes: Vec<Change>, done: Done) {
+        Store::save(self, changes, done);
+    }
+
+    fn save_alone(&self, changes: Vec<Change>, done: Done) {
+        Store::save_alone(self, changes, done);
+    }
+
+    fn resume(&self) {
+        Store::resume(self);
     }
 }
 

@@ -4,21 +4,25 @@
 //! Back-pressure goes both ways: a reader waits while control has not taken what it read, and
 //! control is told when bytes that it gave to a writer have left.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
+use boundary::connections::{ConnectionEvent, Connections, StreamId};
 use proto::types::ConnId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::address;
+
 /// Events that wait for control; a task with one more waits.
-pub const EVENTS_MAX: usize = 256;
+const EVENTS_MAX: usize = 256;
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 * 1024;
 /// Connections accepted without delay before [`ACCEPT_INTERVAL`] applies.
@@ -35,25 +39,112 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 /// Connections that wait to be accepted; the kernel refuses further ones.
 const BACKLOG: u32 = 1024;
 
-/// What happened on the sockets.
-#[derive(Debug)]
-pub enum TcpEvent {
-    /// Somebody connected.
-    Accepted(TcpStream, SocketAddr),
-    /// Dialling succeeded.
-    Dialled(ConnId, TcpStream, SocketAddr),
-    /// Dialling failed.
-    DialFailed(ConnId, String),
-    /// Bytes arrived.
-    Received(ConnId, Bytes),
-    /// This many bytes left.
-    Sent(ConnId, usize),
-    /// The other end closed (no error), or the connection broke.
-    Closed(ConnId, Option<String>),
-}
+/// Names that are resolved at the same time; further ones wait.
+const RESOLVES_MAX: usize = 16;
 
 /// Where events go.
-pub type TcpEvents = mpsc::Sender<TcpEvent>;
+type Events = mpsc::Sender<ConnectionEvent>;
+
+/// The connections of this router.
+#[derive(Debug)]
+pub struct Transport {
+    pumps: BTreeMap<ConnId, Pump>,
+    streams: Arc<Streams>,
+    events: Events,
+    dial_from: IpAddr,
+    resolves: Arc<Semaphore>,
+}
+
+/// Streams that control was told of and has not named yet. There are no more of them than events
+/// that wait for control.
+#[derive(Debug, Default)]
+struct Streams(Mutex<(u64, BTreeMap<StreamId, TcpStream>)>);
+
+impl Streams {
+    fn put(&self, stream: TcpStream) -> StreamId {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, open) = &mut *streams;
+        *last += 1;
+        open.insert(StreamId(*last), stream);
+        StreamId(*last)
+    }
+
+    fn take(&self, id: StreamId) -> Option<TcpStream> {
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        streams.1.remove(&id)
+    }
+}
+
+impl Transport {
+    /// Accepts connections from `listener`, and dials from `dial_from`. To be called within a
+    /// tokio runtime, as all methods are.
+    pub fn start(
+        listener: TcpListener,
+        dial_from: IpAddr,
+    ) -> (Transport, mpsc::Receiver<ConnectionEvent>) {
+        let (events, inbox) = mpsc::channel(EVENTS_MAX);
+        let streams = Arc::<Streams>::default();
+        tokio::spawn(accept(listener, events.clone(), Arc::clone(&streams)));
+        let transport = Transport {
+            pumps: BTreeMap::new(),
+            streams,
+            events,
+            dial_from,
+            resolves: Arc::new(Semaphore::new(RESOLVES_MAX)),
+        };
+        (transport, inbox)
+    }
+}
+
+impl Connections for Transport {
+    fn dial(&mut self, conn: ConnId, to: SocketAddr) {
+        let (from, events) = (self.dial_from, self.events.clone());
+        let streams = Arc::clone(&self.streams);
+        tokio::spawn(async move {
+            let event = match tokio::time::timeout(DIAL_TIME_MAX, connect(to, from)).await {
+                Ok(Ok(stream)) => ConnectionEvent::Dialled(conn, streams.put(stream), to),
+                Ok(Err(error)) => {
+                    ConnectionEvent::DialFailed(conn, format!("dial tcp4 {to}: {error}"))
+                }
+                Err(_) => ConnectionEvent::DialFailed(conn, format!("dial tcp4 {to}: i/o timeout")),
+            };
+            // Without control nobody needs to know.
+            let _ = events.send(event).await;
+        });
+    }
+
+    fn start(&mut self, stream: StreamId, conn: ConnId) {
+        if let Some(stream) = self.streams.take(stream) {
+            let pump = Pump::start(conn, stream, &self.events);
+            self.pumps.insert(conn, pump);
+        }
+    }
+
+    fn refuse(&mut self, stream: StreamId) {
+        drop(self.streams.take(stream));
+    }
+
+    fn send(&mut self, conn: ConnId, bytes: Vec<u8>) {
+        if let Some(pump) = self.pumps.get(&conn) {
+            pump.send(bytes);
+        }
+    }
+
+    fn close(&mut self, conn: ConnId) {
+        drop(self.pumps.remove(&conn));
+    }
+
+    fn resolve(&mut self, peer: String) {
+        let (events, resolves) = (self.events.clone(), Arc::clone(&self.resolves));
+        tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _turn = resolves.acquire().await;
+            let result = address::resolve(&peer).await;
+            // Without control nobody needs to know.
+            let _ = events.send(ConnectionEvent::Resolved(peer, result)).await;
+        });
+    }
+}
 
 /// Opens the listening socket.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -72,7 +163,7 @@ fn new_socket(ip: IpAddr) -> io::Result<TcpSocket> {
 }
 
 /// Accepts connections for ever, at a bounded rate.
-pub async fn accept(listener: TcpListener, events: TcpEvents) {
+async fn accept(listener: TcpListener, events: Events, streams: Arc<Streams>) {
     let (mut credit, mut refilled) = (ACCEPT_BURST, Instant::now());
     loop {
         let earned = refilled.elapsed().as_millis() / ACCEPT_INTERVAL.as_millis();
@@ -88,13 +179,11 @@ pub async fn accept(listener: TcpListener, events: TcpEvents) {
         match listener.accept().await {
             Ok((stream, remote)) => {
                 credit -= 1;
-                if events
-                    .send(TcpEvent::Accepted(stream, remote))
-                    .await
-                    .is_err()
-                {
+                // Room first, so that no more streams than events wait.
+                let Ok(room) = events.reserve().await else {
                     return;
-                }
+                };
+                room.send(ConnectionEvent::Accepted(streams.put(stream), remote));
             }
             Err(error) => {
                 // Out of file descriptors, or the connection is gone already.
@@ -103,19 +192,6 @@ pub async fn accept(listener: TcpListener, events: TcpEvents) {
             }
         }
     }
-}
-
-/// Dials in the background.
-pub fn dial(conn: ConnId, to: SocketAddr, from: IpAddr, events: TcpEvents) {
-    tokio::spawn(async move {
-        let event = match tokio::time::timeout(DIAL_TIME_MAX, connect(to, from)).await {
-            Ok(Ok(stream)) => TcpEvent::Dialled(conn, stream, to),
-            Ok(Err(error)) => TcpEvent::DialFailed(conn, format!("dial tcp4 {to}: {error}")),
-            Err(_) => TcpEvent::DialFailed(conn, format!("dial tcp4 {to}: i/o timeout")),
-        };
-        // Without control nobody needs to know.
-        let _ = events.send(event).await;
-    });
 }
 
 async fn connect(to: SocketAddr, from: IpAddr) -> io::Result<TcpStream> {
@@ -129,7 +205,7 @@ async fn connect(to: SocketAddr, from: IpAddr) -> io::Result<TcpStream> {
 /// The tasks of one connection. Dropping it ends them: nothing more is read, and what was handed
 /// to the writer has a last chance to leave.
 #[derive(Debug)]
-pub struct Pump {
+struct Pump {
     outbox: mpsc::UnboundedSender<Vec<u8>>,
     reader: AbortHandle,
     /// Tells the writer that this is over.
@@ -138,7 +214,7 @@ pub struct Pump {
 
 impl Pump {
     /// Starts moving bytes.
-    pub fn start(conn: ConnId, stream: TcpStream, events: &TcpEvents) -> Pump {
+    fn start(conn: ConnId, stream: TcpStream, events: &Events) -> Pump {
         // Messages are small and latency counts; a socket that refuses works all the same.
         let _ = stream.set_nodelay(true);
         let (reader, writer) = stream.into_split();
@@ -165,7 +241,7 @@ impl Pump {
     }
 
     /// Sends bytes. Control bounds how many are under way.
-    pub fn send(&self, bytes: Vec<u8>) {
+    fn send(&self, bytes: Vec<u8>) {
         // A writer that has ended has told control.
         let _ = self.outbox.send(bytes);
     }
@@ -177,16 +253,16 @@ impl Drop for Pump {
     }
 }
 
-async fn read(conn: ConnId, mut socket: OwnedReadHalf, events: TcpEvents) {
+async fn read(conn: ConnId, mut socket: OwnedReadHalf, events: Events) {
     let mut buffer = bytes::BytesMut::new();
     loop {
         buffer.reserve(READ_BYTES);
         let event = match socket.read_buf(&mut buffer).await {
-            Ok(0) => TcpEvent::Closed(conn, None),
-            Ok(_) => TcpEvent::Received(conn, buffer.split().freeze()),
-            Err(error) => TcpEvent::Closed(conn, Some(error.to_string())),
+            Ok(0) => ConnectionEvent::Closed(conn, None),
+            Ok(_) => ConnectionEvent::Received(conn, buffer.split().freeze()),
+            Err(error) => ConnectionEvent::Closed(conn, Some(error.to_string())),
         };
-        let ended = matches!(event, TcpEvent::Closed(..));
+        let ended = matches!(event, ConnectionEvent::Closed(..));
         if events.send(event).await.is_err() || ended {
             return;
         }
@@ -197,14 +273,14 @@ async fn write(
     conn: ConnId,
     mut socket: OwnedWriteHalf,
     mut inbox: mpsc::UnboundedReceiver<Vec<u8>>,
-    events: TcpEvents,
+    events: Events,
 ) {
     while let Some(bytes) = inbox.recv().await {
         let event = match socket.write_all(&bytes).await {
-            Ok(()) => TcpEvent::Sent(conn, bytes.len()),
-            Err(error) => TcpEvent::Closed(conn, Some(error.to_string())),
+            Ok(()) => ConnectionEvent::Sent(conn, bytes.len()),
+            Err(error) => ConnectionEvent::Closed(conn, Some(error.to_string())),
         };
-        let ended = matches!(event, TcpEvent::Closed(..));
+        let ended = matches!(event, ConnectionEvent::Closed(..));
         if events.send(event).await.is_err() || ended {
             return;
         }

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use super::super::api::{RequestError, Response, Waiting};
+use super::super::api::{Alarm, Event, RequestError, Response, Waiting};
+use super::super::cx::Cx;
 use super::super::ids::{NO_ID, container_name};
 use super::super::leasing::Obtain;
 use super::super::progress::{ASK_AGAIN, Progress};
-use super::super::{Alarm, Allocator, Event};
 use crate::leases::{Identity, IdentityKind, Lease, LeaseKey, LeaseState, mac};
 use crate::persist::Holding;
 use crate::range::{Address, Cidr};
 
 /// A request for an address.
 #[derive(Debug)]
-pub(in crate::allocator) struct Allocate {
+pub(crate) struct Allocate {
     /// For whom; `None` if the address is only to be reserved for the identity.
     id: Option<String>,
     subnet: Cidr,
@@ -28,7 +28,7 @@ pub(in crate::allocator) struct Allocate {
 }
 
 impl Allocate {
-    pub(in crate::allocator) fn new(
+    pub(crate) fn new(
         id: String,
         subnet: Cidr,
         identity: Option<Identity>,
@@ -46,11 +46,7 @@ impl Allocate {
     }
 
     /// A request for a lease that nobody uses yet.
-    pub(in crate::allocator) fn reserve(
-        identity: Identity,
-        subnet: Cidr,
-        pinned: bool,
-    ) -> Allocate {
+    pub(crate) fn reserve(identity: Identity, subnet: Cidr, pinned: bool) -> Allocate {
         Allocate {
             id: None,
             pinned,
@@ -58,78 +54,80 @@ impl Allocate {
         }
     }
 
-    pub(in crate::allocator) fn title(&self) -> &str {
+    pub(crate) fn title(&self) -> &str {
         let identity = self.identity.as_ref().map(Identity::name);
         self.id.as_deref().or(identity).unwrap_or(NO_ID)
     }
 
-    pub(in crate::allocator) fn subnet(&self) -> Cidr {
+    pub(crate) fn subnet(&self) -> Cidr {
         self.subnet
     }
 
-    pub(in crate::allocator) fn is_for(&self, id: &str) -> bool {
+    pub(crate) fn is_for(&self, id: &str) -> bool {
         self.id.as_deref() == Some(id)
     }
-}
 
-impl Allocator {
-    pub(in crate::allocator) fn try_allocate(&mut self, op: &mut Allocate) -> Progress {
-        if let Some(id) = &op.id {
-            let range = op.subnet.range();
-            let held = self.durable.addresses_of(id).filter(|a| range.contains(*a));
-            // What it has without an identity, or as another one, is not what is asked for.
-            let mut held = held.filter(|a| self.is_as_asked(op, *a));
-            if let Some(address) = held.next() {
-                drop(held);
-                self.hosted.not_dead(id);
-                return Progress::Done(Ok(self.address_response(address, op.subnet)));
+    /// Whether it can only go on with a ring.
+    pub(crate) fn wants_ring(&self, cx: &Cx) -> bool {
+        let within = cx.universe().range().overlaps(&self.subnet.range());
+        cx.hosted.found && within && self.held(cx).is_none()
+    }
+
+    /// What the container has already that is as it was asked for.
+    fn held(&self, cx: &Cx) -> Option<Address> {
+        let id = self.id.as_ref()?;
+        let range = self.subnet.range();
+        let mut held = cx.durable.addresses_of(id).filter(|a| range.contains(*a));
+        // What it has without an identity, or as another one, is not what is asked for.
+        held.find(|a| self.is_as_asked(cx, *a))
+    }
+
+    pub(crate) fn advance(&mut self, cx: &mut Cx) -> Progress {
+        if let Some(address) = self.held(cx) {
+            if let Some(id) = &self.id {
+                cx.hosted.not_dead(id);
             }
+            return Progress::Done(Ok(cx.address_response(address, self.subnet)));
         }
-        let universe = self.durable.meta().universe;
-        if !universe.range().overlaps(&op.subnet.range()) {
-            let subnet = op.subnet;
+        let universe = cx.durable.meta().universe;
+        if !universe.range().overlaps(&self.subnet.range()) {
+            let subnet = self.subnet;
             return Progress::Done(Err(RequestError::OutOfBounds { subnet, universe }));
         }
-        if self.hosted.found {
-            self.establish();
-        }
-        if let Some((waiting, wake)) = self.not_ready() {
+        if let Some((waiting, wake)) = cx.not_ready() {
             return Progress::Wait(waiting, wake);
         }
-        match op.identity.clone() {
-            None => self.allocate_plain(op),
-            Some(identity) => self.allocate_leased(op, &identity),
+        match self.identity.clone() {
+            None => self.allocate_plain(cx),
+            Some(identity) => self.allocate_leased(cx, &identity),
         }
     }
 
     /// Whether an address that is held is of the request's identity, if that names one.
-    fn is_as_asked(&self, op: &Allocate, address: Address) -> bool {
-        let Some(identity) = &op.identity else {
+    fn is_as_asked(&self, cx: &Cx, address: Address) -> bool {
+        let Some(identity) = &self.identity else {
             return true;
         };
-        let lease = self
-            .durable
-            .holding(address)
-            .and_then(|h| h.lease.as_deref());
+        let lease = cx.durable.holding(address).and_then(|h| h.lease.as_deref());
         lease.is_some_and(|key| {
-            let host_key = identity.host_key(op.subnet, self.durable.us());
-            *key == identity.key(op.subnet) || *key == host_key
+            let host_key = identity.host_key(self.subnet, cx.durable.us());
+            *key == identity.key(self.subnet) || *key == host_key
         })
     }
 
-    fn allocate_plain(&mut self, op: &Allocate) -> Progress {
-        match self.find_space(op.subnet) {
+    fn allocate_plain(&self, cx: &mut Cx) -> Progress {
+        match cx.find_space(self.subnet) {
             Ok(address) => {
-                self.hold(op, address, None);
-                Progress::Done(Ok(self.address_response(address, op.subnet)))
+                self.hold(cx, address, None);
+                Progress::Done(Ok(cx.address_response(address, self.subnet)))
             }
             Err((waiting, wake)) => Progress::Wait(waiting, wake),
         }
     }
 
     /// Gives an address to the container of a request, if there is one.
-    fn hold(&mut self, op: &Allocate, address: Address, lease: Option<Arc<LeaseKey>>) {
-        let Some(id) = &op.id else {
+    fn hold(&self, cx: &mut Cx, address: Address, lease: Option<Arc<LeaseKey>>) {
+        let Some(id) = &self.id else {
             return;
         };
         let id = if id == NO_ID {
@@ -137,139 +135,139 @@ impl Allocator {
         } else {
             id.clone()
         };
-        self.hosted.not_dead(&id);
+        cx.hosted.not_dead(&id);
         let holding = Holding {
             id,
-            len: op.subnet.len,
-            container: op.container,
+            len: self.subnet.len,
+            container: self.container,
             lease,
         };
-        self.durable.set_holding(address, Some(holding));
+        cx.durable.set_holding(address, Some(holding));
     }
 
-    fn allocate_leased(&mut self, op: &mut Allocate, identity: &Identity) -> Progress {
-        let host_key = identity.host_key(op.subnet, self.durable.us());
+    fn allocate_leased(&mut self, cx: &mut Cx, identity: &Identity) -> Progress {
+        let host_key = identity.host_key(self.subnet, cx.durable.us());
         let derived = identity.kind == IdentityKind::Derived;
-        let leases = self.durable.leases();
-        let scoped = derived && (op.host_scoped || leases.live(&host_key).is_some());
+        let leases = cx.durable.leases();
+        let scoped = derived && (self.host_scoped || leases.live(&host_key).is_some());
         let key = if scoped {
             host_key
         } else {
-            identity.key(op.subnet)
+            identity.key(self.subnet)
         };
         let key = leases.shared(&key);
-        if op.id.is_none()
+        if self.id.is_none()
             && let Some(lease) = leases.live(&key)
         {
             // To reserve what is reserved is to do nothing, wherever it is.
-            let cidr = op.subnet.with_address(lease.address);
+            let cidr = self.subnet.with_address(lease.address);
             let mac = Some(mac(&key, lease.address));
             return Progress::Done(Ok(Response::Address { cidr, mac }));
         }
-        match self.obtain(&key) {
-            Obtain::New(version) => self.new_lease(op, &key, version),
-            Obtain::Ours(lease) => self.use_lease(op, &key, &lease),
+        match cx.obtain(&key) {
+            Obtain::New(version) => self.new_lease(cx, &key, version),
+            Obtain::Ours(lease) => self.use_lease(cx, &key, &lease),
             Obtain::Wait(waiting, wake) => Progress::Wait(waiting, wake),
             Obtain::InUse { here, error } => match (derived, here) {
                 (false, _) => Progress::Done(Err(error)),
                 // A name that is up here belongs to another container, whose end we have not
                 // been told: ours cannot be the same, so it gets an address without a lease.
-                (true, true) => self.allocate_plain(op),
+                (true, true) => self.allocate_plain(cx),
                 (true, false) => {
-                    op.host_scoped = true;
-                    self.allocate_leased(op, identity)
+                    self.host_scoped = true;
+                    self.allocate_leased(cx, identity)
                 }
             },
         }
     }
 
-    fn new_lease(&mut self, op: &Allocate, key: &Arc<LeaseKey>, version: u64) -> Progress {
-        if self.durable.leases().is_full() && self.durable.leases().get(key).is_none() {
+    fn new_lease(&self, cx: &mut Cx, key: &Arc<LeaseKey>, version: u64) -> Progress {
+        if cx.durable.leases().is_full() && cx.durable.leases().get(key).is_none() {
             return Progress::Done(Err(RequestError::TooMany("leases")));
         }
-        match self.find_space(op.subnet) {
+        match cx.find_space(self.subnet) {
             Ok(address) => {
-                self.take_lease(op, key, version, address, op.pinned);
-                self.event(Event::LeaseMade {
+                self.take_lease(cx, key, version, address, self.pinned);
+                cx.event(Event::LeaseMade {
                     identity: key.to_string(),
                     address,
                 });
-                self.leased_response(op, key, address)
+                self.leased_response(cx, key, address)
             }
             Err((waiting, wake)) => Progress::Wait(waiting, wake),
         }
     }
 
-    fn leased_response(&self, op: &Allocate, key: &LeaseKey, address: Address) -> Progress {
+    fn leased_response(&self, _cx: &Cx, key: &LeaseKey, address: Address) -> Progress {
         Progress::Done(Ok(Response::Address {
-            cidr: op.subnet.with_address(address),
+            cidr: self.subnet.with_address(address),
             mac: Some(mac(key, address)),
         }))
     }
 
     /// Makes an address the lease's and gives it to the request's container.
     fn take_lease(
-        &mut self,
-        op: &Allocate,
+        &self,
+        cx: &mut Cx,
         key: &Arc<LeaseKey>,
         version: u64,
         address: Address,
         pinned: bool,
     ) {
-        let state = match &op.id {
+        let state = match &self.id {
             Some(id) => LeaseState::Used(container_name(id)),
             None => LeaseState::Unused,
         };
         let lease = Lease {
             version,
-            holder: self.durable.us(),
+            holder: cx.durable.us(),
             address,
             state,
             pinned,
-            since: self.clock.wall,
+            since: cx.clock.wall,
         };
-        self.write_lease(key, lease);
-        self.hold(op, address, Some(Arc::clone(key)));
+        cx.write_lease(key, lease);
+        self.hold(cx, address, Some(Arc::clone(key)));
     }
 
     /// Takes the address of a lease that we hold and nobody uses.
-    fn use_lease(&mut self, op: &mut Allocate, key: &Arc<LeaseKey>, lease: &Lease) -> Progress {
+    fn use_lease(&mut self, cx: &mut Cx, key: &Arc<LeaseKey>, lease: &Lease) -> Progress {
         let address = lease.address;
-        if op.lost.is_none() {
-            match self.lease_address(key, lease, op.subnet) {
+        if self.lost.is_none() {
+            match cx.lease_address(key, lease, self.subnet) {
                 Ok(None) => {
                     self.take_lease(
-                        op,
+                        cx,
                         key,
                         lease.version.saturating_add(1),
                         address,
                         lease.pinned,
                     );
-                    return self.leased_response(op, key, address);
+                    return self.leased_response(cx, key, address);
                 }
-                Ok(Some(owner)) => op.lost = Some((address, owner)),
+                Ok(Some(owner)) => self.lost = Some((address, owner)),
                 Err((waiting, wake)) => return Progress::Wait(waiting, wake),
             }
         }
-        let Some((old, owner)) = op.lost.clone() else {
-            return Progress::Wait(Waiting::Leases, self.clock.now + ASK_AGAIN);
+        let Some((old, owner)) = self.lost.clone() else {
+            return Progress::Wait(Waiting::Leases, cx.clock.now + ASK_AGAIN);
         };
-        match self.find_space(op.subnet) {
+        match cx.find_space(self.subnet) {
             Ok(fresh) => {
                 self.take_lease(
-                    op,
+                    cx,
                     key,
                     lease.version.saturating_add(1),
                     fresh,
                     lease.pinned,
                 );
-                self.alarm(Alarm::LeaseMoved {
+                cx.alarm(Alarm::LeaseMoved {
                     identity: key.to_string(),
                     address: old,
                     owner,
                     fresh,
                 });
-                self.leased_response(op, key, fresh)
+                self.leased_response(cx, key, fresh)
             }
             Err((waiting, wake)) => Progress::Wait(waiting, wake),
         }

@@ -17,7 +17,7 @@ const ANSWER_KEPT: Duration = Duration::from_millis(500);
 
 /// How it stands with a question to the holder of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::allocator) enum LeaseAsked {
+pub(crate) enum LeaseAsked {
     /// It was asked; look again at this time.
     Waiting(Time),
     /// It answered this; ask again at this time.
@@ -33,17 +33,17 @@ struct Question {
     outcome: Option<(Outcome, Time)>,
 }
 
-pub(in crate::allocator) type QuestionKey = (PeerName, u8, Arc<LeaseKey>, u64);
+pub(crate) type QuestionKey = (PeerName, u8, Arc<LeaseKey>, u64);
 
 /// The questions that were asked of late, by peer, kind, lease and its version.
 #[derive(Debug, Default)]
-pub(in crate::allocator) struct LeaseQuestions {
+pub(crate) struct LeaseQuestions {
     questions: BTreeMap<QuestionKey, Question>,
 }
 
 impl LeaseQuestions {
     /// How it stands with a question; `None` if it is to be sent.
-    pub(in crate::allocator) fn state(&self, key: &QuestionKey, now: Time) -> Option<LeaseAsked> {
+    pub(crate) fn state(&self, key: &QuestionKey, now: Time) -> Option<LeaseAsked> {
         let question = self.questions.get(key)?;
         match question.outcome {
             Some((outcome, at)) if at + ANSWER_KEPT > now => {
@@ -56,12 +56,7 @@ impl LeaseQuestions {
         }
     }
 
-    pub(in crate::allocator) fn sent(
-        &mut self,
-        key: QuestionKey,
-        nonce: u64,
-        now: Time,
-    ) -> LeaseAsked {
+    pub(crate) fn sent(&mut self, key: QuestionKey, nonce: u64, now: Time) -> LeaseAsked {
         let question = Question {
             nonce,
             at: now,
@@ -72,13 +67,7 @@ impl LeaseQuestions {
     }
 
     /// Notes the answer of a peer, if it was asked.
-    pub(in crate::allocator) fn answered(
-        &mut self,
-        from: PeerName,
-        nonce: u64,
-        outcome: Outcome,
-        now: Time,
-    ) {
+    pub(crate) fn answered(&mut self, from: PeerName, nonce: u64, outcome: Outcome, now: Time) {
         let mut questions = self.questions.iter_mut();
         let question = questions.find(|(key, question)| key.0 == from && question.nonce == nonce);
         if let Some((_, question)) = question {
@@ -86,11 +75,11 @@ impl LeaseQuestions {
         }
     }
 
-    pub(in crate::allocator) fn forget(&mut self, peer: PeerName) {
+    pub(crate) fn forget(&mut self, peer: PeerName) {
         self.questions.retain(|key, _| key.0 != peer);
     }
 
-    pub(in crate::allocator) fn forget_old(&mut self, now: Time) {
+    pub(crate) fn forget_old(&mut self, now: Time) {
         self.questions
             .retain(|_, question| question.at + ASK_AGAIN > now);
     }

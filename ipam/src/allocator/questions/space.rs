@@ -14,7 +14,7 @@ const DENIAL_SETTLES: Duration = Duration::from_millis(300);
 
 /// How it stands with a question to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::allocator) enum Asked {
+pub(crate) enum Asked {
     /// It was asked; look again at this time.
     Waiting(Time),
     /// It has nothing to give.
@@ -33,18 +33,13 @@ struct Ask {
 
 /// The space requests that were sent of late, and what became of them.
 #[derive(Debug, Default)]
-pub(in crate::allocator) struct SpaceQuestions {
+pub(crate) struct SpaceQuestions {
     asks: BTreeMap<(PeerName, Range), Ask>,
 }
 
 impl SpaceQuestions {
     /// How it stands with a request; `None` if it is to be sent.
-    pub(in crate::allocator) fn state(
-        &self,
-        peer: PeerName,
-        range: Range,
-        now: Time,
-    ) -> Option<Asked> {
+    pub(crate) fn state(&self, peer: PeerName, range: Range, now: Time) -> Option<Asked> {
         let ask = self.asks.get(&(peer, range))?;
         let again = ask.at + ASK_AGAIN;
         match ask.denied {
@@ -55,11 +50,11 @@ impl SpaceQuestions {
         }
     }
 
-    pub(in crate::allocator) fn is_denied(&self, peer: PeerName, range: Range, now: Time) -> bool {
+    pub(crate) fn is_denied(&self, peer: PeerName, range: Range, now: Time) -> bool {
         self.state(peer, range, now) == Some(Asked::Denied)
     }
 
-    pub(in crate::allocator) fn sent(&mut self, peer: PeerName, range: Range, now: Time) -> Asked {
+    pub(crate) fn sent(&mut self, peer: PeerName, range: Range, now: Time) -> Asked {
         let ask = Ask {
             at: now,
             denied: None,
@@ -71,7 +66,7 @@ impl SpaceQuestions {
 
     /// Whether somebody who was asked for space in this range has not answered yet; until when
     /// to wait for that.
-    pub(in crate::allocator) fn outstanding(&self, range: Range, now: Time) -> Option<Time> {
+    pub(crate) fn outstanding(&self, range: Range, now: Time) -> Option<Time> {
         self.asks
             .iter()
             .filter(|((_, asked), ask)| *asked == range && ask.denied.is_none())
@@ -80,7 +75,7 @@ impl SpaceQuestions {
             .max()
     }
 
-    pub(in crate::allocator) fn denied(&mut self, peer: PeerName, range: Range, now: Time) {
+    pub(crate) fn denied(&mut self, peer: PeerName, range: Range, now: Time) {
         if let Some(ask) = self.asks.get_mut(&(peer, range)) {
             // The denial is worth a while from its own time on.
             ask.at = now;
@@ -90,7 +85,7 @@ impl SpaceQuestions {
     }
 
     /// A peer sent its ring, as it does after every request.
-    pub(in crate::allocator) fn answered(&mut self, peer: PeerName) {
+    pub(crate) fn answered(&mut self, peer: PeerName) {
         self.asks
             .retain(|(asked, _), ask| *asked != peer || ask.denied.is_some());
         for ((asked, _), ask) in &mut self.asks {
@@ -100,11 +95,11 @@ impl SpaceQuestions {
         }
     }
 
-    pub(in crate::allocator) fn forget(&mut self, peer: PeerName) {
+    pub(crate) fn forget(&mut self, peer: PeerName) {
         self.asks.retain(|(asked, _), _| *asked != peer);
     }
 
-    pub(in crate::allocator) fn forget_old(&mut self, now: Time) {
+    pub(crate) fn forget_old(&mut self, now: Time) {
         self.asks.retain(|_, ask| ask.at + ASK_AGAIN > now);
     }
 }

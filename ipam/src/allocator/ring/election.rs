@@ -2,32 +2,70 @@
 
 use std::time::Duration;
 
-use super::super::{Allocator, Event, Init, Output};
+use super::super::api::{Event, Init, Output};
+use super::super::cx::Cx;
 use crate::consensus::{Nodes, normalize};
-use crate::persist::Election;
+use crate::persist;
 use crate::ring::Ring;
-use proto::types::PeerName;
+use proto::types::{PeerName, Time};
 
 /// After this time without a ring a new proposal is made.
 const PROPOSE_EVERY: Duration = Duration::from_secs(5);
 /// Up to this much is added, so that electors do not outdo each other for ever.
 const PROPOSE_SPREAD_US: u64 = 1_000_000;
 
-impl Allocator {
-    /// Sees to it that there will be a ring.
-    pub(in crate::allocator) fn establish(&mut self) {
-        if !self.durable.ring().is_empty() || self.propose_at.is_some() {
-            return;
-        }
-        let quorum = self.quorum();
-        if let Some(elector) = &mut self.elector {
-            elector.set_quorum(quorum);
-        }
-        self.propose();
+/// Our part in bringing a first ring about.
+#[derive(Debug, Default)]
+pub(crate) struct Election {
+    /// When to propose again, while a ring is wanted and there is none.
+    propose_at: Option<Time>,
+    /// How many peers we were told to connect to.
+    targets: usize,
+}
+
+impl Election {
+    pub(crate) fn next_wake(&self) -> Option<Time> {
+        self.propose_at
     }
 
-    fn quorum(&self) -> usize {
-        let size = match self.config.init {
+    /// Whether a ring is wanted and there is none.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.propose_at.is_some()
+    }
+
+    /// Takes how many peers we were told to connect to.
+    pub(crate) fn set_targets(&mut self, count: usize) {
+        self.targets = count;
+    }
+
+    /// There is a ring.
+    pub(crate) fn end(&mut self, cx: &Cx) {
+        if !cx.durable.ring().is_empty() {
+            self.propose_at = None;
+        }
+    }
+
+    /// Proposes again, if it is time for that.
+    pub(crate) fn timeout(&mut self, cx: &mut Cx) {
+        if self.propose_at.is_some_and(|at| at <= cx.clock.now) {
+            self.propose(cx);
+        }
+    }
+
+    /// Sees to it that there will be a ring.
+    pub(crate) fn establish(&mut self, cx: &mut Cx) {
+        if !cx.durable.ring().is_empty() || self.propose_at.is_some() {
+            return;
+        }
+        let quorum = self.quorum(cx);
+        if let Some(elector) = &mut cx.elector {
+            elector.set_quorum(quorum);
+        }
+        self.propose(cx);
+    }
+
+    fn quorum(&self, cx: &Cx) -> usize {
+        let size = match cx.config.init {
             Init::Consensus(Some(count)) => count,
             _ => self.targets + 1,
         };
@@ -35,79 +73,79 @@ impl Allocator {
     }
 
     /// Makes a proposal, or as an observer asks for a ring.
-    pub(in crate::allocator) fn propose(&mut self) {
-        if !self.durable.ring().is_empty() {
+    pub(crate) fn propose(&mut self, cx: &mut Cx) {
+        if !cx.durable.ring().is_empty() {
             self.propose_at = None;
             return;
         }
-        let spread = Duration::from_micros(self.rng.u64(0..PROPOSE_SPREAD_US));
-        self.propose_at = Some(self.clock.now + PROPOSE_EVERY + spread);
-        if let Some(elector) = &mut self.elector {
+        let spread = Duration::from_micros(cx.rng.u64(0..PROPOSE_SPREAD_US));
+        self.propose_at = Some(cx.clock.now + PROPOSE_EVERY + spread);
+        if let Some(elector) = &mut cx.elector {
             elector.propose();
-            self.save_claims();
+            save_claims(cx);
         }
-        self.emit(Output::BroadcastState);
-        self.conclude();
+        cx.emit(Output::BroadcastState);
+        self.conclude(cx);
     }
 
     /// Takes in what other electors said.
-    pub(in crate::allocator) fn on_election(&mut self, nodes: &Nodes) {
-        let Some(elector) = &mut self.elector else {
+    pub(crate) fn hear(&mut self, cx: &mut Cx, nodes: &Nodes) {
+        let Some(elector) = &mut cx.elector else {
             return;
         };
         if !elector.update(nodes) {
             return;
         }
         if elector.think() {
-            self.save_claims();
-            self.emit(Output::BroadcastState);
+            save_claims(cx);
+            cx.emit(Output::BroadcastState);
         }
-        self.conclude();
+        self.conclude(cx);
     }
 
     /// Makes the ring, if the election came to an end.
-    fn conclude(&mut self) {
-        let value = self.elector.as_ref().and_then(|e| e.consensus());
+    fn conclude(&mut self, cx: &mut Cx) {
+        let value = cx.elector.as_ref().and_then(|e| e.consensus());
         if let Some(peers) = value {
-            self.make_ring(&peers);
-            self.emit(Output::BroadcastState);
+            self.make_ring(cx, &peers);
+            cx.emit(Output::BroadcastState);
         }
     }
 
     /// Makes the first ring.
-    pub(in crate::allocator) fn make_ring(&mut self, peers: &[PeerName]) {
+    pub(crate) fn make_ring(&mut self, cx: &mut Cx, peers: &[PeerName]) {
         let peers = normalize(peers);
-        let universe = self.durable.meta().universe.range();
-        let moved = self.durable.seed(Ring::seeded(universe, &peers));
-        self.event(Event::RingMade(peers));
-        self.ring_updated(&moved);
-    }
-
-    fn save_claims(&mut self) {
-        let Some(elector) = &self.elector else {
-            return;
-        };
-        let election = Election {
-            uid: elector.id().uid,
-            claims: elector.claims().cloned().unwrap_or_default(),
-        };
-        self.durable.set_election(Some(election));
+        let universe = cx.durable.meta().universe.range();
+        let moved = cx.durable.seed(Ring::seeded(universe, &peers));
+        cx.event(Event::RingMade(peers));
+        cx.ring_changed(&moved);
     }
 
     /// Goes back to what was saved of our part, after the store failed.
-    pub(in crate::allocator) fn resume_election(&mut self) {
-        let wanted = matches!(self.config.init, Init::Consensus(_));
-        if !wanted || !self.durable.ring().is_empty() {
-            self.elector = None;
+    pub(crate) fn resume(&mut self, cx: &mut Cx) {
+        let wanted = matches!(cx.config.init, Init::Consensus(_));
+        if !wanted || !cx.durable.ring().is_empty() {
+            cx.elector = None;
             return;
         }
-        let before = self.elector.take();
-        self.join_election();
-        if let (Some(elector), Some(before)) = (&mut self.elector, before) {
+        let before = cx.elector.take();
+        cx.join_election();
+        if let (Some(elector), Some(before)) = (&mut cx.elector, before) {
             elector.set_quorum(before.quorum());
             let mut others = before.nodes().clone();
             others.remove(&elector.id());
             elector.update(&others);
         }
     }
+}
+
+fn save_claims(cx: &mut Cx) {
+    let Some(elector) = &cx.elector else {
+        return;
+    };
+    let election = persist::Election {
+        uid: elector.id().uid,
+        claims: elector.claims().cloned().unwrap_or_default(),
+    };
+    cx.durable.set_election(Some(election));
 }

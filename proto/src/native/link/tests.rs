@@ -1,3 +1,5 @@
+mod table;
+
 use std::collections::BTreeMap;
 
 use super::*;

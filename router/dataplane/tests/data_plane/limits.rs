@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use boundary::counters::{Count, DropReason};
+use boundary::forwarding::SendError;
 use boundary::forwarding_event::DataEvent;
-use dataplane::plane::SpecialError;
 use lab::pinger::{PingOptions, Pinger};
 use testbed::rig::{Options, Trial, wait_until};
 
@@ -29,7 +29,7 @@ fn an_unknown_path_mtu_costs_no_frame() {
         let special = trial.hosts[0]
             .plane
             .send_special(&trial.hosts[0].tunnels[0], proto::sleeve::Special::PROBE);
-        assert!(matches!(special, Err(SpecialError::TooBig(1500))));
+        assert!(matches!(special, Err(SendError::TooBig(1500))));
         check_balance(&trial);
     }
 }

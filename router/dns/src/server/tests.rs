@@ -224,7 +224,9 @@ async fn names_are_answered_over_both_transports() {
         assert!(!message::is_truncated(&whole) && answers(&whole) == 60);
     }
     // However much the client takes: whoever asks in another's name floods nobody.
-    let cut = rig.ask(&with_udp_size(query(8, "many.weave.local"), 4096)).await;
+    let cut = rig
+        .ask(&with_udp_size(query(8, "many.weave.local"), 4096))
+        .await;
     assert!(message::is_truncated(&cut) && (1000..=1232).contains(&cut.len()));
 }
 

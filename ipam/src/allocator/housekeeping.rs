@@ -1,0 +1,117 @@
+//! What is done every so often: trying again, and forgetting what is old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::types::{PeerName, Time};
+
+use super::cx::Cx;
+use crate::leases::LeaseState;
+
+/// How often things are tried again that depend on messages which may have been lost.
+const TICK: Duration = Duration::from_secs(5);
+/// How often leases are looked at that may have outlived their retention.
+const EXPIRY_TICK: Duration = Duration::from_secs(60);
+/// A lease that is gone is remembered for this long, in seconds.
+const TOMBSTONE_KEPT: u64 = 7 * 24 * 60 * 60;
+/// A takeover that is over is remembered for this long, in seconds, so that what the lost peer
+/// owned and nobody knew of is taken over when it shows.
+const REMEMBERED: u64 = 30 * 24 * 60 * 60;
+
+/// When to do it next.
+#[derive(Debug)]
+pub(super) struct Housekeeping {
+    tick_at: Time,
+    expiry_at: Time,
+}
+
+impl Housekeeping {
+    pub(super) fn new(now: Time) -> Housekeeping {
+        Housekeeping {
+            tick_at: now + TICK,
+            expiry_at: now + EXPIRY_TICK,
+        }
+    }
+
+    pub(super) fn next_wake(&self) -> Time {
+        self.tick_at.min(self.expiry_at)
+    }
+
+    /// Whether it is time to try again what may have been lost.
+    pub(super) fn ticks(&mut self, now: Time) -> bool {
+        let due = self.tick_at <= now;
+        if due {
+            self.tick_at = now + TICK;
+        }
+        due
+    }
+
+    /// Forgets what is old, if it is time for that.
+    pub(super) fn forget(&mut self, cx: &mut Cx) {
+        if self.expiry_at <= cx.clock.now {
+            self.expiry_at = cx.clock.now + EXPIRY_TICK;
+            expire_leases(cx);
+            forget_known(cx);
+            forget_takeovers(cx);
+        }
+    }
+}
+
+/// Ends leases that nobody used for too long, and forgets those that ended long ago.
+fn expire_leases(cx: &mut Cx) {
+    let wall = cx.clock.wall;
+    let us = cx.durable.us();
+    let mut expired = Vec::new();
+    let mut forgotten = Vec::new();
+    for (key, lease) in cx.durable.leases().iter() {
+        let age = wall.saturating_sub(lease.since);
+        match lease.state {
+            LeaseState::Gone if age > TOMBSTONE_KEPT => forgotten.push(Arc::clone(key)),
+            LeaseState::Unused
+                if lease.holder == us && !lease.pinned && age > cx.config.lease_retention =>
+            {
+                expired.push((Arc::clone(key), lease.clone()));
+            }
+            _ => {}
+        }
+    }
+    for (key, lease) in expired {
+        cx.end_lease(&key, &lease, "nobody has used it for too long");
+    }
+    for key in forgotten {
+        cx.durable.set_lease(&key, None);
+    }
+}
+
+/// Forgets peers that were not met for a long time and own nothing.
+fn forget_known(cx: &mut Cx) {
+    let wall = cx.clock.wall;
+    let (ring, known) = (cx.durable.ring(), cx.durable.known());
+    let old: Vec<PeerName> = known
+        .iter()
+        .filter(|(peer, known)| {
+            let old = wall.saturating_sub(known.seen) > REMEMBERED;
+            old && !ring.has_owner(**peer)
+        })
+        .map(|(peer, _)| *peer)
+        .filter(|peer| !cx.members.is_known(*peer))
+        .collect();
+    for peer in old {
+        cx.durable.set_known(peer, None);
+    }
+}
+
+/// Forgets takeovers that were long ago.
+fn forget_takeovers(cx: &mut Cx) {
+    let wall = cx.clock.wall;
+    let old: Vec<PeerName> = cx
+        .durable
+        .takeovers()
+        .iter()
+        .filter(|(_, t)| !t.is_active() && wall.saturating_sub(t.since) > REMEMBERED)
+        .map(|(peer, _)| *peer)
+        .collect();
+    for peer in old {
+        cx.durable.set_takeover(peer, None);
+    }
+}
