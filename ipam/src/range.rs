@@ -1,4 +1,4 @@
-//! IPv4 addresses as numbers, half-open ranges of them, and subnets.
+//! IPv4 addresses as numbers, half-open ranges, and subnets.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -7,27 +7,27 @@ use std::str::FromStr;
 /// The smallest subnet that can be allocated from: network, two hosts, broadcast.
 pub const SUBNET_ADDRESSES_MIN: u32 = 4;
 
-/// An IPv4 address. Orders as the number does.
+/// An IPv4 address. Ordered like its number.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(u32);
 
 impl Address {
-    /// The address of this number, first octet most significant.
+    /// Creates the address from its number, first octet most significant.
     pub const fn new(value: u32) -> Address {
         Address(value)
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// The address `count` further on; stops at the last one.
+    /// Returns the address `count` higher, at most the last one.
     pub const fn plus(self, count: u32) -> Address {
         Address(self.0.saturating_add(count))
     }
 
-    /// How far `self` lies above `other`; zero if it lies below.
+    /// Returns how far `self` is above `other`, or zero if it is below.
     pub const fn above(self, other: Address) -> u32 {
         self.0.saturating_sub(other.0)
     }
@@ -58,7 +58,7 @@ impl fmt::Debug for Address {
     }
 }
 
-/// A text that is no IPv4 address in dotted form.
+/// A text that is not an IPv4 address in dotted form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid IP Address: {0}")]
 pub struct ParseAddressError(pub String);
@@ -75,7 +75,7 @@ impl FromStr for Address {
 
 /// The addresses from `start` up to, but not including, `end`.
 ///
-/// 255.255.255.255 cannot be in a range, as its end has no number.
+/// 255.255.255.255 cannot be in a range, because the end would have no number.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Range {
     /// The first address.
@@ -85,45 +85,47 @@ pub struct Range {
 }
 
 impl Range {
-    /// The range between two addresses; empty if `end` does not lie above `start`.
+    /// Creates the range between two addresses. It is empty if `end` is not above `start`.
     pub const fn new(start: Address, end: Address) -> Range {
         Range { start, end }
     }
 
-    /// The range of one address.
+    /// Creates the range of one address.
     pub const fn single(address: Address) -> Range {
         Range::new(address, address.plus(1))
     }
 
-    /// The number of addresses.
+    /// Returns the number of addresses.
     pub const fn size(&self) -> u32 {
         self.end.above(self.start)
     }
 
-    /// Whether there is no address in it.
+    /// Returns true if the range has no address.
     pub const fn is_empty(&self) -> bool {
         self.end.0 <= self.start.0
     }
 
-    /// Whether `address` lies in it.
+    /// Returns true if `address` lies in it.
     pub const fn contains(&self, address: Address) -> bool {
         self.start.0 <= address.0 && address.0 < self.end.0
     }
 
-    /// Whether the two have an address in common.
+    /// Returns true if the ranges have an address in common.
     pub fn overlaps(&self, other: &Range) -> bool {
         !self.intersect(other).is_empty()
     }
 
-    /// The addresses that both have.
+    /// Returns the addresses that both ranges have.
     pub fn intersect(&self, other: &Range) -> Range {
         Range::new(self.start.max(other.start), self.end.min(other.end))
     }
 
-    /// The largest block in it whose size is a power of two and whose start is a multiple of it
-    /// (or, failing that at full size, of half the size), as a donor picks it.
+    /// Returns the largest aligned block in the range: its size is a power of two, and its start is
+    /// a multiple of it (or, if there is none of the full size, of half the size).
     ///
     /// The choice is part of the protocol: every router gives away the same block.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-3-aligned-block`.
     #[must_use]
     pub fn biggest_block(&self) -> Range {
         let n = self.size();
@@ -151,7 +153,7 @@ impl Range {
         }
     }
 
-    /// The fewest subnets that together are this range, in order.
+    /// Returns the fewest subnets that together are this range, in order.
     pub fn cidrs(&self) -> Vec<Cidr> {
         let mut out = Vec::new();
         let mut start = self.start;
@@ -168,8 +170,8 @@ impl Range {
         out
     }
 
-    /// The range as people write it: with a prefix length if its size is a power of two, else
-    /// first and last address.
+    /// Returns the range as people write it: with a prefix length if its size is a power of two,
+    /// else first and last address.
     pub fn as_cidr_text(&self) -> String {
         let size = self.size();
         if size.is_power_of_two() {
@@ -197,11 +199,11 @@ impl fmt::Debug for Range {
 pub struct Cidr {
     /// The address, of a host or of the network itself.
     pub address: Address,
-    /// How many leading bits name the network; at most 32.
+    /// Length of the network prefix in bits; at most 32.
     pub len: u8,
 }
 
-/// A text that is no subnet to allocate from, or no address with a prefix length.
+/// A text that is not a subnet to allocate from, or not an address with a prefix length.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseCidrError {
     /// Not of the form `a.b.c.d/n`.
@@ -213,9 +215,12 @@ pub enum ParseCidrError {
     /// The address names a host, not a network.
     #[error("invalid subnet - bits after network prefix are not all zero: {0}")]
     HostBits(String),
-    /// There is no room for hosts.
+    /// The subnet has no room for hosts.
     #[error("invalid subnet - smaller than minimum size {min}: {0}", min = SUBNET_ADDRESSES_MIN)]
     TooSmall(String),
+    /// The range reaches the last IPv4 address, for which the ring has no number.
+    #[error("invalid range - must end below 255.255.255.255: {0}")]
+    TooHigh(String),
     /// No host can have some of its addresses.
     #[error(transparent)]
     NotForHosts(#[from] NotForHosts),
@@ -274,20 +279,20 @@ impl Cidr {
         }
     }
 
-    /// The addresses of the network.
+    /// Returns the addresses of the network.
     pub const fn range(&self) -> Range {
         let start = Address(self.address.0 & self.mask());
         let last = Address(start.0 | !self.mask());
         Range::new(start, last.plus(1))
     }
 
-    /// The addresses that hosts can have: without the first and the last.
+    /// Returns the addresses that hosts can have: all except the first and the last.
     pub const fn host_range(&self) -> Range {
         let range = self.range();
         Range::new(range.start.plus(1), Address(range.end.0.saturating_sub(1)))
     }
 
-    /// The network that the address is in.
+    /// Returns the network of the address.
     pub const fn network(&self) -> Cidr {
         Cidr {
             address: Address(self.address.0 & self.mask()),
@@ -295,7 +300,7 @@ impl Cidr {
         }
     }
 
-    /// The same prefix length with another address.
+    /// Returns another address with the same prefix length.
     pub const fn with_address(&self, address: Address) -> Cidr {
         Cidr {
             address,
@@ -303,10 +308,10 @@ impl Cidr {
         }
     }
 
-    /// Reads a subnet that addresses can be allocated from.
+    /// Parses a subnet from which addresses can be allocated.
     pub fn parse_subnet(text: &str) -> Result<Cidr, ParseCidrError> {
         let cidr: Cidr = text.parse()?;
-        // The whole of IPv4 counts as size zero, as its size has no 32-bit number.
+        // The whole of IPv4 counts as size zero, because its size does not fit 32 bits.
         let size = 1u32.checked_shl(32 - u32::from(cidr.len)).unwrap_or(0);
         if size < SUBNET_ADDRESSES_MIN {
             return Err(ParseCidrError::TooSmall(text.to_owned()));

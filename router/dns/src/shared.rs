@@ -1,4 +1,4 @@
-//! What the tasks of the server have in common.
+//! State shared by the tasks of the server.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::forward::Forwarder;
 use crate::limit::Limit;
 use crate::metrics::DnsMetrics;
 
-/// What the tasks of the server have in common.
+/// State shared by the tasks of the server.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) zone: Zone,

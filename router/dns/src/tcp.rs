@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use super::forward::{read_message, write_message};
 use crate::shared::Shared;
 
-/// How long a client may leave a connection idle, or an answer unread.
+/// Maximum time for which a client may leave a connection idle, or an answer unread.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// How long to wait after a failure to accept, which is for want of memory or descriptors.
+/// Time to wait after a failure to accept, which is for want of memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {

@@ -15,11 +15,11 @@ use super::limit::Slot;
 use crate::shared::Shared;
 use kernel::sys::pktinfo::{Inbox, Outbox, Path, set_local_address_told};
 
-/// Most packets taken from the socket at once.
+/// Maximum number of packets taken from the socket at once.
 const BATCH: usize = 32;
-/// Most bytes of a query; longer packets are ignored. Queries have about 50.
+/// Maximum number of bytes of a query; longer packets are ignored. Queries have about 50.
 const QUERY_BYTES_MAX: usize = 4096;
-/// What the socket may hold while we are busy.
+/// Size of the socket's receive buffer in bytes.
 const SOCKET_BUFFER_BYTES: usize = 1 << 20;
 
 /// Opens the socket. It shares its port with nobody, so a taken one is an error.

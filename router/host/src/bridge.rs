@@ -1,8 +1,8 @@
 //! The bridge that containers and the router's TAP device are ports of.
 //!
 //! The bridge outlives the router: local traffic goes on while it is away, and its next start
-//! adopts what it finds. A bridge that somebody else made (a real Weave router, the user) is used
-//! as it is, with its ports, but stays theirs: only what carries our alias is ever deleted.
+//! adopts what it finds. A bridge that somebody else made (a Weave Net router, the user) is used as
+//! it is, with its ports, but stays theirs: only what carries our alias is ever deleted.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ use kernel::error::NetError;
 use kernel::netlink::{Link, LinkChange, LinkIndex, Netlink, NewBridge};
 use kernel::sysctl;
 
-/// What the bridge shall be.
+/// Desired state of the bridge.
 #[derive(Clone, Debug)]
 pub struct BridgeConfig<'a> {
     /// Its name.
@@ -27,11 +27,11 @@ pub struct BridgeConfig<'a> {
     /// Its MTU in bytes: that of what the host itself sends, and of new container interfaces. Its
     /// ports take larger frames.
     pub mtu: u32,
-    /// How soon the host doubts the addresses of containers.
+    /// Times after which the host doubts the addresses of containers.
     pub timing: NeighbourTiming,
 }
 
-/// Where a bridge came from.
+/// Origin of a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Made by this call.
@@ -47,7 +47,7 @@ pub enum Origin {
 pub struct Bridge {
     /// Its device.
     pub link: Link,
-    /// Where it came from.
+    /// Its origin.
     pub origin: Origin,
 }
 
@@ -107,7 +107,7 @@ impl Bridge {
         Ok(())
     }
 
-    /// The bridge of this name, if there is one. Another device of this name is an error.
+    /// Returns the bridge of this name, if there is one. Another device of this name is an error.
     pub fn find(netlink: &Netlink, name: &str) -> Result<Option<Bridge>, NetError> {
         let Some(link) = netlink.link(name)? else {
             return Ok(None);
@@ -129,7 +129,7 @@ impl Bridge {
         Ok(Some(Bridge { link, origin }))
     }
 
-    /// The bridge of this name; that there is none is an error that says what to do.
+    /// Returns the bridge of this name; that there is none is an error that says what to do.
     pub fn named(netlink: &Netlink, name: &str) -> Result<Bridge, NetError> {
         Bridge::find(netlink, name)?.ok_or_else(|| NetError::NoDevice {
             name: name.to_owned(),
@@ -156,14 +156,14 @@ impl Bridge {
         netlink.change_link(&link, &change)
     }
 
-    /// The ports of the bridge, ours and those of others.
+    /// Returns the ports of the bridge, ours and those of others.
     pub fn ports(&self, netlink: &Netlink) -> Result<Vec<Link>, NetError> {
         let mut links = netlink.links()?;
         links.retain(|link| link.master == Some(self.link.index));
         Ok(links)
     }
 
-    /// The addresses of the bridge itself.
+    /// Returns the addresses of the bridge itself.
     pub fn addresses(&self, netlink: &Netlink) -> Result<Vec<IpNet>, NetError> {
         netlink.addresses_of(self.link.index)
     }

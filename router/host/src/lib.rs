@@ -1,4 +1,4 @@
-//! What weft makes and maintains on a host.
+//! Everything that weft creates and maintains on a host.
 //!
 //! * [`bridge`] is where containers meet; [`attach`] connects them; [`gateway`] lets the host
 //!   itself in and the world behind it. [`reconcile`] keeps all of it as it should be.

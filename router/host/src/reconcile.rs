@@ -1,4 +1,4 @@
-//! Keeps what the router made on its host as it should be.
+//! Maintains what the router created on its host.
 //!
 //! The bridge, the TAP device and the ends of containers' interfaces can be deleted, switched off
 //! or moved by anybody on the host. The kernel tells of each change; whatever is then not as it
@@ -34,7 +34,7 @@ const SETTLE_TIME: Duration = Duration::from_millis(500);
 /// How often devices are looked at even if none changed, in case word was lost.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What there shall be on the host.
+/// Desired state of the host.
 #[derive(Clone, Debug)]
 pub struct ReconcilerConfig {
     /// The bridge.
@@ -43,32 +43,32 @@ pub struct ReconcilerConfig {
     pub mac: Mac,
     /// Its MTU in bytes.
     pub mtu: u32,
-    /// How soon the host doubts the addresses of containers.
+    /// Times after which the host doubts the addresses of containers.
     pub timing: NeighbourTiming,
     /// The TAP device of the data plane.
     pub tap: String,
 }
 
-/// What a look found.
+/// The result of an inspection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// What was put right.
     pub mended: Vec<String>,
-    /// What is wrong and stays so, until somebody else does something.
+    /// Problems that last until someone else acts.
     pub wrong: BTreeSet<String>,
     /// Ports that are not as they should be, and were not looked at like this before: they may be
     /// about to be made or taken away.
     pub doubtful: BTreeSet<LinkIndex>,
 }
 
-/// Keeps what the router made on its host as it should be.
+/// Maintains what the router created on its host.
 #[derive(Debug)]
 pub struct Reconciler {
     config: ReconcilerConfig,
 }
 
 impl Reconciler {
-    /// A reconciler that has done nothing yet.
+    /// Creates a reconciler that has done nothing yet.
     pub const fn new(config: ReconcilerConfig) -> Reconciler {
         Reconciler { config }
     }
@@ -177,7 +177,7 @@ impl Reconciler {
     }
 }
 
-/// What a look at one device found.
+/// The result of inspecting one device.
 enum Look {
     Right,
     Mended(String),

@@ -39,7 +39,7 @@ pub(super) struct File {
     _lock: FileLock,
 }
 
-/// What keeps a file from being read.
+/// Errors of reading a file.
 enum Unreadable {
     Damaged(String),
     Other(StoreError),
@@ -115,7 +115,7 @@ impl File {
         }
     }
 
-    /// The data base, opened again if need be.
+    /// Returns the data base, opened again if need be.
     fn opened(&mut self) -> Result<&Database, StoreError> {
         if self.database.is_none() {
             let unreadable = |unreadable| match unreadable {
@@ -159,7 +159,7 @@ fn write<'a>(
     Ok(())
 }
 
-/// The number of the last transaction; 0 if there was none.
+/// Returns the number of the last transaction; 0 if there was none.
 fn sequence(database: &Database) -> Result<u64, redb::Error> {
     let table = database.begin_read()?.open_table(META)?;
     Ok(table.get(SEQUENCE)?.map_or(0, |number| number.value()))
@@ -248,7 +248,7 @@ fn is_about_content(kind: io::ErrorKind) -> bool {
     matches!(kind, InvalidData | InvalidInput | UnexpectedEof)
 }
 
-/// The format of the file; each store has one from its beginning.
+/// Returns the format of the file; each store has one from its beginning.
 fn format(database: &Database) -> Result<Option<u64>, redb::Error> {
     let table = database.begin_read()?.open_table(META)?;
     Ok(table.get("format")?.map(|format| format.value()))

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-/// What was found at opening.
+/// State found at opening.
 #[derive(Debug)]
 pub struct Opened {
     /// The store, ready to save.
@@ -27,7 +27,7 @@ pub struct Opened {
     pub damaged: Option<PathBuf>,
 }
 
-/// What the store's thread is asked to do.
+/// Requests to the store's thread.
 enum Job {
     /// Save a batch.
     Save(Batch),

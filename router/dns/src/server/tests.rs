@@ -27,7 +27,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// A server on a free port of 127.0.0.1 that forwards to `upstreams`.
+    /// Creates a server on a free port of 127.0.0.1 that forwards to `upstreams`.
     async fn new(upstreams: &[SocketAddr]) -> Rig {
         Rig::with(upstreams, "127.0.0.1:0", Duration::from_secs(10)).await
     }
@@ -138,7 +138,7 @@ fn with_udp_size(mut query: Vec<u8>, size: u16) -> Vec<u8> {
     query
 }
 
-/// A response to `query` with `count` addresses, the last byte of each being `mark`.
+/// Returns a response to `query` with `count` addresses, the last byte of each being `mark`.
 fn response(query: &[u8], count: u16, mark: u8) -> Vec<u8> {
     let end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
     let mut out = query[..end].to_vec();
@@ -160,7 +160,7 @@ fn answers(response: &[u8]) -> u16 {
     u16::from_be_bytes([response[6], response[7]])
 }
 
-/// A server whose packets in response to each query `behave` makes. Ends with the test.
+/// Returns a server whose packets in response to each query `behave` makes. Ends with the test.
 async fn upstream(
     mut behave: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
 ) -> SocketAddr {
@@ -181,7 +181,7 @@ async fn honest(mark: u8) -> SocketAddr {
     upstream(move |query, _| vec![response(query, 1, mark)]).await
 }
 
-/// A server that answers over TCP in full and over UDP with a truncated response.
+/// Returns a server that answers over TCP in full and over UDP with a truncated response.
 async fn long_winded(count: u16) -> SocketAddr {
     let addr = upstream(|query, _| {
         let mut packet = response(query, 1, 1);

@@ -1,4 +1,4 @@
-//! Whether the user of an address is gone.
+//! Checks whether the user of an address is gone.
 //!
 //! Absence of evidence is not an end. An interface may have left the bridge for a while, its alias
 //! may have been rewritten, the bridge may have been deleted: whoever has an address in a living
@@ -53,7 +53,7 @@ pub fn ended(
     Ok(gone)
 }
 
-/// What lives on the host.
+/// Parts of the router that live on the host.
 struct Seen {
     /// Namespaces by their inodes, with the host's numbers for those that it has a pair with.
     living: BTreeMap<u64, (Namespace, Option<NamespaceNumber>)>,

@@ -1,4 +1,4 @@
-//! What is attached to a bridge.
+//! Listing what is attached to a bridge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -25,14 +25,14 @@ pub struct AttachedInterface {
     pub mac: Option<Mac>,
     /// Its IPv4 addresses.
     pub addresses: Vec<Ipv4Net>,
-    /// For whom it was attached; unknown if somebody else did it.
+    /// Its owner; unknown if another program attached it.
     pub owner: Option<String>,
     /// Its namespace: the processes in it and its names. `None` if it has neither, so that
     /// nothing shows it.
     pub namespace: Option<FoundNamespace>,
 }
 
-/// Lists what is attached to a bridge in the calling thread's namespace, by us or by a real Weave
+/// Lists what is attached to a bridge in the calling thread's namespace, by us or by a Weave Net
 /// router. `proc` is the host's `/proc` seen from here. No other namespace is entered.
 ///
 /// What we attached counts also while it is no port of the bridge: somebody took it off, or
@@ -64,8 +64,8 @@ pub fn attached(bridge: &str, proc: &Path) -> Result<Vec<AttachedInterface>, Net
     Ok(all)
 }
 
-/// For whom the interfaces were attached that are on a bridge in the calling thread's namespace.
-/// Unlike [`attached`], this looks at the host's ends alone, so it costs little.
+/// Returns the owners of the interfaces that are attached to a bridge in the calling thread's
+/// namespace. Unlike [`attached`], this looks at the host's ends alone, so it costs little.
 pub fn owners(bridge: &str) -> Result<BTreeSet<String>, NetError> {
     let host = Netlink::open()?;
     let ports = ports(&host, bridge)?;
@@ -73,7 +73,7 @@ pub fn owners(bridge: &str) -> Result<BTreeSet<String>, NetError> {
     Ok(aliases.filter_map(owner_of).collect())
 }
 
-/// The ports of the bridge, and the ends of pairs of ours that should be.
+/// Returns the ports of the bridge, and the ends of pairs of ours that should be.
 fn ports(host: &Netlink, bridge: &str) -> Result<Vec<Link>, NetError> {
     let bridge = Bridge::find(host, bridge)?.map(|bridge| bridge.link.index);
     let mut links = host.links()?;
@@ -85,7 +85,7 @@ fn ports(host: &Netlink, bridge: &str) -> Result<Vec<Link>, NetError> {
     Ok(links)
 }
 
-/// The namespaces, as far as they can be found, that veth pairs among `links` lead to.
+/// Returns the namespaces, as far as they can be found, that veth pairs among `links` lead to.
 pub(super) fn namespaces(
     host: &Netlink,
     links: &[Link],
@@ -113,7 +113,7 @@ pub(super) fn namespaces(
         .collect())
 }
 
-/// Where a veth pair leads, if that is another namespace.
+/// Returns where a veth pair leads, if that is another namespace.
 pub(crate) fn outside_peer(link: &Link) -> Option<(NamespaceNumber, kernel::netlink::LinkIndex)> {
     let peer = link.peer?;
     Some((peer.namespace?, peer.index))

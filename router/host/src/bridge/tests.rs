@@ -123,7 +123,7 @@ fn our_bridge_is_adopted_with_its_address() {
     });
 }
 
-/// What a real Weave router leaves: the bridge, its own pair, a container's pair.
+/// What a Weave Net router leaves: the bridge, its own pair, a container's pair.
 #[test]
 fn a_foreign_bridge_is_used_and_left() {
     needs_root!();

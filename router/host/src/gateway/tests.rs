@@ -207,7 +207,7 @@ fn what_others_remove_is_put_back() {
     });
 }
 
-/// A host with a container, and another host outside the overlay.
+/// Returns a host with a container, and another host outside the overlay.
 fn lab() -> (Lab, Namespace) {
     let lab = Lab::with_hosts(2).unwrap();
     let container = lab.new_container().unwrap();

@@ -59,7 +59,7 @@ fn leave(family: Family, found: &[FoundChain]) -> Result<bool, NetError> {
     Ok(chain.is_some() || !rules.is_empty())
 }
 
-/// Where the rule that leads to us belongs, if forwarding is filtered at all.
+/// Returns where the rule that leads to us belongs, if forwarding is filtered at all.
 fn place(family: Family, found: &[FoundChain]) -> Option<Place<'static>> {
     let hook = Some(nft::hook_number(Hook::Forward));
     let forward = found
@@ -88,7 +88,7 @@ fn place(family: Family, found: &[FoundChain]) -> Option<Place<'static>> {
     })
 }
 
-/// The place behind all rules that a packet can reach: those before the first that always
+/// Returns the place behind all rules that a packet can reach: those before the first that always
 /// returns.
 fn end(rules: &[FoundRule]) -> Position {
     match rules.iter().find(|rule| rule.always_returns) {
@@ -106,7 +106,7 @@ fn is_in_place(found: &[FoundChain], place: Place<'_>, rules: &[Rule]) -> bool {
         && own(found).is_some_and(|own| own.is(&chain(rules)))
 }
 
-/// Whether our rule in this chain is the last that is reached.
+/// Returns true if our rule in this chain is the last that is reached.
 fn is_last(found: &[FoundChain], chain: &str) -> bool {
     let rules = found.iter().filter(|found| found.name == chain);
     let rules = rules.flat_map(|chain| &chain.rules);
@@ -114,7 +114,7 @@ fn is_last(found: &[FoundChain], chain: &str) -> bool {
     last.is_some_and(|rule| rule.comment == MARK)
 }
 
-/// Whether each of our rules in chains of others jumps to ours, and all packets with it.
+/// Returns true if each of our rules in chains of others jumps to ours, and all packets with it.
 fn jumps_here(found: &[FoundChain]) -> bool {
     let jump = Rule {
         matches: Vec::new(),
@@ -129,7 +129,7 @@ fn own(found: &[FoundChain]) -> Option<&FoundChain> {
     found.iter().find(|chain| chain.name == CHAIN)
 }
 
-/// Our rules in chains of others: chain and handle.
+/// Returns our rules in chains of others: chain and handle.
 fn marked(found: &[FoundChain]) -> Vec<(String, u64)> {
     let rules = found.iter().flat_map(|chain| {
         let marked = chain.rules.iter().filter(|rule| rule.comment == MARK);

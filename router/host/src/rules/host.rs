@@ -17,7 +17,7 @@ use kernel::packet_filter::rules::{
 };
 use kernel::packet_filter::{legacy, nft};
 
-/// What the host's rules shall do.
+/// Desired effect of the host's rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostRules {
     /// The bridge of the containers.
@@ -55,7 +55,7 @@ pub struct DockerBridge {
 }
 
 impl HostRules {
-    /// The subnets that the rules in the kernel masquerade, whoever put them there.
+    /// Returns the subnets that the rules in the kernel masquerade, whoever put them there.
     pub fn masqueraded_now() -> Result<BTreeSet<Ipv4Net>, NetError> {
         let chains = nft::read_table(TABLE)?;
         let rules = chains.iter().flat_map(|chain| &chain.rules);
@@ -231,8 +231,8 @@ impl HostRules {
         }
     }
 
-    /// What the filters of others have to let through: what only passes the bridge, and for IPv4,
-    /// which this host routes for containers, what is from or for subnets that it leads to.
+    /// Returns what the filters of others have to let through: what only passes the bridge, and for
+    /// IPv4, which this host routes for containers, what is from or for subnets that it leads to.
     fn accepts(&self) -> [(Family, Vec<Rule>); 2] {
         if !self.forwards {
             return [(Family::V4, Vec::new()), (Family::V6, Vec::new())];
@@ -264,7 +264,7 @@ impl HostRules {
     }
 }
 
-/// The ports of the mesh, of which this is the first.
+/// Returns the ports of the mesh, of which this is the first.
 fn mesh_ports(first: u16) -> [(Protocol, u16); 3] {
     [
         (Protocol::Tcp, first),

@@ -25,9 +25,9 @@ use crate::error::NetError;
 use crate::sys::xtables::{Info, Tables};
 use blob::{Chain, Entry, Layout, Leads, Table};
 
-/// How often a table is read again that others changed before it was replaced.
+/// Number of attempts to replace a table that others change meanwhile.
 const ATTEMPTS_MAX: usize = 5;
-/// How long another program may hold the lock before a change is given up.
+/// Maximum time to wait for the lock before a change is given up.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Makes the chain these rules, and has packets sent there; without rules nothing of ours stays.
@@ -63,7 +63,7 @@ pub fn remove(family: Family, visit: &Visit) -> Result<bool, NetError> {
     apply(family, visit, &[])
 }
 
-/// Whether somebody made the table, in the namespace of the calling thread.
+/// Returns true if somebody made the table, in the namespace of the calling thread.
 fn exists(family: Family, table: &str) -> bool {
     let path = match family {
         Family::V4 => "/proc/thread-self/net/ip_tables_names",
@@ -106,8 +106,8 @@ fn replace(tables: &Tables, name: &str, before: &Info, table: &Table) -> io::Res
     tables.add_counters(name, &blob.counters(&counters))
 }
 
-/// The table as it should be. `None` if the chain that packets come from is not there, or there is
-/// no entry for these rules.
+/// Returns the table as it should be. `None` if the chain that packets come from is not there, or
+/// there is no entry for these rules.
 fn edited(table: &Table, visit: &Visit, rules: &[Rule]) -> Option<Table> {
     let layout = table.layout;
     let from = table.chain(visit.from)?;
@@ -161,7 +161,7 @@ fn edited(table: &Table, visit: &Visit, rules: &[Rule]) -> Option<Table> {
     Some(new)
 }
 
-/// How many of these rules a packet can reach: those before the first that always returns.
+/// Returns how many of these rules a packet can reach: those before the first that always returns.
 fn end(rules: &[Entry], layout: Layout) -> usize {
     let returns = |rule: &Entry| rule.is_like(&entry::last(layout), layout);
     rules.iter().position(returns).unwrap_or(rules.len())
@@ -208,7 +208,7 @@ fn remove_own(table: &mut Table, name: &str) {
     }
 }
 
-/// The lock that every iptables of this host takes. `None` where its file cannot be made.
+/// Returns the lock that every iptables of this host takes. `None` where its file cannot be made.
 fn lock(path: &Path, time: Duration) -> Result<Option<File>, NetError> {
     let mut options = OpenOptions::new();
     options

@@ -63,7 +63,7 @@ pub fn delete_chain(table: &str, chain: &str) -> Result<bool, NetError> {
     absent_is_fine(batch.commit())
 }
 
-/// Whether this error says that the kernel has no nf_tables.
+/// Returns true if this error says that the kernel has no nf_tables.
 pub fn is_unsupported(error: &NetError) -> bool {
     [Errno::OPNOTSUPP, Errno::PROTONOSUPPORT, Errno::AFNOSUPPORT]
         .iter()
@@ -85,7 +85,7 @@ pub struct FoundChain {
     pub name: String,
     /// The hook's number and the priority, if the kernel enters it.
     pub base: Option<(u32, i32)>,
-    /// What it may do, by the kernel's name, if the kernel enters it.
+    /// Its kind, by the kernel's name, if the kernel enters it.
     pub kind: Option<String>,
     /// Whether packets that reach its end are dropped.
     pub drops: bool,
@@ -96,7 +96,7 @@ pub struct FoundChain {
 /// A rule as it stands in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundRule {
-    /// What the kernel calls it; unique in its table.
+    /// The kernel's handle of it; unique in its table.
     pub handle: u64,
     /// Its comment; empty if it has none.
     pub comment: String,
@@ -104,7 +104,7 @@ pub struct FoundRule {
     pub target: Option<String>,
     /// Whether it sends each packet back to the chain that jumped here.
     pub always_returns: bool,
-    /// What it does, as the kernel tells it.
+    /// Its expressions, as the kernel reports them.
     expressions: Vec<u8>,
 }
 
@@ -189,8 +189,8 @@ pub fn read_table_of(family: Family, name: &str) -> Result<Vec<FoundChain>, NetE
     Ok(chains)
 }
 
-/// The number of the kernel's rules: it changes with every change of any table. `None` if there
-/// is no nf_tables.
+/// Returns the number of the kernel's rules: it changes with every change of any table. `None` if
+/// there is no nf_tables.
 pub fn generation() -> Result<Option<u32>, NetError> {
     let socket = match Socket::netfilter() {
         Err(error) if error.is(Errno::PROTONOSUPPORT) => return Ok(None),
@@ -209,13 +209,13 @@ pub fn generation() -> Result<Option<u32>, NetError> {
 /// A place in a table of others, for one rule of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place<'a> {
-    /// Whose packets the table sees.
+    /// Address family of the table's packets.
     pub family: Family,
     /// The table.
     pub table: &'a str,
     /// The chain that ours is to be in.
     pub chain: &'a str,
-    /// Where in that chain.
+    /// Position in that chain.
     pub position: Position,
 }
 
@@ -283,7 +283,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// To tables of ours, which are for IPv4.
+    /// Commands on our own tables, which are for IPv4.
     const fn new() -> Batch {
         Batch::of(Family::V4)
     }
@@ -433,7 +433,7 @@ pub const fn hook_number(hook: Hook) -> u32 {
     }
 }
 
-/// The comment in the form in which `nft` keeps it: type 0, length, text with a zero byte.
+/// Returns the comment in the form in which `nft` keeps it: type 0, length, text with a zero byte.
 fn comment(comment: &str) -> Option<Vec<u8>> {
     if comment.is_empty() {
         return None;

@@ -195,7 +195,7 @@ fn save_in_order(store: &Store, changes: Vec<Change>) -> Result<(), StoreError> 
     wait.recv().unwrap()
 }
 
-/// A change that the data base refuses on any disk.
+/// Returns a change that the data base refuses on any disk.
 fn impossible(key: &str) -> Change {
     Change {
         key: key.into(),
@@ -253,7 +253,8 @@ fn a_save_that_shares_the_sync_of_a_failed_one_is_tried_by_itself() {
     assert_eq!(keys, [&b"a"[..], b"b", b"c", b"first"]);
 }
 
-/// A store as a router leaves it behind after some work: records of several sizes, some removed.
+/// Returns a store as a router leaves it behind after some work: records of several sizes, some
+/// removed.
 fn worked_store(path: &Path, rng: &mut fastrand::Rng) -> Vec<Record> {
     let opened = Store::open(path).unwrap();
     for round in 0..12 {
@@ -269,7 +270,7 @@ fn worked_store(path: &Path, rng: &mut fastrand::Rng) -> Vec<Record> {
     Store::open(path).unwrap().records
 }
 
-/// A folder that costs no waiting for a disk, where there is such a place.
+/// Returns a folder that costs no waiting for a disk, where there is such a place.
 fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }

@@ -39,7 +39,7 @@ fn iptables(test: &str, line: &str) -> Option<String> {
     }
 }
 
-/// What iptables shows of a chain; that it shows it at all means that it understands it.
+/// Returns what iptables shows of a chain; that it shows it at all means that it understands it.
 #[track_caller]
 fn shown(chain: &str) -> Vec<String> {
     let text = iptables("", &format!("-S {chain}")).unwrap();

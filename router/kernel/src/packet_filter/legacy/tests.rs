@@ -156,7 +156,7 @@ fn again(table: &Table) -> Table {
     Table::parse(table.layout, &blob.info, &blob.entries).unwrap()
 }
 
-/// What the kernel would see: each entry by its offset.
+/// Returns what the kernel would see: each entry by its offset.
 fn entry_at(table: &Table, blob: &blob::Blob, offset: usize) -> Option<Option<usize>> {
     let mut at = 0;
     for origin in &blob.origins {
@@ -471,7 +471,7 @@ fn names() -> String {
     std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default()
 }
 
-/// The table with what it counted, without times.
+/// Returns the table with what it counted, without times.
 fn saved(family: Family) -> Vec<String> {
     let text = iptables("", &tool(family, "-save"), "-c").unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));

@@ -97,7 +97,7 @@ pub(super) fn do_the_same(found: Attributes<'_>, rule: &Rule) -> bool {
         })
 }
 
-/// The expressions by name with their data, but for counters, which do nothing to a packet.
+/// Returns the expressions by name with their data, but for counters, which do nothing to a packet.
 fn significant(list: Attributes<'_>) -> Vec<(String, Attributes<'_>)> {
     let named = list.map(|(_, expression)| {
         let expression = attributes(expression);
@@ -122,7 +122,7 @@ fn is_same(name: &str, found: Attributes<'_>, wanted: Attributes<'_>) -> bool {
     asked_for && beside.all(|(_, value)| value.iter().all(|byte| *byte == 0))
 }
 
-/// Whether an attribute of this expression holds attributes.
+/// Returns true if an attribute of this expression holds attributes.
 fn is_nested(name: &str, kind: u16) -> bool {
     match name {
         "immediate" => kind == NFTA_IMMEDIATE_DATA,
@@ -143,7 +143,7 @@ pub(super) fn always_returns(found: Attributes<'_>) -> bool {
     do_the_same(found, &rule)
 }
 
-/// The chain that a rule sends packets to.
+/// Returns the chain that a rule sends packets to.
 pub(super) fn target_of(expressions: Attributes<'_>) -> Option<String> {
     let verdicts = expressions.filter_map(|(_, expression)| {
         let expression = attributes(expression);
