@@ -58,6 +58,13 @@ pub enum SwitchDrop {
     NoRoute,
     /// The next hop has no link, because its connection has just been made or lost.
     NoLink,
+    /// We captured it ourselves: it went round in a circle.
+    OwnSource,
+    /// It would go back to the neighbour that it came from.
+    Returned,
+    /// It is for many, and came from another neighbour than those of its source come from: while
+    /// peers see the mesh differently, copies would multiply.
+    NotParent,
 }
 
 /// Decision about a frame captured from the local bridge.
@@ -175,12 +182,6 @@ impl Forwarding {
         &self.neighbours
     }
 
-    /// The neighbour at the other end of a link.
-    #[inline]
-    pub fn neighbour(&self, link: LinkIndex) -> Option<PeerName> {
-        self.neighbours.get(link.get()).copied()
-    }
-
     /// Returns the link to a neighbour.
     pub fn link_to(&self, neighbour: PeerName) -> Option<LinkIndex> {
         let index = self.neighbours.binary_search(&neighbour).ok()?;
@@ -239,22 +240,33 @@ impl Forwarding {
         (decision, learned)
     }
 
-    /// Decides about a frame that came from `source` and is meant for `dest`. Learns its source
-    /// address if it is meant for us.
+    /// Decides about a frame that `source` captured, that is meant for `dest`, and that the
+    /// neighbour `from` sent. Learns its source address if it is meant for us.
+    ///
+    /// Routes keep frames from going round in circles only while all peers see the same mesh, and
+    /// a member may lie. So a frame of our own is dropped, none goes back to where it came from,
+    /// and what is for many is taken from one neighbour for each source.
     ///
     /// Rule: `docs/protocol/switching.md#2-received`.
     pub fn received(
         &self,
         now: Time,
         macs: &MacTable,
-        (source, dest): (PeerName, PeerName),
+        (from, source, dest): (PeerName, PeerName, PeerName),
         (dst, src): (Mac, Mac),
     ) -> (Received<'_>, Learned) {
+        if source == self.us {
+            return (Received::Drop(SwitchDrop::OwnSource), Learned::Known);
+        }
+        let neighbour = from;
         let (Some(from), Some(to)) = (self.peer(source), self.peer(dest)) else {
             return (Received::Drop(SwitchDrop::UnknownPeer), Learned::Known);
         };
         if dest != self.us {
             return match to.next {
+                Ok(link) if self.neighbours.get(link.get()) == Some(&neighbour) => {
+                    (Received::Drop(SwitchDrop::Returned), Learned::Known)
+                }
                 Ok(link) => (Received::Relay(link), Learned::Known),
                 Err(reason) => (Received::Drop(reason), Learned::Known),
             };
@@ -262,8 +274,13 @@ impl Forwarding {
         if is_special(dst, src) {
             return (Received::Drop(SwitchDrop::Special), Learned::Invalid);
         }
+        let is_local = macs.lookup(dst) == Some(PeerSlot::US);
+        let is_stray = !is_local && neighbour != source && !self.is_parent(neighbour, source);
+        if is_stray && dst.is_multicast() {
+            return (Received::Drop(SwitchDrop::NotParent), Learned::Known);
+        }
         let learned = macs.learn(now, src, from.slot);
-        if macs.lookup(dst) == Some(PeerSlot::US) {
+        if is_local || is_stray || macs.lookup(dst) == Some(PeerSlot::US) {
             return (Received::Inject, learned);
         }
         let flood = self.broadcast(source);
@@ -271,6 +288,13 @@ impl Forwarding {
             return (Received::Inject, learned);
         }
         (Received::InjectAndFlood(flood), learned)
+    }
+
+    /// Returns true if frames of `source` for many may come from this neighbour: if it is known from
+    /// whom they come, only from that one.
+    fn is_parent(&self, neighbour: PeerName, source: PeerName) -> bool {
+        let parent = self.routes.parent(source);
+        parent.is_none_or(|parent| parent == neighbour)
     }
 
     /// Rule: `docs/protocol/switching.md#3-broadcast`.

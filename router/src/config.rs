@@ -17,8 +17,8 @@ use docker::config::{AttachWhich, PluginConfig};
 use host::paths::{path, prefixed};
 use web::endpoint::Endpoint;
 
-use dataplane::guard::GuardRules;
 use crate::flags::LaunchFlags;
+use dataplane::guard::GuardRules;
 
 /// Range of addresses when none is given.
 pub const DEFAULT_RANGE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 7, 0, 0), 16);

@@ -81,6 +81,7 @@ fn take_records(header: &Header, slab: &mut [u8], body: Range<usize>) {
                     session: header.session,
                     stream: header.stream,
                     counter,
+                    neighbour: names.source,
                     names,
                 };
                 counter += 1;
