@@ -218,9 +218,67 @@ pub enum ParseCidrError {
     /// The subnet has no room for hosts.
     #[error("invalid subnet - smaller than minimum size {min}: {0}", min = SUBNET_ADDRESSES_MIN)]
     TooSmall(String),
+    /// The range reaches the last IPv4 address, for which the ring has no number.
+    #[error("invalid range - must end below 255.255.255.255: {0}")]
+    TooHigh(String),
+    /// No host can have some of its addresses.
+    #[error(transparent)]
+    NotForHosts(#[from] NotForHosts),
 }
 
+/// A network with addresses that no host can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{network} cannot be used: {reserved} is for {purpose}. Any other addresses can, such as \
+     10.32.0.0/12"
+)]
+pub struct NotForHosts {
+    /// What was given.
+    pub network: Cidr,
+    /// The reserved network that has addresses of it.
+    pub reserved: Cidr,
+    /// What that is for.
+    pub purpose: &'static str,
+}
+
+/// What is not for hosts (RFC 6890, RFC 5771): the network, and what it is for. An interface that
+/// has such an address answers nobody, or takes away what the host needs for itself.
+const RESERVED: [(Cidr, &str); 5] = [
+    (Cidr::of([0, 0, 0, 0], 8), "hosts that have no address yet"),
+    (Cidr::of([127, 0, 0, 0], 8), "what a host sends to itself"),
+    (
+        Cidr::of([169, 254, 0, 0], 16),
+        "addresses that hosts choose by themselves on one link",
+    ),
+    (Cidr::of([224, 0, 0, 0], 4), "multicast"),
+    (Cidr::of([240, 0, 0, 0], 4), "later use and broadcasts"),
+];
+
 impl Cidr {
+    const fn of([a, b, c, d]: [u8; 4], len: u8) -> Cidr {
+        Cidr {
+            address: Address(u32::from_be_bytes([a, b, c, d])),
+            len,
+        }
+    }
+
+    /// Refuses a network with addresses that no host can have. Each range, subnet and address that
+    /// a user gives goes through here.
+    pub fn check(&self) -> Result<(), NotForHosts> {
+        let shared = |reserved: &Cidr| {
+            let mask = self.mask() & reserved.mask();
+            (self.address.0 ^ reserved.address.0) & mask == 0
+        };
+        match RESERVED.iter().find(|(reserved, _)| shared(reserved)) {
+            None => Ok(()),
+            Some((reserved, purpose)) => Err(NotForHosts {
+                network: *self,
+                reserved: *reserved,
+                purpose,
+            }),
+        }
+    }
+
     /// Returns the addresses of the network.
     pub const fn range(&self) -> Range {
         let start = Address(self.address.0 & self.mask());
@@ -261,6 +319,14 @@ impl Cidr {
         if cidr.network() != cidr {
             return Err(ParseCidrError::HostBits(text.to_owned()));
         }
+        cidr.check()?;
+        Ok(cidr)
+    }
+
+    /// Reads an address that a host can have, with the length of its network's prefix.
+    pub fn parse_address(text: &str) -> Result<Cidr, ParseCidrError> {
+        let cidr: Cidr = text.parse()?;
+        cidr.check()?;
         Ok(cidr)
     }
 
@@ -306,5 +372,59 @@ impl fmt::Display for Cidr {
 impl fmt::Debug for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_for_hosts_is_refused() {
+        for text in [
+            "255.255.0.0/16",
+            "224.0.0.0/4",
+            "239.1.2.0/24",
+            "127.0.0.0/8",
+            "127.3.0.0/16",
+            "0.0.0.0/1",
+            "128.0.0.0/1",
+            "0.1.0.0/16",
+            "169.254.0.0/16",
+            "169.254.8.0/24",
+            "168.0.0.0/6",
+            "240.0.0.0/8",
+        ] {
+            let error = Cidr::parse_subnet(text).unwrap_err();
+            assert!(matches!(error, ParseCidrError::NotForHosts(_)), "{text}");
+            assert_eq!(Cidr::parse_address(text), Err(error));
+        }
+        // Worded as by Weave Net.
+        assert!(Cidr::parse_subnet("0.0.0.0/0").is_err());
+        let error = Cidr::parse_address("169.254.8.1/24").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "169.254.8.1/24 cannot be used: 169.254.0.0/16 is for addresses that hosts choose by \
+             themselves on one link. Any other addresses can, such as 10.32.0.0/12"
+        );
+    }
+
+    #[test]
+    fn all_else_can_be_used() {
+        for text in [
+            "10.32.0.0/12",
+            "1.0.0.0/8",
+            "8.8.8.0/24",
+            "100.64.0.0/10",
+            "126.0.0.0/8",
+            "128.0.0.0/8",
+            "169.253.0.0/16",
+            "169.255.0.0/16",
+            "192.0.2.0/24",
+            "223.255.255.0/24",
+        ] {
+            assert_eq!(Cidr::parse_subnet(text).unwrap().to_string(), text);
+        }
+        assert!(Cidr::parse_address("10.32.0.5/12").is_ok());
     }
 }

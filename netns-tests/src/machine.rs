@@ -251,7 +251,7 @@ impl Machine {
         end(router, signal, "the router");
     }
 
-    /// Makes an image of programs of this system, without asking any registry.
+    /// Builds an image of programs of this system, without any network.
     #[track_caller]
     pub fn import_image(&self) {
         let root = self.folder.join("image");

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipam::range::Cidr;
 use ipnet::Ipv4Net;
 use proto::names::Domain;
 use proto::native::KeyLife;
@@ -119,6 +120,9 @@ pub struct IpamConfig {
     pub range: Ipv4Net,
     /// Whether the user chose the range.
     pub range_given: bool,
+    /// Why the range or the default subnet cannot be used. A router that has given out addresses
+    /// of it before goes on.
+    pub unusable: Option<String>,
     /// Subnet of addresses unless another is named.
     pub default_subnet: Ipv4Net,
     /// Ways to make the first ring.
@@ -382,11 +386,20 @@ fn ipam(flags: &LaunchFlags, bad: &mut Problems) -> Option<IpamConfig> {
             "--ipalloc-default-subnet: {default_subnet} does not overlap --ipalloc-range {range}"
         ));
     }
+    let unusable = [
+        ("--ipalloc-range", range),
+        ("--ipalloc-default-subnet", default_subnet),
+    ];
+    let unusable = unusable.iter().find_map(|(flag, net)| {
+        let checked = Cidr::parse_address(&net.to_string());
+        checked.err().map(|error| format!("{flag}: {error}"))
+    });
     let init = bad.take("--ipalloc-init", init(&flags.ipalloc_init))?;
     let lease_retention = bad.take("--lease-retention", duration(&flags.lease_retention))?;
     Some(IpamConfig {
         range,
         range_given: given.is_some(),
+        unusable,
         default_subnet,
         init,
         lease_retention,

@@ -34,6 +34,7 @@ pub(crate) use names::EXTERN_OWNER;
 use readiness::Notifier;
 
 use crate::config::{Config, IpamConfig};
+use crate::logging::queue::LogQueue;
 use api::drawing::Drawing;
 use api::routes::{Scope, router};
 use api::services::Services;
@@ -61,6 +62,7 @@ use kernel::netlink::Netlink;
 use name_server::LocalNameServer;
 use probe::bench;
 use probe::bench::session::Benches;
+use report::metrics::MetricSource;
 use services::{LocalDocker, LocalMeasure};
 use store::store::Store;
 use system::{SystemClock, SystemRandom};
@@ -84,7 +86,7 @@ impl LaunchError {
 }
 
 /// Runs the router until it is stopped.
-pub async fn run(config: Config) -> Result<(), LaunchError> {
+pub async fn run(config: Config, log: &LogQueue) -> Result<(), LaunchError> {
     let config = Arc::new(config);
     warn_of_ignored(&config);
     let _lock = RouterLock::acquire().map_err(LaunchError::new)?;
@@ -106,6 +108,7 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
     }
     let store = Arc::new(opened.store);
     let import = addresses::find_import(&config, &opened.records)?;
+    addresses::check_range(&config, &opened.records, import.is_some())?;
     let (name, source) = identity::choose(&config, &netlink, &opened.records, import.as_ref())
         .map_err(LaunchError::new)?;
     identity::save(&store, name)
@@ -170,14 +173,21 @@ pub async fn run(config: Config) -> Result<(), LaunchError> {
         &opened.records,
     );
     drop(kept);
+    let docker = Arc::new(LocalDocker(networks.clone()));
+    let name_server = control.name_server.map(Arc::new);
+    let mut metrics: Vec<Arc<dyn MetricSource>> = vec![docker.clone(), Arc::new(log.clone())];
+    metrics.extend(name_server.clone().map(|server| server as _));
+    // Now, so that every page finds one.
+    client.first_view().await.map_err(LaunchError::new)?;
     let services = Services {
         client: client.clone(),
         config: Arc::new(services::config(&config, &tap_name)),
         figures: control.figures,
         gateway: Arc::new(kept_gateway),
-        docker: Arc::new(LocalDocker(networks.clone())),
+        docker,
         measure: Arc::new(LocalMeasure(control.benches)),
-        name_server: control.name_server.map(|server| Arc::new(server) as _),
+        name_server: name_server.map(|server| server as _),
+        metrics: metrics.into(),
         drawing: Drawing::default(),
     };
     for (listener, scope) in http {

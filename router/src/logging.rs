@@ -1,9 +1,12 @@
 //! Logging: one line an event on standard error, in Weave Net's form or as JSON.
 
+pub mod queue;
+
 use std::fmt;
 use std::io::IsTerminal;
 use std::time::SystemTime;
 
+use queue::LogQueue;
 use report::time::log_time;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
@@ -11,8 +14,9 @@ use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
 /// Sets logging up for the process. `level` is one of debug, info, warning, error; `format` is
-/// text or json. The environment variable `WEFT_LOG` can name levels for single modules.
-pub fn init(level: &str, format: &str) -> Result<(), String> {
+/// text or json. The environment variable `WEFT_LOG` can name levels for single modules. Returns
+/// the queue that lines take, which is to be flushed at the end.
+pub fn init(level: &str, format: &str) -> Result<LogQueue, String> {
     let level = match level.to_ascii_lowercase().as_str() {
         "debug" => "debug",
         "info" => "info",
@@ -30,16 +34,18 @@ pub fn init(level: &str, format: &str) -> Result<(), String> {
         .map_err(|error| format!("WEFT_LOG: {error}"))?;
     let colour = std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let queue = LogQueue::start(std::io::stderr()).map_err(|error| error.to_string())?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colour)
-        .with_writer(std::io::stderr);
+        .with_writer(queue.clone());
     let result = match format {
         "text" => builder.event_format(Line { colour }).try_init(),
         "json" => builder.json().flatten_event(true).try_init(),
         other => return Err(format!("--log-format: {other:?} is none of text, json")),
     };
-    result.map_err(|error| error.to_string())
+    result.map_err(|error| error.to_string())?;
+    Ok(queue)
 }
 
 /// `INFO: 2006/01/02 15:04:05.000000 text field=value`

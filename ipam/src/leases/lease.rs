@@ -18,12 +18,17 @@ pub const IDENTITY_BYTES_MAX: usize = 255;
 pub const CONTAINER_BYTES_MAX: usize = 255;
 /// Maximum number of leases, including ended ones. A further one is refused.
 pub const LEASES_MAX: usize = 1 << 18;
-/// Most of them with one holder, as far as other routers tell of them; further ones are ignored.
+/// Maximum number of of them with one holder, as far as other routers tell of them; further ones
+/// are ignored.
+///
+/// Rule: `docs/protocol/ipam.md#11-weft`.
 pub const HOLDER_LEASES_MAX: usize = LEASES_MAX / 4;
 /// How many of them are kept free for those that we make ourselves.
 pub const LEASES_RESERVED: usize = LEASES_MAX / 4;
 /// The highest version of a lease that is taken from another router: none gets there by counting,
 /// and from there nobody could outdo it.
+///
+/// Rule: `docs/protocol/ipam.md#11-weft`.
 pub const LEASE_VERSION_MAX: u64 = 1 << 62;
 
 /// The identity of a container, as opposed to its id, which is new each time it is created.

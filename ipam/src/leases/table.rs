@@ -50,14 +50,14 @@ impl LeaseTable {
         self.entries.is_empty()
     }
 
-    /// Whether router `us` may make one more.
+    /// Returns true if router `us` may make one more.
     pub fn has_room(&self) -> bool {
         self.entries.len() < LEASES_MAX
     }
 
-    /// Whether one more may come from another router, of which `holder` is the holder: nobody
-    /// takes what others need, and none of them what we need ourselves. Of holders that are not
-    /// `known` to be routers of the mesh all together may have no more than one that is.
+    /// Returns true if one more may come from another router, of which `holder` is the holder:
+    /// nobody takes what others need, and none of them what we need ourselves. Of holders that are
+    /// not `known` to be routers of the mesh all together may have no more than one that is.
     pub fn has_room_for(&self, holder: PeerName, known: bool) -> bool {
         let held = self.by_holder.get(&holder).copied().unwrap_or_default();
         let most = if known {

@@ -11,6 +11,8 @@ pub const ENTRIES_MAX: usize = 1 << 20;
 pub const SEEDS_MAX: usize = 1 << 16;
 /// The highest version of an entry that is taken from another router: none gets there by
 /// counting, and from there nobody could outdo it.
+///
+/// Rule: `docs/protocol/ipam.md#11-weft`.
 pub const VERSION_MAX: u32 = u32::MAX - (1 << 24);
 /// Added to the version of an entry by a takeover, so that it exceeds unseen changes of the
 /// previous owner.

@@ -34,6 +34,11 @@ pub struct Zone {
     pub private: Vec<Ipv4Net>,
 }
 
+/// Most bytes of a response over UDP, whatever the client takes; the rest is asked for over TCP. So
+/// much passes everywhere in one packet, and whoever asks in another's name sends that one no flood
+/// (DNS flag day 2020).
+pub const UDP_ANSWER_BYTES_MAX: usize = 1232;
+
 /// Transport of a query, which limits the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -49,7 +54,7 @@ impl Transport {
     /// Rule: `docs/protocol/names.md#4-2-size`.
     pub fn limit(self, query: &Query<'_>) -> usize {
         match self {
-            Transport::Udp => query.udp_limit(),
+            Transport::Udp => query.udp_limit().min(UDP_ANSWER_BYTES_MAX),
             Transport::Tcp => TCP_BYTES_MAX,
         }
     }

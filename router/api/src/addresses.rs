@@ -115,9 +115,7 @@ pub(super) fn kind(form: &Form) -> Result<IdentityKind, Refusal> {
 }
 
 fn cidr(ip: &str, len: &str) -> Result<Cidr, Refusal> {
-    let text = format!("{ip}/{len}");
-    text.parse()
-        .map_err(|error: ipam::range::ParseCidrError| Refusal::bad(error))
+    Cidr::parse_address(&format!("{ip}/{len}")).map_err(Refusal::bad)
 }
 
 fn subnet(ip: &str, len: &str) -> Result<Cidr, Refusal> {

@@ -55,8 +55,18 @@ fn listening(services: &Services) -> Result<SocketAddr, Refusal> {
 }
 
 async fn dns_address(State(services): State<Services>) -> Answer {
-    let address = listening(&services)?;
-    Ok(text(StatusCode::OK, address.ip().to_string()))
+    let mut ip = listening(&services)?.ip();
+    if ip.is_unspecified() {
+        let server = services.name_server.as_ref().ok_or_else(off)?;
+        // Every container of Docker's reaches Docker's bridge, which comes last.
+        let resolvers = server.resolvers().await.map_err(Refusal::failed)?;
+        let last = resolvers.last().ok_or_else(|| {
+            let why = "this host has no address that containers reach (weft expose gives it one)";
+            Refusal(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+        })?;
+        ip = (*last).into();
+    }
+    Ok(text(StatusCode::OK, ip.to_string()))
 }
 
 async fn dns_address_port(State(services): State<Services>) -> Answer {

@@ -136,8 +136,8 @@ fn wants_json(headers: &HeaderMap) -> bool {
 }
 
 async fn get_metrics(State(services): State<Services>) -> Answer {
-    let mut others = services.docker.metrics();
-    others.extend(services.name_server.iter().flat_map(|s| s.metrics()));
+    let sources = services.metrics.iter();
+    let others: Vec<_> = sources.flat_map(|source| source.metrics()).collect();
     drawing::page(services, move |sources| {
         let mut all = metrics::compatible(&sources.report());
         all.extend(sources.metrics());

@@ -13,7 +13,7 @@ use super::config::Config;
 use super::drawing::Drawing;
 use boundary::forwarding::Figures;
 use control::client::Client;
-use report::metrics::Metric;
+use report::metrics::MetricSource;
 
 /// An answer that takes time.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -35,6 +35,8 @@ pub struct Services {
     pub measure: Arc<dyn Measure>,
     /// The server that answers questions for names; `None` if names are off.
     pub name_server: Option<Arc<dyn NameServer>>,
+    /// Others who count something.
+    pub metrics: Arc<[Arc<dyn MetricSource>]>,
     /// Clients that may draw pages at the moment.
     pub drawing: Drawing,
 }
@@ -58,9 +60,6 @@ pub trait DockerNetworks: Send + Sync {
 
     /// Returns what Docker's calls have taken, as JSON.
     fn latency(&self) -> Value;
-
-    /// The same as metrics.
-    fn metrics(&self) -> Vec<Metric>;
 }
 
 /// Measures how fast frames get to other routers.
@@ -92,9 +91,6 @@ pub trait NameServer: Send + Sync {
     /// Addresses of this host at which containers can ask on the usual port; none if nobody
     /// listens there.
     fn resolvers(&self) -> Later<'_, Result<Vec<Ipv4Addr>, String>>;
-
-    /// Returns what it counts.
-    fn metrics(&self) -> Vec<Metric>;
 }
 
 /// Status of the server for names.

@@ -1,7 +1,8 @@
 //! Access control: the clients whose queries for other names are forwarded.
 //!
-//! A server on all addresses of a host is reached by everybody who reaches the host. Were it to ask
-//! others for everybody, it could be used to flood third parties with answers. So a client with a
+//! A server on all addresses of a host is reached by everybody who reaches the host. Were it to
+//! answer everybody, it could be used to flood third parties, and would tell strangers who is on the
+//! network. So a client with a
 //! public address is refused, unless it is the host itself or one of the zone's own addresses.
 
 use std::net::IpAddr;

@@ -61,6 +61,12 @@ async fn converse(shared: &Shared, mut stream: TcpStream, client: SocketAddr) ->
     loop {
         let packet = timeout(IDLE_MAX, read_message(&mut stream)).await??;
         shared.metrics.queries_tcp.inc();
+        if !shared.answers(client.ip(), local) {
+            if shared.refuse(&packet, &mut response) {
+                timeout(IDLE_MAX, write_message(&mut stream, &response)).await??;
+            }
+            return Ok(());
+        }
         let reply = {
             let index = shared.names.load();
             responder.respond(&index, &packet, Transport::Tcp, &mut response)
@@ -70,10 +76,6 @@ async fn converse(shared: &Shared, mut stream: TcpStream, client: SocketAddr) ->
             Reply::Ignored => {
                 shared.metrics.ignored.inc();
                 return Ok(());
-            }
-            Reply::Forward(query) if !shared.forwards_for(client.ip(), local) => {
-                shared.metrics.refused.inc();
-                query.failure(Rcode::Refused, &mut response);
             }
             Reply::Forward(query) => match shared.forwards.admit(client.ip()) {
                 Some(_slot) => {

@@ -91,6 +91,13 @@ impl Server {
         let index = shared.names.load();
         for (path, packet) in self.inbox.datagrams() {
             let response = &mut self.response;
+            if !shared.answers(path.remote.ip(), path.local) {
+                if shared.refuse(packet, response) {
+                    let pushed = self.outbox.push(path, response);
+                    debug_assert!(pushed, "there are as many places as packets");
+                }
+                continue;
+            }
             let reply = self
                 .responder
                 .respond(&index, packet, Transport::Udp, response);
@@ -99,10 +106,6 @@ impl Server {
                 Reply::Ignored => {
                     shared.metrics.ignored.inc();
                     continue;
-                }
-                Reply::Forward(query) if !shared.forwards_for(path.remote.ip(), path.local) => {
-                    shared.metrics.refused.inc();
-                    query.failure(Rcode::Refused, response);
                 }
                 Reply::Forward(query) => match shared.forwards.admit(path.remote.ip()) {
                     Some(slot) => {

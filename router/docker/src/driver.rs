@@ -218,7 +218,7 @@ impl Plugin {
         address: &str,
         spent: &mut Spent,
     ) -> Result<Chosen, String> {
-        let cidr: Cidr = address.parse().map_err(|e| format!("{address}: {e}"))?;
+        let cidr = Cidr::parse_address(address).map_err(|e| format!("{address}: {e}"))?;
         let named = option(&call.options, identity::IDENTITY);
         let identity = named.map(|name| identity::explicit(&name)).transpose()?;
         let mut chosen = Chosen {

@@ -12,7 +12,7 @@
 pub mod endpoint;
 pub mod life;
 pub(crate) mod listing;
-mod veth;
+pub(crate) mod veth;
 
 pub use listing::{AttachedInterface, attached, owners};
 

@@ -19,19 +19,19 @@ use tokio::sync::Notify;
 
 use crate::alias::is_ours;
 use crate::attach::listing::outside_peer;
+use crate::attach::veth::PREFIX;
 use crate::blocking::blocking;
 use crate::bridge::{self, Bridge, BridgeConfig, PORT_MTU, TAP_MTU_MAX};
 use kernel::arp::NeighbourTiming;
 use kernel::error::NetError;
-use kernel::netlink::{Link, LinkChange, LinkMonitor, Netlink};
+use kernel::netlink::{Link, LinkChange, LinkIndex, LinkMonitor, Netlink};
 
 /// Ports by which a Weave Net router joins the bridge to its own switch.
 const WEAVE_PORTS: [&str; 2] = ["vethwe-bridge", "vethwe-pcap"];
-/// Prefixes of the names of containers' interfaces on the bridge, weft's and Weave Net's.
-const CONTAINER_PREFIX: &str = "vethwepl";
-/// Devices often change several at a time; so long is waited for more of them.
-const SETTLE_TIME: Duration = Duration::from_millis(100);
-/// Interval between checks of devices even if none changed, in case a notification was lost.
+/// Devices often change several at a time; so long is waited for more of them. A port that is still
+/// wrong after that is not just being made.
+const SETTLE_TIME: Duration = Duration::from_millis(500);
+/// How often devices are looked at even if none changed, in case word was lost.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Desired state of the host.
@@ -56,6 +56,9 @@ pub struct Found {
     pub mended: Vec<String>,
     /// Problems that last until someone else acts.
     pub wrong: BTreeSet<String>,
+    /// Ports that are not as they should be, and were not looked at like this before: they may be
+    /// about to be made or taken away.
+    pub doubtful: BTreeSet<LinkIndex>,
 }
 
 /// Maintains what the router created on its host.
@@ -73,6 +76,11 @@ impl Reconciler {
     /// Looks at everything once, and mends what can be mended. One thing that cannot does not
     /// keep the others from it.
     pub fn look(&self) -> Result<Found, NetError> {
+        self.look_again(None)
+    }
+
+    /// As [`Reconciler::look`], but of ports mends only those that were doubtful before.
+    fn look_again(&self, doubtful: Option<&BTreeSet<LinkIndex>>) -> Result<Found, NetError> {
         let netlink = Netlink::open()?;
         let mut found = Found::default();
         let bridge = self.bridge(&netlink, &mut found)?;
@@ -81,8 +89,15 @@ impl Reconciler {
         for link in &links {
             let result = if WEAVE_PORTS.contains(&link.name.as_str()) {
                 take_off(&netlink, &bridge, link)
-            } else {
+            } else if doubtful.is_none_or(|before| before.contains(&link.index))
+                || is_elsewhere(&bridge, link)
+            {
                 port(&netlink, &bridge, link)
+            } else {
+                if is_doubtful(&bridge, link) {
+                    found.doubtful.insert(link.index);
+                }
+                Ok(Look::Right)
             };
             match result {
                 Ok(Look::Right) => {}
@@ -186,15 +201,29 @@ fn take_off(netlink: &Netlink, bridge: &Bridge, link: &Link) -> Result<Look, Net
     )))
 }
 
+/// Whether a device may be the end of a container's interface and is not as it should be.
+fn is_doubtful(bridge: &Bridge, link: &Link) -> bool {
+    let is_containers = is_ours(link.alias.as_deref()) || link.name.starts_with(PREFIX);
+    let is_here = link.master == Some(bridge.link.index);
+    let is_right = is_here && (link.up || !is_containers) && link.mtu == PORT_MTU;
+    outside_peer(link).is_some() && (is_containers || is_here) && !is_right
+}
+
+/// Whether a device is a port of another bridge, where somebody put it.
+fn is_elsewhere(bridge: &Bridge, link: &Link) -> bool {
+    link.master
+        .is_some_and(|master| master != bridge.link.index)
+}
+
 /// Looks at a device that may be the end of a container's interface.
 fn port(netlink: &Netlink, bridge: &Bridge, link: &Link) -> Result<Look, NetError> {
-    let is_containers = is_ours(link.alias.as_deref()) || link.name.starts_with(CONTAINER_PREFIX);
+    let is_containers = is_ours(link.alias.as_deref()) || link.name.starts_with(PREFIX);
     let is_here = link.master == Some(bridge.link.index);
     // Until its other end has moved, a pair is being made or taken apart by somebody.
-    if outside_peer(link).is_none() || !(is_containers || is_here) {
+    if !is_doubtful(bridge, link) {
         return Ok(Look::Right);
     }
-    if link.master.is_some() && !is_here {
+    if is_elsewhere(bridge, link) {
         return Ok(Look::Wrong(format!(
             "the port {} of a container was moved to another bridge; its addresses are kept",
             link.name
@@ -206,9 +235,6 @@ fn port(netlink: &Netlink, bridge: &Bridge, link: &Link) -> Result<Look, NetErro
     }
     if !link.up && is_containers {
         mended.push("was switched off");
-    }
-    if mended.is_empty() && link.mtu == PORT_MTU {
-        return Ok(Look::Right);
     }
     if !is_here {
         bridge::no_host_traffic(&link.name)?;
@@ -245,12 +271,16 @@ pub async fn watch(reconciler: Arc<Reconciler>) {
         tracing::warn!(error, "changes of devices are found late");
     }
     let mut wrong = BTreeSet::new();
+    let mut doubtful = BTreeSet::new();
     loop {
-        // Without word of a change it is time to look all the same.
-        let _ = tokio::time::timeout(LOOK_INTERVAL, changed.notified()).await;
+        if doubtful.is_empty() {
+            // Without word of a change it is time to look all the same.
+            let _ = tokio::time::timeout(LOOK_INTERVAL, changed.notified()).await;
+        }
         tokio::time::sleep(SETTLE_TIME).await;
         let reconciler = Arc::clone(&reconciler);
-        let found = match blocking(move || reconciler.look()).await {
+        let look = move || reconciler.look_again(Some(&doubtful));
+        let found = match blocking(look).await {
             Ok(found) => found,
             Err(error) => Found {
                 wrong: BTreeSet::from([error]),
@@ -258,7 +288,7 @@ pub async fn watch(reconciler: Arc<Reconciler>) {
             },
         };
         log(&found, &wrong);
-        wrong = found.wrong;
+        (wrong, doubtful) = (found.wrong, found.doubtful);
     }
 }
 

@@ -341,7 +341,7 @@ mod tests {
     use crate::testing::recorded;
 
     #[test]
-    fn json_has_the_names_and_order_of_the_original() {
+    fn json_has_the_names_and_order_of_weave_net() {
         let json = serde_json::to_string(&recorded()).unwrap();
         let keys = [
             "Ready",

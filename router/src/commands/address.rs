@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use hyper::Method;
+use ipam::range::{Cidr, ParseCidrError};
 use ipnet::Ipv4Net;
 use proto::types::Mac;
 use serde_json::Value;
@@ -26,9 +27,13 @@ impl FromStr for Wanted {
 
     fn from_str(text: &str) -> Result<Wanted, String> {
         let parse = |cidr: &str| {
-            cidr.parse::<Ipv4Net>().map_err(|_| {
+            let net = cidr.parse::<Ipv4Net>().map_err(|_| {
                 format!("{text:?} is no address like 10.7.0.5/16, net:10.7.5.0/24 or net:default")
-            })
+            })?;
+            match Cidr::parse_address(cidr) {
+                Err(error @ ParseCidrError::NotForHosts(_)) => Err(error.to_string()),
+                _ => Ok(net),
+            }
         };
         match text.strip_prefix("net:") {
             Some("default") => Ok(Wanted::Default),

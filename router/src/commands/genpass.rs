@@ -24,7 +24,7 @@ impl GenpassArgs {
     pub(crate) fn run(&self, out: &Output) -> Result<(), CliError> {
         let mut random = [0; CHARACTERS];
         getrandom::fill(&mut random)
-            .map_err(|error| CliError::failed(format!("no randomness to be had: {error}")))?;
+            .map_err(|error| CliError::failed(format!("no random bytes available: {error}")))?;
         out.line(&password(&random))
     }
 }

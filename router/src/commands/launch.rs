@@ -19,6 +19,8 @@ pub(super) async fn run(flags: &LaunchFlags, out: &Output) -> Result<(), CliErro
         let name = launch::peer_name(&config).map_err(CliError::failed)?;
         return out.line(&name.to_string());
     }
-    logging::init(&flags.log_level, &flags.log_format).map_err(CliError::usage)?;
-    launch::run(config).await.map_err(CliError::failed)
+    let log = logging::init(&flags.log_level, &flags.log_format).map_err(CliError::usage)?;
+    let result = launch::run(config, &log).await.map_err(CliError::failed);
+    log.flush();
+    result
 }

@@ -46,7 +46,7 @@ fn defaults() {
 }
 
 #[test]
-fn the_original_s_command_lines_work() {
+fn weave_nets_command_lines_work() {
     let config = resolve(&[
         "--password=wfvAwt7sj",
         "--iprange",

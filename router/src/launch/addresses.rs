@@ -36,6 +36,24 @@ fn records(all: &[Record]) -> impl Iterator<Item = (&[u8], &[u8])> {
         .filter_map(|(key, value)| Some((key.strip_prefix(RECORD_PREFIX)?, &value[..])))
 }
 
+/// Refuses a range that no host can have addresses of, unless addresses of it are in use already:
+/// then it is said each time.
+pub(super) fn check_range(
+    config: &Config,
+    all: &[Record],
+    imports: bool,
+) -> Result<(), LaunchError> {
+    let unusable = config.ipam.as_ref().and_then(|ipam| ipam.unusable.as_ref());
+    let Some(why) = unusable else { return Ok(()) };
+    if records(all).next().is_none() && !imports {
+        return Err(LaunchError::new(why));
+    }
+    tracing::error!(
+        "{why}. Addresses of it are in use, so it stays until 'weft reset' on all hosts"
+    );
+    Ok(())
+}
+
 /// Reads the data base of a Weave Net router, if we have none of our own yet: the one given, or
 /// one in the places where it usually is.
 pub(super) fn find_import(config: &Config, all: &[Record]) -> Result<Option<Import>, LaunchError> {

@@ -81,8 +81,8 @@ pub(super) async fn watch(client: Client, bridge: String, proc: PathBuf) {
             watch = Watch::default();
             continue;
         }
-        let bridge = bridge.clone();
-        let attached = match blocking(move || attach::owners(&bridge)).await {
+        let name = bridge.clone();
+        let attached = match blocking(move || attach::owners(&name)).await {
             Ok(attached) => attached,
             Err(error) => {
                 tracing::debug!(error, "cannot see what is attached");
@@ -96,8 +96,8 @@ pub(super) async fn watch(client: Client, bridge: String, proc: PathBuf) {
         if users.is_empty() {
             continue;
         }
-        let proc = proc.clone();
-        let ended = match blocking(move || life::ended(&users, &proc)).await {
+        let (name, proc) = (bridge.clone(), proc.clone());
+        let ended = match blocking(move || life::ended(&users, &name, &proc)).await {
             Ok(ended) => ended,
             Err(error) => {
                 tracing::debug!(error, "cannot see who has ended");

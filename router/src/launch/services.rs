@@ -12,7 +12,7 @@ use api::config::NamesConfig;
 use api::services::{DockerNetworks, Gateway, Later, Measure, MeasureError};
 use docker::plugin::Networks;
 use probe::bench::session::{BenchError, Benches};
-use report::metrics::Metric;
+use report::metrics::{Metric, MetricSource};
 use report::model::{PluginConfig, PluginReport};
 
 impl Gateway for KeptGateway {
@@ -40,7 +40,9 @@ impl DockerNetworks for LocalDocker {
     fn latency(&self) -> Value {
         self.0.costs()
     }
+}
 
+impl MetricSource for LocalDocker {
     fn metrics(&self) -> Vec<Metric> {
         self.0.metrics()
     }

@@ -68,7 +68,7 @@ fn includes(ours: &Value, theirs: &Value) -> bool {
 }
 
 #[test]
-fn the_originals_results_are_read_and_written() {
+fn weave_nets_results_are_read_and_written() {
     let mut results = 0;
     for vector in vectors() {
         let success = vector["exit"] == 0 && vector["stdin"].is_string();
@@ -94,7 +94,7 @@ fn the_originals_results_are_read_and_written() {
 }
 
 #[test]
-fn the_originals_refusals_are_ours() {
+fn weave_nets_refusals_are_ours() {
     let all = vectors();
     let gateway = all
         .iter()

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use super::NAMESPACE_OWNER;
 use super::listing::{outside_peer, owner_of};
+use super::veth::PREFIX;
 use kernel::error::NetError;
 use kernel::netlink::{Link, NamespaceNumber, Netlink};
 use kernel::netns::{self, Namespace};
@@ -18,12 +19,14 @@ use kernel::netns::{self, Namespace};
 /// Returns those of `users` who are gone for certain, with their addresses: the namespace ended, or
 /// it lives and neither an interface that we made leads there nor has any interface one of the
 /// addresses. Users are named as by [`super::namespace_owner`]; of others nothing is known here.
-/// `proc` is the host's `/proc` seen from here.
+/// `bridge` is where they were attached, `proc` the host's `/proc` seen from here.
 pub fn ended(
     users: &BTreeMap<String, BTreeSet<Ipv4Addr>>,
+    bridge: &str,
     proc: &Path,
 ) -> Result<BTreeSet<String>, NetError> {
     let host = Netlink::open()?;
+    let bridge = host.link(bridge)?.map(|bridge| bridge.index);
     // Namespaces are looked for first: one whose interface ends meanwhile is taken for living.
     let mut living = BTreeMap::new();
     for found in netns::find_all(proc) {
@@ -34,7 +37,12 @@ pub fn ended(
         living.insert(found.id.inode(), (namespace, number));
     }
     let mut links = host.links()?;
-    links.retain(|link| outside_peer(link).is_some());
+    links.retain(|link| {
+        let is_port = bridge.is_some() && link.master == bridge;
+        let is_ours = link.alias.as_deref().and_then(owner_of).is_some();
+        let may_be = is_port || is_ours || link.name.starts_with(PREFIX);
+        may_be && outside_peer(link).is_some()
+    });
     let seen = Seen { living, links };
     let mut gone = BTreeSet::new();
     for (user, addresses) in users {
@@ -49,7 +57,7 @@ pub fn ended(
 struct Seen {
     /// Namespaces by their inodes, with the host's numbers for those that it has a pair with.
     living: BTreeMap<u64, (Namespace, Option<NamespaceNumber>)>,
-    /// The ends of pairs that lead to other namespaces.
+    /// The ends of pairs that we may have made, and that lead to other namespaces.
     links: Vec<Link>,
 }
 
@@ -119,7 +127,7 @@ mod tests {
     fn gone(user: &str, address: &str) -> bool {
         let addresses = BTreeSet::from([address.parse().unwrap()]);
         let users = BTreeMap::from([(user.to_owned(), addresses)]);
-        let ended = ended(&users, Path::new("/proc")).unwrap();
+        let ended = ended(&users, NAME, Path::new("/proc")).unwrap();
         !ended.is_empty()
     }
 

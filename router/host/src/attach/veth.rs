@@ -209,7 +209,8 @@ pub(super) fn alias_of(owner: &str) -> String {
     format!("{ALIAS} {}", &owner[..end])
 }
 
-const PREFIX: &str = "vethwepl";
+/// What the names of ends on the bridge begin with, ours and Weave Net's.
+pub(crate) const PREFIX: &str = "vethwepl";
 /// The highest pid that fits the name: seven digits. The kernel's highest is 4194304.
 const PID_MAX: u32 = 9_999_999;
 /// Number of names that are tried before a collision is an error.
