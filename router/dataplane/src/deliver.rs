@@ -63,8 +63,7 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
             Received::InjectAndFlood(flood) => {
                 cx.counters.add(Count::Made, flood.len());
                 let outgoing = frame.outgoing(slab);
-                self.output
-                    .flood(cx, (journey.source, journey.via), flood, outgoing);
+                self.output.flood(cx, journey.source, flood, outgoing);
             }
         }
         let sink = &mut Sink {
@@ -102,7 +101,7 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
             Received::InjectAndFlood(flood) => {
                 cx.counters.add(Count::Made, flood.len() * segments);
                 whole(joined, scratch, |frames| match frames {
-                    Some(frames) => output.flood(cx, (journey.source, journey.via), flood, frames),
+                    Some(frames) => output.flood(cx, journey.source, flood, frames),
                     None => {
                         let copies = flood.len() * segments;
                         cx.counters.drop(DropReason::BadOffload, copies);
@@ -133,10 +132,6 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
 }
 
 /// Returns what becomes of a frame. Learns where its source address is.
-///
-/// Routers that see different states of the topology could send frames in circles. What we captured
-/// has been where it should, so it ends here; and a frame never goes back to the neighbour that it
-/// came from, here and in [`Output::flood`].
 #[inline]
 fn decide<'a>(
     cx: &Context<'a>,
@@ -144,9 +139,6 @@ fn decide<'a>(
     frame: &Frame<'_>,
 ) -> Result<Received<'a>, DropReason> {
     let forwarding = cx.snapshot.forwarding();
-    if journey.source == forwarding.us() {
-        return Err(DropReason::OwnSource);
-    }
     let Journey { source, dest, via } = journey;
     if dest == forwarding.us() {
         cx.check(source, frame)?;
