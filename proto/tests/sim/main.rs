@@ -132,17 +132,17 @@ fn seeds(range: std::ops::Range<u64>, draw: fn(u64) -> Plan, recorded: u64) {
 
 #[test]
 fn small_meshes_agree_after_faults_1() {
-    seeds(0..150, Plan::draw, 0xe076_913b_f64c_df7e);
+    seeds(0..150, Plan::draw, 0xe6b9_9064_6b99_5e70);
 }
 
 #[test]
 fn small_meshes_agree_after_faults_2() {
-    seeds(150..300, Plan::draw, 0xdfb1_30a9_dc19_c985);
+    seeds(150..300, Plan::draw, 0x07f1_d81a_08d1_69fa);
 }
 
 #[test]
 fn small_meshes_with_native_links_agree_after_faults() {
-    seeds(300..400, Plan::draw_native, 0x65e0_7c73_51fd_3118);
+    seeds(300..400, Plan::draw_native, 0xeb94_063d_d8b4_2988);
 }
 
 #[test]
