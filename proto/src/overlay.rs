@@ -1,17 +1,17 @@
-//! The overlays of one connection: which are agreed on, which one carries data, and why.
+//! The overlays of one connection: which were agreed on, and which one carries frames.
 //!
-//! Both ends offer names of overlays; those known to both get an index and a forwarder each.
-//! A forwarder is prepared when the connection is introduced, told to start when the connection
-//! has won over duplicates, and talks to its other end by control messages:
+//! Both ends offer names of overlays. Each name offered by both gets an index and a forwarder. A
+//! forwarder is prepared when the connection is introduced, started when the connection has won
+//! over duplicates, and communicates with the other end by control messages:
 //!
 //! ```text
 //! switched   7 | index | tag | content        both ends offered overlays
 //! legacy     tag (1, 2, 3) | content          the other end offered none: sleeve alone
 //! ```
 //!
-//! Data goes to the first established forwarder; while none is, to the first that works. A
-//! forwarder on hold is passed over until it is well again; one that failed never comes back. A
-//! connection lives as long as one of its forwarders may still carry something.
+//! Frames go to the first established forwarder, or to the first working one if none is
+//! established. A forwarder on hold is skipped until it recovers; one that failed never recovers. A
+//! connection lives as long as one of its forwarders may still carry frames.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
@@ -43,9 +43,11 @@ pub struct NoCommonOverlay {
     pub theirs: String,
 }
 
-/// The common names, in the order that gives each its index: that of our own list.
+/// Returns the common names in the order of our own list, which gives each its index.
 ///
-/// No more than an index can name are used.
+/// At most [`OVERLAYS_MAX`] are used.
+///
+/// Rule: `docs/protocol/sleeve.md#1-1-agreement`.
 pub fn common<'a, S: AsRef<str>>(
     ours: &[&'a str],
     theirs: &[S],
@@ -66,16 +68,16 @@ pub fn common<'a, S: AsRef<str>>(
     Ok(names)
 }
 
-/// A control message that no forwarder understands. It is ignored.
+/// A control message that no forwarder understands. Must be ignored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlRejected {
-    /// There is no forwarder in this place.
+    /// There is no forwarder at this index.
     #[error("no forwarder in place {0}")]
     NoSuchForwarder(usize),
-    /// Sleeve does not know it.
+    /// Unknown to sleeve.
     #[error(transparent)]
     Sleeve(#[from] crate::sleeve::link::ControlError),
-    /// The native overlay does not know it, or not now.
+    /// Unknown to the native overlay, or not acceptable now.
     #[error(transparent)]
     Native(#[from] crate::native::link::ControlError),
 }
@@ -95,8 +97,10 @@ pub struct OverlaySwitch {
 }
 
 impl OverlaySwitch {
-    /// Agrees on overlays with the other end, whose feature is `theirs`, and prepares their
-    /// forwarders. `link_id` names each.
+    /// Agrees on overlays with the other end, whose feature is `theirs`, and prepares a forwarder
+    /// for each. `link_id` returns a new id for each.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#1-1-agreement`.
     pub fn prepare(
         ours: &[Overlay],
         theirs: Option<&[String]>,
@@ -137,7 +141,7 @@ impl OverlaySwitch {
         })
     }
 
-    /// The forwarders, each in its place.
+    /// Returns the forwarders in the order of their indices.
     pub fn forwarders(&self) -> impl Iterator<Item = ForwarderView> {
         self.slots.iter().map(|slot| ForwarderView {
             overlay: slot.overlay,
@@ -149,28 +153,28 @@ impl OverlaySwitch {
         })
     }
 
-    /// The forwarder that data goes to at the moment.
+    /// Returns the forwarder that currently carries frames.
     pub fn active(&self) -> Option<ForwarderView> {
         let first = *self.order.first()?;
         self.forwarders().find(|view| view.link == first)
     }
 
-    /// Whether a forwarder was established.
+    /// Returns true if a forwarder was established.
     pub fn is_established(&self) -> bool {
         self.established
     }
 
-    /// How control messages are told apart.
+    /// Returns how control messages are encoded.
     pub fn mode(&self) -> OverlayMode {
         self.mode
     }
 
-    /// What to do next, in order, until `None`. Any call that takes `now` may add to it.
+    /// Returns what to do next, in order, until `None`. Any call that takes `now` may add outputs.
     pub fn poll_output(&mut self) -> Option<SwitchOutput> {
         self.outputs.pop_front()
     }
 
-    /// When `handle_timeout` is due. Any call that takes `now` may change it.
+    /// Returns the time at which `handle_timeout` is due. Any call that takes `now` may change it.
     pub fn poll_timeout(&self) -> Option<Time> {
         let slots = self.slots.iter();
         let timeouts = slots.clone().filter_map(Slot::poll_timeout);
@@ -184,7 +188,7 @@ impl OverlaySwitch {
         timeouts.chain(reserve).chain(hopeless).min()
     }
 
-    /// The connection is the one to be used with its peer: start to send.
+    /// Reports that the connection has become a member and is used with its peer: starts to send.
     pub fn confirm(&mut self, now: Time) {
         self.confirmed = true;
         let has_reserve = self.reserve.is_some();
@@ -198,7 +202,9 @@ impl OverlaySwitch {
         });
     }
 
-    /// A control message for the forwarder in this place arrived.
+    /// Handles a control message for the forwarder at index `place`.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#1-2-control-messages`.
     pub fn handle_control(
         &mut self,
         now: Time,
@@ -221,7 +227,7 @@ impl OverlaySwitch {
         Ok(())
     }
 
-    /// An authentic special frame arrived over a link, from this address.
+    /// Handles an authentic special frame that arrived over a link from this address.
     pub fn handle_special(
         &mut self,
         now: Time,
@@ -243,7 +249,7 @@ impl OverlaySwitch {
         });
     }
 
-    /// A report arrived over a native link, in a datagram of `bytes` bytes that opened under the
+    /// Handles a report that arrived over a native link, in a datagram of `bytes` bytes under the
     /// key of `epoch`.
     pub fn handle_report(
         &mut self,
@@ -259,7 +265,8 @@ impl OverlaySwitch {
         });
     }
 
-    /// The newest datagram of a native link came from another address than the one in use.
+    /// Reports that the newest datagram of a native link came from another address than the one in
+    /// use.
     pub fn handle_moved(&mut self, now: Time, link: LinkId, from: SocketAddrV4) {
         self.one(now, link, |forwarder| match forwarder {
             Forwarder::Native(link) => link.handle_moved(now, from),
@@ -267,7 +274,8 @@ impl OverlaySwitch {
         });
     }
 
-    /// The kernel refused a packet of a link since its path takes `path_mtu` bytes.
+    /// Reports that the kernel refused a packet of a link because its path carries only `path_mtu`
+    /// bytes.
     pub fn handle_too_big(&mut self, now: Time, link: LinkId, path_mtu: usize) {
         self.one(now, link, |forwarder| match forwarder {
             Forwarder::Sleeve(link) => link.handle_too_big(now, path_mtu),
@@ -275,7 +283,7 @@ impl OverlaySwitch {
         });
     }
 
-    /// Time passed.
+    /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Time) {
         self.each(now, |forwarder| match forwarder {
             Forwarder::Sleeve(link) => link.handle_timeout(now),
@@ -299,7 +307,9 @@ impl OverlaySwitch {
         self.collect(now);
     }
 
-    /// Takes over what the forwarders want, and sees what that means for all of them.
+    /// Collects the outputs of the forwarders and derives what follows for the connection.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#1-3-forwarders`.
     fn collect(&mut self, now: Time) {
         let mut rising = self.gather();
         if let Some(change) = self.review_reserve(now) {
@@ -391,8 +401,10 @@ impl OverlaySwitch {
     }
 }
 
-/// The links to try for a frame: established ones before those that are not yet and these before
-/// those on hold, each in the order of their indices.
+/// Returns the links to try for a frame: established ones, then pending ones, then those on hold,
+/// each in the order of their indices.
+///
+/// Rule: `docs/protocol/sleeve.md#1-3-forwarders`.
 fn preference<'a>(slots: impl Iterator<Item = (LinkId, &'a Health)> + Clone) -> Vec<LinkId> {
     let rank = |health: &Health| match health {
         Health::Established => Some(0),

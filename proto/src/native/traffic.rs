@@ -1,19 +1,19 @@
-//! Round trips and losses of a link, from the reports of both ends.
+//! Round trip time and losses of a link, measured from the reports of both ends.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::types::Time;
 
-/// Our reports that may still be answered; older ones are forgotten.
+/// Maximum number of our reports that may still be answered; older ones are forgotten.
 const REPORTS_MAX: usize = 32;
-/// Losses are told of at least so many datagrams.
+/// Minimum number of datagrams for which losses are computed.
 const SAMPLE_MIN: u64 = 4;
 
 /// An answer that waited longer says nothing of the round trip.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     rtt: Option<Duration>,
@@ -28,11 +28,11 @@ pub(super) struct Traffic {
 struct Loss {
     /// What was sent and received when it was last compared.
     compared: Option<(u64, u64)>,
-    /// The lost part, in 1/2^16, as a moving average.
+    /// The lost fraction in units of 1/2^16, as a moving average.
     average: Option<u32>,
 }
 
-/// What came of one comparison.
+/// Result of one comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
     pub(super) sent: u64,
@@ -40,7 +40,7 @@ pub(super) struct Sample {
 }
 
 impl Traffic {
-    /// A report of ours leaves.
+    /// Records that a report is sent.
     pub(super) fn note_report(&mut self, now: Time, sent: u64) {
         if self.reports.len() >= REPORTS_MAX {
             self.reports.pop_front();
@@ -48,7 +48,7 @@ impl Traffic {
         self.reports.push_back((now, sent));
     }
 
-    /// A report of ours was answered. Returns what was lost on the way out since the one answered
+    /// Handles the answer to a report. Returns the outgoing losses since the report answered
     /// before.
     pub(super) fn note_answer(
         &mut self,
@@ -70,17 +70,17 @@ impl Traffic {
         self.outward.compare(sent, received)
     }
 
-    /// The other end says how many datagrams it sent; we know how many arrived.
+    /// Handles how many datagrams the other end has sent, compared with how many arrived.
     pub(super) fn note_sent(&mut self, sent: u64, received: u64) {
         self.inward.compare(sent, received);
     }
 
-    /// The smoothed round trip time.
+    /// Returns the smoothed round trip time.
     pub(super) fn rtt(&self) -> Option<Duration> {
         self.rtt
     }
 
-    /// The lost part of datagrams, 0 to 1: of those that left, and of those that should have come.
+    /// Returns the lost fractions of outgoing and of incoming datagrams, 0 to 1.
     pub(super) fn loss(&self) -> (Option<f64>, Option<f64>) {
         (self.outward.part(), self.inward.part())
     }
@@ -97,7 +97,7 @@ impl Loss {
             return None;
         }
         self.compared = Some((sent, received));
-        // More may have come than the report knew of.
+        // More may have arrived than the report knew of.
         let lost = sent_since.saturating_sub(received.saturating_sub(received_before));
         let part = (lost << 16).checked_div(sent_since).unwrap_or_default() as u32;
         self.average = Some(match self.average {

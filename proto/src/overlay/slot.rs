@@ -1,4 +1,4 @@
-//! One overlay of a connection, in the place that its index names.
+//! One overlay of a connection.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use crate::sleeve::link::Path;
 use crate::sleeve::{self, LinkId};
 use crate::types::Time;
 
-/// A place and what is in it.
+/// An overlay with its forwarder.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) overlay: Overlay,
@@ -25,7 +25,7 @@ pub(super) struct Slot {
     silent: bool,
 }
 
-/// One way to the peer. A further overlay is a further variant.
+/// The state machine of one overlay.
 #[derive(Debug)]
 pub(super) enum Forwarder {
     Sleeve(Box<sleeve::link::Link>),
@@ -33,6 +33,7 @@ pub(super) enum Forwarder {
 }
 
 impl Slot {
+    /// Rule: `docs/protocol/sleeve.md#1-3-forwarders`.
     pub(super) fn prepare(overlay: Overlay, params: &Params, link: LinkId) -> Slot {
         let sealed = overlay == Overlay::Weft || params.sleeve_key().is_some();
         let forwarder = match params.remote {
@@ -103,7 +104,7 @@ impl Slot {
         }
     }
 
-    /// From when on it keeps no connection alive, if nothing changes; `None` if it does.
+    /// Returns when this link stops keeping the connection alive; `None` while it is healthy.
     pub(super) fn hopeless_at(&self) -> Option<Time> {
         match &self.forwarder {
             Some(Forwarder::Sleeve(_)) => None,
@@ -112,7 +113,7 @@ impl Slot {
         }
     }
 
-    /// Turns the forwarder's outputs into those of the switch. Tells whether it became
+    /// Converts the forwarder's outputs into those of the switch. Returns true if it became
     /// established.
     pub(super) fn collect(
         &mut self,
@@ -188,7 +189,7 @@ fn about(link: LinkId, what: LinkAction) -> SwitchOutput {
     SwitchOutput::Link(LinkOutput { link, what })
 }
 
-/// Returns why the forwarder is over, if it is.
+/// Converts the outputs of a sleeve link. Returns the reason if it failed.
 fn collect_sleeve(
     forwarder: &mut sleeve::link::Link,
     (link, health, silent): (LinkId, &mut Health, &mut bool),
@@ -223,7 +224,7 @@ fn collect_sleeve(
     None
 }
 
-/// The same for a native one.
+/// Converts the outputs of a native link. Returns the reason if it failed.
 fn collect_native(
     forwarder: &mut native::link::Link,
     (link, health): (LinkId, &mut Health),

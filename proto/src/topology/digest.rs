@@ -1,21 +1,26 @@
-//! Whether two peers know the same of the mesh, in a few bytes.
+//! Digests of the topology, by which two peers compare what they know.
 
 use sha2::{Digest as _, Sha256};
 
 use super::table::Topology;
 
-/// Bytes of a digest.
+/// Size of a digest in bytes.
 pub const DIGEST_BYTES: usize = 16;
 
-/// What a peer knows of the mesh, hashed. Two that are equal know the same, and one that differs
-/// knows something that the other does not, or both do.
+/// A hash of what a peer knows of the mesh. Peers with equal digests know the same; if digests
+/// differ, at least one of them knows something that the other does not.
 ///
-/// No sum, since who may invent entries could make another's change cancel out.
+/// It is a hash and no sum, since whoever can invent entries could make another's change cancel
+/// out.
+///
+/// Format: `docs/protocol/mesh.md#10-1-digests`.
 pub type Digest = [u8; DIGEST_BYTES];
 
 impl Topology {
-    /// The digest of all entries: of each what decides whether it replaces another. Peers of which
-    /// only the name is known are left out.
+    /// Returns the digest of all entries: of each the fields that decide whether it replaces
+    /// another. Peers of which only the name is known are left out.
+    ///
+    /// Format: `docs/protocol/mesh.md#10-1-digests`.
     pub fn digest(&self) -> Digest {
         let mut hash = Sha256::new();
         for header in self.peers().map(super::update::Peer::header) {

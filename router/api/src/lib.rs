@@ -4,6 +4,7 @@ mod addresses;
 mod answer;
 mod bench;
 pub mod config;
+pub mod drawing;
 mod expose;
 mod form;
 mod leases;

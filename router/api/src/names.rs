@@ -1,4 +1,4 @@
-//! Names over HTTP, as the original takes and gives them.
+//! Names over HTTP, as Weave Net takes and gives them.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::services::Services;
 use control::names::NamesError;
 use control::request::NameFilter;
 
-/// The routes of everything that has to do with names.
+/// Returns the routes of everything that has to do with names.
 pub(super) fn routes() -> Router<Services> {
     Router::new()
         .route("/domain", get(domain))
@@ -31,7 +31,7 @@ pub(super) fn routes() -> Router<Services> {
         .route("/name/{container}/{ip}", put(add).delete(remove))
 }
 
-/// The answer of a service that is off.
+/// Returns the answer of a service that is off.
 fn off() -> Refusal {
     Refusal(StatusCode::NOT_FOUND, "404 page not found".to_owned())
 }
@@ -48,15 +48,25 @@ async fn domain(State(services): State<Services>) -> Answer {
     }
 }
 
-/// Where questions for names are taken.
+/// Returns where questions for names are taken.
 fn listening(services: &Services) -> Result<SocketAddr, Refusal> {
     let server = services.name_server.as_ref().ok_or_else(off)?;
     Ok(server.status().address)
 }
 
 async fn dns_address(State(services): State<Services>) -> Answer {
-    let address = listening(&services)?;
-    Ok(text(StatusCode::OK, address.ip().to_string()))
+    let mut ip = listening(&services)?.ip();
+    if ip.is_unspecified() {
+        let server = services.name_server.as_ref().ok_or_else(off)?;
+        // Every container of Docker's reaches Docker's bridge, which comes last.
+        let resolvers = server.resolvers().await.map_err(Refusal::failed)?;
+        let last = resolvers.last().ok_or_else(|| {
+            let why = "this host has no address that containers reach (weft expose gives it one)";
+            Refusal(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+        })?;
+        ip = (*last).into();
+    }
+    Ok(text(StatusCode::OK, ip.to_string()))
 }
 
 async fn dns_address_port(State(services): State<Services>) -> Answer {
@@ -90,7 +100,7 @@ async fn add(
     let check_alive = form.bool("check-alive").unwrap_or(false);
     let address = address(&ip)?;
     let mut names: Vec<String> = form.all("name").map(str::to_owned).collect();
-    // What the original knows only in its full form is not relative to the domain.
+    // What Weave Net knows only in its full form is not relative to the domain.
     let full = |name: &str| format!("{}.", name.strip_suffix('.').unwrap_or(name));
     names.extend(form.all("fqdn").filter(|name| !name.is_empty()).map(full));
     let outside = |name: &str| form.all("fqdn").any(|fqdn| full(fqdn) == name);
@@ -101,7 +111,7 @@ async fn add(
     {
         Ok(()) => {}
         Err(NamesError::Refused(mut refused)) => {
-            // The original takes these without a word, and does nothing with them.
+            // Weave Net takes these without a word, and does nothing with them.
             refused.retain(|(name, why)| *why != AddError::OutsideDomain || !outside(name));
             if !refused.is_empty() {
                 return Err(refuse(NamesError::Refused(refused)));
@@ -165,7 +175,7 @@ async fn remove_matching(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// An entry as the original lists it.
+/// An entry as Weave Net lists it.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct EntryJson<'e> {

@@ -8,16 +8,17 @@ use axum::response::IntoResponse;
 use axum::routing::{any, delete, get, post};
 
 use super::answer::{Answer, JSON, Refusal, indented, not_found, text, typed};
+use super::drawing::{self, aged};
 use super::form::Form;
 use super::services::Services;
 use super::sources::Sources;
 use super::status_page::{self, Page};
 use super::template;
 use control::request::ConnectError;
-use control::view::View;
 use report::metrics;
+use report::model::Report;
 
-/// What a listener serves.
+/// The scope of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Everything.
@@ -28,7 +29,7 @@ pub enum Scope {
     Metrics,
 }
 
-/// What a listener of this scope serves.
+/// Returns what a listener of this scope serves.
 pub fn router(scope: Scope, services: Services) -> Router {
     let metrics = Router::new().route("/metrics", get(get_metrics));
     let status = Router::new()
@@ -54,8 +55,12 @@ pub fn router(scope: Scope, services: Services) -> Router {
     router.fallback(any(not_found)).with_state(services)
 }
 
+/// For readiness as well: asked often, and cheap.
 async fn get_status(State(services): State<Services>) -> Answer {
-    page(&services, Page::Overview).await
+    let view = services.client.view().await?;
+    let (report, summary) = Sources::of(&services, &view).summary();
+    let page = status_page::overview(&report, &summary);
+    aged(Ok(text(readiness(&report), page)), &view)
 }
 
 async fn get_status_page(
@@ -63,40 +68,36 @@ async fn get_status_page(
     UrlPath(name): UrlPath<String>,
 ) -> Answer {
     match Page::named(&name) {
-        Some(found) if found != Page::Overview => page(&services, found).await,
+        Some(found) if found != Page::Overview => {
+            drawing::page(services, move |sources| {
+                let report = sources.report();
+                let page = status_page::render(found, &report);
+                Ok(text(readiness(&report), page))
+            })
+            .await
+        }
         _ => Ok(not_found().await),
     }
 }
 
-async fn page(services: &Services, page: Page) -> Answer {
-    let view = services.client.view().await?;
-    let report = sources(services, &view).report();
-    let code = if report.ready {
+fn readiness(report: &Report) -> StatusCode {
+    if report.ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
-    };
-    Ok(text(code, status_page::render(page, &report)))
-}
-
-/// What pages are made from.
-fn sources<'a>(services: &'a Services, view: &'a View) -> Sources<'a> {
-    Sources {
-        view,
-        config: &services.config,
-        figures: &*services.figures,
-        name_server: services.name_server.as_ref().map(|server| server.status()),
-        docker: services.docker.latency(),
     }
 }
 
 async fn get_weft(State(services): State<Services>, headers: HeaderMap) -> Answer {
-    let view = services.client.view().await?;
-    let value = sources(&services, &view).weft_status();
-    if headers.get(ACCEPT).is_some_and(|accept| accept == JSON) {
-        return Ok(typed(StatusCode::OK, JSON, format!("{value:#}\n")));
-    }
-    Ok(text(StatusCode::OK, super::weft_page::render(&value)))
+    let wants_json = wants_json(&headers);
+    drawing::page(services, move |sources| {
+        let value = sources.weft_status();
+        Ok(match wants_json {
+            true => typed(StatusCode::OK, JSON, format!("{value:#}\n")),
+            false => text(StatusCode::OK, super::weft_page::render(&value)),
+        })
+    })
+    .await
 }
 
 async fn get_report(
@@ -104,11 +105,16 @@ async fn get_report(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Answer {
-    let view = services.client.view().await?;
-    let report = sources(&services, &view).report();
-    let value = serde_json::to_value(report).map_err(Refusal::failed)?;
-    if headers.get(ACCEPT).is_some_and(|accept| accept == JSON) {
-        return Ok(typed(StatusCode::OK, JSON, indented(&value)));
+    let value = |sources: &Sources<'_>| {
+        let report = sources.report();
+        serde_json::to_value(report).map_err(Refusal::failed)
+    };
+    if wants_json(&headers) {
+        return drawing::page(services, move |sources| {
+            let value = value(sources)?;
+            Ok(typed(StatusCode::OK, JSON, indented(&value)))
+        })
+        .await;
     }
     let query = query.unwrap_or_default();
     let fields = form_urlencoded::parse(query.as_bytes());
@@ -116,19 +122,30 @@ async fn get_report(
     let [(_, format)] = formats.as_slice() else {
         return Err(Refusal::bad("error: must supply one format parameter"));
     };
-    let rendered = template::render(format, &value).map_err(Refusal::bad)?;
-    Ok(text(StatusCode::OK, rendered))
+    let format = format.clone().into_owned();
+    drawing::template(services, move |sources| {
+        let value = value(sources)?;
+        let rendered = template::render(&format, &value).map_err(Refusal::bad)?;
+        Ok(text(StatusCode::OK, rendered))
+    })
+    .await
+}
+
+fn wants_json(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).is_some_and(|accept| accept == JSON)
 }
 
 async fn get_metrics(State(services): State<Services>) -> Answer {
-    let view = services.client.view().await?;
-    let sources = sources(&services, &view);
-    let mut all = metrics::compatible(&sources.report());
-    all.extend(sources.metrics());
-    all.extend(services.name_server.iter().flat_map(|s| s.metrics()));
-    all.extend(services.docker.metrics());
-    let kind = "text/plain; version=0.0.4; charset=utf-8";
-    Ok(typed(StatusCode::OK, kind, metrics::render(all)))
+    let sources = services.metrics.iter();
+    let others: Vec<_> = sources.flat_map(|source| source.metrics()).collect();
+    drawing::page(services, move |sources| {
+        let mut all = metrics::compatible(&sources.report());
+        all.extend(sources.metrics());
+        all.extend(others);
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        Ok(typed(StatusCode::OK, kind, metrics::render(all)))
+    })
+    .await
 }
 
 async fn connect(State(services): State<Services>, request: Request) -> Answer {

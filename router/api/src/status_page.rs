@@ -23,7 +23,7 @@ pub(crate) enum Page {
 }
 
 impl Page {
-    /// The page of this name.
+    /// Returns the page of this name.
     pub(crate) fn named(name: &str) -> Option<Page> {
         Some(match name {
             "" => Page::Overview,
@@ -37,12 +37,55 @@ impl Page {
     }
 }
 
+/// Counts of what the overview does not list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// Peers of the mesh.
+    pub(crate) peers: usize,
+    /// Connections of all peers that carry frames.
+    pub(crate) established: usize,
+    /// Connections of all peers that do not.
+    pub(crate) pending: usize,
+    /// Names that are alive.
+    pub(crate) names: usize,
+}
+
+impl Summary {
+    fn of(report: &Report) -> Summary {
+        let peers = &report.router.peers;
+        let all = || {
+            peers
+                .iter()
+                .flat_map(|peer| peer.connections.iter().flatten())
+        };
+        let established = all().filter(|c| c.established).count();
+        let names = report
+            .dns
+            .iter()
+            .flat_map(|dns| dns.entries.iter().flatten());
+        Summary {
+            peers: peers.len(),
+            established,
+            pending: all().count() - established,
+            names: names.filter(|entry| entry.tombstone == 0).count(),
+        }
+    }
+}
+
+/// Draws the overview.
+pub(crate) fn overview(report: &Report, summary: &Summary) -> String {
+    let mut out = String::new();
+    // Writing to a String cannot fail.
+    let _ = write_overview(&mut out, report, summary);
+    out
+}
+
 /// Draws a page.
 pub(crate) fn render(page: Page, report: &Report) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = match page {
-        Page::Overview => overview(&mut out, report),
+        Page::Overview => write_overview(&mut out, report, &Summary::of(report)),
         Page::Targets => report
             .router
             .targets
@@ -59,7 +102,7 @@ pub(crate) fn render(page: Page, report: &Report) -> String {
     out
 }
 
-fn overview(out: &mut String, report: &Report) -> std::fmt::Result {
+fn write_overview(out: &mut String, report: &Report, summary: &Summary) -> std::fmt::Result {
     let router = &report.router;
     let on = |on| if on { "enabled" } else { "disabled" };
     writeln!(
@@ -92,8 +135,8 @@ fn overview(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(
         out,
         "          Peers: {}{}",
-        router.peers.len(),
-        peer_counts(router)
+        summary.peers,
+        peer_counts(summary)
     )?;
     let trusted = match router.trusted_subnets.as_slice() {
         [] => "none".to_owned(),
@@ -111,17 +154,11 @@ fn overview(out: &mut String, report: &Report) -> std::fmt::Result {
             [] => "none".to_owned(),
             servers => servers.join(", "),
         };
-        let alive = dns
-            .entries
-            .iter()
-            .flatten()
-            .filter(|entry| entry.tombstone == 0)
-            .count();
         writeln!(out, "\n        Service: dns")?;
         writeln!(out, "         Domain: {}", dns.domain)?;
         writeln!(out, "       Upstream: {upstream}")?;
         writeln!(out, "            TTL: {}", dns.ttl)?;
-        writeln!(out, "        Entries: {alive}")?;
+        writeln!(out, "        Entries: {}", summary.names)?;
         for warning in &dns.warnings {
             writeln!(out, "        Warning: {warning}")?;
         }
@@ -155,15 +192,12 @@ fn connection_counts(router: &RouterReport) -> Vec<String> {
         .collect()
 }
 
-fn peer_counts(router: &RouterReport) -> String {
-    let all = || {
-        router
-            .peers
-            .iter()
-            .flat_map(|peer| peer.connections.iter().flatten())
-    };
-    let established = all().filter(|c| c.established).count();
-    let pending = all().count() - established;
+fn peer_counts(summary: &Summary) -> String {
+    let Summary {
+        established,
+        pending,
+        ..
+    } = *summary;
     let mut words = Vec::new();
     if established > 0 {
         words.push(format!("{established} established"));
@@ -185,7 +219,7 @@ fn in_brackets(words: &[String]) -> String {
     }
 }
 
-/// What the overview says about address allocation.
+/// Returns what the overview says about address allocation.
 pub(crate) fn ipam_status(ipam: &IpamReport) -> String {
     let entries = ipam.entries.as_deref().unwrap_or_default();
     if !entries.is_empty() {

@@ -6,11 +6,13 @@
 //! field whose name starts in lower case belongs to a map and prints `<no value>` when absent,
 //! others are errors, as with Go's structs.
 
+mod budget;
 mod eval;
 mod lex;
 mod parse;
 mod print;
 
+use budget::Budget;
 use serde_json::Value;
 
 /// A template that cannot be parsed or executed; the text is fit for the user.
@@ -37,9 +39,13 @@ const DEPTH_MAX: usize = 64;
 
 /// Executes `template` over `data`.
 pub(crate) fn render(template: &str, data: &Value) -> Result<String, TemplateError> {
+    render_within(template, data, &Budget::full())
+}
+
+fn render_within(template: &str, data: &Value, budget: &Budget) -> Result<String, TemplateError> {
     let nodes = parse::parse(&lex::lex(template)?)?;
     let mut out = String::new();
-    eval::run(&nodes, data, &mut out)?;
+    eval::run(&nodes, data, budget, &mut out)?;
     Ok(out)
 }
 

@@ -20,10 +20,10 @@ use super::control::Control;
 use super::request::{ContainerEvent, Reply, RequestError};
 use boundary::records::{Change, Records, StoreError};
 
-/// What the keys of the allocator's records start with in the store.
+/// Prefix of the keys of the allocator's records in the store.
 pub const RECORD_PREFIX: &[u8] = b"ipam/";
 
-/// What became of a batch.
+/// Result of a batch.
 pub type Saved = (BatchId, Result<(), StoreError>);
 
 /// The answer to a request.
@@ -46,7 +46,7 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// The allocator with nobody waiting. `saved` is where the store's answers are sent.
+    /// Creates the allocator with nobody waiting. `saved` is where the store's answers are sent.
     pub fn new(allocator: Allocator, saved: mpsc::UnboundedSender<Saved>) -> Addresses {
         Addresses {
             allocator,
@@ -85,8 +85,9 @@ impl Control {
         time_max: Option<Duration>,
         reply: Option<Reply<Answer>>,
     ) {
+        self.publisher.changed().addresses = true;
         let clock = self.surroundings.both();
-        let Some(addresses) = self.addresses.as_mut() else {
+        let Some(addresses) = &mut self.addresses else {
             if let Some(reply) = reply {
                 reply.send(Err(RequestError::Off));
             }
@@ -109,6 +110,7 @@ impl Control {
 
     /// Cancels the requests of callers who have gone away.
     pub(super) fn cancel_abandoned(&mut self) {
+        self.publisher.changed().addresses = true;
         let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
@@ -122,6 +124,7 @@ impl Control {
 
     /// Tells the allocator what happened to a container.
     pub(super) fn handle_container(&mut self, id: &str, event: ContainerEvent) {
+        self.publisher.changed().addresses = true;
         let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
@@ -135,6 +138,7 @@ impl Control {
     }
 
     pub(super) fn handle_saved(&mut self, (id, result): Saved) {
+        self.publisher.changed().addresses = true;
         let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
@@ -162,6 +166,7 @@ impl Control {
         if let Some(addresses) = &mut self.addresses
             && addresses.allocator.poll_timeout() <= clock.now
         {
+            self.publisher.changed().addresses = true;
             addresses.allocator.handle_timeout(clock);
         }
     }
@@ -174,6 +179,7 @@ impl Control {
         kind: DeliveryKind,
         payload: &[u8],
     ) {
+        self.publisher.changed().addresses = true;
         let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
@@ -200,6 +206,7 @@ impl Control {
         neighbour: PeerName,
         first: bool,
     ) {
+        self.publisher.changed().addresses = true;
         let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
@@ -213,6 +220,7 @@ impl Control {
 
     /// Peers or routes changed.
     pub(super) fn tell_allocator_of_peers(&mut self) {
+        self.publisher.changed().addresses = true;
         let clock = self.surroundings.both();
         let Some(addresses) = &mut self.addresses else {
             return;
@@ -229,6 +237,7 @@ impl Control {
 
     /// How many peers we were told to connect to changed.
     pub(super) fn tell_allocator_of_targets(&mut self) {
+        self.publisher.changed().addresses = true;
         let clock = self.surroundings.both();
         let count = self.node.direct_targets().len() + self.targets.unresolved().count();
         if let Some(addresses) = &mut self.addresses {
@@ -245,6 +254,7 @@ impl Control {
             .and_then(|addresses| addresses.allocator.poll_output())
         {
             acted = true;
+            self.publisher.changed().addresses = true;
             self.act_on_allocator(output);
         }
         acted

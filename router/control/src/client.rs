@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use ipam::allocator::{self, Response};
 use proto::types::PeerName;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -18,15 +19,19 @@ use boundary::records::StoreError;
 
 /// Requests that wait for the loop; whoever makes one more waits.
 const REQUESTS_MAX: usize = 256;
+/// Maximum time to wait for a view.
+const VIEW_TIME_MAX: Duration = Duration::from_millis(100);
 
-/// A way to the loop.
+/// A handle of the loop.
 #[derive(Clone, Debug)]
 pub struct Client {
     requests: mpsc::Sender<Request>,
     abandoned: Arc<Notify>,
+    /// The last view that any client got.
+    last_view: Arc<ArcSwapOption<View>>,
 }
 
-/// Where the requests of all clients come out.
+/// The receiving end of all clients' requests.
 #[derive(Debug)]
 pub struct Inbox {
     /// The requests.
@@ -36,13 +41,14 @@ pub struct Inbox {
 }
 
 impl Client {
-    /// A client, and where its requests come out.
+    /// Creates a client, and where its requests come out.
     pub fn new() -> (Client, Inbox) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let abandoned = Arc::new(Notify::new());
         let client = Client {
             requests: sender,
             abandoned: Arc::clone(&abandoned),
+            last_view: Arc::default(),
         };
         let inbox = Inbox {
             requests,
@@ -189,17 +195,35 @@ impl Client {
         .await
     }
 
-    /// A copy of everything that others may read.
+    /// Returns a copy of everything that others may read, with all that this caller has done
+    /// before. A loop that is too busy to make one for 100 ms is not waited for: then it is the
+    /// last one that any client got, and [`View::wall`] says how old.
+    ///
+    /// [`View::wall`]: field@View::wall
     pub async fn view(&self) -> Result<Arc<View>, Stopped> {
-        self.ask(Request::View).await
+        match tokio::time::timeout(VIEW_TIME_MAX, self.ask(Request::View)).await {
+            Ok(Ok(view)) => {
+                self.last_view.store(Some(Arc::clone(&view)));
+                Ok(view)
+            }
+            Ok(Err(stopped)) => Err(stopped),
+            Err(_) => self.last_view.load_full().ok_or(Stopped),
+        }
     }
 
-    /// The ranges that addresses come from; `None` if they are not allocated.
+    /// Waits for the first view, so that all later ones come in time.
+    pub async fn first_view(&self) -> Result<Arc<View>, Stopped> {
+        let view = self.ask(Request::View).await?;
+        self.last_view.store(Some(Arc::clone(&view)));
+        Ok(view)
+    }
+
+    /// Returns the ranges that addresses come from; `None` if they are not allocated.
     pub async fn ranges(&self) -> Result<Option<Ranges>, Stopped> {
         self.ask(Request::Ranges).await
     }
 
-    /// The containers that have names here.
+    /// Returns the containers that have names here.
     pub async fn named_containers(&self) -> Result<BTreeSet<String>, Stopped> {
         self.ask(Request::NamedContainers).await
     }
@@ -220,7 +244,7 @@ impl Client {
     }
 }
 
-/// Somebody who waits for an address, and tells the loop when they go away before the answer.
+/// A caller who waits for an address; it tells the loop if it gives up before the answer.
 struct Waiting<'a> {
     abandoned: &'a Notify,
     answer: Option<oneshot::Receiver<Result<Response, RequestError>>>,

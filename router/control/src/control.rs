@@ -1,7 +1,6 @@
 //! The state of the router, and what a turn of the loop does with it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use boundary::connections::ConnectionEvent;
@@ -18,11 +17,13 @@ use super::consumers::{Consumer, Consumers, Delivery};
 use super::links::Links;
 use super::log::Strangers;
 use super::names::Naming;
+use super::publisher::Publisher;
 use super::request::{Reply, Request};
 use super::surroundings::Surroundings;
 use super::targets::Targets;
+use super::turns::Turns;
 
-/// Between sweeps of the MAC table.
+/// Interval between sweeps of the MAC table.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// The record that holds what is to be dialled after a restart.
 pub const TARGETS_KEY: &[u8] = b"targets";
@@ -37,34 +38,36 @@ pub struct Control {
     pub(super) targets: Targets,
     pub(super) strangers: Strangers,
     pub(super) surroundings: Surroundings,
+    pub(super) publisher: Publisher,
+    pub(super) turns: Turns,
     /// The name of the TAP device.
     device: String,
     /// The latest revisions of records that were handed in by others.
     revisions: BTreeMap<Vec<u8>, u64>,
-    /// When the MAC table was last swept.
+    /// Time of the last sweep of the MAC table.
     swept: Time,
     stopping: bool,
 }
 
-/// What control is made of.
+/// Parts from which control is made.
 pub struct Parts {
     /// Our peer, which knows the topics of `consumers`.
     pub node: Node,
-    /// Whom gossip is for.
+    /// Consumers of gossip.
     pub consumers: Consumers,
-    /// Who gives out addresses, if anybody does.
+    /// Allocator of addresses, if there is one.
     pub addresses: Option<Addresses>,
     /// The names, unless they are off.
     pub naming: Option<Naming>,
     /// Its links; none yet.
     pub links: Links,
-    /// What is beyond the loop.
+    /// The services beyond the loop.
     pub surroundings: Surroundings,
     /// The name of the TAP device.
     pub device: String,
 }
 
-/// Something that happened.
+/// An event.
 pub enum Input {
     /// Somebody asks for something.
     Request(Request),
@@ -93,6 +96,8 @@ impl Control {
             strangers: Strangers::default(),
             swept: parts.surroundings.now(),
             surroundings: parts.surroundings,
+            publisher: Publisher::default(),
+            turns: Turns::default(),
             device: parts.device,
             revisions: BTreeMap::new(),
             stopping: false,
@@ -101,7 +106,7 @@ impl Control {
         control
     }
 
-    /// The time as the core counts it.
+    /// Returns the time as the core counts it.
     pub fn now(&self) -> Time {
         self.surroundings.now()
     }
@@ -119,6 +124,10 @@ impl Control {
 
     /// Handles an input. What follows from it is done by [`Control::finish_turn`].
     pub fn handle(&mut self, input: Input) {
+        self.turns.begin(self.surroundings.now());
+        if matches!(input, Input::Connection(_) | Input::Forwarding(_)) {
+            self.publisher.changed().mesh = true;
+        }
         match input {
             Input::Request(request) => self.handle_request(request),
             Input::CallersGone => self.cancel_abandoned(),
@@ -138,6 +147,7 @@ impl Control {
             self.targets.next_wake(),
             addresses.map(|addresses| addresses.allocator.poll_timeout()),
             self.naming.as_ref().and_then(|n| n.names.poll_timeout()),
+            self.publisher.poll_timeout(),
         ];
         others.into_iter().flatten().fold(sweep, Time::min)
     }
@@ -182,9 +192,10 @@ impl Control {
                 reply,
             } => {
                 let now = self.now();
+                self.publisher.changed().mesh = true;
                 reply.send(self.node.send_unicast(now, topic, to, &payload));
             }
-            Request::View(reply) => reply.send(Arc::new(self.view())),
+            Request::View(reply) => self.publisher.ask(reply),
             Request::Ranges(reply) => reply.send(self.ranges()),
             Request::NamedContainers(reply) => reply.send(self.named_containers()),
             Request::Stop(reply) => {
@@ -210,12 +221,15 @@ impl Control {
         let value = Some(value);
         let done = |result| reply.send(result);
         let changes = vec![Change { key, value }];
-        self.surroundings.records.save(changes, Box::new(done));
+        self.surroundings
+            .records
+            .save_alone(changes, Box::new(done));
     }
 
     fn handle_time(&mut self) {
         let now = self.now();
         if self.node.poll_timeout().is_some_and(|at| at <= now) {
+            self.publisher.changed().mesh = true;
             self.node.handle_timeout(now);
         }
         self.handle_address_time();
@@ -305,6 +319,7 @@ impl Control {
     pub fn finish_turn(&mut self) {
         loop {
             while let Some(output) = self.node.poll_output() {
+                self.publisher.changed().mesh = true;
                 self.act_on(output);
             }
             let allocated = self.act_for_allocator();
@@ -317,6 +332,8 @@ impl Control {
             }
         }
         self.publish();
+        self.publish_view();
+        self.turns.end(self.surroundings.now());
     }
 
     fn act_on(&mut self, output: Output) {
@@ -470,6 +487,6 @@ impl Control {
             }
         };
         let records = &self.surroundings.records;
-        records.save(vec![change], Box::new(done));
+        records.save_alone(vec![change], Box::new(done));
     }
 }

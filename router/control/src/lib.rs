@@ -1,4 +1,4 @@
-//! The one loop that owns the mesh: it feeds the node with what happens and does what it wants.
+//! The loop that owns the mesh: it feeds events to the node and carries out its outputs.
 //!
 //! ```text
 //! connections ---ConnectionEvent-->  +---------+  --bytes-->  connections
@@ -24,7 +24,9 @@ pub mod driver;
 pub mod links;
 mod log;
 pub mod names;
+mod publisher;
 pub mod request;
 pub mod surroundings;
 mod targets;
+pub mod turns;
 pub mod view;

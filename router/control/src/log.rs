@@ -1,5 +1,5 @@
-//! What happens in the mesh, in the log. That a stranger was refused is worth a line; what a
-//! thousand strangers do is not worth a thousand.
+//! Log lines on events of the mesh. A refused stranger is worth a line; a thousand of them are not
+//! worth a thousand lines.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Control {
     }
 }
 
-/// What was logged in this period.
+/// Lines that were logged in this period.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
     since: Option<Time>,

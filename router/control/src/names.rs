@@ -1,4 +1,4 @@
-//! Container names in the loop: their gossip, and who registers them.
+//! Container names in the loop: gossip and registration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -15,7 +15,7 @@ use super::control::Control;
 use super::request::{NameFilter, Stopped};
 use boundary::records::{Change, Record};
 
-/// What the keys of the records of our own names start with in the store.
+/// Prefix of the keys of our own names in the store.
 const RECORD_PREFIX: &[u8] = b"names/";
 
 /// The names of the mesh, and the server that answers from them.
@@ -64,7 +64,7 @@ pub struct SavedName {
 }
 
 impl SavedName {
-    /// The names among all records of the store.
+    /// Returns the names among all records of the store.
     pub fn all(records: &[Record]) -> impl Iterator<Item = SavedName> {
         records.iter().filter_map(|(key, _)| SavedName::read(key))
     }
@@ -80,7 +80,7 @@ impl SavedName {
         parts.next().is_none().then_some(name)
     }
 
-    /// The record that keeps the name, or its removal. Neither part can have a zero byte.
+    /// Returns the record that keeps the name, or its removal. Neither part can have a zero byte.
     pub fn change(&self, kept: bool) -> Change {
         let SavedName {
             container,
@@ -125,6 +125,7 @@ impl Control {
         names: &[String],
     ) -> Result<(), NamesError> {
         let (now, wall) = (self.now(), self.surroundings.unix());
+        self.publisher.changed().names = true;
         let naming = self.naming.as_mut().ok_or(NamesError::Off)?;
         let (mut refused, mut changes) = (Vec::new(), Vec::new());
         for name in names {
@@ -145,6 +146,7 @@ impl Control {
     /// Removes those of our names that match, and tells the mesh. Returns how many.
     pub(super) fn remove_names(&mut self, wanted: &NameFilter) -> Result<usize, NamesError> {
         let (now, wall) = (self.now(), self.surroundings.unix());
+        self.publisher.changed().names = true;
         let naming = self.naming.as_mut().ok_or(NamesError::Off)?;
         let domain = naming.names.domain();
         let relative = wanted.relative.iter().map(|name| domain.qualify(name));
@@ -174,7 +176,7 @@ impl Control {
         Ok(removed.len())
     }
 
-    /// The containers that have names here.
+    /// Returns the containers that have names here.
     pub(super) fn named_containers(&self) -> BTreeSet<String> {
         let keys = self
             .naming
@@ -199,7 +201,9 @@ impl Control {
                 tracing::warn!(%error, "names were not saved and will be gone after a restart");
             }
         };
-        self.surroundings.records.save(changes, Box::new(done));
+        self.surroundings
+            .records
+            .save_alone(changes, Box::new(done));
     }
 
     /// Takes gossip for the names.
@@ -210,6 +214,7 @@ impl Control {
         payload: &[u8],
     ) {
         let (now, wall) = (self.now(), self.surroundings.unix());
+        self.publisher.changed().names = true;
         let Some(naming) = &mut self.naming else {
             return;
         };
@@ -230,6 +235,7 @@ impl Control {
     /// The node wants to send the names.
     pub(super) fn names_state_wanted(&mut self, conn: ConnId) {
         let (now, wall) = (self.now(), self.surroundings.unix());
+        self.publisher.changed().names = true;
         let Some(naming) = &mut self.naming else {
             return;
         };
@@ -241,6 +247,7 @@ impl Control {
     pub(super) fn tell_names_of_peers(&mut self) {
         let (now, wall) = (self.now(), self.surroundings.unix());
         if let Some(naming) = &mut self.naming {
+            self.publisher.changed().names = true;
             let peers: Vec<PeerName> = self.node.topology().peers().map(|peer| peer.name).collect();
             naming.names.handle_peers(now, wall, &peers);
         }
@@ -251,6 +258,7 @@ impl Control {
         if let Some(naming) = &mut self.naming
             && naming.names.poll_timeout().is_some_and(|at| at <= now)
         {
+            self.publisher.changed().names = true;
             naming.names.handle_timeout(now);
         }
     }
@@ -264,6 +272,7 @@ impl Control {
             .and_then(|naming| naming.names.poll_output())
         {
             acted = true;
+            self.publisher.changed().names = true;
             self.act_on_names(output);
         }
         acted
@@ -312,6 +321,7 @@ impl Control {
             return;
         }
         naming.leases.digest = digest;
+        self.publisher.changed().names = true;
         let us = self.node.us();
         let mut up: BTreeMap<String, BTreeSet<Ipv4Addr>> = BTreeMap::new();
         for (key, lease) in table.iter() {

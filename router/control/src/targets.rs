@@ -13,7 +13,7 @@ use proto::types::Time;
 use super::control::Control;
 use super::request::{ConnectError, Reply};
 
-/// Between attempts at resolving a name.
+/// Interval between attempts at resolving a name.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Callers who wait for names to be resolved. Further ones are refused.
 const CALLERS_MAX: usize = 64;
@@ -21,12 +21,12 @@ const CALLERS_MAX: usize = 64;
 /// Peers whose addresses are not known yet.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
-    /// When each is tried next; `None` while it is being resolved.
+    /// Time of the next attempt for each; `None` while it is being resolved.
     unresolved: BTreeMap<String, Option<Time>>,
     callers: Vec<Caller>,
 }
 
-/// Somebody who waits until all peers of a request are resolved.
+/// A caller who waits until all peers of a request are resolved.
 #[derive(Debug)]
 struct Caller {
     peers: Vec<(String, Option<Result<Target, String>>)>,
@@ -50,7 +50,7 @@ impl Targets {
         self.unresolved.keys().map(String::as_str)
     }
 
-    /// The peers that are to be resolved now.
+    /// Returns the peers that are to be resolved now.
     fn take_due(&mut self, now: Time) -> Vec<String> {
         let unresolved = self.unresolved.iter_mut();
         let due = unresolved.filter(|(_, at)| at.is_some_and(|at| at <= now));
@@ -79,6 +79,7 @@ impl Control {
     /// Names peers to be connected to, to be resolved in the background for as long as it takes.
     pub(super) fn connect_in_background(&mut self, peers: Vec<String>) {
         let now = self.now();
+        self.publisher.changed().mesh = true;
         let due = peers.into_iter().map(|peer| (peer, Some(now)));
         self.targets.unresolved.extend(due);
         self.tell_allocator_of_targets();
@@ -132,6 +133,7 @@ impl Control {
             self.targets.unresolved.clear();
         }
         let now = self.now();
+        self.publisher.changed().mesh = true;
         let connected = self.node.connect(now, targets, caller.replace);
         errors.extend(connected.err().map(|error| error.to_string()));
         caller.reply.send(match errors.is_empty() {
@@ -146,6 +148,7 @@ impl Control {
             self.targets.unresolved.remove(peer);
         }
         let now = self.now();
+        self.publisher.changed().mesh = true;
         self.node.forget(now, peers.iter().map(String::as_str));
     }
 

@@ -18,14 +18,17 @@ use proto::types::{PeerName, Time};
 
 use super::consumers::LeftOver;
 use super::control::Control;
+use super::turns::Turns;
 
-/// Everything, at one time.
+/// All state, at one time.
 #[derive(Clone, Debug)]
 pub struct View {
     /// The time at which it was made.
     pub at: Time,
-    /// What the wall clock showed then.
+    /// Wall clock time at that moment.
     pub wall: SystemTime,
+    /// Durations of the loop's turns.
+    pub turns: Turns,
     /// The mesh.
     pub mesh: Arc<MeshView>,
     /// The allocator; `None` if addresses are not allocated.
@@ -49,9 +52,9 @@ pub struct MeshView {
     pub introductions: usize,
     /// All addresses that are dialled or waited for.
     pub targets: Vec<TargetFacts>,
-    /// What the user named, as it was named.
+    /// The target as the user named it.
     pub named_targets: Vec<String>,
-    /// What happened so far.
+    /// Events so far.
     pub counters: Counters,
     /// Gossip that nobody here took.
     pub left_over: LeftOver,
@@ -66,18 +69,18 @@ pub struct TargetFacts {
     pub address: SocketAddr,
     /// Whether the user named it.
     pub direct: bool,
-    /// What is going on.
+    /// The current state.
     pub state: TargetState,
     /// Why the last attempt or connection ended.
     pub error: Option<String>,
-    /// When it is tried next, or was tried last; `None` for never again.
+    /// Time of the next attempt, or of the last one; `None` for never again.
     pub next_try: Option<Time>,
 }
 
 /// The allocator.
 #[derive(Clone, Debug)]
 pub struct AddressesView {
-    /// How it stands with allocation.
+    /// State of allocation.
     pub status: Status,
 }
 
@@ -86,11 +89,11 @@ pub struct AddressesView {
 pub struct NamesView {
     /// All names, dead ones included, in their order.
     pub entries: Vec<(Arc<names::Key>, names::State)>,
-    /// How many of them are alive.
+    /// Number of those that are alive.
     pub alive: usize,
-    /// How many wait for their peer to become known.
+    /// Number of entries that wait for their peer to become known.
     pub waiting: usize,
-    /// What happened to received names.
+    /// Counts of received names by result.
     pub counters: names::Counters,
     /// Neighbours whose clocks are off, and by how many seconds they are ahead of ours.
     pub clocks_off: Vec<(PeerName, i64)>,
@@ -110,12 +113,12 @@ pub struct Ranges {
 }
 
 impl View {
-    /// How long the router has run, as its own clock counts.
+    /// Returns how long the router has run, as its own clock counts.
     pub fn uptime(&self) -> Duration {
         self.at.since(Time::ZERO)
     }
 
-    /// What the wall clock showed, or will show, at a time of the core.
+    /// Returns what the wall clock showed, or will show, at a time of the core.
     pub fn wall(&self, at: Time) -> SystemTime {
         if at <= self.at {
             self.wall - self.at.since(at)
@@ -126,7 +129,7 @@ impl View {
 }
 
 impl MeshView {
-    /// The nickname of a peer; empty if it is not known.
+    /// Returns the nickname of a peer; empty if it is not known.
     pub fn nickname(&self, name: PeerName) -> String {
         let peer = self.peers.get(&name);
         let text = |peer: &Peer| String::from_utf8_lossy(&peer.nickname).into_owned();
@@ -135,19 +138,29 @@ impl MeshView {
 }
 
 impl Control {
-    /// A copy of everything that others may read.
-    pub(super) fn view(&self) -> View {
-        let addresses = self.addresses.as_ref().map(|addresses| {
-            let status = addresses.allocator.status();
-            Arc::new(AddressesView { status })
-        });
-        View {
-            at: self.now(),
-            wall: self.surroundings.clock.wall(),
-            mesh: Arc::new(self.mesh_view()),
-            addresses,
-            names: self.names_view().map(Arc::new),
+    /// Makes a view if somebody waits for one. Of what has not changed, the copy in the last view
+    /// is taken again.
+    pub(super) fn publish_view(&mut self) {
+        let at = self.now();
+        if !self.publisher.is_due(at) {
+            return;
         }
+        let addresses = || {
+            let status = self.addresses.as_ref()?.allocator.status();
+            Some(Arc::new(AddressesView { status }))
+        };
+        let names = || Some(Arc::new(self.names_view()?));
+        let mesh = self.publisher.mesh();
+        let view = View {
+            at,
+            wall: self.surroundings.clock.wall(),
+            turns: self.turns,
+            mesh: mesh.unwrap_or_else(|| Arc::new(self.mesh_view())),
+            addresses: self.publisher.addresses().or_else(addresses),
+            names: self.publisher.names().or_else(names),
+        };
+        let made = self.now();
+        self.publisher.publish(view, made);
     }
 
     fn mesh_view(&self) -> MeshView {
@@ -189,7 +202,7 @@ impl Control {
         })
     }
 
-    /// The ranges that addresses come from; `None` if they are not allocated.
+    /// Returns the ranges that addresses come from; `None` if they are not allocated.
     pub(super) fn ranges(&self) -> Option<Ranges> {
         let allocator = &self.addresses.as_ref()?.allocator;
         let owned = allocator.ring().owned_ranges(self.node.us());

@@ -11,7 +11,7 @@ use dns::server::DnsServer;
 use dns::status::Listening;
 use host::blocking::blocking;
 use host::resolv_conf;
-use report::metrics::{Kind, Metric};
+use report::metrics::{Kind, Metric, MetricSource};
 
 /// The running server, with what its status takes.
 #[derive(Debug)]
@@ -70,7 +70,9 @@ impl NameServer for LocalNameServer {
                 .await
         })
     }
+}
 
+impl MetricSource for LocalNameServer {
     fn metrics(&self) -> Vec<Metric> {
         let counts = self.server.counts();
         let by_label = |name, help, label: &'static str, samples: &[(&str, u64)]| {

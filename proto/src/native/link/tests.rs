@@ -239,7 +239,7 @@ impl World {
         }
     }
 
-    /// How often an end gave out such an output.
+    /// Returns how often an end gave out such an output.
     fn count(&self, end: usize, is: impl Fn(&LinkOutput) -> bool) -> usize {
         self.outputs[end].iter().filter(|output| is(output)).count()
     }

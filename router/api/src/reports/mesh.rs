@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::links::frames_are_encrypted;
 use crate::sources::Sources;
+use crate::status_page::Summary;
 use boundary::counters::Count;
 use control::view::TargetFacts;
 use report::model::{
@@ -19,20 +20,49 @@ use report::model::{
 use report::time::rfc3339;
 
 impl Sources<'_> {
-    /// Everything, in the original's form.
+    /// Everything, in Weave Net's form.
     pub(crate) fn report(&self) -> Report {
         Report {
             ready: true,
             version: COMPATIBLE_VERSION,
             version_check: VersionCheck::OFF,
-            router: self.router_report(),
+            router: RouterReport {
+                peers: self.peer_reports(),
+                unicast_routes: self.unicast_routes(),
+                broadcast_routes: self.broadcast_routes(),
+                macs: self.mac_reports(),
+                ..self.router_report()
+            },
             ipam: self.ipam_report(),
             dns: self.dns_report(),
             plugin: self.plugin_report(),
         }
     }
 
-    /// The plugin under Weave Net's names; ours is no part of this report.
+    /// Returns what the overview takes: counts in place of lists that grow with the mesh.
+    pub(crate) fn summary(&self) -> (Report, Summary) {
+        let peers = &self.view.mesh.peers;
+        let all = || peers.values().flat_map(|peer| &peer.connections);
+        let established = all().filter(|c| c.established).count();
+        let summary = Summary {
+            peers: peers.len(),
+            established,
+            pending: all().count() - established,
+            names: self.view.names.as_ref().map_or(0, |names| names.alive),
+        };
+        let report = Report {
+            ready: true,
+            version: COMPATIBLE_VERSION,
+            version_check: VersionCheck::OFF,
+            router: self.router_report(),
+            ipam: self.ipam_report(),
+            dns: self.dns_summary(),
+            plugin: self.plugin_report(),
+        };
+        (report, summary)
+    }
+
+    /// Returns the plugin under Weave Net's names; ours is no part of this report.
     fn plugin_report(&self) -> Option<PluginReport> {
         let mut plugin = self.config.plugin.clone()?;
         if let Some(addresses) = &self.view.addresses {
@@ -41,15 +71,10 @@ impl Sources<'_> {
         Some(plugin)
     }
 
+    /// Returns the mesh without the lists that grow with it.
     fn router_report(&self) -> RouterReport {
         let config = &self.config;
         let mesh = &self.view.mesh;
-        let (us, routes) = (mesh.us, &mesh.routes);
-        let unicast = routes
-            .unicast_table()
-            .map(|(dest, via)| (dest, via.to_string()));
-        let itself = (us, PeerName::UNKNOWN.to_string());
-        let unicast: BTreeMap<PeerName, String> = unicast.chain([itself]).collect();
         let totals = self.figures.counters();
         RouterReport {
             protocol: "weave",
@@ -57,28 +82,12 @@ impl Sources<'_> {
             protocol_max_version: proto::wire::VERSION_MAX,
             encryption: config.encryption,
             peer_discovery: config.discovery,
-            name: us.to_string(),
+            name: mesh.us.to_string(),
             nick_name: config.nickname.clone(),
             port: config.port,
-            peers: mesh
-                .peers
-                .values()
-                .map(|peer| self.peer_report(peer))
-                .collect(),
-            unicast_routes: unicast
-                .into_iter()
-                .map(|(dest, via)| UnicastRoute {
-                    dest: dest.to_string(),
-                    via,
-                })
-                .collect(),
-            broadcast_routes: routes
-                .broadcast_table()
-                .map(|(source, via)| BroadcastRoute {
-                    source: source.to_string(),
-                    via: (!via.is_empty()).then(|| via.iter().map(PeerName::to_string).collect()),
-                })
-                .collect(),
+            peers: Vec::new(),
+            unicast_routes: Vec::new(),
+            broadcast_routes: Vec::new(),
             connections: self.connection_reports(),
             termination_count: mesh.counters.terminations,
             targets: mesh.named_targets.clone(),
@@ -94,8 +103,35 @@ impl Sources<'_> {
                 ("PacketsDropped".to_owned(), 0),
                 ("PacketsIfDropped".to_owned(), 0),
             ]),
-            macs: self.mac_reports(),
+            macs: Vec::new(),
         }
+    }
+
+    fn peer_reports(&self) -> Vec<PeerReport> {
+        let peers = self.view.mesh.peers.values();
+        peers.map(|peer| self.peer_report(peer)).collect()
+    }
+
+    fn unicast_routes(&self) -> Vec<UnicastRoute> {
+        let mesh = &self.view.mesh;
+        let unicast = mesh.routes.unicast_table();
+        let unicast = unicast.map(|(dest, via)| (dest, via.to_string()));
+        let itself = (mesh.us, PeerName::UNKNOWN.to_string());
+        let unicast: BTreeMap<PeerName, String> = unicast.chain([itself]).collect();
+        let routes = unicast.into_iter().map(|(dest, via)| UnicastRoute {
+            dest: dest.to_string(),
+            via,
+        });
+        routes.collect()
+    }
+
+    fn broadcast_routes(&self) -> Vec<BroadcastRoute> {
+        let routes = self.view.mesh.routes.broadcast_table();
+        let routes = routes.map(|(source, via)| BroadcastRoute {
+            source: source.to_string(),
+            via: (!via.is_empty()).then(|| via.iter().map(PeerName::to_string).collect()),
+        });
+        routes.collect()
     }
 
     fn peer_report(&self, peer: &Peer) -> PeerReport {
@@ -173,7 +209,7 @@ impl Sources<'_> {
         reports.collect()
     }
 
-    /// A time as Go prints it.
+    /// Returns a time as Go prints it.
     fn go_time(&self, at: Time) -> String {
         rfc3339(self.view.wall(at))
             .replace('T', " ")

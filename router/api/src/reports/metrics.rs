@@ -8,6 +8,7 @@ use crate::sources::Sources;
 impl Sources<'_> {
     /// Metrics of our own.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
+        let turns = self.view.turns;
         let totals = self.figures.counters();
         let data = self.figures.status();
         let node = self.view.mesh.counters;
@@ -18,6 +19,18 @@ impl Sources<'_> {
             info.labelled([("version", env!("CARGO_PKG_VERSION"))], 1),
             gauge("weft_uptime_seconds", "Seconds since the router started.")
                 .value(self.view.uptime().as_secs_f64()),
+            counter("weft_loop_turns_total", "Turns of the control loop.")
+                .value(turns.count as f64),
+            counter(
+                "weft_loop_busy_seconds_total",
+                "Seconds that the control loop was busy.",
+            )
+            .value(turns.busy.as_secs_f64()),
+            gauge(
+                "weft_loop_longest_turn_seconds",
+                "Longest turn of the control loop since the start, in seconds.",
+            )
+            .value(turns.longest.as_secs_f64()),
             gauge("weft_peers", "Peers of the mesh, this one included.")
                 .value(self.view.mesh.peers.len() as f64),
             gauge("weft_mac_entries", "Addresses in the MAC table.")

@@ -9,10 +9,9 @@ use report::metrics::{Kind, Metric};
 use report::model::{DnsEntryReport, DnsReport};
 
 impl Sources<'_> {
-    /// Names in the original's form.
+    /// Names in Weave Net's form.
     pub(super) fn dns_report(&self) -> Option<DnsReport> {
-        let (names, config) = (self.view.names.as_ref()?, self.config.names.as_ref()?);
-        let server = self.name_server.as_ref()?;
+        let names = self.view.names.as_ref()?;
         let entry = |(key, state): &(Arc<proto::names::Key>, proto::names::State)| DnsEntryReport {
             hostname: key.hostname.to_string(),
             origin: key.origin.to_string(),
@@ -23,16 +22,26 @@ impl Sources<'_> {
         };
         let entries: Vec<DnsEntryReport> = names.entries.iter().map(entry).collect();
         Some(DnsReport {
+            entries: (!entries.is_empty()).then_some(entries),
+            ..self.dns_summary()?
+        })
+    }
+
+    /// The same without the names themselves.
+    pub(super) fn dns_summary(&self) -> Option<DnsReport> {
+        let config = self.config.names.as_ref()?;
+        let server = self.name_server.as_ref()?;
+        Some(DnsReport {
             domain: config.domain.clone(),
             upstream: server.upstreams.clone(),
             address: server.address.to_string(),
             ttl: config.ttl,
-            entries: (!entries.is_empty()).then_some(entries),
+            entries: None,
             warnings: self.dns_warnings(),
         })
     }
 
-    /// What keeps questions from being answered rightly, in words for people.
+    /// Returns what keeps questions from being answered rightly, in words for people.
     fn dns_warnings(&self) -> Vec<String> {
         let server = self.name_server.iter().flat_map(|s| s.warnings.clone());
         let clocks = self.view.names.iter().flat_map(|names| &names.clocks_off);
@@ -41,7 +50,7 @@ impl Sources<'_> {
         server.chain(clocks).collect()
     }
 
-    /// What programs are told of names beyond the original's report.
+    /// Returns what programs are told of names beyond Weave Net's report.
     pub(super) fn dns_facts(&self) -> Value {
         let (Some(names), Some(config), Some(server)) =
             (&self.view.names, &self.config.names, &self.name_server)

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 
 use serde_json::Value;
 
+use super::budget::Budget;
 use super::parse::{Node, Operand, Pipe};
 use super::print::{json, print, printf, to_text};
 use super::{OUTPUT_BYTES_MAX, TemplateError};
@@ -16,33 +17,43 @@ const FUNCTIONS: [&str; 16] = [
     "and", "or", "not", "join",
 ];
 
+/// Functions that write out or compare all of what they are given.
+const WRITERS: [&str; 11] = [
+    "json", "printf", "print", "println", "join", "eq", "ne", "lt", "le", "gt", "ge",
+];
+const TOO_MUCH: &str = "the template takes too much work";
+
 pub(super) fn is_function(word: &str) -> bool {
     FUNCTIONS.contains(&word)
 }
 
-pub(super) fn run(nodes: &[Node], data: &Value, out: &mut String) -> Result<()> {
+pub(super) fn run(nodes: &[Node], data: &Value, budget: &Budget, out: &mut String) -> Result<()> {
     let mut scope = Scope {
         variables: vec![(String::new(), data.clone())],
         line: 1,
+        budget,
     };
     scope.nodes(nodes, data, out)
 }
 
-struct Scope {
+struct Scope<'b> {
     /// Innermost last; the nameless one is `$`.
     variables: Vec<(String, Value)>,
     line: usize,
+    budget: &'b Budget,
 }
 
-impl Scope {
+impl Scope<'_> {
     fn nodes(&mut self, nodes: &[Node], dot: &Value, out: &mut String) -> Result<()> {
         let outer = self.variables.len();
         for node in nodes {
+            self.charge(1)?;
             match node {
                 Node::Text(text) => out.push_str(text),
                 Node::Print { line, pipe } => {
                     self.line = *line;
                     let value = self.pipe(pipe, dot)?;
+                    self.charge_value(&value)?;
                     if let [name] = pipe.declares.as_slice() {
                         self.variables.push((name.clone(), value.into_owned()));
                     } else {
@@ -59,7 +70,7 @@ impl Scope {
                     let inner = self.variables.len();
                     let value = self.pipe(pipe, dot)?;
                     let branch = if truth(&value) { then } else { other };
-                    self.declare(pipe, &value);
+                    self.declare(pipe, &value)?;
                     self.nodes(branch, dot, out)?;
                     self.variables.truncate(inner);
                 }
@@ -71,8 +82,10 @@ impl Scope {
                 } => {
                     self.line = *line;
                     let inner = self.variables.len();
-                    let value = self.pipe(pipe, dot)?.into_owned();
-                    self.declare(pipe, &value);
+                    let value = self.pipe(pipe, dot)?;
+                    self.charge_value(&value)?;
+                    let value = value.into_owned();
+                    self.declare(pipe, &value)?;
                     if truth(&value) {
                         self.nodes(then, &value, out)?;
                     } else {
@@ -98,10 +111,24 @@ impl Scope {
         Ok(())
     }
 
-    fn declare(&mut self, pipe: &Pipe, value: &Value) {
+    fn declare(&mut self, pipe: &Pipe, value: &Value) -> Result<()> {
         if let [name] = pipe.declares.as_slice() {
+            self.charge_value(value)?;
             self.variables.push((name.clone(), value.clone()));
         }
+        Ok(())
+    }
+
+    /// Counts work; an error ends the template.
+    fn charge(&self, work: u64) -> Result<()> {
+        let allowed = self.budget.take(work);
+        allowed.then_some(()).ok_or_else(|| self.error(TOO_MUCH))
+    }
+
+    /// Counts a value that is copied or written out.
+    fn charge_value(&self, value: &Value) -> Result<()> {
+        let allowed = self.budget.take_value(value);
+        allowed.then_some(()).ok_or_else(|| self.error(TOO_MUCH))
     }
 
     fn range(
@@ -112,7 +139,9 @@ impl Scope {
         dot: &Value,
         out: &mut String,
     ) -> Result<()> {
-        let items: Vec<(Value, Value)> = match self.pipe(pipe, dot)?.as_ref() {
+        let over = self.pipe(pipe, dot)?;
+        self.charge_value(&over)?;
+        let items: Vec<(Value, Value)> = match over.as_ref() {
             Value::Null => Vec::new(),
             Value::Array(items) => items
                 .iter()
@@ -129,7 +158,11 @@ impl Scope {
             return self.nodes(other, dot, out);
         }
         let inner = self.variables.len();
+        drop(over);
         for (key, item) in items {
+            if !pipe.declares.is_empty() {
+                self.charge_value(&item)?;
+            }
             match pipe.declares.as_slice() {
                 [value] => self.variables.push((value.clone(), item.clone())),
                 [index, value] => {
@@ -184,7 +217,9 @@ impl Scope {
                 let Some((_, value)) = found else {
                     return Err(self.error(format!("undefined variable \"${name}\"")));
                 };
-                Cow::Owned(self.fields(value, chain)?.clone())
+                let value = self.fields(value, chain)?;
+                self.charge_value(value)?;
+                Cow::Owned(value.clone())
             }
             Operand::Function(name) => Cow::Owned(self.call(name, &[])?),
             Operand::Text(text) => Cow::Owned(Value::from(text.as_str())),
@@ -194,7 +229,9 @@ impl Scope {
             Operand::Nil => Cow::Owned(Value::Null),
             Operand::Group(pipe, chain) => {
                 let value = self.pipe(pipe, dot)?;
-                Cow::Owned(self.fields(&value, chain)?.clone())
+                let value = self.fields(&value, chain)?;
+                self.charge_value(value)?;
+                Cow::Owned(value.clone())
             }
         })
     }
@@ -222,6 +259,9 @@ impl Scope {
                 Err(self.error(message))
             }
         };
+        if WRITERS.contains(&name) {
+            args.iter().try_for_each(|arg| self.charge_value(arg))?;
+        }
         Ok(match name {
             "json" => {
                 wanted(1)?;
@@ -250,7 +290,10 @@ impl Scope {
             "and" | "or" => {
                 let stop = |value: &&Cow<'_, Value>| truth(value) == (name == "or");
                 match args.iter().find(stop).or(args.last()) {
-                    Some(value) => value.as_ref().clone(),
+                    Some(value) => {
+                        self.charge_value(value)?;
+                        value.as_ref().clone()
+                    }
                     None => return Err(self.error(format!("wrong number of args for {name}"))),
                 }
             }
@@ -291,6 +334,7 @@ impl Scope {
                 _ => return Err(self.error(format!("can't index with {key}"))),
             };
         }
+        self.charge_value(value)?;
         Ok(value.clone())
     }
 

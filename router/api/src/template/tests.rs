@@ -1,6 +1,11 @@
 use serde_json::json;
 
-use super::render;
+use std::time::{Duration, Instant};
+
+use super::budget::Budget;
+use super::{render, render_within};
+
+const LONG: Duration = Duration::from_secs(600);
 
 fn data() -> serde_json::Value {
     json!({
@@ -146,4 +151,44 @@ fn hostile_templates_end() {
             .len(),
         1024
     );
+}
+
+#[test]
+fn a_template_has_its_share_of_work_and_memory() {
+    let bounded = |template: &str| {
+        let work = render_within(template, &data(), &Budget::of(1 << 20, LONG));
+        let error = work.unwrap_err().to_string();
+        assert!(
+            error.ends_with("the template takes too much work") || error.ends_with("too long"),
+            "{error}"
+        );
+    };
+    // 2 to the power of 50 turns.
+    let nested = "{{range $.Router.Peers}}".repeat(50) + &"{{end}}".repeat(50);
+    bounded(&nested);
+    bounded(&format!(
+        "{}x{}",
+        "{{range $.Router.Peers}}".repeat(30),
+        "{{end}}".repeat(30)
+    ));
+    // A text that doubles with each line.
+    let doubling = "{{$x := printf \"%s%s\" $x $x}}".repeat(60);
+    bounded(&format!("{{{{$x := \"0123456789\"}}}}{doubling}"));
+    // The whole report, ever again in one call.
+    bounded(&format!("{{{{len (print {})}}}}", "$ ".repeat(60_000)));
+    bounded(&format!("{{{{len (print {})}}}}", ". ".repeat(60_000)));
+    // Quotes that are quoted ever again.
+    bounded(&format!("{{{{. | {} len}}}}", "json | ".repeat(60)));
+    // What people write takes next to nothing.
+    let fair = "{{range .Router.Peers}}{{.Name}} {{.NickName}} {{json .}}{{end}}";
+    assert!(render_within(fair, &data(), &Budget::of(1000, LONG)).is_ok());
+}
+
+#[test]
+fn a_template_has_its_share_of_time() {
+    let nested = "{{range $.Router.Peers}}".repeat(50) + &"{{end}}".repeat(50);
+    let budget = Budget::of(u64::MAX, Duration::from_millis(50));
+    let begin = Instant::now();
+    assert!(render_within(&nested, &data(), &budget).is_err());
+    assert!(begin.elapsed() < Duration::from_secs(10));
 }

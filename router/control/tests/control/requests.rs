@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::rig::{Host, Mesh, Services, TOPIC};
@@ -10,6 +11,7 @@ use control::client::Client;
 use control::control::{Input, TARGETS_KEY};
 use control::names::{NamesError, SavedName};
 use control::request::{ConnectError, ContainerEvent, NameFilter, Reply, Request, RequestError};
+use control::view::View;
 use ipam::allocator::{self, Response};
 use proto::names::AddError;
 use proto::node::DeliveryKind;
@@ -112,7 +114,8 @@ fn address_is_off_without_an_allocator() {
     assert_eq!(mesh.hosts[0].answer(Request::Ranges), None);
 }
 
-/// A router whose peer owns all free addresses and cannot be reached, so that requests wait.
+/// Returns a router whose peer owns all free addresses and cannot be reached, so that requests
+/// wait.
 fn waiting() -> Mesh {
     let mut mesh = Mesh::new(2, Services::ALL);
     let pause = allocator::Request::Claim {
@@ -497,4 +500,54 @@ fn without_randomness_there_are_no_connections_and_the_next_try_makes_one() {
         mesh.hosts[0].view().mesh.peers.len() == 2
     });
     assert!(is_met);
+}
+
+#[test]
+fn view_copies_only_what_has_changed() {
+    let mut mesh = lone(Services::ALL);
+    let host = &mut mesh.hosts[0];
+    let first = host.view();
+    let again = host.view();
+    assert!(Arc::ptr_eq(&first.mesh, &again.mesh));
+    let addresses = |view: &View| Arc::clone(view.addresses.as_ref().unwrap());
+    let names = |view: &View| Arc::clone(view.names.as_ref().unwrap());
+    assert!(Arc::ptr_eq(&addresses(&first), &addresses(&again)));
+    assert!(Arc::ptr_eq(&names(&first), &names(&again)));
+    host.answer(register(&["db"])).unwrap();
+    let named = host.view();
+    assert!(!Arc::ptr_eq(&names(&first), &names(&named)));
+    assert_eq!(names(&named).alive, 1, "a caller reads what it wrote");
+    assert!(Arc::ptr_eq(&addresses(&first), &addresses(&named)));
+    host.answer(address(allocate("c1"), None)).unwrap();
+    assert_eq!(addresses(&host.view()).status.used, 1);
+    // Nobody is there to take this one, and the next one comes all the same.
+    drop(host.ask(Request::View));
+    host.view();
+}
+
+#[tokio::test]
+async fn view_of_a_loop_that_hangs_is_the_last_one() {
+    let mut mesh = lone(Services::ALL);
+    let view = mesh.hosts[0].view();
+    let (client, mut inbox) = Client::new();
+    assert!(client.view().await.is_err(), "there was none yet");
+    let made = Arc::clone(&view);
+    let first = client.clone();
+    let first = tokio::spawn(async move { first.first_view().await.unwrap() });
+    while let Some(request) = inbox.requests.recv().await {
+        let Request::View(reply) = request else {
+            panic!("a view is asked for");
+        };
+        if !reply.is_abandoned() {
+            reply.send(made);
+            break;
+        }
+    }
+    assert!(Arc::ptr_eq(&first.await.unwrap(), &view));
+    // The loop takes nothing any more.
+    let begin = std::time::Instant::now();
+    assert!(Arc::ptr_eq(&client.view().await.unwrap(), &view));
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    drop(inbox);
+    assert!(client.view().await.is_err(), "it has ended");
 }
