@@ -174,6 +174,8 @@ struct Reports {
     frames_before: u64,
     /// When the peer last asked, and so looked after the link for both.
     asked_at: Option<Time>,
+    /// Whether its last question answered nothing.
+    asked_bare: bool,
     suspect_at: Time,
 }
 
@@ -325,9 +327,9 @@ impl Link {
         });
         if let Some(answer) = report.answer {
             self.handle_answer(now, answer, report.received);
-            if report.wants_answer {
-                self.reports.asked_at = Some(now);
-            }
+        }
+        if report.wants_answer {
+            self.note_question(now, report.answer.is_some());
         }
         if report.wants_answer && self.can_send() && self.outputs.len() < OUTPUTS_MAX {
             self.send_report(now, REPORT_DATAGRAM_BYTES, false);
@@ -514,6 +516,15 @@ impl Link {
         if is_used && self.reports.waiting_since.is_none() {
             self.report(now);
         }
+    }
+
+    /// The peer asks. It looks after the link for both, unless it asks again and again without
+    /// having heard anything from us.
+    fn note_question(&mut self, now: Time, answers: bool) {
+        if answers || !self.reports.asked_bare {
+            self.reports.asked_at = Some(now);
+        }
+        self.reports.asked_bare = !answers;
     }
 
     /// When to look again whether a report is due, if no frames were sent or received since the

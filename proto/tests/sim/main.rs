@@ -132,17 +132,17 @@ fn seeds(range: std::ops::Range<u64>, draw: fn(u64) -> Plan, recorded: u64) {
 
 #[test]
 fn small_meshes_agree_after_faults_1() {
-    seeds(0..150, Plan::draw, 0x3400_8357_09a1_f37c);
+    seeds(0..150, Plan::draw, 0xe6b9_9064_6b99_5e70);
 }
 
 #[test]
 fn small_meshes_agree_after_faults_2() {
-    seeds(150..300, Plan::draw, 0xe9c0_dbb4_3dc2_d195);
+    seeds(150..300, Plan::draw, 0x07f1_d81a_08d1_69fa);
 }
 
 #[test]
 fn small_meshes_with_native_links_agree_after_faults() {
-    seeds(300..400, Plan::draw_native, 0x47b7_9eb4_6c3a_055f);
+    seeds(300..400, Plan::draw_native, 0xc32b_0cd5_87a0_a21f);
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl Plan {
             old_protocol: (0..hosts).map(|_| rng.u32(..6) == 0).collect(),
             native: vec![false; hosts],
             modern: (0..hosts as u64)
-                .map(|host| (seed + host) % 5 != 0)
+                .map(|host| !(seed + host).is_multiple_of(5))
                 .collect(),
             nat,
             network: Network {
