@@ -131,17 +131,17 @@ fn seeds(range: std::ops::Range<u64>, draw: fn(u64) -> Plan, recorded: u64) {
 
 #[test]
 fn small_meshes_agree_after_faults_1() {
-    seeds(0..150, Plan::draw, 0x3400_8357_09a1_f37c);
+    seeds(0..150, Plan::draw, 0x8450_9d71_7f2f_cd27);
 }
 
 #[test]
 fn small_meshes_agree_after_faults_2() {
-    seeds(150..300, Plan::draw, 0xe9c0_dbb4_3dc2_d195);
+    seeds(150..300, Plan::draw, 0x921b_a65c_6e86_67f6);
 }
 
 #[test]
 fn small_meshes_with_native_links_agree_after_faults() {
-    seeds(300..400, Plan::draw_native, 0x47b7_9eb4_6c3a_055f);
+    seeds(300..400, Plan::draw_native, 0x7e2b_a82f_83a4_d5ab);
 }
 
 #[test]
