@@ -18,9 +18,9 @@ use control::client::Client;
 use host::attach::{self, life};
 use host::blocking::blocking;
 
-/// Between looks at the bridge while devices change or somebody is missing there.
+/// Interval between checks of the bridge while devices change or a container is missing there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Between looks otherwise, in case word of a change was lost.
+/// Interval between checks otherwise, in case a notification was lost.
 const REST_INTERVAL: Duration = Duration::from_secs(30);
 /// A container that was on the bridge may be detached and attached again, with the same address;
 /// one that stays away for this long may be gone.
