@@ -49,11 +49,11 @@ pub struct Config {
     pub password_empty: bool,
     /// Whether links without encryption are refused.
     pub require_encryption: bool,
-    /// What containers may send.
+    /// Rules for frames from containers.
     pub guard: GuardRules,
     /// Oldest protocol version accepted.
     pub min_version: u8,
-    /// Most connections; `None` = no limit.
+    /// Maximum number of connections; `None` = no limit.
     pub conn_limit: Option<usize>,
     /// Whether peers of peers are dialled.
     pub discovery: bool,

@@ -155,7 +155,7 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
-/// A sparse graph of hosts that each dial some that were there before.
+/// Returns a sparse graph of hosts that each dial some that were there before.
 fn sparse(seed: u64, hosts: usize, degree: usize) -> World {
     let mut world = World::new(seed);
     for host in 0..hosts {

@@ -12,7 +12,7 @@ use web::listener::{DetachedListener, Listener};
 
 use super::LaunchError;
 
-/// How long the end of the router waits for requests to be answered.
+/// Maximum time for which the end of the router waits for requests to be answered.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The running interface.

@@ -34,12 +34,12 @@ pub struct Limits {
     /// Most connections at once; for another one, the one that waits longest for its client is
     /// closed.
     pub connections_max: usize,
-    /// How long a client may take for the head of a request, also for the next one of the same
-    /// connection; then the connection is closed.
+    /// Maximum time for the head of a request, also for the next one of the same connection; then
+    /// the connection is closed.
     pub head_time_max: Duration,
-    /// How long a client may take for the body of a request; then it is refused.
+    /// Maximum time for the body of a request; then it is refused.
     pub body_time_max: Duration,
-    /// Most bytes of a body; a longer one is refused.
+    /// Maximum size of a body in bytes; a longer one is refused.
     pub body_bytes_max: usize,
 }
 
@@ -54,10 +54,10 @@ impl Default for Limits {
     }
 }
 
-/// Most bytes of a head; a longer one is refused. What is kept of a head that has not ended is no
-/// more.
+/// Maximum size of a head in bytes; a longer one is refused. No more is kept of a head that has not
+/// ended.
 const HEAD_BYTES_MAX: usize = 32 << 10;
-/// How long to wait after a failure to accept, which is for want of memory or descriptors.
+/// Time to wait after a failure to accept, which is for want of memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// An open listener.
@@ -222,7 +222,7 @@ struct Waiting {
     since: AtomicU64,
 }
 
-/// How long requests under way may take once the listener is to end.
+/// Maximum time for requests under way once the listener is to end.
 const FINISH_TIME_MAX: Duration = Duration::from_secs(2);
 const BUSY: u64 = u64::MAX;
 
@@ -280,7 +280,7 @@ where
         .await;
 }
 
-/// The request with its body, which has to arrive in time.
+/// Returns the request with its body, which has to arrive in time.
 async fn whole(request: Request<Incoming>, limits: Limits) -> Result<Request<Body>, Response> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, limits.body_bytes_max).collect();
