@@ -11,6 +11,8 @@
 //!
 //! In a `gossipState` an absent map of electors and an empty one mean different things: a router
 //! without a ring that takes part in the election sends one, an observer sends none.
+//!
+//! Longer than other files, as what is written and what is read stand side by side.
 
 use proto::gob::{Decoder, Encoder, Error, MapType, SliceType, StructType, Type, Value, Writer};
 use proto::types::PeerName;

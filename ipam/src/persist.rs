@@ -19,6 +19,8 @@
 //! ```
 //!
 //! [`Stored`] is the other direction: it takes records one by one, in any order.
+//!
+//! Longer than other files, as what is written and what is read stand side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

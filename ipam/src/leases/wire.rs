@@ -14,6 +14,8 @@
 //! 01 | 07 | RingAnswer unicast back: a gossipState
 //! 01 | 08 | Gone       broadcast: this router is gone for ever
 //! ```
+//!
+//! Longer than other files, as what is written and what is read stand side by side.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
