@@ -28,7 +28,7 @@ done
 
 # With a target named, these flags are for the program alone and not for build scripts.
 RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static -C relocation-model=static" \
-    cargo build --quiet --profile "$profile" --package router --bin weft --target "$target" >&2
+    cargo build --locked --quiet --profile "$profile" --package router --bin weft --target "$target" >&2
 folder=$profile
 [ "$profile" = dev ] && folder=debug
 binary="${CARGO_TARGET_DIR:-target}/$target/$folder/weft"

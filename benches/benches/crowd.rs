@@ -19,10 +19,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use benches::{median, program};
+use lab::pinger::{PingOptions, Pinger};
+use lab::throughput::{self, Packets, process_cpu};
 use netns_tests::{Container, Kind, Launch, Mesh};
-use router::data::trial::TrialError;
-use router::net::pinger::{PingOptions, Pinger};
-use router::net::throughput::{self, Packets, process_cpu};
+use testbed::rig::TrialError;
 
 const PINGS: u32 = 500;
 const DURATION: Duration = Duration::from_secs(1);

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use benches::{median, program};
 use netns_tests::machine::{IMAGE, has_docker};
 use netns_tests::{Kind, Machine, Mesh, wait};
-use router::data::trial::TrialError;
+use testbed::rig::TrialError;
 
 /// How many at a time, and how many times in a round; the router's figures are of the latest
 /// hundred calls.

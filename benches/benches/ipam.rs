@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use boundary::records::Change;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ipam::allocator::{
     Allocator, Channel, Clock, Config, Delivery, Incoming, Init, Origin, Output, Request, RequestId,
@@ -15,7 +16,7 @@ use ipam::persist::{BatchId, Stored};
 use ipam::range::Cidr;
 use ipam::ring::{Entry, Ring, WeaveRules};
 use proto::types::{PeerName, Time};
-use router::store::{Change, Store};
+use store::store::Store;
 
 const ENTRIES: u32 = 1 << 16;
 const CLOCK: Clock = Clock {
@@ -31,7 +32,7 @@ fn universe() -> Cidr {
     "10.7.0.0/16".parse().unwrap()
 }
 
-/// An allocator that owns what the seeds give it.
+/// Returns an allocator that owns what the seeds give it.
 fn allocator(seeds: &[PeerName]) -> Allocator {
     let config = Config {
         name: peer(1),
@@ -51,7 +52,7 @@ fn allocator(seeds: &[PeerName]) -> Allocator {
 /// Where batches go.
 trait Disk {
     fn save(&mut self, batch: &ipam::persist::Batch);
-    /// The last batch that is saved, after waiting for one.
+    /// Returns the last batch that is saved, after waiting for one.
     fn wait(&mut self) -> BatchId;
 }
 
@@ -184,7 +185,7 @@ fn durable(c: &mut Criterion) {
     allocations(c, "durable", File::new());
 }
 
-/// A ring with an entry for each address, of a hundred peers.
+/// Returns a ring with an entry for each address, of a hundred peers.
 fn big_ring() -> Ring {
     let range = universe().range();
     let mut ring = Ring::new(range);

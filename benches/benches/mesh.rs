@@ -27,10 +27,10 @@ use benches::rivals::Rival;
 use benches::sample::Sample;
 use benches::siege::{self, Siege};
 use benches::{baseline, is_present, median, vxlan};
+use kernel::netns::Namespace;
+use lab::host::{HostOptions, Lab};
 use netns_tests::{Kind, Launch, Mesh, wait};
-use router::data::trial::{Trial, TrialError};
-use router::net::lab::{HostOptions, Lab};
-use router::net::netns::Namespace;
+use testbed::rig::{Trial, TrialError};
 
 fn main() -> ExitCode {
     if let Some(Err(error)) = baseline::run_if_called() {
@@ -191,27 +191,30 @@ const WAYS: [Way; 16] = [
 ];
 
 impl Way {
-    /// Whether everything that it needs was named.
+    /// Returns true if everything that it needs was named.
     fn is_possible(&self) -> bool {
         match self.by {
             By::Routers(kinds) if kinds.contains(&Kind::Weaver) => {
                 let is_named = netns_tests::weaver().is_some();
                 if !is_named {
-                    skips::skip(self.name, "WEAVER=/path/to/a/real/Weave/Net/2.8.1/weaver");
+                    testbed::skips::skip(
+                        self.name,
+                        "WEAVER=/path/to/a/real/Weave/Net/2.8.1/weaver",
+                    );
                 }
                 is_named
             }
             By::Rival(rival) => {
                 let is_named = rival.program().is_some();
                 if !is_named {
-                    skips::skip(self.name, &format!("{}=/path/to/it", rival.variable()));
+                    testbed::skips::skip(self.name, &format!("{}=/path/to/it", rival.variable()));
                 }
                 is_named
             }
             By::Routers(_) | By::Vxlan | By::Baseline => {
                 let is_possible = self.cuts || is_present("ethtool");
                 if !is_possible {
-                    skips::skip(self.name, "ethtool");
+                    testbed::skips::skip(self.name, "ethtool");
                 }
                 is_possible
             }

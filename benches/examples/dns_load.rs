@@ -14,11 +14,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use arc_swap::ArcSwap;
+use dns::metrics::DnsCounts;
+use dns::resolv::CHECK_INTERVAL;
+use dns::server::{DnsConfig, DnsServer};
+use dns::status::{DnsStatus, Listening};
 use fastrand::Rng;
+use kernel::sys::pktinfo::{Inbox, Outbox, Path};
 use proto::names::Index;
 use proto::names::answer::Zone;
-use router::dns::{CHECK_INTERVAL, DnsConfig, DnsCounts, DnsServer, DnsStatus, Listening};
-use router::sys::dgram::{Inbox, Outbox, Path};
 
 const NAMES: u32 = 10_000;
 /// Clock ticks of /proc/*/stat per second.

@@ -12,9 +12,9 @@ use std::thread;
 
 use chacha20poly1305::aead::{AeadInOut, KeyInit};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce, Tag};
-use router::data::trial::{Options, TrialError, bridge_with_container};
-use router::net::lab::Lab;
-use router::net::netns::Namespace;
+use kernel::netns::Namespace;
+use lab::host::Lab;
+use testbed::rig::{Options, TrialError, bridge_with_container};
 use tun_tap::{Iface, Mode};
 
 use crate::daemon::{Daemon, wait_for_link};
@@ -32,7 +32,7 @@ const FRAME_BYTES_MAX: usize = 9216;
 pub struct Pair {
     /// The hosts.
     pub lab: Lab,
-    /// Their containers, at [`router::data::trial::Trial::address`].
+    /// Their containers, at [`testbed::rig::Trial::address`].
     pub containers: [Namespace; 2],
     /// The overlays.
     pub daemons: Vec<Daemon>,

@@ -2,9 +2,9 @@
 
 use std::process::{Child, ChildStdout, Command};
 
-use router::data::trial::{TrialError, wait_until};
-use router::net::netlink::Netlink;
-use router::net::netns::Namespace;
+use kernel::netlink::Netlink;
+use kernel::netns::Namespace;
+use testbed::rig::{TrialError, wait_until};
 
 /// A program in a namespace, ended when dropped.
 #[derive(Debug)]
@@ -16,17 +16,17 @@ impl Daemon {
         Ok(Daemon(namespace.spawn(command)?))
     }
 
-    /// The number of its process.
+    /// Returns the number of its process.
     pub fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    /// What it prints, if that was to be piped; once.
+    /// Returns what it prints, if that was to be piped; once.
     pub fn take_output(&mut self) -> Option<ChildStdout> {
         self.0.stdout.take()
     }
 
-    /// An error if it has ended.
+    /// Returns an error if it has ended.
     pub fn check(&mut self) -> Result<(), TrialError> {
         match self.0.try_wait()? {
             None => Ok(()),

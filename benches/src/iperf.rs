@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use router::data::trial::TrialError;
-use router::net::netns::Namespace;
+use kernel::netns::Namespace;
+use testbed::rig::TrialError;
 
 use crate::daemon::Daemon;
 

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use router::data::trial::TrialError;
-use router::net::netns::Namespace;
-use router::net::pinger::{PingOptions, Pinger};
-use router::net::throughput::{self, Packets, process_cpu};
+use kernel::netns::Namespace;
+use lab::pinger::{PingOptions, Pinger};
+use lab::throughput::{self, Packets, process_cpu};
+use testbed::rig::TrialError;
 
 use crate::{iperf, is_present, median};
 

@@ -1,11 +1,11 @@
 //! What everything is measured against: containers of two hosts, joined by the kernel's VXLAN.
 
-use router::data::trial::{BRIDGE, Options, TrialError, bridge_with_container};
-use router::net::lab::Lab;
-use router::net::netlink::{LinkChange, Netlink, NewVxlan};
-use router::net::netns::Namespace;
+use kernel::netlink::{LinkChange, Netlink, NewVxlan};
+use kernel::netns::Namespace;
+use lab::host::Lab;
+use testbed::rig::{BRIDGE, Options, TrialError, bridge_with_container};
 
-/// Two hosts, whose containers reach each other at [`router::data::trial::Trial::address`]. They
+/// Two hosts, whose containers reach each other at [`testbed::rig::Trial::address`]. They
 /// last as long as the lab.
 pub fn pair() -> Result<(Lab, [Namespace; 2]), TrialError> {
     let lab = Lab::with_hosts(2)?;

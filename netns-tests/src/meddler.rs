@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use router::net::netns::Namespace;
+use kernel::netns::Namespace;
 
 use crate::stranger::is_timeout;
 use crate::wait;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use router::config::Listen;
-use router::http::client::{Answer, Client, ClientError};
-use router::net::netns::Namespace;
+use kernel::netns::Namespace;
 use serde_json::Value;
+use web::client::{Answer, Client, ClientError};
+use web::endpoint::Endpoint;
 
 /// A connection as a router reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub(crate) fn ask(
     json: bool,
     body: &str,
 ) -> Result<Answer, ClientError> {
-    let address = Listen::parse(address).unwrap().unwrap();
+    let address = Endpoint::parse(address).unwrap().unwrap();
     let client = Client::new(address, ANSWER_TIME_MAX);
     let method = method.parse().unwrap();
     let header = match (json, body.is_empty()) {
@@ -65,7 +65,7 @@ pub(crate) fn ask(
     namespace.run(request).unwrap()
 }
 
-/// The value of a report, `Null` where a step is missing.
+/// Returns the value of a report, `Null` where a step is missing.
 pub(crate) fn at<'v>(report: &'v Value, path: &[&str]) -> &'v Value {
     path.iter().fold(report, |value, key| &value[*key])
 }

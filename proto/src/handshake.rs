@@ -1,4 +1,4 @@
-//! The introduction: what both ends of a connection say before the first message.
+//! The introduction: what both ends of a connection exchange before the first message.
 //!
 //! ```text
 //! both versions   "weave" | lowest version | highest version            sent at once by both
@@ -12,7 +12,6 @@
 //! The version used is the highest that both accept.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 
 use sha2::{Digest, Sha256};
 
@@ -20,20 +19,20 @@ use crate::crypto::{KEY_BYTES, PrivateKey, SessionKey};
 use crate::features::{self, Features, PUBLIC_KEY};
 use crate::framing::{Channel, Framing};
 use crate::gob;
-use crate::wire::{Introduced, WireConfig, WireError};
+use crate::wire::error::WireError;
+use crate::wire::introduced::{Introduced, WireConfig};
+use crate::wire::magic::{HEADER_BYTES, MAGIC, Magic};
 
-/// Longest feature map that is accepted, in bytes as sent; real ones have about 200. It bounds
-/// what a connection costs before it is known who is there. A longer one ends the connection.
+/// Maximum size of a feature map, in bytes as sent; real ones have about 200. It bounds what a
+/// connection costs before its other end is known. A longer map ends the connection.
 pub const FEATURES_BYTES_MAX: usize = 8 * 1024;
-
-const MAGIC: &[u8; 5] = b"weave";
-/// Bytes of the header that both ends send first.
-pub(crate) const HEADER_BYTES: usize = MAGIC.len() + 2;
 
 const FLAG_PLAIN: u8 = 0;
 const FLAG_ENCRYPTED: u8 = 1;
 
-/// One end's part of an introduction.
+/// One end of an introduction.
+///
+/// Rule: `docs/protocol/mesh.md#3-introduction`.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     config: WireConfig,
@@ -43,43 +42,32 @@ pub(crate) struct Handshake {
     version: u8,
     channel: Channel,
     session_key: Option<SessionKey>,
-    /// Of all bytes that were sent, and of all that were received.
+    /// Hashes of all bytes sent and of all bytes received.
     sent: Sha256,
     received: Sha256,
-    #[cfg(test)]
-    pub(crate) replay: Replay,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Header,
-    /// Protocol 2: the flag byte comes next, and the public key with it.
+    /// Protocol 2: waiting for the flag byte and the public key.
     Flag,
     Features,
 }
 
-/// What of a recorded introduction would come out otherwise in another run: the features with
-/// their order and type ids, and a session key where neither private key is known.
-#[cfg(test)]
-#[derive(Debug, Default)]
-pub(crate) struct Replay {
-    pub(crate) features: Option<Vec<u8>>,
-    pub(crate) session_key: Option<SessionKey>,
-}
-
-/// What a piece of input led to.
+/// Result of one step.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// More bytes are needed.
     Wait,
-    /// So many bytes were used up.
+    /// This many bytes were consumed.
     Used(usize),
-    /// So many bytes were used up, and these features complete the introduction.
+    /// This many bytes were consumed, and these features complete the introduction.
     Done(usize, Box<Features>),
 }
 
 impl Handshake {
-    /// Starts the introduction; the header goes to `out`.
+    /// Starts the introduction and appends the header to `out`.
     pub(crate) fn new(
         config: WireConfig,
         dialled: bool,
@@ -97,19 +85,17 @@ impl Handshake {
             session_key: None,
             sent: Sha256::new(),
             received: Sha256::new(),
-            #[cfg(test)]
-            replay: Replay::default(),
         };
         handshake.send([&MAGIC[..], &versions].concat(), out);
         handshake
     }
 
-    /// Whether the remote's header is still awaited.
+    /// Returns true if the remote's header is still awaited.
     pub(crate) fn awaits_header(&self) -> bool {
         self.state == State::Header
     }
 
-    /// Takes in what comes next at the front of `input`; answers go to `out`.
+    /// Handles the next item at the front of `input` and appends answers to `out`.
     pub(crate) fn step(
         &mut self,
         input: &[u8],
@@ -126,7 +112,7 @@ impl Handshake {
         step
     }
 
-    /// What the introduction led to; after [`Step::Done`].
+    /// Returns the result of the introduction, after [`Step::Done`].
     pub(crate) fn finish(self, remote: Features) -> (Introduced, Channel) {
         let (sent, received) = (self.sent.finalize(), self.received.finalize());
         let (dialler, acceptor) = match self.dialled {
@@ -148,6 +134,7 @@ impl Handshake {
         out.push_back(bytes);
     }
 
+    /// Format: `docs/protocol/mesh.md#2-header`.
     fn header(&mut self, input: &[u8], out: &mut VecDeque<Vec<u8>>) -> Result<Step, WireError> {
         let Some((magic, rest)) = input.split_first_chunk() else {
             return Ok(Step::Wait);
@@ -185,6 +172,7 @@ impl Handshake {
         Ok(Step::Used(HEADER_BYTES))
     }
 
+    /// Format: `docs/protocol/mesh.md#3-1-version-2`.
     fn flag(&mut self, input: &[u8], out: &mut VecDeque<Vec<u8>>) -> Result<Step, WireError> {
         let Some((&flag, rest)) = input.split_first() else {
             return Ok(Step::Wait);
@@ -210,6 +198,7 @@ impl Handshake {
         Ok(Step::Used(used))
     }
 
+    /// Format: `docs/protocol/mesh.md#3-2-first-message`.
     fn features(&mut self, input: &[u8]) -> Result<Step, WireError> {
         let Some(body) = self.channel.split(input, FEATURES_BYTES_MAX)? else {
             return Ok(Step::Wait);
@@ -228,7 +217,9 @@ impl Handshake {
         Ok(Step::Done(used, Box::new(Features::from_map(map)?)))
     }
 
-    /// Protocol 1: encrypts from here on if the remote's features have a public key.
+    /// Protocol 1: switches encryption on if the remote's features have a public key.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-3-version-1`.
     fn take_public_key(&mut self, map: &BTreeMap<String, String>) -> Result<(), WireError> {
         match (map.get(PUBLIC_KEY), &self.config.password) {
             (None, None) => Ok(()),
@@ -244,8 +235,7 @@ impl Handshake {
     }
 
     fn derive(&self, public: &[u8; KEY_BYTES], password: &[u8]) -> Result<SessionKey, WireError> {
-        #[cfg(test)]
-        if let Some(key) = &self.replay.session_key {
+        if let Some(key) = &self.config.recorded.session_key {
             return Ok(key.clone());
         }
         self.key
@@ -258,10 +248,9 @@ impl Handshake {
         self.session_key = Some(key);
     }
 
-    /// The stream of our features, in the form of the version that was agreed on.
+    /// Returns the encoded features of this end, in the form of the agreed version.
     fn our_features(&self) -> Vec<u8> {
-        #[cfg(test)]
-        if let Some(stream) = &self.replay.features {
+        if let Some(stream) = &self.config.recorded.features {
             return stream.clone();
         }
         let map = self.config.features.to_map();
@@ -276,30 +265,8 @@ impl Handshake {
     }
 }
 
-/// The first bytes of somebody who speaks another protocol. Shows them, and what they look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Magic(pub [u8; 5]);
-
-impl fmt::Display for Magic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\"", self.0.escape_ascii())?;
-        let guess = match &self.0 {
-            [0x14..=0x17, 3, ..] => "a TLS client or server",
-            b"SSH-1" | b"SSH-2" => "an SSH client or server",
-            b"HTTP/" => "an HTTP server",
-            magic if HTTP_STARTS.iter().any(|start| magic.starts_with(start)) => "an HTTP client",
-            _ => return Ok(()),
-        };
-        write!(f, " (is this {guess}?)")
-    }
-}
-
-const HTTP_STARTS: [&[u8]; 9] = [
-    b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELET", b"CONNE", b"OPTIO", b"TRACE", b"PRI *",
-];
-
 fn to_hex(bytes: &[u8]) -> String {
-    use fmt::Write;
+    use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut out, byte| {
         // Writing to a string cannot fail.
         let _ = write!(out, "{byte:02x}");

@@ -1,7 +1,8 @@
 //! One connection of the mesh, as its bytes: introduction, framing, encryption.
 //!
 //! [`Wire`] takes what was received in any pieces and hands out what is to be sent; both ends of
-//! a connection run one. It knows no time: [`Wire::phase`] says which limit applies.
+//! a connection run one. It knows no time: who drives
+//! it sees to it that no [`Phase`] takes too long.
 //!
 //! ```
 //! use proto::crypto::PrivateKey;
@@ -33,64 +34,37 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::Duration;
 
-use crate::crypto::{PrivateKey, SessionKey};
-use crate::features::{Features, FeaturesError};
+use crate::crypto::PrivateKey;
+use crate::features::Features;
 use crate::framing::Channel;
-use crate::gob;
-use crate::handshake::{HEADER_BYTES, Handshake, Step};
+use crate::handshake::{Handshake, Step};
 
-pub use crate::handshake::{FEATURES_BYTES_MAX, Magic};
+pub use crate::handshake::FEATURES_BYTES_MAX;
+pub use error::{Fault, MESSAGE_BYTES_MAX, WireError};
+pub use introduced::{Introduced, Recorded, VERSION_MAX, VERSION_MIN, WireConfig};
+pub use magic::Magic;
 
-/// Lowest version of the protocol that is spoken here.
-pub const VERSION_MIN: u8 = 1;
-/// Highest version of the protocol that is spoken here.
-pub const VERSION_MAX: u8 = 2;
-/// Longest message in bytes, as sent (so with its seal, if it is encrypted). A longer one is
-/// not sent, and ends the connection when it is announced.
-pub const MESSAGE_BYTES_MAX: usize = 10 * 1024 * 1024;
-/// How much memory a connection keeps for the start of its next message, in bytes; what a large
-/// message needed beyond this is given back.
+pub(crate) mod error;
+pub(crate) mod introduced;
+pub(crate) mod magic;
+
+/// Memory that a connection keeps for the start of its next message, in bytes. What a larger
+/// message needed beyond this is freed.
 const INBOX_BYTES_KEPT: usize = 4 * 1024;
-/// How many places in its queues a connection keeps while they are empty.
+/// Capacity that a connection keeps in each of its queues while they are empty.
 const QUEUE_PLACES_KEPT: usize = 16;
-
-/// What one end brings to a connection.
-#[derive(Clone, Debug)]
-pub struct WireConfig {
-    /// Lowest version to accept.
-    pub min_version: u8,
-    /// Highest version to accept.
-    pub max_version: u8,
-    /// The password, if messages are to be encrypted. An empty one encrypts too.
-    pub password: Option<Arc<[u8]>>,
-    /// Our features for this connection.
-    pub features: Features,
-}
-
-impl WireConfig {
-    /// All versions that are spoken here.
-    pub fn new(features: Features, password: Option<Arc<[u8]>>) -> WireConfig {
-        WireConfig {
-            min_version: VERSION_MIN,
-            max_version: VERSION_MAX,
-            password,
-            features,
-        }
-    }
-}
 
 /// One end of a connection.
 ///
-/// After each call of [`Wire::new`], [`Wire::handle_bytes`] and [`Wire::send`] there may be
-/// something for [`Wire::poll_transmit`], and after [`Wire::handle_bytes`], even if it failed,
-/// for [`Wire::poll_event`].
+/// Poll [`Wire::poll_transmit`] after [`Wire::new`], [`Wire::handle_bytes`] and [`Wire::send`], and
+/// [`Wire::poll_event`] after [`Wire::handle_bytes`], even if it failed.
+///
+/// Rule: `docs/protocol/mesh.md#3-introduction`.
 #[derive(Debug)]
 pub struct Wire {
     state: State,
-    /// The start of a message whose rest has not arrived.
+    /// The beginning of a message that has not arrived completely.
     inbox: Vec<u8>,
     outbox: VecDeque<Vec<u8>>,
     events: VecDeque<WireEvent>,
@@ -103,59 +77,31 @@ enum State {
     Failed,
 }
 
-/// What a connection brought.
+/// An event of a connection.
 #[derive(Debug)]
 pub enum WireEvent {
-    /// Both ends know each other; comes once, before any message.
+    /// Both ends have introduced themselves. Reported once, before any message.
     Introduced(Box<Introduced>),
-    /// The plain bytes of a message, its tag first.
+    /// The decrypted bytes of a message, starting with its tag.
     Message(Vec<u8>),
 }
 
-/// How an introduction ended.
-#[derive(Clone, Debug)]
-pub struct Introduced {
-    /// The features of the other end; with version 1 only those that it has.
-    pub remote: Features,
-    /// The version of the protocol that is used.
-    pub version: u8,
-    /// The key of the connection, if it is encrypted.
-    pub session_key: Option<SessionKey>,
-    /// A digest of everything that both ends sent up to here, the same at both unless something
-    /// was changed on the way.
-    pub transcript: [u8; 32],
-}
-
-/// How far a connection has come.
+/// Phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The other end's header is awaited.
+    /// Waiting for the other end's header.
     Header,
-    /// The versions are agreed on, the rest of the introduction is awaited.
+    /// The version is agreed on; waiting for the rest of the introduction.
     Introduction,
     /// Messages are exchanged.
     Introduced,
-    /// The connection failed and is to be closed.
+    /// The connection failed and must be closed.
     Failed,
 }
 
-impl Phase {
-    /// How long the other end may take: in [`Phase::Header`] and [`Phase::Introduction`] since
-    /// the phase began, so that silence cannot hold a place for long; in [`Phase::Introduced`]
-    /// since its last message was complete.
-    pub const fn time_limit(self) -> Duration {
-        match self {
-            Phase::Header => Duration::from_secs(10),
-            Phase::Introduction => Duration::from_secs(30),
-            Phase::Introduced => Duration::from_secs(60),
-            Phase::Failed => Duration::ZERO,
-        }
-    }
-}
-
 impl Wire {
-    /// An end of a connection that was just made; `dialled` tells whether by us. The key pair
-    /// must be fresh; it is used only if there is a password.
+    /// Creates one end of a new connection. `dialled` is true if this end made the connection.
+    /// `key` must be fresh; it is used only if there is a password.
     pub fn new(config: WireConfig, dialled: bool, key: PrivateKey) -> Wire {
         let mut outbox = VecDeque::new();
         let handshake = Handshake::new(config, dialled, key, &mut outbox);
@@ -167,8 +113,8 @@ impl Wire {
         }
     }
 
-    /// Takes in received bytes. An error is final: close the connection once the events before
-    /// it are handled; further bytes are ignored.
+    /// Handles received bytes. An error is final: handle the events before it, then close the
+    /// connection; further bytes are ignored.
     pub fn handle_bytes(&mut self, bytes: &[u8]) -> Result<(), WireError> {
         let mut inbox = std::mem::take(&mut self.inbox);
         if inbox.is_empty() {
@@ -186,7 +132,8 @@ impl Wire {
         Ok(())
     }
 
-    /// The other end closed the stream. An error if that was no place to do so.
+    /// Reports that the other end closed the stream. Returns an error unless the stream ended
+    /// between two messages.
     pub fn handle_end(&mut self) -> Result<(), WireError> {
         let have = self.inbox.len();
         let error = match self.phase() {
@@ -199,7 +146,7 @@ impl Wire {
         error.map_or(Ok(()), Err)
     }
 
-    /// The next bytes to send.
+    /// Returns the next bytes to send.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         let bytes = self.outbox.pop_front();
         if bytes.is_none() {
@@ -208,7 +155,7 @@ impl Wire {
         bytes
     }
 
-    /// What came in next.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<WireEvent> {
         let event = self.events.pop_front();
         if event.is_none() {
@@ -217,8 +164,8 @@ impl Wire {
         event
     }
 
-    /// Queues a message, once the ends are introduced. After an error nothing was queued; only
-    /// [`WireError::Exhausted`] requires the connection to be closed.
+    /// Queues a message; the ends must be introduced. If it returns an error, nothing was queued;
+    /// only [`WireError::Exhausted`] requires the connection to be closed.
     pub fn send(&mut self, message: &[u8]) -> Result<(), WireError> {
         let State::Open(channel) = &mut self.state else {
             return Err(WireError::NotIntroduced);
@@ -227,7 +174,7 @@ impl Wire {
         Ok(())
     }
 
-    /// How far the connection has come.
+    /// Returns the phase of the connection.
     pub fn phase(&self) -> Phase {
         match &self.state {
             State::Handshake(handshake) if handshake.awaits_header() => Phase::Header,
@@ -237,12 +184,12 @@ impl Wire {
         }
     }
 
-    /// How many bytes of an incomplete message wait for their rest.
+    /// Returns the number of bytes received of an incomplete message.
     pub fn buffered(&self) -> usize {
         self.inbox.len()
     }
 
-    /// Handles all that is complete in `input` and returns how long it was.
+    /// Handles everything that is complete in `input` and returns its length in bytes.
     fn consume(&mut self, input: &[u8]) -> Result<usize, WireError> {
         let mut used = 0;
         loop {
@@ -257,7 +204,7 @@ impl Wire {
         }
     }
 
-    /// Handles what comes first in `input` and returns how long it was; `None` if it is not
+    /// Handles the first item in `input` and returns its length in bytes, or `None` if it is not
     /// complete.
     fn step(&mut self, input: &[u8]) -> Result<Option<usize>, WireError> {
         match &mut self.state {
@@ -295,109 +242,6 @@ impl Wire {
     fn fail(&mut self) {
         self.state = State::Failed;
         self.inbox = Vec::new();
-    }
-}
-
-/// Whose fault it is that a connection failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The other end breaks the protocol, or speaks another.
-    Misbehaved,
-    /// The other end is right in itself, but does not fit us.
-    Incompatible,
-    /// The other end does not know our password.
-    Unauthorised,
-    /// It is our own.
-    Local,
-}
-
-/// Why a connection failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum WireError {
-    /// The other end speaks another protocol.
-    #[error("remote does not speak our protocol, it began with {0}")]
-    Magic(Magic),
-    /// The ends have no version in common; lowest and highest of both.
-    #[error(
-        "remote version range [{},{}] is incompatible with ours [{},{}]",
-        remote.0, remote.1, ours.0, ours.1
-    )]
-    Versions {
-        /// What the remote accepts.
-        remote: (u8, u8),
-        /// What we accept.
-        ours: (u8, u8),
-    },
-    /// The byte that announces encryption has no meaning.
-    #[error("bad encryption flag {0}")]
-    Flag(u8),
-    /// We have a password, the other end has none.
-    #[error("remote uses no password, but we do")]
-    RemoteUnencrypted,
-    /// The other end has a password, we have none.
-    #[error("remote uses a password, but we do not")]
-    RemoteEncrypted,
-    /// The public key is malformed, or of the kind that gives the session key away.
-    #[error("remote sent an unusable public key")]
-    PublicKey,
-    /// The first message does not open.
-    #[error("unable to decrypt the first message: the passwords differ")]
-    Password,
-    /// A later message does not open.
-    #[error("unable to decrypt a message: it was changed on the way")]
-    Forged,
-    /// A message is too short to be encrypted.
-    #[error("message is too short to be encrypted")]
-    Unsealed,
-    /// As many messages as there are nonces were exchanged.
-    #[error("connection has used up its sequence numbers")]
-    Exhausted,
-    /// The features are not acceptable.
-    #[error("bad introduction: {0}")]
-    Features(#[from] FeaturesError),
-    /// A message announces more bytes than are accepted in this phase.
-    #[error("incoming message exceeds maximum size: {len} > {limit}")]
-    TooLong {
-        /// The announced length.
-        len: u64,
-        /// The limit.
-        limit: usize,
-    },
-    /// The gob stream of protocol 1 is broken.
-    #[error("bad message stream: {0}")]
-    Gob(#[from] gob::Error),
-    /// The stream ended after so many bytes of the header.
-    #[error("remote closed the connection after {0} of {HEADER_BYTES} bytes of its header")]
-    EndInHeader(usize),
-    /// The stream ended before the ends were introduced.
-    #[error("remote closed the connection during the introduction (do the passwords differ?)")]
-    EndInIntroduction,
-    /// The stream ended inside a message.
-    #[error("remote closed the connection inside a message")]
-    EndInMessage,
-    /// There is no introduced connection to send a message over.
-    #[error("connection is not introduced")]
-    NotIntroduced,
-    /// A message of ours has this many bytes, which is too long.
-    #[error("outgoing message exceeds maximum size: {0} > {MESSAGE_BYTES_MAX}")]
-    SendTooLong(usize),
-}
-
-impl WireError {
-    /// Whose fault it is.
-    pub const fn fault(&self) -> Fault {
-        match self {
-            WireError::Versions { .. } | WireError::Features(FeaturesError::Flavour(_)) => {
-                Fault::Incompatible
-            }
-            WireError::RemoteUnencrypted | WireError::RemoteEncrypted | WireError::Password => {
-                Fault::Unauthorised
-            }
-            WireError::Exhausted | WireError::NotIntroduced | WireError::SendTooLong(_) => {
-                Fault::Local
-            }
-            _ => Fault::Misbehaved,
-        }
     }
 }
 

@@ -1,25 +1,8 @@
 //! The weft router: everything that touches sockets, devices, clocks and disks.
 
-pub mod bench;
-pub mod cli;
-pub mod cni;
+pub mod commands;
 pub mod config;
-pub mod control;
-pub mod data;
 pub mod demo;
-pub mod dns;
-pub mod docker;
-pub mod firewall;
-pub mod http;
+pub mod flags;
 pub mod launch;
-pub mod lock;
-pub mod net;
-pub mod store;
-pub mod sys;
-pub mod tap;
-pub mod tcp;
-pub mod telemetry;
-pub mod udp;
-
-#[cfg(test)]
-mod testing;
+pub mod logging;

@@ -1,4 +1,4 @@
-//! What we say of ourselves, and of those who are gone.
+//! Announcements about ourselves and about peers that are gone.
 
 use proto::gob::Encoder;
 use proto::types::PeerName;
@@ -9,7 +9,9 @@ use crate::leases::wire::{Hello, Message};
 use crate::messages::{Unicast, encode_state};
 
 impl Cx {
-    /// Our `gossipState`, with the number of free addresses as it is.
+    /// Encodes our `gossipState`, with the current numbers of free addresses.
+    ///
+    /// Format: `docs/protocol/ipam.md#1-2-gossip-state`.
     pub(super) fn ring_payload(&mut self) -> Vec<u8> {
         self.report_free();
         let (ring, us) = (self.durable.ring(), self.durable.us());
@@ -27,7 +29,9 @@ impl Cx {
         encoder.finish()
     }
 
-    /// Our `gossipState` for a peer that asks for it, unless it has had enough for now.
+    /// Returns our `gossipState` for a peer that asks for it, unless it has had enough for now.
+    ///
+    /// Rule: `docs/protocol/ipam.md#11-1-rations`.
     pub(super) fn ring_for(&mut self, asker: PeerName) -> Option<Vec<u8>> {
         let now = self.clock.now;
         if !self.rations.allows(asker, now) {
@@ -58,7 +62,9 @@ impl Cx {
         self.unicast(Channel::Ring, to, payload);
     }
 
-    /// Who we are, for other weft routers.
+    /// Encodes our hello for other weft routers.
+    ///
+    /// Format: `docs/protocol/ipam.md#9-1-messages`.
     pub(super) fn hello(&self, reply: bool) -> Vec<u8> {
         Message::Hello(Hello {
             origin: self.durable.us(),
@@ -79,7 +85,7 @@ impl Cx {
         });
     }
 
-    /// The peers that left or were removed, here or elsewhere, and have not come back.
+    /// Returns the peers that left or were removed, here or elsewhere, and have not come back.
     pub(super) fn gone_peers(&self) -> Vec<PeerName> {
         let known = self.durable.known().iter();
         let gone = known.filter(|(_, known)| known.gone);
@@ -88,7 +94,7 @@ impl Cx {
             .collect()
     }
 
-    /// The peers that we are about to take over.
+    /// Returns the peers that we are taking over.
     pub(super) fn taking(&self) -> Vec<PeerName> {
         let us = self.durable.us();
         let active = self

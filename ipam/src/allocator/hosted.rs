@@ -1,4 +1,4 @@
-//! What is known of the containers on this host.
+//! The containers on this host.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,7 +7,9 @@ use proto::types::Time;
 
 use super::api::Proof;
 
-/// How long the addresses of a dead container are kept, in case it is started again.
+/// Time for which the addresses of a dead container are kept, in case it is started again.
+///
+/// Rule: `docs/protocol/ipam.md#7-3-containers`.
 const DEAD_CONTAINER_KEPT: Duration = Duration::from_secs(30);
 
 /// The end of a container.
@@ -18,7 +20,7 @@ struct End {
     due: Time,
 }
 
-/// Which containers of this host have ended, and whether the addresses in use here are known.
+/// Containers of this host that have ended, and whether the addresses in use here are known.
 ///
 /// An end is remembered until the release of the container's addresses is stored, so that a
 /// release which could not be is tried again.
@@ -54,7 +56,7 @@ impl Hosted {
         self.ended.insert(id.to_owned(), End { proof, due: now });
     }
 
-    /// Notes that the container runs, or is of no more interest.
+    /// Records that a container runs, or does not matter any more.
     pub(super) fn not_dead(&mut self, id: &str) {
         if let Some(end) = self.ended.remove(id) {
             self.revived.insert(id.to_owned(), end);

@@ -1,4 +1,4 @@
-//! What can be done with leases, by whoever may do it.
+//! Operations on leases.
 
 use std::sync::Arc;
 
@@ -18,25 +18,28 @@ use crate::persist::Holding;
 use crate::range::{Address, Cidr, Range};
 use crate::ring::TAKEOVER_STEP;
 
-/// What somebody who is not the holder adds to the version of a lease when he changes it, so
-/// that it outdoes what the lost holder may have changed unseen.
+/// Added to the version of a lease that is changed by another router than its holder, so that it
+/// exceeds unseen changes of the lost holder.
+///
+/// Rule: `docs/protocol/ipam.md#9-3-order`.
 const SEIZE_STEP: u64 = TAKEOVER_STEP as u64;
 
-/// Whether an identity can have its address here.
+/// Result of requesting an identity's lease.
 pub(super) enum Obtain {
-    /// It has none: this would be the version of a new lease.
+    /// The identity has no lease; a new one would have this version.
     New(u64),
-    /// We hold its lease, and nobody uses it.
+    /// We hold its lease, which is unused.
     Ours(Lease),
-    /// It is up, on this host or another one.
+    /// The identity is up, on this host or on another one.
     InUse { here: bool, error: RequestError },
-    /// That is not known yet.
+    /// Unknown yet; wait.
     Wait(Waiting, Time),
 }
 
 impl Cx {
-    /// Finds out whether an identity can have its address here, and becomes the holder of its
-    /// lease if so.
+    /// Requests the lease of an identity, and becomes its holder if possible.
+    ///
+    /// Rule: `docs/protocol/ipam.md#9-6-moving`.
     pub(super) fn obtain(&mut self, key: &Arc<LeaseKey>) -> Obtain {
         let Some(lease) = self.durable.leases().live(key).cloned() else {
             if let Some(wake) = self.questions.leases_unknown_until(self.clock.now) {
@@ -70,7 +73,7 @@ impl Cx {
             LeaseAsked::Answered(_, at) => (why, wake) = ("cannot hand it over at the moment", at),
             LeaseAsked::Waiting(at) => (why, wake) = ("does not answer", at),
             LeaseAsked::Unreachable => {
-                // A holder that owns nothing any more has been removed, or has left.
+                // A holder that owns nothing any more was removed, or has left.
                 let gone = !self.durable.ring().has_owner(lease.holder);
                 if gone && !self.members.is_known(lease.holder) {
                     let lease = self.seize(key, &lease);
@@ -81,7 +84,7 @@ impl Cx {
         Obtain::Wait(self.waiting_for_holder(key, &lease, why), wake)
     }
 
-    /// Becomes the holder of a lease whose holder is gone for ever.
+    /// Becomes the holder of a lease whose holder is gone forever.
     pub(super) fn seize(&mut self, key: &Arc<LeaseKey>, lease: &Lease) -> Lease {
         let seized = Lease {
             version: lease.version.saturating_add(SEIZE_STEP),
@@ -122,7 +125,7 @@ impl Cx {
         }
     }
 
-    /// Asks a peer about a lease, unless that was done just now.
+    /// Asks a peer about a lease, unless it was just asked.
     pub(super) fn ask_lease(
         &mut self,
         peer: PeerName,
@@ -155,7 +158,7 @@ impl Cx {
         Outcome::Done
     }
 
-    /// Changes a lease, and tells the others.
+    /// Changes a lease and sends it to the others.
     pub(super) fn write_lease(&mut self, key: &Arc<LeaseKey>, lease: Lease) {
         self.durable.set_lease(key, Some(lease));
         self.effect(Effect::LeaseChanged(Arc::clone(key)));
@@ -182,7 +185,9 @@ impl Cx {
         });
     }
 
-    /// Takes another router's copy of a lease, if it is newer than ours.
+    /// Accepts another router's copy of a lease, if it is newer than ours.
+    ///
+    /// Rule: `docs/protocol/ipam.md#9-3-order`.
     pub(super) fn accept_lease(&mut self, key: Arc<LeaseKey>, lease: Lease) {
         if lease.version > LEASE_VERSION_MAX {
             let error = format!("version {} of the lease of {key}", lease.version);
@@ -211,7 +216,7 @@ impl Cx {
                 holder: lease.holder,
             });
         }
-        // The container keeps its address until it stops, but nothing keeps it after that.
+        // The container keeps its address until it stops, but the address is not kept after that.
         let detached = Holding {
             lease: None,
             ..holding
@@ -220,22 +225,24 @@ impl Cx {
         self.accept_unused(&key, lease);
     }
 
-    /// Whether the peer is, or was, a router of the mesh.
+    /// Returns true if the peer is, or was, a router of the mesh.
     fn is_met(&self, peer: PeerName) -> bool {
         self.members.is_known(peer)
             || self.durable.known().contains_key(&peer)
             || self.durable.ring().has_owner(peer)
     }
 
-    /// Whether a newer copy of a lease says what only we can know, and know better.
+    /// Returns true if a newer copy of a lease says what only we can know, and know better.
+    ///
+    /// Rule: `docs/protocol/ipam.md#11-3-disputes`.
     fn is_untrue(&self, key: &LeaseKey, theirs: &Lease) -> bool {
         if let Some((address, _)) = self.user_of(key) {
-            // It is in use here, with an address that is ours: there is no other that it could
-            // have, and nobody else can end it.
+            // The identity is in use here with an address that is ours: it could have no other, and
+            // no other router can end it.
             return self.durable.owns(address) && (!theirs.is_live() || theirs.address == address);
         }
-        // Nobody but its holder changes a lease, unless that is lost; and who then does takes a
-        // larger step.
+        // Only the holder changes a lease, unless the holder is lost; whoever changes it then takes
+        // a larger step.
         let us = self.durable.us();
         self.durable.leases().live(key).is_some_and(|ours| {
             let step = theirs.version.saturating_sub(ours.version);
@@ -244,6 +251,8 @@ impl Cx {
     }
 
     /// Outdoes a statement on a lease of ours that is not true.
+    ///
+    /// Rule: `docs/protocol/ipam.md#11-3-disputes`.
     fn refute(&mut self, key: &Arc<LeaseKey>, theirs: Lease) {
         let Some(ours) = self.durable.leases().get(key).cloned() else {
             return;
@@ -252,8 +261,9 @@ impl Cx {
             Refutal::Now(before) => before,
             Refutal::Not => return,
         };
-        // What another says in its own name may be a matter of time: it has not heard of ours, or
-        // both were up apart. What only we can have said, and have not, is not.
+        // A statement of another router in its own name may be a matter of time: it has not heard
+        // of ours, or both were up apart. A statement that only we can have made, and have not
+        // made, is not.
         if theirs.holder == self.us() || before > 1 {
             self.alarm(Alarm::LeaseDisputed {
                 identity: key.to_string(),
@@ -295,7 +305,7 @@ impl Cx {
             self.durable.set_holding(lease.address, holding);
         }
         if mistaken {
-            // Only we would know of a container of ours.
+            // Nobody else can know of a container of ours.
             let corrected = Lease {
                 version: lease.version.saturating_add(1),
                 state: LeaseState::Unused,
@@ -317,7 +327,7 @@ impl Cx {
         }
     }
 
-    /// The address that a container of ours has by this lease.
+    /// Returns the address that a local container has by this lease.
     fn user_of(&self, key: &LeaseKey) -> Option<(Address, Holding)> {
         let lease = self.durable.leases().get(key)?;
         let by_lease = |holding: &&Holding| holding.lease.as_deref() == Some(key);
@@ -354,8 +364,8 @@ impl Cx {
         }
     }
 
-    /// Gets the address of a lease that we hold from whoever owns it in the ring. `None` if it
-    /// is ours to use; else who has it for good.
+    /// Requests the address of a lease that we hold from its owner in the ring. Returns `None` if
+    /// it is ours to use, or else who keeps it.
     pub(super) fn lease_address(
         &mut self,
         key: &Arc<LeaseKey>,
@@ -423,7 +433,7 @@ impl Cx {
         Err((waiting, again))
     }
 
-    /// What someone who waits for an address that is held back is told.
+    /// Returns why an address that is held back is not available yet.
     pub(super) fn held_back(&self, address: Address) -> NotYet {
         let waited_for = self
             .durable
@@ -438,7 +448,7 @@ impl Cx {
         (waiting, self.clock.now + ASK_AGAIN)
     }
 
-    /// The answer that names an address, with its MAC address if it is of a lease.
+    /// Returns the answer with an address, and its MAC address if it belongs to a lease.
     pub(super) fn address_response(&self, address: Address, subnet: Cidr) -> Response {
         let lease = self.durable.holding(address).and_then(|h| h.lease.as_ref());
         Response::Address {
@@ -447,7 +457,7 @@ impl Cx {
         }
     }
 
-    /// Leases of ours that say they are in use, but are not.
+    /// Returns our leases that are marked as used but are not.
     pub(super) fn correct_leases(&mut self) {
         let us = self.durable.us();
         let mistaken: Vec<_> = self

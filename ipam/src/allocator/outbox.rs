@@ -1,8 +1,8 @@
-//! The order of outputs, and what happens to them when the store fails.
+//! The order of outputs, and what happens to them if the store fails.
 //!
-//! Each step makes at most one batch of records. Everything that comes out of that step or a
-//! later one may depend on it, so it waits until the batch is stored. Batches themselves do not
-//! wait for each other: the driver can store many at once.
+//! Each step creates at most one batch of records. All outputs of that step and of later ones may
+//! depend on it, so they wait until the batch is stored. Batches do not wait for each other: the
+//! driver can store many at once.
 //!
 //! If a batch cannot be stored, it and all later ones are as if they never were: the state goes
 //! back, and what waited for them is dropped. The request whose step made the batch that failed
@@ -42,7 +42,7 @@ pub(super) struct Failure {
 }
 
 impl Outbox {
-    /// Ends a step: its batch, if it changed anything, and then its outputs.
+    /// Ends a step: queues its batch, if it changed anything, and then its outputs.
     pub(super) fn finish(&mut self, batch: Option<(Batch, Undo)>, outputs: Vec<Output>) {
         let own = batch.is_some();
         if let Some((mut batch, undo)) = batch {
@@ -58,7 +58,7 @@ impl Outbox {
         self.held.extend(held);
     }
 
-    /// The next thing to do.
+    /// Returns the next thing to do.
     pub(super) fn poll(&mut self) -> Option<Output> {
         if let Some(batch) = self.batches.pop_front() {
             return Some(Output::Persist(batch));
@@ -69,22 +69,22 @@ impl Outbox {
         self.held.pop_front().map(|held| held.output)
     }
 
-    /// The batch of the last step that had one.
+    /// Returns the batch of the last step that had one.
     pub(super) fn last(&self) -> BatchId {
         BatchId(self.last)
     }
 
-    /// Whether a batch would be lost if the store failed now.
+    /// Returns true if a batch would be lost if the store failed now.
     pub(super) fn is_lost(&self, id: BatchId) -> bool {
         id.0 > self.stored
     }
 
-    /// Whether nothing waits to be stored.
+    /// Returns true if no batch waits to be stored.
     pub(super) fn is_settled(&self) -> bool {
         self.stored == self.last
     }
 
-    /// All batches up to this one are stored.
+    /// Reports that all batches up to this one are stored.
     pub(super) fn stored(&mut self, id: BatchId) {
         self.stored = self.stored.max(id.0.min(self.last));
         while self.undos.front().is_some_and(|(id, _)| *id <= self.stored) {
@@ -125,7 +125,7 @@ impl Outbox {
             held.after = self.stored;
             self.held.push_back(held);
         }
-        // A number is never given twice, and all up to here are dealt with.
+        // Numbers are never reused, and all up to here are done.
         self.stored = self.last;
         failure.undos = self.undos.drain(..).rev().map(|(_, undo)| undo).collect();
         Some(failure)

@@ -1,4 +1,4 @@
-//! What was asked of other routers of late, and what is not known until they answer.
+//! Recent questions to other routers, and what is unknown until they answer.
 
 pub(super) mod dispute;
 pub(super) mod lease;
@@ -16,18 +16,18 @@ pub(super) struct Questions {
     pub(super) space: SpaceQuestions,
     pub(super) leases: LeaseQuestions,
     pub(super) disputes: Disputes,
-    /// Until when leases may exist that we do not know.
+    /// Until when leases may exist that are unknown here.
     pub(super) unknown_until: Option<Time>,
 }
 
 impl Questions {
-    /// Until when a lease that is not in our table may still be in another; `None` if all that
-    /// can be known is known.
+    /// Returns until when a lease that is not in our table may be in another one, or `None` if
+    /// everything is known.
     pub(super) fn leases_unknown_until(&self, now: Time) -> Option<Time> {
         self.unknown_until.filter(|until| *until > now)
     }
 
-    /// Forgets what was asked of a peer that went.
+    /// Forgets the questions to a peer that went away.
     pub(super) fn forget(&mut self, peer: PeerName) {
         self.space.forget(peer);
         self.leases.forget(peer);
@@ -39,7 +39,7 @@ impl Questions {
         self.leases = LeaseQuestions::default();
     }
 
-    /// Forgets what was asked too long ago to matter.
+    /// Forgets questions that are too old.
     pub(super) fn forget_old(&mut self, now: Time) {
         self.space.forget_old(now);
         self.leases.forget_old(now);

@@ -1,21 +1,25 @@
-//! How much each peer may be told, so that nobody's questions cost more than they are worth.
+//! Rations of answers: how much each peer may be told, so that questions cannot cost more than they
+//! are worth.
 //!
-//! A question of a few bytes is answered with a whole ring, or with what differs between two
-//! tables. Each asker has a ration of bytes that fills again with time; whoever has used it up is
-//! answered later, once for all that it asked.
+//! A question of a few bytes is answered with a whole ring, or with the differences between two
+//! tables. Each asker has a ration of bytes that refills with time; an asker that has used it up is
+//! answered later, once for all of its questions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::types::{PeerName, Time};
 
-/// What an asker that has not asked for long may be told at once, in bytes.
+/// Maximum size in bytes of a ration: what an asker that has not asked for long may be told at
+/// once.
+///
+/// Rule: `docs/protocol/ipam.md#11-1-rations`.
 const RATION_BYTES_MAX: u64 = 8 << 20;
-/// How fast a ration fills again, in bytes a second.
+/// Rate at which a ration refills, in bytes per second.
 const RATION_BYTES_PER_SECOND: u64 = 512 << 10;
 
 #[derive(Debug)]
 struct Ration {
-    /// What may still be told. The last answer may have taken more than there was.
+    /// Bytes that may still be told. The last answer may have taken more than there was.
     left: i64,
     at: Time,
 }
@@ -32,16 +36,16 @@ impl Ration {
     }
 }
 
-/// The rations of all who asked of late.
+/// The rations of recent askers.
 #[derive(Debug, Default)]
 pub(super) struct Rations {
     of: BTreeMap<PeerName, Ration>,
-    /// Who is to be sent our ring as soon as its ration allows that.
+    /// Peers that are to be sent our ring as soon as their ration allows it.
     owed: BTreeSet<PeerName>,
 }
 
 impl Rations {
-    /// Whether the peer may be told anything now.
+    /// Returns true if the peer may be told anything now.
     pub(super) fn allows(&mut self, peer: PeerName, now: Time) -> bool {
         self.of.get_mut(&peer).is_none_or(|ration| {
             ration.fill(now);
@@ -49,7 +53,7 @@ impl Rations {
         })
     }
 
-    /// Notes that the peer was told this many bytes.
+    /// Records that the peer was told this many bytes.
     pub(super) fn spend(&mut self, peer: PeerName, bytes: usize, now: Time) {
         let ration = self.of.entry(peer).or_insert(Ration {
             left: RATION_BYTES_MAX.cast_signed(),
@@ -63,7 +67,7 @@ impl Rations {
         self.owed.insert(peer);
     }
 
-    /// Those that are owed our ring and may be told now.
+    /// Returns those that are owed our ring and may be told now.
     pub(super) fn payable(&mut self, now: Time) -> Vec<PeerName> {
         let owed: Vec<PeerName> = self.owed.iter().copied().collect();
         let payable: Vec<PeerName> = owed

@@ -16,7 +16,7 @@ use crate::range::{Address, Range};
 #[derive(Clone, Debug)]
 pub struct LeaseTable {
     entries: BTreeMap<Arc<LeaseKey>, Lease>,
-    /// Live leases by address; there may be several of one address when things went wrong.
+    /// Live leases by address. After errors there may be several of one address.
     by_address: BTreeSet<(Address, Arc<LeaseKey>)>,
     /// All leases by the hash of their key, the top bits of which name the bucket, each with its
     /// own hash: whoever compares tables must not make us hash them all again.
@@ -40,24 +40,24 @@ impl Default for LeaseTable {
 }
 
 impl LeaseTable {
-    /// How many leases there are, those that are gone included.
+    /// Returns the number of leases, including ended ones.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none, not even one that is gone.
+    /// Returns true if there are no leases, not even ended ones.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether router `us` may make one more.
+    /// Returns true if router `us` may make one more.
     pub fn has_room(&self) -> bool {
         self.entries.len() < LEASES_MAX
     }
 
-    /// Whether one more may come from another router, of which `holder` is the holder: nobody
-    /// takes what others need, and none of them what we need ourselves. Of holders that are not
-    /// `known` to be routers of the mesh all together may have no more than one that is.
+    /// Returns true if one more may come from another router, of which `holder` is the holder:
+    /// nobody takes what others need, and none of them what we need ourselves. Of holders that are
+    /// not `known` to be routers of the mesh all together may have no more than one that is.
     pub fn has_room_for(&self, holder: PeerName, known: bool) -> bool {
         let held = self.by_holder.get(&holder).copied().unwrap_or_default();
         let most = if known {
@@ -68,17 +68,17 @@ impl LeaseTable {
         held < HOLDER_LEASES_MAX && self.entries.len() < most
     }
 
-    /// The lease of this key, gone or not.
+    /// Returns the lease of this key, ended or not.
     pub fn get(&self, key: &LeaseKey) -> Option<&Lease> {
         self.entries.get(key)
     }
 
-    /// The lease of this key, unless it is gone.
+    /// Returns the lease of this key, unless it has ended.
     pub fn live(&self, key: &LeaseKey) -> Option<&Lease> {
         self.get(key).filter(|lease| lease.is_live())
     }
 
-    /// The key as the table holds it, so that it need not be copied.
+    /// Returns the table's shared copy of the key.
     pub fn shared(&self, key: &LeaseKey) -> Arc<LeaseKey> {
         match self.entries.get_key_value(key) {
             Some((key, _)) => Arc::clone(key),
@@ -86,17 +86,17 @@ impl LeaseTable {
         }
     }
 
-    /// All leases, gone ones included, by key.
+    /// Returns all leases, including ended ones, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<LeaseKey>, &Lease)> {
         self.entries.iter()
     }
 
-    /// The live leases of an address.
+    /// Returns the live leases of an address.
     pub fn at(&self, address: Address) -> impl Iterator<Item = (&Arc<LeaseKey>, &Lease)> {
         self.within(Range::single(address))
     }
 
-    /// The live leases whose address lies in a range, by address.
+    /// Returns the live leases whose address lies in a range, by address.
     pub fn within(&self, range: Range) -> impl Iterator<Item = (&Arc<LeaseKey>, &Lease)> {
         let lowest = Arc::new(LeaseKey {
             scope: Scope::Explicit,
@@ -112,7 +112,7 @@ impl LeaseTable {
             .filter_map(|(_, key)| self.entries.get_key_value(key))
     }
 
-    /// Sets or removes a lease; returns what was there.
+    /// Sets or removes a lease. Returns the previous one.
     pub fn put(&mut self, key: &Arc<LeaseKey>, lease: Option<Lease>) -> Option<Lease> {
         let hash = key_hash(key);
         let before = match lease {
@@ -167,12 +167,14 @@ impl LeaseTable {
         }
     }
 
-    /// The digest of each bucket.
+    /// Returns the digest of each bucket.
     pub fn buckets(&self) -> &[u64; BUCKETS] {
         &self.buckets
     }
 
-    /// The digest of the whole table; that of an empty one is 0.
+    /// Returns the digest of the whole table; that of an empty table is 0.
+    ///
+    /// Rule: `docs/protocol/ipam.md#9-4-replication`.
     pub fn digest(&self) -> u64 {
         if self.buckets.iter().all(|bucket| *bucket == 0) {
             return 0;
@@ -184,22 +186,22 @@ impl LeaseTable {
         first_u64(hash.finalize().into())
     }
 
-    /// Hashes of the keys of a bucket, each with the hash of its lease. Leases that are gone are
-    /// left out, as they are in the digest: routers forget them at different times.
+    /// Returns the hashes of the keys of a bucket, each with the hash of its lease. Ended leases
+    /// are left out, as in the digest, because routers forget them at different times.
     pub fn summary(&self, bucket: usize) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.bucket_entries(bucket)
             .filter(|entry| entry.lease.is_live())
             .map(|entry| (entry.hash, entry.lease_hash))
     }
 
-    /// The lease whose key has this hash.
+    /// Returns the lease whose key has this hash.
     pub fn by_hash(&self, hash: u64) -> Option<LeaseEntry> {
         let (key, _) = self.by_hash.get(&hash)?;
         Some((Arc::clone(key), self.entries.get(key)?.clone()))
     }
 
-    /// The leases of a bucket whose hash differs from the one that `theirs` gives for the key, or
-    /// for whose key it gives none.
+    /// Returns the leases of a bucket whose hash differs from the one in `theirs`, or whose key is
+    /// not in `theirs`.
     pub fn differing(&self, bucket: usize, theirs: &BTreeMap<u64, u64>) -> Vec<LeaseEntry> {
         self.bucket_entries(bucket)
             .filter(|entry| match theirs.get(&entry.hash) {
@@ -235,18 +237,23 @@ struct Hashed<'a> {
     lease: &'a Lease,
 }
 
-/// The bucket of a key with this hash.
+/// Returns the bucket of a key with this hash.
+///
+/// Rule: `docs/protocol/ipam.md#9-4-replication`.
 fn bucket_of(hash: u64) -> usize {
     (hash >> (u64::BITS - BUCKETS.ilog2())) as usize
 }
 
-/// The hash by which other routers name a key.
+/// Returns the hash by which routers refer to a key.
+///
+/// Rule: `docs/protocol/ipam.md#9-4-replication`.
 pub(crate) fn key_hash(key: &LeaseKey) -> u64 {
     let mut bytes = Vec::new();
     wire::put_key(&mut bytes, key);
     first_u64(Sha256::digest(&bytes).into())
 }
 
+/// Rule: `docs/protocol/ipam.md#9-4-replication`.
 fn entry_hash(key: &LeaseKey, lease: &Lease) -> u64 {
     let mut bytes = Vec::new();
     wire::put_key(&mut bytes, key);

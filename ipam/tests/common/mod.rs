@@ -2,6 +2,8 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod messages;
+
 use ipam::range::{Address, Range};
 use ipam::ring::{Entry, Ring};
 use proto::types::PeerName;

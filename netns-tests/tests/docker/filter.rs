@@ -35,7 +35,7 @@ fn pass_the_engines_filter(kind: &str) {
     let program = format!("iptables-{kind}");
     if Command::new(&program).arg("--version").output().is_err() {
         let test = std::thread::current().name().unwrap_or("test").to_owned();
-        skips::skip(&test, &format!("the program {program}"));
+        testbed::skips::skip(&test, &format!("the program {program}"));
         return;
     }
     let mut site = Site::new(2, &[]);

@@ -8,7 +8,7 @@ use netns_tests::{Kind, Machine, Mesh, needs_docker, nickname, peer_name, wait};
 
 use crate::support::{attached, must_reach};
 
-/// The static binary, from the environment.
+/// Returns the static binary, from the environment.
 fn static_weft() -> Option<PathBuf> {
     std::env::var_os("WEFT_STATIC").map(PathBuf::from)
 }
@@ -22,7 +22,7 @@ fn import(machine: &Machine, folder: &Path) {
         std::fs::copy(weft, root.join("weft")).unwrap();
     } else {
         let needs = "WEFT_STATIC=/path/to/what/image.sh/builds";
-        skips::skip("the image of the static binary alone", needs);
+        testbed::skips::skip("the image of the static binary alone", needs);
         copy_program(&netns_tests::weft(), &root);
         std::fs::copy(netns_tests::weft(), root.join("weft")).unwrap();
     }

@@ -11,6 +11,7 @@ mod activation;
 mod basics;
 mod filter;
 mod image;
+mod names;
 mod networks;
 mod protocol;
 mod sidecar;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use lab::host::LabProcess;
+use lab::pinger::Pinger;
 use netns_tests::{Kind, Launch, Mesh, Ran, needs_root, wait};
-use router::net::lab::LabProcess;
-use router::net::pinger::Pinger;
 
 /// containerd on a host of the mesh, in a mount and process namespace of its own, where the usual
 /// folders of runtimes are its own.
@@ -41,7 +41,7 @@ impl Containerd {
         for program in ["containerd", "ctr", "runc"] {
             if Command::new(program).arg("--version").output().is_err() {
                 let test = std::thread::current().name().unwrap_or("test").to_owned();
-                skips::skip(&test, &format!("the program {program}"));
+                testbed::skips::skip(&test, &format!("the program {program}"));
                 return None;
             }
         }

@@ -11,7 +11,7 @@ use serde_json::Value;
 /// What one demonstration leaves behind the next one removes, so they go one at a time here.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// The command, where no other program can be found.
+/// Returns the command, where no other program can be found.
 fn demo(arguments: &[&str]) -> Command {
     let mut command = Command::new(netns_tests::weft());
     command.arg("demo").args(arguments).env_clear();
@@ -31,7 +31,7 @@ fn routers_of(folder: &str) -> usize {
 }
 
 fn folder_of(pid: u32) -> Option<String> {
-    let entries = std::fs::read_dir(router::net::lab::FOLDER).ok()?.flatten();
+    let entries = std::fs::read_dir(lab::host::FOLDER).ok()?.flatten();
     let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.find(|name| name.starts_with(&format!("{pid}-")))
 }
@@ -127,7 +127,7 @@ fn removes_everything_when_it_is_ended() {
         assert_eq!(status.code(), Some(1));
         assert_eq!(routers_of(&folder), 0);
         assert!(
-            !std::path::Path::new(router::net::lab::FOLDER)
+            !std::path::Path::new(lab::host::FOLDER)
                 .join(folder)
                 .exists()
         );
@@ -145,7 +145,7 @@ fn the_next_one_removes_what_a_killed_one_left() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(routers_of(&folder), 0);
     assert!(
-        !std::path::Path::new(router::net::lab::FOLDER)
+        !std::path::Path::new(lab::host::FOLDER)
             .join(folder)
             .exists()
     );

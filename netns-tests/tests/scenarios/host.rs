@@ -5,12 +5,12 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use kernel::netlink::{NewBridge, NewVeth, Route, VethPeer};
+use lab::host::HostOptions;
+use lab::pinger::Pinger;
 use netns_tests::{Kind, Launch, Mesh, Ran, needs_root, wait};
-use router::net::lab::HostOptions;
-use router::net::netlink::{NewBridge, NewVeth, Route, VethPeer};
-use router::net::pinger::Pinger;
 
-/// A launch that must end by itself, with this exit status: what it said.
+/// Returns a launch that must end by itself, with this exit status: what it said.
 #[track_caller]
 fn refused(mesh: &Mesh, arguments: &[&str], code: i32) -> String {
     let folder = format!("{}/", mesh.folder(0).display());
@@ -171,7 +171,7 @@ fn without_root_it_says_so() {
 /// None where that is not installed.
 fn launch_after(mesh: &Mesh, mounts: &str, arguments: &[&str]) -> Option<Ran> {
     if Command::new("unshare").arg("--version").output().is_err() {
-        skips::skip(
+        testbed::skips::skip(
             std::thread::current().name().unwrap_or_default(),
             "the program unshare",
         );
@@ -322,7 +322,7 @@ fn expose_lets_the_host_and_the_world_in() {
     let [near, far] = [mesh.attach(0), mesh.attach(1)];
     mesh.wait_routed(&[0, 1]);
     near.must_reach(&far);
-    let answers = |from: &router::net::netns::Namespace, to: Ipv4Addr, time: u64| {
+    let answers = |from: &kernel::netns::Namespace, to: Ipv4Addr, time: u64| {
         let deadline = std::time::Instant::now() + Duration::from_millis(time);
         let mut pinger = Pinger::new(from).unwrap();
         let interval = Duration::from_millis(100);

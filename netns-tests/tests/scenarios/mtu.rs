@@ -1,7 +1,7 @@
 //! Underlays that carry less than usual.
 
+use lab::host::{HostOptions, Place};
 use netns_tests::{Container, Kind, Launch, Mesh, link_mtu, members, wait};
-use router::net::lab::{HostOptions, Place};
 
 fn traffic_of_all_sizes(a: &Container, b: &Container, mtu: usize) {
     for (from, to) in [(a, b), (b, a)] {

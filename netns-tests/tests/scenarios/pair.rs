@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use lab::host::HostOptions;
 use netns_tests::{
     Container, Kind, Launch, Meddler, Mesh, frame, link_mtu, members, overlay, wait,
 };
-use router::net::lab::HostOptions;
 
 /// Two connected routers with a container each.
 fn pair(kinds: &[Kind], launch: &Launch) -> (Mesh, [Container; 2]) {

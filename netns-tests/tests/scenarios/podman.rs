@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kernel::netns::Namespace;
+use lab::host::LabProcess;
+use lab::pinger::Pinger;
 use netns_tests::machine::copy_program;
 use netns_tests::{Kind, Launch, Mesh, Ran, needs_root, wait};
-use router::net::lab::LabProcess;
-use router::net::netns::Namespace;
-use router::net::pinger::Pinger;
 
 /// podman on a host of the mesh, in a mount and process namespace of its own, with folders of its
 /// own.
@@ -37,7 +37,7 @@ impl Podman {
         for program in ["podman", "runc"] {
             if Command::new(program).arg("--version").output().is_err() {
                 let test = std::thread::current().name().unwrap_or("test").to_owned();
-                skips::skip(&test, &format!("the program {program}"));
+                testbed::skips::skip(&test, &format!("the program {program}"));
                 return None;
             }
         }

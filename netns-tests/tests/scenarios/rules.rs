@@ -5,10 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kernel::netlink::Route;
+use kernel::netns::Namespace;
+use lab::pinger::Pinger;
 use netns_tests::{Kind, Launch, Mesh, needs_root, wait};
-use router::net::netlink::Route;
-use router::net::netns::Namespace;
-use router::net::pinger::Pinger;
 
 /// Runs a tool of the system on a host. None, loudly, where it is not installed.
 fn tool(mesh: &Mesh, host: usize, line: &str) -> Option<String> {
@@ -16,7 +16,7 @@ fn tool(mesh: &Mesh, host: usize, line: &str) -> Option<String> {
     let known = Command::new(words[0]).arg("--version").output();
     if let Err(error) = known {
         let test = std::thread::current().name().unwrap_or("test").to_owned();
-        skips::skip(&test, &format!("the program {} ({error})", words[0]));
+        testbed::skips::skip(&test, &format!("the program {} ({error})", words[0]));
         return None;
     }
     let mut command = Command::new(words[0]);
@@ -179,7 +179,7 @@ fn exposed_addresses_outlive_the_host() {
     mesh.weft(0, &["hide", "10.98.0.9/16"]).ok();
     let before = mesh.weft(0, &["ps"]).ok();
     let exposed = |mesh: &Mesh| {
-        let read = || router::net::expose::exposed("weave").unwrap();
+        let read = || host::gateway::exposed("weave").unwrap();
         let mut all = mesh.namespace(0).run(read).unwrap();
         all.sort_by_key(|one| one.address);
         let text = all
@@ -198,7 +198,7 @@ fn exposed_addresses_outlive_the_host() {
                 let link = netlink.link_named(name).unwrap();
                 netlink.delete_link(&link).unwrap();
             }
-            let remove = || router::firewall::HostRules::remove().unwrap();
+            let remove = || host::rules::HostRules::remove().unwrap();
             assert!(mesh.namespace(0).run(remove).unwrap());
         }
         mesh.launch(0, &Launch::new());
@@ -298,7 +298,7 @@ fn dockers_containers_are_kept_apart() {
     let mut mesh = Mesh::new(&[Kind::Weft]);
     let host = mesh.namespace(0).netlink().unwrap();
     let docker = "docker0";
-    host.create_bridge(&router::net::netlink::NewBridge {
+    host.create_bridge(&kernel::netlink::NewBridge {
         name: docker,
         mac: None,
     })
@@ -322,9 +322,9 @@ fn dockers_containers_are_kept_apart() {
     let theirs = mesh.lab.new_container().unwrap();
     let attach = || {
         let address = ["172.17.0.2/16".parse().unwrap()];
-        router::net::attach::attach(&router::net::attach::AttachRequest {
+        host::attach::attach(&host::attach::AttachRequest {
             addresses: &address,
-            ..router::net::attach::AttachRequest::new(docker, &theirs)
+            ..host::attach::AttachRequest::new(docker, &theirs)
         })
     };
     mesh.namespace(0).run(attach).unwrap().unwrap();

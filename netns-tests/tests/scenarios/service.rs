@@ -20,7 +20,7 @@ fn tool(command: &mut Command) -> Option<Output> {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let test = std::thread::current().name().unwrap_or("test").to_owned();
             let program = command.get_program().display().to_string();
-            skips::skip(&test, &format!("the program {program}"));
+            testbed::skips::skip(&test, &format!("the program {program}"));
             None
         }
         Err(error) => panic!("{command:?}: {error}"),

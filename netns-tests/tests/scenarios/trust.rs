@@ -1,7 +1,7 @@
 //! Which frames are encrypted, and addresses that are not what they seem.
 
+use lab::host::{HostOptions, Place};
 use netns_tests::{Capture, Container, Kind, Launch, Mesh, frame, members, overlay};
-use router::net::lab::{HostOptions, Place};
 
 /// Sends frames from one container to another, and tells whether they can be read on the way.
 fn can_be_read(wire: &Capture, from: &Container, to: &Container, first: u32) -> bool {
@@ -16,7 +16,8 @@ fn can_be_read(wire: &Capture, from: &Container, to: &Container, first: u32) -> 
     });
     let numbers = first..first + 10;
     wire.count(|packet| {
-        frame::is_sleeve(packet) && frame::number(packet).is_some_and(|n| numbers.contains(&n))
+        frame::datagram(packet).is_some()
+            && frame::number(packet).is_some_and(|n| numbers.contains(&n))
     }) > 0
 }
 

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::Range;
 use std::time::Duration;
 
-use super::fuzz_ethernet;
+use super::frames::fuzz_ethernet;
 use crate::native::join::{ChunkJoiner, Origin};
 use crate::native::keys::{Binding, HELLO_BYTES, HELLO_BYTES_MAX, Hello};
 use crate::native::link::{Control, Link, LinkOutput, SessionNumbers};

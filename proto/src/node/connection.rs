@@ -8,7 +8,8 @@ use super::config::{
     CONTROL_BYTES_MAX, ConnSecret, HEARTBEAT_INTERVAL, INTRODUCTION_TIME_MAX, READ_TIME_MAX,
     WRITE_TIME_MAX,
 };
-use super::event::{CloseReason, PeerLabel};
+use super::event::{CloseReason, Event, PeerLabel};
+use super::sink::Sink;
 use crate::connector::Dial;
 use crate::crypto::SessionKey;
 use crate::gossip::{ChannelId, Outbox, WINDOW_BYTES};
@@ -54,6 +55,8 @@ pub(super) struct Member {
     pub(super) key: Option<SessionKey>,
     /// Whether both ends trust the network between them.
     pub(super) trusted: bool,
+    /// Whether both ends compare digests of the topology.
+    pub(super) has_digests: bool,
     /// What the other end offers.
     pub(super) remote_overlays: Arc<[String]>,
     pub(super) overlay: OverlaySwitch,
@@ -170,6 +173,23 @@ impl Connection {
             }
         }
         Ok(())
+    }
+}
+
+impl Member {
+    /// Tells once for each connection that something on it is ignored.
+    pub(super) fn ignore(&mut self, what: impl FnOnce() -> String, sink: &mut Sink) {
+        sink.counters.messages_ignored += 1;
+        if !std::mem::replace(&mut self.told.ignored, true) {
+            let (peer, what) = (self.label.clone(), what());
+            sink.event(Event::Ignored { peer, what });
+        }
+    }
+
+    /// Whom to name when gossip is dropped, unless that was told before.
+    pub(super) fn tell_dropped_once(&mut self) -> Option<PeerLabel> {
+        let told = std::mem::replace(&mut self.told.dropped, true);
+        (!told).then(|| self.label.clone())
     }
 }
 

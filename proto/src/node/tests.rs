@@ -16,7 +16,7 @@ use crate::crypto::PrivateKey;
 use crate::features::Features;
 use crate::message::{Message, OverlayMode};
 use crate::topology;
-use crate::types::{PeerUid, ShortId};
+use crate::types::{ConnUid, PeerUid, ShortId};
 use crate::wire::{Introduced, Wire, WireConfig, WireEvent};
 
 const US: u64 = 100;

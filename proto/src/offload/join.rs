@@ -1,4 +1,4 @@
-//! Joining consecutive segments of a flow into super-frames, for a device that takes them.
+//! Joining consecutive segments of a flow into super-frames, for a device that accepts them.
 //!
 //! ```text
 //! slab   ..| hdr | payload 0 |..| hdr | payload 1 |..| hdr | payload 2 |..
@@ -6,38 +6,35 @@
 //! ```
 //!
 //! Frames stay where they were received, in one buffer that the caller owns (the slab). The
-//! [`Joiner`] keeps their places, and hands out a super-frame as the list of its parts, which one
-//! gathering write gives to the device: payload is not copied. Only the headers of the first
+//! [`Joiner`] keeps their ranges, and returns a super-frame as the list of its parts, which one
+//! gathering write passes to the device: payload is not copied. Only the headers of the first
 //! segment are changed, when the super-frame is complete.
 //!
-//! Segments are joined if a kernel that cuts the super-frame again makes the same segments of
-//! it: the same headers apart from what counts up, contiguous sequence numbers, equal sizes
-//! except for a shorter last one. Anything else passes unchanged, and after whatever of the same
-//! flow came before it. A wrong checksum is never repaired: such a segment passes alone.
+//! Segments are joined if a kernel that splits the super-frame again would produce the same
+//! segments: the same headers apart from counters, contiguous sequence numbers, and equal sizes
+//! except for a shorter last one. Everything else passes unchanged, after what came before it in
+//! the same flow. A wrong checksum is never repaired: such a segment passes alone.
 //!
-//! Nothing may stay when the caller waits for more: [`Joiner::flush`] ends each batch.
+//! Nothing may be kept while the caller waits for more input: call [`Joiner::flush`] after each
+//! batch.
 
 use std::ops::Range;
 
 use self::flow::{Flow, Segment, flow_key};
-use super::vnet::VnetHeader;
+use self::joined::{complete, pass};
 use crate::ethernet::{self, Frame, Ip, Layout, Protocol};
 
-pub(crate) use self::flow::Part;
-pub use self::flow::write_super_headers;
+pub(crate) use self::joined::Part;
+pub use self::joined::{
+    Checksums, Joined, SUPER_BYTES_MAX, TCP_SEGMENTS_MAX, UDP_SEGMENTS_MAX, write_super_headers,
+};
 
 mod flow;
+mod joined;
 
-/// How many flows are open at a time. One more makes the oldest leave.
+/// Maximum number of open flows. Another one flushes the oldest.
 pub const FLOWS_MAX: usize = 16;
-/// The most TCP segments in a super-frame; the next one starts another.
-pub const TCP_SEGMENTS_MAX: usize = 128;
-/// The most UDP datagrams in a super-frame, as Linux cuts on sending; the next starts another.
-pub const UDP_SEGMENTS_MAX: usize = 64;
-/// The most bytes of a super-frame from its IP header on.
-pub const SUPER_BYTES_MAX: usize = 65535;
-
-/// Which super-frames the device takes.
+/// The kinds of super-frames that the device accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JoinKinds {
     /// TCP over IPv4.
@@ -71,17 +68,6 @@ impl JoinKinds {
     }
 }
 
-/// What the checksums in a frame are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checksums {
-    /// Those of its sender, right or wrong: verified before the frame is joined.
-    Present,
-    /// Still to be filled in, as [`super::split::Split::write_chunk`] leaves them: another
-    /// protection has shown that the frame is what it was. The device is told to complete them.
-    /// Only for whole TCP segments and UDP datagrams; others pass as they are.
-    Absent,
-}
-
 /// Joins segments; see the module.
 #[derive(Debug)]
 pub struct Joiner {
@@ -95,7 +81,7 @@ pub struct Joiner {
 }
 
 impl Joiner {
-    /// A joiner that makes super-frames of these kinds.
+    /// Creates a joiner that makes super-frames of these kinds.
     pub fn new(kinds: JoinKinds) -> Joiner {
         Joiner {
             kinds,
@@ -111,15 +97,15 @@ impl Joiner {
         self.kinds = kinds;
     }
 
-    /// Whether nothing is kept back.
+    /// Returns true if nothing is kept.
     pub fn is_empty(&self) -> bool {
         self.keys.iter().all(|key| *key == 0)
     }
 
-    /// Takes the frame that lies at `range` in `slab`. `sink` gets what is complete: at once for
-    /// a frame that cannot be joined, else when a later segment, [`FLOWS_MAX`] or a flush ends
-    /// the flow's super-frame. The slab must stay the same until the flush. A range outside of
-    /// the slab is no frame.
+    /// Adds the frame at `range` in `slab`. `sink` receives complete frames: at once a frame that
+    /// cannot be joined, otherwise when a later segment, [`FLOWS_MAX`] or a flush ends the flow's
+    /// super-frame. The slab must not change until the flush. A range outside of the slab is
+    /// ignored.
     #[inline]
     pub fn push(
         &mut self,
@@ -163,14 +149,14 @@ impl Joiner {
         }
     }
 
-    /// Gives everything that was kept back to `sink`, oldest first.
+    /// Passes everything that was kept to `sink`, oldest first.
     pub fn flush(&mut self, slab: &mut [u8], sink: &mut impl FnMut(&Joined<'_>)) {
         while let Some(index) = self.oldest() {
             self.emit(index, slab, sink);
         }
     }
 
-    /// The open flow that this frame belongs to.
+    /// Returns the open flow that this frame belongs to.
     #[inline]
     fn find(&mut self, slab: &[u8], key: u64, frame: &[u8], layout: &Layout) -> Option<usize> {
         let is = |index: usize| {
@@ -186,7 +172,7 @@ impl Joiner {
         Some(self.recent)
     }
 
-    /// A free place, if need be that of the oldest flow.
+    /// Returns a free place, if necessary that of the oldest flow.
     #[inline]
     fn vacate(&mut self, slab: &mut [u8], sink: &mut impl FnMut(&Joined<'_>)) -> usize {
         if let Some(free) = self.keys.iter().position(|key| *key == 0) {
@@ -224,95 +210,8 @@ impl Joiner {
     }
 }
 
-/// A frame for the device: its vnet header and its parts in the slab.
-#[derive(Clone, Copy, Debug)]
-pub struct Joined<'a> {
-    /// The header that goes before the frame.
-    pub header: VnetHeader,
-    slab: &'a [u8],
-    parts: &'a [Part],
-    segments: usize,
-}
-
-impl<'a> Joined<'a> {
-    pub(crate) const fn new(
-        header: VnetHeader,
-        slab: &'a [u8],
-        parts: &'a [Part],
-        segments: usize,
-    ) -> Joined<'a> {
-        Joined {
-            header,
-            slab,
-            parts,
-            segments,
-        }
-    }
-
-    /// The parts of the frame in order: the first segment with all headers, then the payload of
-    /// each further one. At least one, at most [`TCP_SEGMENTS_MAX`].
-    #[inline]
-    pub fn parts(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
-        let slab = self.slab;
-        self.parts.iter().map(move |part| part.of(slab))
-    }
-
-    /// How many segments the frame stands for.
-    pub const fn segments(&self) -> usize {
-        self.segments
-    }
-
-    /// How many parts there are.
-    pub const fn parts_len(&self) -> usize {
-        self.parts.len()
-    }
-
-    /// Bytes of the frame.
-    pub fn frame_len(&self) -> usize {
-        self.parts.iter().map(|part| part.len as usize).sum()
-    }
-
-    /// The frame as one piece, for those that need it whole: copied to the start of `out`. None
-    /// if there is no room.
-    pub fn copy_to<'b>(&self, out: &'b mut [u8]) -> Option<&'b mut [u8]> {
-        let mut at = 0;
-        for part in self.parts() {
-            let end = at + part.len();
-            out.get_mut(at..end)?.copy_from_slice(part);
-            at = end;
-        }
-        out.get_mut(..at)
-    }
-}
-
-/// Hands out one frame as it is.
-#[inline]
-fn pass(slab: &[u8], whole: Part, sink: &mut impl FnMut(&Joined<'_>)) {
-    sink(&Joined {
-        header: VnetHeader::PLAIN,
-        slab,
-        parts: &[whole],
-        segments: 1,
-    });
-}
-
-/// Hands out one frame whose checksums were absent.
-#[inline]
-fn complete(slab: &mut [u8], whole: Part, layout: &Layout, sink: &mut impl FnMut(&Joined<'_>)) {
-    let start = whole.start as usize;
-    if let Some(headers) = slab.get_mut(start..start + layout.payload) {
-        let header = write_super_headers(headers, layout, layout.end - layout.payload, 0);
-        sink(&Joined {
-            header,
-            slab,
-            parts: &[whole],
-            segments: 1,
-        });
-    }
-}
-
-/// Whether a frame without a TCP or UDP header that can be read may belong to a TCP or UDP flow
-/// all the same: fragments, and what is malformed.
+/// Returns true if a frame without a readable TCP or UDP header may still belong to a TCP or UDP
+/// flow: fragments, and malformed packets.
 fn may_carry_flow(view: &Frame<'_>) -> bool {
     let protocol = match (view.ipv4(), view.ipv6()) {
         (Some(ip), _) => ip.protocol(),

@@ -1,120 +1,26 @@
-//! The header that a TAP device with `IFF_VNET_HDR` puts before each frame, in both directions.
-//!
-//! ```text
-//!  0 flags          1: the checksum at csum_start + csum_offset is partial; 2: known to be right
-//!  1 gso type       0 none, 1 TCP over IPv4, 4 TCP over IPv6, 5 UDP; 0x80: with CWR
-//!  2 header length  bytes before the payload. On frames from the kernel it is the length of
-//!                   whatever lay in the first buffer, so nothing is decided by it
-//!  4 gso size       payload bytes per segment
-//!  6 csum start     where the checksummed part starts: the TCP or UDP header
-//!  8 csum offset    where the checksum lies behind csum start
-//! 10 buffers        only in the variant of 12 bytes; zero
-//! ```
-//!
-//! Numbers are in the byte order of the machine (Linux `tun`, unless told otherwise by
-//! `TUNSETVNETLE` or `TUNSETVNETBE`).
+//! What a frame from a TAP device with vnet headers is, and what is left to do for it.
 
 use super::checksum;
+pub use super::header::{
+    FLAG_DATA_VALID, FLAG_NEEDS_CSUM, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4,
+    VNET_BYTES, VNET_MERGED_BYTES, VnetHeader,
+};
 use super::split::{Split, SplitError};
 use crate::ethernet::Frame;
 
-/// Bytes of the header.
-pub const VNET_BYTES: usize = 10;
-/// Bytes of the header's longer variant, which `TUNSETVNETHDRSZ` selects.
-pub const VNET_MERGED_BYTES: usize = 12;
-
-/// Flag: the checksum is partial, to be completed from `csum_start` on.
-pub const FLAG_NEEDS_CSUM: u8 = 1;
-/// Flag: the checksum was verified.
-pub const FLAG_DATA_VALID: u8 = 2;
-
-/// Not a super-frame.
-pub const GSO_NONE: u8 = 0;
-/// A super-frame of TCP segments over IPv4.
-pub const GSO_TCPV4: u8 = 1;
-/// A super-frame of TCP segments over IPv6.
-pub const GSO_TCPV6: u8 = 4;
-/// A super-frame of UDP datagrams over IPv4 or IPv6.
-pub const GSO_UDP_L4: u8 = 5;
-/// Added to a TCP type: the first segment has CWR set, the others must not.
-pub const GSO_ECN: u8 = 0x80;
-
-/// The vnet header of one frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VnetHeader {
-    /// `FLAG_*`.
-    pub flags: u8,
-    /// `GSO_*`, possibly with [`GSO_ECN`].
-    pub gso_type: u8,
-    /// Bytes of all headers. Untrusted on frames from the kernel.
-    pub header_len: u16,
-    /// Payload bytes per segment.
-    pub gso_size: u16,
-    /// Where the checksummed part starts.
-    pub csum_start: u16,
-    /// Where the checksum lies behind `csum_start`.
-    pub csum_offset: u16,
-}
-
-impl VnetHeader {
-    /// The header of a complete frame.
-    pub const PLAIN: VnetHeader = VnetHeader {
-        flags: 0,
-        gso_type: GSO_NONE,
-        header_len: 0,
-        gso_size: 0,
-        csum_start: 0,
-        csum_offset: 0,
-    };
-
-    /// Reads the header; in the longer variant these are its first bytes.
-    #[inline]
-    pub const fn decode(bytes: &[u8; VNET_BYTES]) -> VnetHeader {
-        let b = bytes;
-        VnetHeader {
-            flags: b[0],
-            gso_type: b[1],
-            header_len: u16::from_ne_bytes([b[2], b[3]]),
-            gso_size: u16::from_ne_bytes([b[4], b[5]]),
-            csum_start: u16::from_ne_bytes([b[6], b[7]]),
-            csum_offset: u16::from_ne_bytes([b[8], b[9]]),
-        }
-    }
-
-    /// The bytes of the header; the longer variant has two zero bytes behind them.
-    #[inline]
-    pub const fn encode(&self) -> [u8; VNET_BYTES] {
-        let [a, b] = self.header_len.to_ne_bytes();
-        let [c, d] = self.gso_size.to_ne_bytes();
-        let [e, f] = self.csum_start.to_ne_bytes();
-        let [g, h] = self.csum_offset.to_ne_bytes();
-        [self.flags, self.gso_type, a, b, c, d, e, f, g, h]
-    }
-
-    /// Whether the frame's checksum is partial.
-    pub const fn needs_csum(&self) -> bool {
-        self.flags & FLAG_NEEDS_CSUM != 0
-    }
-
-    /// Whether the frame stands for several segments.
-    pub const fn is_super(&self) -> bool {
-        self.gso_type & !GSO_ECN != GSO_NONE
-    }
-}
-
-/// What a frame from the device is, once its vnet header was checked against it.
+/// A frame from the device, after its vnet header was checked.
 #[derive(Debug)]
 pub enum Captured<'a> {
     /// A complete frame.
     Whole(&'a [u8]),
-    /// A frame that is complete but for the checksum of its TCP segment or UDP datagram.
+    /// A frame that is complete except for the checksum of its TCP segment or UDP datagram.
     Open(OpenFrame<'a>),
     /// Many segments in one frame.
     Super(Split<'a>),
 }
 
-/// A frame that is complete but for the checksum of its TCP segment or UDP datagram, in whose
-/// field is the sum of the pseudo header.
+/// A frame that is complete except for the checksum of its TCP segment or UDP datagram, whose field
+/// contains the sum of the pseudo header.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenFrame<'a> {
     frame: &'a [u8],
@@ -123,7 +29,8 @@ pub struct OpenFrame<'a> {
 }
 
 impl<'a> OpenFrame<'a> {
-    /// A frame with an open checksum. None if it has no whole TCP segment or UDP datagram.
+    /// Creates a frame with an open checksum. Returns `None` if it has no complete TCP segment or
+    /// UDP datagram.
     #[inline]
     pub fn new(frame: &'a [u8]) -> Option<OpenFrame<'a>> {
         let layout = Frame::parse(frame).ok()?.layout()?;
@@ -134,7 +41,7 @@ impl<'a> OpenFrame<'a> {
         })
     }
 
-    /// The bytes of the frame, its checksum open.
+    /// Returns the bytes of the frame, its checksum open.
     pub const fn bytes(&self) -> &'a [u8] {
         self.frame
     }
@@ -148,7 +55,7 @@ impl<'a> OpenFrame<'a> {
     }
 }
 
-/// A frame whose vnet header does not fit it. Such frames are dropped.
+/// The vnet header of a frame does not fit it. Such frames are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VnetError {
     /// The checksum would lie outside of the frame.
@@ -158,17 +65,17 @@ pub enum VnetError {
         start: u16,
         /// Where the checksum would lie behind it.
         offset: u16,
-        /// Bytes of the frame.
+        /// Returns the length of the frame in bytes.
         len: usize,
     },
-    /// The frame is no super-frame of the announced type.
+    /// The frame is not a super-frame of the announced type.
     #[error(transparent)]
     Split(#[from] SplitError),
 }
 
 impl<'a> Captured<'a> {
-    /// Makes of a frame from the device what can be sent: completes a partial checksum in place,
-    /// checks a super-frame. A super-frame that holds a single segment is one all the same.
+    /// Prepares a frame from the device for sending: completes a partial checksum in place, and
+    /// checks a super-frame, which may consist of a single segment.
     #[inline]
     pub fn new(header: VnetHeader, frame: &'a mut [u8]) -> Result<Captured<'a>, VnetError> {
         Captured::with(header, frame, false)
@@ -255,7 +162,7 @@ mod tests {
             let whole = spec.build();
             let csum_offset = if spec.tcp.is_some() { 16 } else { 6 };
             let mut frame = whole.clone();
-            // What Linux leaves in the field: the sum of addresses, protocol and length.
+            // Linux leaves the sum of addresses, protocol and length in the field.
             let len = (frame.len() - 34) as u32;
             let mut sum = u32::from(frame[23]) + len;
             for pair in frame[26..34].chunks(2) {

@@ -1,5 +1,10 @@
-use super::*;
+mod table;
+
 use std::time::Duration;
+
+use super::*;
+use crate::native::{Ciphers, KeyLife, SessionNumbers};
+use crate::types::{ConnUid, PeerName};
 
 fn params(dialled: bool) -> Params {
     Params {
@@ -11,6 +16,7 @@ fn params(dialled: bool) -> Params {
         session_key: None,
         trusted: false,
         sealed_only: false,
+        quiet: false,
         transcript: [3; 32],
         seed: [u8::from(dialled); 32],
         ciphers: Ciphers::ALL,

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use proto::connector::Target;
 use proto::native::Keys;
-use proto::node::{ConnSecret, Content, DeliveryKind, LinkInfo, Node, NodeConfig, Output};
+use proto::node::{
+    ConnSecret, Content, DeliveryKind, LinkAction, LinkInfo, LinkOutput, Node, NodeConfig, Output,
+};
 use proto::routes::Routes;
 use proto::sleeve::link::Path;
 use proto::sleeve::{LinkId, Special};
@@ -136,11 +138,17 @@ pub(crate) struct World {
     pub(crate) trace: Option<Vec<String>>,
     /// Whether to print it as it happens.
     pub(crate) printing: bool,
+    /// A digest of all outputs so far, and when they came.
+    pub(crate) digest: u64,
     /// Hosts that must never lose the way to each other once they have it.
     pub(crate) core: BTreeSet<usize>,
     pub(crate) lost_routes: Vec<String>,
     pub(crate) tcp_bytes: u64,
     pub(crate) udp_packets: u64,
+    /// Special frames of sleeve that were sent.
+    pub(crate) specials: u64,
+    /// Whether native datagrams get lost.
+    pub(crate) native_blocked: bool,
     queue: BinaryHeap<Reverse<Scheduled>>,
     order: u64,
     pub(crate) pipes: BTreeMap<usize, Pipe>,
@@ -163,10 +171,13 @@ impl World {
             blocked: BTreeSet::new(),
             trace: None,
             printing: false,
+            digest: super::trace::EMPTY,
             core: BTreeSet::new(),
             lost_routes: Vec::new(),
             tcp_bytes: 0,
             udp_packets: 0,
+            specials: 0,
+            native_blocked: false,
             queue: BinaryHeap::new(),
             order: 0,
             pipes: BTreeMap::new(),
@@ -320,7 +331,10 @@ impl World {
         let now = self.now;
         let out = self.hosts[host].node.as_mut().map(|node| act(node, now));
         while let Some(output) = self.hosts[host].node.as_mut().and_then(Node::poll_output) {
-            self.note(|| format!("{host} {}", super::trace::describe(&output)));
+            let line = format!("{host} {}", super::trace::describe(&output));
+            self.digest = super::trace::extend(self.digest, &now.as_micros().to_be_bytes());
+            self.digest = super::trace::extend(self.digest, line.as_bytes());
+            self.note(|| line);
             self.execute(host, output);
         }
         self.arm(host);
@@ -400,14 +414,7 @@ impl World {
                 let path = info.path;
                 self.hosts[host].links.insert(info.link, (*info, path));
             }
-            Output::LinkUpdated { link, path } => {
-                self.hosts[host].links.get_mut(&link).unwrap().1 = path;
-            }
-            Output::LinkKeys { link, keys } => {
-                let h = &mut self.hosts[host];
-                assert!(h.links.contains_key(&link));
-                h.keys.insert(link, keys);
-            }
+            Output::Link(LinkOutput { link, what }) => self.execute_link(host, link, what),
             Output::LinkRemoved { link } => {
                 self.hosts[host].links.remove(&link).unwrap();
                 self.hosts[host].keys.remove(&link);
@@ -418,15 +425,22 @@ impl World {
                 h.order.insert(peer, links);
                 h.order.retain(|_, links| !links.is_empty());
             }
-            Output::Special { link, special } => self.send_special(host, link, special),
-            Output::Report {
-                link,
-                report,
-                bytes,
-            } => self.send_report(host, link, report, bytes),
             Output::Routes(routes) => self.take_routes(host, routes),
             Output::Event(event) => self.hosts[host].events.push(event.to_string()),
             Output::PeersGone(_) | Output::TargetsChanged(_) => {}
+        }
+    }
+
+    fn execute_link(&mut self, host: usize, link: LinkId, what: LinkAction) {
+        let h = &mut self.hosts[host];
+        match what {
+            LinkAction::Path(path) => h.links.get_mut(&link).unwrap().1 = path,
+            LinkAction::Keys(keys) => {
+                assert!(h.links.contains_key(&link));
+                h.keys.insert(link, keys);
+            }
+            LinkAction::Special(special) => self.send_special(host, link, special),
+            LinkAction::Report(report, bytes) => self.send_report(host, link, report, bytes),
         }
     }
 

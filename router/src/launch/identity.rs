@@ -10,15 +10,16 @@ use tokio::sync::oneshot;
 
 use super::addresses::Import;
 use crate::config::Config;
-use crate::net::NetError;
-use crate::net::bridge::Bridge;
-use crate::net::netlink::Netlink;
-use crate::store::{Change, Record, Store, StoreError};
+use boundary::records::{Change, Record, StoreError};
+use host::bridge::Bridge;
+use kernel::error::NetError;
+use kernel::netlink::Netlink;
+use store::store::Store;
 
 /// The record that holds our name, as text.
 pub const PEER_NAME_KEY: &[u8] = b"peername";
 
-/// Where a name came from.
+/// Origin of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameSource {
     /// The user.
@@ -92,7 +93,7 @@ fn system_ids(root: &Path) -> SystemIds {
     }
 }
 
-/// A random name that is a valid MAC address: individual, locally administered.
+/// Returns a random name that is a valid MAC address: individual, locally administered.
 fn by_chance() -> PeerName {
     let mut bytes = [0; 6];
     if getrandom::fill(&mut bytes).is_err() {
@@ -109,7 +110,7 @@ pub(super) async fn save(store: &Store, name: PeerName) -> Result<(), StoreError
         value: Some(name.to_string().into_bytes()),
     };
     let (done, saved) = oneshot::channel();
-    store.save(vec![change], move |result| {
+    store.save_alone(vec![change], move |result| {
         // Whoever started us waits for it.
         let _ = done.send(result);
     });

@@ -15,22 +15,32 @@ use tokio::sync::Notify;
 
 use super::LaunchError;
 use crate::config::{Config, DnsConfig};
-use crate::control::{Handle, Naming, SavedName};
-use crate::dns::{self, CHECK_INTERVAL, DnsServer, Instead};
-use crate::http::server::blocking;
-use crate::net::netlink::LinkMonitor;
-use crate::net::{NetError, attach, expose, resolver};
-use crate::store::Record;
+use boundary::records::Record;
+use control::client::Client;
+use control::names::{NamesError, Naming, SavedName};
+use control::request::Stopped;
+use dns::listen::Instead;
+use dns::resolv::CHECK_INTERVAL;
+use dns::server::{self, DnsServer};
+use host::blocking::blocking;
+use host::{attach, gateway, resolv_conf};
+use kernel::error::NetError;
+use kernel::netlink::LinkMonitor;
 
 /// The owner of names that belong to no container.
 pub(crate) const EXTERN_OWNER: &str = "weave:extern";
 /// Devices often change several at a time; so long is waited for more of them.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
-/// How often ended containers are looked for even if no device changed, in case word was lost.
+/// Interval between checks for ended containers even if no device changed, in case a notification
+/// was lost.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Names without entries, and the server that answers from them.
-pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Naming, LaunchError> {
+pub(super) fn start(
+    config: &Config,
+    dns: &DnsConfig,
+    us: PeerName,
+) -> Result<(Naming, DnsServer), LaunchError> {
     let domain = dns.domain.parse();
     let domain: proto::names::Domain =
         domain.map_err(|error| LaunchError(format!("--dns-domain: {error}")))?;
@@ -42,7 +52,7 @@ pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Na
     };
     let (bridge, docker_bridge) = (config.bridge.clone(), config.docker_bridge.clone());
     let instead = move || {
-        let addresses = resolver::bridge_addresses(&bridge, &docker_bridge).unwrap_or_default();
+        let addresses = resolv_conf::bridge_addresses(&bridge, &docker_bridge).unwrap_or_default();
         let local = [Ipv4Addr::LOCALHOST];
         local
             .into_iter()
@@ -50,7 +60,7 @@ pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Na
             .map(IpAddr::from)
             .collect()
     };
-    let server = dns::DnsConfig {
+    let server = server::DnsConfig {
         listen: dns.listen,
         instead: Some(Instead::new(instead)),
         zone,
@@ -61,14 +71,14 @@ pub(super) fn start(config: &Config, dns: &DnsConfig, us: PeerName) -> Result<Na
     let server = DnsServer::start_on_thread(server, Arc::clone(&index));
     let server = server.map_err(|error| LaunchError(format!("cannot serve names: {error}")))?;
     let names = Names::new(NamesConfig { us, domain }, Time::ZERO);
-    Ok(Naming::new(names, index, server))
+    Ok((Naming::new(names, index), server))
 }
 
 /// Registers what was registered before the restart, as far as the containers are still there.
 pub(super) async fn restore(
     config: &Config,
     records: &[Record],
-    handle: &Handle,
+    client: &Client,
 ) -> Result<(), LaunchError> {
     let saved: Vec<SavedName> = SavedName::all(records).collect();
     if saved.is_empty() {
@@ -79,20 +89,22 @@ pub(super) async fn restore(
         name.container == EXTERN_OWNER || here.contains(&(name.container.clone(), name.address))
     };
     let (kept, gone): (Vec<_>, Vec<_>) = saved.into_iter().partition(is_here);
-    let restore = move |control: &mut crate::control::Control| {
-        for name in kept {
-            let hostnames = [name.hostname];
-            let registered = control.register_names(&name.container, name.address, &hostnames);
-            if let Err(error) = registered {
-                tracing::warn!(%error, "a name of before the restart was left out");
-            }
+    for name in kept {
+        let hostnames = vec![name.hostname];
+        match client
+            .register_names(&name.container, name.address, hostnames)
+            .await
+        {
+            Err(error @ NamesError::Stopped(_)) => return Err(LaunchError::new(error)),
+            Err(error) => tracing::warn!(%error, "a name of before the restart was left out"),
+            Ok(()) => {}
         }
-        control.forget_saved_names(&gone);
-    };
-    handle.call(restore).await.map_err(LaunchError::new)
+    }
+    let forgotten = client.forget_saved_names(gone).await;
+    forgotten.map_err(LaunchError::new)
 }
 
-/// Which addresses are attached or exposed here, and for whom.
+/// Returns which addresses are attached or exposed here, and for whom.
 fn addresses_here(config: &Config) -> Result<BTreeSet<(String, Ipv4Addr)>, NetError> {
     let mut here = BTreeSet::new();
     for interface in attach::attached(&config.bridge, &config.proc_path)? {
@@ -102,7 +114,7 @@ fn addresses_here(config: &Config) -> Result<BTreeSet<(String, Ipv4Addr)>, NetEr
         let addresses = interface.addresses.iter();
         here.extend(addresses.map(|network| (owner.clone(), network.addr())));
     }
-    for exposed in expose::exposed(&config.bridge)? {
+    for exposed in gateway::exposed(&config.bridge)? {
         here.insert((
             super::addresses::EXPOSE_OWNER.to_owned(),
             exposed.address.addr(),
@@ -112,19 +124,19 @@ fn addresses_here(config: &Config) -> Result<BTreeSet<(String, Ipv4Addr)>, NetEr
 }
 
 /// Removes the names of containers whose interfaces go away, until the router ends.
-pub(super) async fn follow_containers(bridge: String, handle: Handle) {
-    if let Err(error) = follow(&bridge, &handle).await {
+pub(super) async fn follow_containers(bridge: String, client: Client) {
+    if let Err(error) = follow(&bridge, &client).await {
         tracing::warn!(%error, "names of containers that end stay until they are removed");
     }
 }
 
-async fn follow(bridge: &str, handle: &Handle) -> Result<(), String> {
+async fn follow(bridge: &str, client: &Client) -> Result<(), String> {
     let monitor = LinkMonitor::open().map_err(|error| error.to_string())?;
     let changed = Arc::new(Notify::new());
     watch(monitor, Arc::downgrade(&changed)).map_err(|error| error.to_string())?;
     let mut seen = BTreeSet::new();
     // Until the router stops.
-    while look(bridge, handle, &mut seen).await.is_ok() {
+    while look(bridge, client, &mut seen).await.is_ok() {
         // Without word of a change it is time to look all the same.
         let _ = tokio::time::timeout(LOOK_INTERVAL, changed.notified()).await;
         tokio::time::sleep(SETTLE_TIME).await;
@@ -147,12 +159,8 @@ fn watch(monitor: LinkMonitor, changed: Weak<Notify>) -> io::Result<()> {
 
 /// Looks once for containers that have names and had an interface, and have none any more. The
 /// containers with names are listed first: one that is attached meanwhile is not missed then.
-async fn look(
-    bridge: &str,
-    handle: &Handle,
-    seen: &mut BTreeSet<String>,
-) -> Result<(), crate::control::Stopped> {
-    let named = handle.call(|control| control.named_containers()).await?;
+async fn look(bridge: &str, client: &Client, seen: &mut BTreeSet<String>) -> Result<(), Stopped> {
+    let named = client.named_containers().await?;
     let name = bridge.to_owned();
     let owners = match blocking(move || attach::owners(&name)).await {
         Ok(owners) => owners,
@@ -169,12 +177,12 @@ async fn look(
     seen.retain(|id| !ended.contains(id));
     seen.extend(owners);
     if !ended.is_empty()
-        && let Err(error) = blocking(resolver::sweep).await
+        && let Err(error) = blocking(resolv_conf::sweep).await
     {
         tracing::debug!(error, "files of containers that ended were not removed");
     }
     for id in ended {
-        let removed = handle.unregister_names(&id, None).await;
+        let removed = client.unregister_names(&id, None).await;
         if let Ok(count) = removed {
             tracing::info!(
                 container = id,

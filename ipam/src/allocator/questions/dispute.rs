@@ -1,9 +1,9 @@
 //! Leases about which another router says what we know better.
 //!
-//! Two routers that both believe that an identity is up with them outdo each other's statement.
-//! That settles what was a matter of time; what is not, because their rings contradict each other
-//! or one of them lies, must not go on for ever: each time is later than the one before, and
-//! there is a last one.
+//! Two routers that both believe that an identity is up with them outdo each other's statements.
+//! That settles what was a matter of time. If it was not, because their rings contradict each other
+//! or one of them lies, it must not go on forever: the intervals grow, and the number of times is
+//! limited.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,16 +13,18 @@ use proto::types::Time;
 
 use crate::leases::LeaseKey;
 
-/// How often a statement about one lease is outdone.
+/// Maximum number of times that a statement about one lease is outdone.
+///
+/// Rule: `docs/protocol/ipam.md#11-3-disputes`.
 const REFUTALS_MAX: u32 = 6;
-/// How long the second time waits for; each further one for twice as long.
+/// Wait before the second time; it doubles with each further one.
 const REFUTE_AGAIN: Duration = Duration::from_secs(1);
-/// A dispute that nobody has touched for so long is over.
+/// Time after which a dispute that nobody touched is over.
 const DISPUTE_OVER: Duration = Duration::from_secs(1800);
-/// Most disputes at a time; beyond, statements are neither taken nor outdone.
+/// Maximum number of disputes at a time; beyond it, statements are neither taken nor outdone.
 const DISPUTES_MAX: usize = 4096;
 
-/// What to do about a statement that is not true.
+/// The reaction to a false statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refutal {
     /// Outdo it. How often that was done before.
@@ -37,14 +39,16 @@ struct Dispute {
     next: Time,
 }
 
-/// The disputes of late.
+/// Recent disputes.
 #[derive(Debug, Default)]
 pub(crate) struct Disputes {
     of: BTreeMap<Arc<LeaseKey>, Dispute>,
 }
 
 impl Disputes {
-    /// What to do about a statement on this lease that is not true.
+    /// Returns what to do about a statement on this lease that is not true.
+    ///
+    /// Rule: `docs/protocol/ipam.md#11-3-disputes`.
     pub(crate) fn refutal(&mut self, key: &Arc<LeaseKey>, now: Time) -> Refutal {
         let full = self.of.len() >= DISPUTES_MAX && !self.of.contains_key(key);
         if full {

@@ -1,4 +1,4 @@
-//! Giving space to peers that ask for it, and making room for that.
+//! Grants of space to peers that ask for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,47 +9,51 @@ use super::super::cx::Cx;
 use crate::messages::Unicast;
 use crate::range::{Address, Range};
 
-/// How many single addresses a peer gets before it must have said that it uses what it has. One
-/// that claims them for containers that run already claims many at once.
+/// Number of single addresses that a peer gets before it must have said that it uses what it has. A
+/// peer that claims addresses for containers that run already claims many at once.
+///
+/// Rule: `docs/protocol/ipam.md#11-2-reports`.
 const SINGLES_UNREPORTED_MAX: u32 = 64;
-/// Most wishes of one peer that wait for its report; further ones are not looked at.
+/// Maximum number of requests of one peer that wait for its report; further ones are ignored.
 const HELD_MAX: usize = 64;
-/// Most peers of which it is known what they were given.
+/// Maximum number of peers for which grants are recorded.
 const ASKERS_MAX: usize = 4096;
 
-/// What one peer was given since it last said that it uses more than before.
+/// The grants to one peer since it last said that it uses more than before.
 #[derive(Debug, Default)]
 struct Asker {
-    /// How many of its addresses were in use by its own word when it was given the last ones.
+    /// Number of its addresses in use, by its own statement, when it was given the last ones.
     used: u32,
     /// How many addresses it was given since then ...
     given: u32,
     /// ... and in how many grants of one address.
     singles: u32,
-    /// What it asked for, to be looked at when it has told what it uses.
+    /// Its requests, to be decided on when it has told what it uses.
     held: BTreeSet<Range>,
 }
 
 /// Giving space to those that ask for it.
 ///
-/// Who asks has used up what it has, and its own entries in the ring say so, though perhaps they
-/// have not come yet. So whoever says that it has free addresses, and has said so since it was
-/// given some, is asked for its ring before it is given more. Without that, one that does nothing
-/// but ask would own everything in a moment.
+/// A peer that asks for space has used up what it has, and its own entries in the ring say so,
+/// though they may not have arrived yet. So a peer that says that it has free addresses, and has
+/// said so since it was given some, is asked for its ring before it is given more. Otherwise a peer
+/// that does nothing but ask would own everything in a moment.
 #[derive(Debug, Default)]
 pub(crate) struct Grants {
     askers: BTreeMap<PeerName, Asker>,
 }
 
 impl Grants {
-    /// Answers a wish for space: with a grant if there is something to give, and always with our
-    /// ring, from which the asker sees what it got or whom else to ask.
+    /// Answers a space request: with a grant if possible, and always with our ring, which shows the
+    /// asker what it got or whom else to ask.
+    ///
+    /// Rule: `docs/protocol/ipam.md#6-1-space-request`.
     pub(crate) fn asked(&mut self, cx: &mut Cx, from: PeerName, wanted: Range) {
         if cx.durable.ring().is_empty() || cx.members.is_silent(from) || from == cx.us() {
             return;
         }
         if !cx.rations.allows(from, cx.clock.now) {
-            // Whatever else it asked for, it gets our ring once.
+            // It gets our ring once, whatever else it asked for.
             return cx.rations.owe(from);
         }
         if self.must_report(cx, from, wanted) {
@@ -58,7 +62,7 @@ impl Grants {
         self.answer(cx, from, wanted);
     }
 
-    /// A peer sent its ring: looks at what it asked for.
+    /// Handles a ring that a peer sent: decides on what the peer asked for.
     pub(crate) fn reported(&mut self, cx: &mut Cx, from: PeerName) {
         let Some(asker) = self.askers.get_mut(&from) else {
             return;
@@ -80,7 +84,9 @@ impl Grants {
         }
     }
 
-    /// Whether the peer must say first that it uses what it was given.
+    /// Returns true if the peer must say first that it uses what it was given.
+    ///
+    /// Rule: `docs/protocol/ipam.md#11-2-reports`.
     fn must_report(&mut self, cx: &Cx, from: PeerName, wanted: Range) -> bool {
         let Some(asker) = self.askers.get_mut(&from) else {
             return self.askers.len() >= ASKERS_MAX;
@@ -98,6 +104,8 @@ impl Grants {
     }
 
     /// Asks the peer for its ring, and looks at its wish when that came.
+    ///
+    /// Rule: `docs/protocol/ipam.md#11-2-reports`.
     fn hold(&mut self, cx: &mut Cx, from: PeerName, wanted: Range) {
         let Some(asker) = self.askers.get_mut(&from) else {
             return deny(cx, from, wanted);
@@ -147,6 +155,7 @@ impl Grants {
     }
 }
 
+/// Rule: `docs/protocol/ipam.md#6-2-denied`.
 fn deny(cx: &mut Cx, from: PeerName, wanted: Range) {
     let payload = Unicast::SpaceDenied(wanted).encode();
     cx.unicast(Channel::Ring, from, payload);
@@ -185,7 +194,9 @@ impl Usage {
     }
 }
 
-/// What is to be given to a peer that wants space in a range.
+/// Returns what to give to a peer that requests space in a range.
+///
+/// Rule: `docs/protocol/ipam.md#4-2-donation`.
 fn gift(cx: &mut Cx, to: PeerName, wanted: Range) -> Option<Range> {
     let gift = cx.durable.gift(wanted);
     if gift.is_some() {
@@ -194,7 +205,7 @@ fn gift(cx: &mut Cx, to: PeerName, wanted: Range) -> Option<Range> {
     if wanted.size() == 1 {
         return is_for_lease_of(cx, to, wanted.start).then_some(wanted);
     }
-    // Leases that nobody uses come last, after what everyone else has to give.
+    // Unused leases come last, after everything that others have to give.
     if cx.others_have_space(to, wanted) {
         return None;
     }
@@ -202,7 +213,7 @@ fn gift(cx: &mut Cx, to: PeerName, wanted: Range) -> Option<Range> {
     cx.durable.gift(wanted)
 }
 
-/// Whether the peer holds the lease that keeps this address, which is ours and not in use.
+/// Returns true if the peer holds the lease of this address, which is ours and not in use.
 fn is_for_lease_of(cx: &Cx, peer: PeerName, address: Address) -> bool {
     let mut leases = cx.durable.leases().at(address);
     cx.durable.owns(address)

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use dns::client::Way;
+use host::attach::{self, AttachRequest};
+use kernel::netns::Namespace;
 use netns_tests::names::{addresses, ask_at};
 use netns_tests::{Kind, Launch, Mesh, needs_root, wait};
 use proto::names::message::rtype;
-use router::dns::client::Way;
-use router::net::attach::{self, AttachRequest};
-use router::net::netns::Namespace;
 
 use super::{Process, add, ip, set, wait_for_name};
 

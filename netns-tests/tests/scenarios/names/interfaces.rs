@@ -109,7 +109,7 @@ fn over_http_as_recorded() {
     mesh.launch(0, &launch.with("--dns-listen-address").with("127.0.0.1:53"));
     let file = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/../router/tests/vectors/http.json"
+        "/../router/report/tests/vectors/http.json"
     );
     let vectors: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     let mut count = 0;
@@ -139,7 +139,8 @@ fn over_http_as_recorded() {
     assert_eq!(count, 13);
 }
 
-/// What was recorded, without a name that came by gossip, and with the times of death of `ours`.
+/// Returns what was recorded, without a name that came by gossip, and with the times of death of
+/// `ours`.
 fn without_others(recorded: &str, ours: &Value) -> Value {
     let mut entries: Vec<Value> = serde_json::from_str(recorded).unwrap();
     entries.retain(|entry| entry["ContainerID"] != "x");

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use dns::client::Way;
 use netns_tests::names::{addresses, ask};
 use netns_tests::{Kind, Launch, Mesh, members, needs_real, needs_root, wait};
 use proto::names::message::rtype;
-use router::dns::client::Way;
 use serde_json::Value;
 
 use super::{add, ip, set, wait_for_name};
@@ -125,7 +125,7 @@ fn look_closely(mesh: &Mesh, host: usize, webs: &[Ipv4Addr; 3]) {
     assert_eq!(over_tcp.addresses.len(), 3);
 }
 
-/// How many names a router shows.
+/// Returns how many names a router shows.
 fn count_lines(mesh: &Mesh, host: usize) -> Option<usize> {
     let page = mesh.get(host, "/status/dns")?;
     Some(page.lines().count())

@@ -10,10 +10,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use kernel::netns::Namespace;
+use lab::host::LabProcess;
 use netns_tests::names::addresses;
 use netns_tests::{Mesh, wait};
-use router::net::lab::LabProcess;
-use router::net::netns::Namespace;
 
 fn set(list: &[Ipv4Addr]) -> BTreeSet<IpAddr> {
     list.iter().map(|ip| IpAddr::from(*ip)).collect()
@@ -79,7 +79,7 @@ impl Process {
         std::fs::read_to_string(format!("/proc/{}/root/etc/resolv.conf", self.pid())).unwrap()
     }
 
-    /// What programs in the container find for a name, by the C library.
+    /// Returns what programs in the container find for a name, by the C library.
     fn look_up(&self, mesh: &Mesh, host: usize, name: &str) -> String {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.pid(), "--mount", "--uts", "--net", "--"]);

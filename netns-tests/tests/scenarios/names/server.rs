@@ -3,10 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use dns::client::Way;
 use netns_tests::names::{self, ANSWER, Manner, addresses, ask, ask_at};
 use netns_tests::{Kind, Launch, Mesh, needs_root, wait};
 use proto::names::message::rtype;
-use router::dns::client::Way;
 
 use super::{Process, ip, wait_for_name};
 

@@ -138,12 +138,12 @@ proptest! {
                 Step::Raw(bytes) => rig.node.handle_bytes(rig.now, bad, &bytes),
                 Step::Special(special) => {
                     let from = "10.0.0.5:6783".parse().unwrap();
-                    for link in rig.node.links.keys().copied().collect::<Vec<_>>() {
+                    for link in rig.node.core.connections.links.keys().copied().collect::<Vec<_>>() {
                         rig.node.handle_special(rig.now, link, from, special);
                     }
                 }
                 Step::TooBig(mtu) => {
-                    let link = rig.node.links.keys().next_back().copied();
+                    let link = rig.node.core.connections.links.keys().next_back().copied();
                     link.into_iter().for_each(|link| rig.node.handle_too_big(rig.now, link, mtu));
                 }
                 Step::Wait(ms) => rig.advance(Duration::from_millis(ms)),
@@ -222,12 +222,12 @@ fn check(rig: &Rig) {
     let mut members: Vec<PeerName> = node.connections().map(|view| view.peer.name).collect();
     members.sort();
     assert!(listed.iter().map(|c| c.remote).eq(members.iter().copied()));
-    assert!(node.members.keys().copied().eq(members));
+    assert!(node.core.connections.members.keys().copied().eq(members));
     let links: usize = node.connections().map(|view| view.forwarders.len()).sum();
-    assert!(node.links.len() <= links);
-    assert!(node.outputs.is_empty() && node.touched.is_empty());
+    assert!(node.core.connections.links.len() <= links);
+    assert!(node.core.sink.outputs.is_empty() && node.core.connections.touched.is_empty());
     for conn in rig.remotes.keys() {
-        let open = node.conns.contains_key(conn);
+        let open = node.core.connections.conns.contains_key(conn);
         assert_eq!(open, rig.is_open(*conn));
     }
 }

@@ -181,7 +181,7 @@ fn of_two_connections_the_one_with_the_lower_number_stays() {
                 .any(|e| e.contains("Multiple connections to"))
         );
         assert_eq!(rig.node.connections().count(), 1);
-        let links = rig.node.links.len();
+        let links = rig.node.core.connections.links.len();
         assert_eq!(links, 1);
         rig.advance(Duration::from_millis(500));
         assert_eq!(

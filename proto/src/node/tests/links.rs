@@ -8,6 +8,16 @@ fn from() -> SocketAddrV4 {
     "10.0.0.1:6783".parse().unwrap()
 }
 
+fn special(output: &Output) -> Option<Special> {
+    match output {
+        Output::Link(LinkOutput {
+            what: LinkAction::Special(special),
+            ..
+        }) => Some(*special),
+        _ => None,
+    }
+}
+
 fn links(rig: &mut Rig) -> Vec<Output> {
     let all = std::mem::take(&mut rig.outputs);
     all.into_iter()
@@ -15,10 +25,9 @@ fn links(rig: &mut Rig) -> Vec<Output> {
             matches!(
                 output,
                 Output::LinkAdded(_)
-                    | Output::LinkUpdated { .. }
+                    | Output::Link(_)
                     | Output::LinkRemoved { .. }
                     | Output::LinkOrder { .. }
-                    | Output::Special { .. }
             )
         })
         .collect()
@@ -31,7 +40,7 @@ fn a_link_lives_as_long_as_its_connection() {
     let outputs = links(&mut rig);
     let [
         Output::LinkAdded(info),
-        Output::LinkUpdated { link, .. },
+        Output::Link(LinkOutput { link, .. }),
         Output::LinkOrder { peer, links: order },
     ] = &outputs[..]
     else {
@@ -69,13 +78,10 @@ fn a_heartbeat_teaches_the_address_and_is_acknowledged() {
     let outputs = links(&mut rig);
     assert!(outputs.iter().any(|output| matches!(
         output,
-        Output::LinkUpdated { path, .. } if path.remote == Some(from())
+        Output::Link(LinkOutput { what: LinkAction::Path(path), .. })
+            if path.remote == Some(from())
     )));
-    assert!(
-        outputs
-            .iter()
-            .any(|output| matches!(output, Output::Special { .. }))
-    );
+    assert!(outputs.iter().any(|output| special(output).is_some()));
     assert_eq!(rig.received(conn), [[7, 0, 1]]);
     rig.send_raw(conn, &[7, 0, 1]);
     let view = rig.node.connections().next().unwrap();
@@ -87,7 +93,7 @@ fn a_heartbeat_teaches_the_address_and_is_acknowledged() {
 fn addresses_that_nobody_can_have_are_not_learned() {
     let mut rig = Rig::new(config());
     rig.member(1);
-    let link = *rig.node.links.keys().next().unwrap();
+    let link = *rig.node.core.connections.links.keys().next().unwrap();
     let uid = rig.node.connections().next().unwrap().uid;
     for bad in [
         "0.0.0.0:6783",
@@ -113,7 +119,7 @@ fn old_routers_are_spoken_to_in_the_old_way() {
         let conn = rig.accept(&guise);
         rig.received(conn);
         keep_link(&mut rig);
-        let link = *rig.node.links.keys().next().unwrap();
+        let link = *rig.node.core.connections.links.keys().next().unwrap();
         let test = Special::MtuTest { mtu: 1414 };
         rig.node.handle_special(rig.now, link, from(), test);
         rig.work();
@@ -133,13 +139,16 @@ fn the_mtu_is_found_and_told() {
     rig.send_raw(conn, &[7, 0, 1]);
     links(&mut rig);
     rig.events();
-    let link = *rig.node.links.keys().next().unwrap();
+    let link = *rig.node.core.connections.links.keys().next().unwrap();
     rig.node.handle_too_big(rig.now, link, 1500);
     rig.work();
     let specials: Vec<Special> = links(&mut rig)
         .iter()
         .filter_map(|output| match output {
-            Output::Special { special, .. } => Some(*special),
+            Output::Link(LinkOutput {
+                what: LinkAction::Special(special),
+                ..
+            }) => Some(*special),
             _ => None,
         })
         .collect();
@@ -172,7 +181,7 @@ fn answers_to_tests_are_bounded_when_nobody_reads_them() {
     let conn = rig.member(1);
     keep_link(&mut rig);
     rig.sending = false;
-    let link = *rig.node.links.keys().next().unwrap();
+    let link = *rig.node.core.connections.links.keys().next().unwrap();
     for _ in 0..200_000 {
         rig.node
             .handle_special(rig.now, link, from(), Special::MtuTest { mtu: 1 });

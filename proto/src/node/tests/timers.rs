@@ -33,7 +33,7 @@ fn heartbeats_keep_a_connection() {
     let mut guise = Guise::new(1);
     guise.features.overlays = Some(vec!["sleeve".to_owned()]);
     let conn = rig.accept(&guise);
-    let link = *rig.node.links.keys().next().unwrap();
+    let link = *rig.node.core.connections.links.keys().next().unwrap();
     let uid = rig.node.connections().next().unwrap().uid;
     let mut heartbeats = 0;
     for _ in 0..30 {
@@ -161,7 +161,7 @@ fn routes_follow_changes_within_milliseconds_but_not_in_a_storm() {
 /// Plays the UDP side of the only link.
 pub(super) fn keep_link(rig: &mut Rig) {
     let uid = rig.node.connections().next().unwrap().uid;
-    let link = *rig.node.links.keys().next().unwrap();
+    let link = *rig.node.core.connections.links.keys().next().unwrap();
     let from = "10.0.0.1:6783".parse().unwrap();
     rig.node
         .handle_special(rig.now, link, from, Special::Heartbeat(uid));

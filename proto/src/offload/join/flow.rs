@@ -1,84 +1,17 @@
-//! One super-frame that is being made: which segments it takes, and what becomes of its headers.
+//! One super-frame being joined: which segments it accepts, and its final headers.
 
-use std::ops::Range;
-
-use super::{
-    Checksums, Joined, SUPER_BYTES_MAX, TCP_SEGMENTS_MAX, UDP_SEGMENTS_MAX, complete, pass,
+use super::joined::{
+    Checksums, Joined, Part, SUPER_BYTES_MAX, TCP_SEGMENTS_MAX, UDP_SEGMENTS_MAX, complete, pass,
+    write_super_headers,
 };
 use crate::ethernet::{HEADER_BYTES, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, Ip, Layout, Protocol};
 use crate::offload::checksum;
 use crate::offload::split::{TCP_CWR, TCP_FIN, TCP_PSH};
-use crate::offload::vnet::{
-    FLAG_NEEDS_CSUM, GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHeader,
-};
-
-/// Makes the headers of a first segment those of a super-frame with `payload_len` bytes of
-/// payload: IP and UDP lengths, IPv4 checksum, and in place of the TCP or UDP checksum the sum of
-/// the pseudo header. Returns the vnet header that goes with it; with `gso_size` 0 it is that of
-/// a single segment whose checksum is to be completed. `frame` starts with headers of this
-/// layout.
-pub fn write_super_headers(
-    frame: &mut [u8],
-    layout: &Layout,
-    payload_len: usize,
-    gso_size: usize,
-) -> VnetHeader {
-    let Layout {
-        ip,
-        protocol,
-        network,
-        transport,
-        payload,
-        ..
-    } = *layout;
-    let Some((ip_header, header)) = frame
-        .get_mut(network..payload)
-        .and_then(|headers| headers.split_at_mut_checked(transport - network))
-    else {
-        return VnetHeader::PLAIN;
-    };
-    let segment_len = header.len() + payload_len;
-    match ip {
-        Ip::V4 => {
-            let len = (ip_header.len() + segment_len) as u16;
-            ip_header[2..4].copy_from_slice(&len.to_be_bytes());
-            checksum::fill_ipv4(ip_header);
-        }
-        Ip::V6 => {
-            let len = (ip_header.len() - IPV6_HEADER_BYTES + segment_len) as u16;
-            ip_header[4..6].copy_from_slice(&len.to_be_bytes());
-        }
-    }
-    let pseudo = checksum::pseudo_header(ip, ip_header, protocol.number(), segment_len).fold();
-    let csum_offset = protocol.checksum_offset();
-    header[csum_offset..csum_offset + 2].copy_from_slice(&pseudo.to_be_bytes());
-    let gso_type = match (protocol, ip) {
-        _ if gso_size == 0 => GSO_NONE,
-        (Protocol::Udp, _) => GSO_UDP_L4,
-        (Protocol::Tcp, Ip::V4) => GSO_TCPV4 | ecn(header),
-        (Protocol::Tcp, Ip::V6) => GSO_TCPV6 | ecn(header),
-    };
-    if protocol == Protocol::Udp {
-        header[4..6].copy_from_slice(&(segment_len as u16).to_be_bytes());
-    }
-    VnetHeader {
-        flags: FLAG_NEEDS_CSUM,
-        gso_type,
-        header_len: payload as u16,
-        gso_size: gso_size as u16,
-        csum_start: transport as u16,
-        csum_offset: csum_offset as u16,
-    }
-}
 
 const TCP_ACK: u8 = 0x10;
 const TCP_ECE: u8 = 0x40;
 
-const fn ecn(tcp: &[u8]) -> u8 {
-    if tcp[13] & TCP_CWR != 0 { GSO_ECN } else { 0 }
-}
-
-/// A number that two frames of one flow share, never 0. Others may share it too.
+/// Returns a number that two frames of one flow share, never 0. Others may share it too.
 #[inline]
 pub(super) fn flow_key(frame: &[u8], layout: &Layout) -> u64 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -105,29 +38,6 @@ pub(super) fn addresses<'f>(frame: &'f [u8], layout: &Layout) -> &'f [u8] {
 pub(super) fn ports(frame: &[u8], layout: &Layout) -> [u8; 4] {
     let header = frame.get(layout.transport..).unwrap_or_default();
     header.first_chunk::<4>().copied().unwrap_or_default()
-}
-
-/// Where a piece of a frame lies in the slab.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Part {
-    pub(super) start: u32,
-    pub(super) len: u32,
-}
-
-impl Part {
-    pub(crate) fn new(range: &Range<usize>) -> Option<Part> {
-        Some(Part {
-            start: u32::try_from(range.start).ok()?,
-            len: u32::try_from(range.len()).ok()?,
-        })
-    }
-
-    #[inline]
-    pub(super) fn of(self, slab: &[u8]) -> &[u8] {
-        let start = self.start as usize;
-        slab.get(start..start + self.len as usize)
-            .unwrap_or_default()
-    }
 }
 
 /// What counts up from segment to segment, and what ends a super-frame.
@@ -241,7 +151,7 @@ impl Flow {
         };
     }
 
-    /// Whether the frame has the Ethernet header, addresses and ports of the flow.
+    /// Returns true if the frame has the Ethernet header, addresses and ports of the flow.
     #[inline]
     pub(super) fn is_same(&self, slab: &[u8], frame: &[u8], layout: &Layout) -> bool {
         let first = self.whole.of(slab);
@@ -257,7 +167,7 @@ impl Flow {
             && ports(first, ours) == ports(frame, layout)
     }
 
-    /// Whether the segment, which belongs to the flow, is the next of the super-frame.
+    /// Returns true if the segment, which belongs to the flow, is the next of the super-frame.
     #[inline]
     pub(super) fn takes(
         &mut self,
@@ -331,17 +241,13 @@ impl Flow {
             *flags |= self.closing;
         }
         let header = write_super_headers(headers, &self.layout, self.payload, self.first.payload);
-        sink(&Joined {
-            header,
-            slab,
-            parts: self.parts.get(..self.count).unwrap_or_default(),
-            segments: self.count,
-        });
+        let parts = self.parts.get(..self.count).unwrap_or_default();
+        sink(&Joined::new(header, slab, parts, self.count));
     }
 }
 
-/// Whether two frames of one flow and one layout have the same headers, apart from lengths, ids,
-/// checksums, sequence numbers and flags.
+/// Returns true if two frames of one flow and one layout have the same headers, apart from lengths,
+/// ids, checksums, sequence numbers and flags.
 #[inline]
 fn same_headers(a: &[u8], b: &[u8], layout: &Layout) -> bool {
     let (network, transport) = (layout.network, layout.transport);
@@ -364,7 +270,7 @@ fn same_headers(a: &[u8], b: &[u8], layout: &Layout) -> bool {
     same_ip && same_transport
 }
 
-/// Whether both have the same `N` bytes at `at`; known lengths compare without a call.
+/// Returns true if both have the same `N` bytes at `at`; known lengths compare without a call.
 #[inline]
 fn same<const N: usize>(a: &[u8], b: &[u8], at: usize) -> bool {
     let bytes = |frame: &[u8]| {

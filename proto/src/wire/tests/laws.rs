@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::gob;
 use crate::types::{PeerName, PeerUid, ShortId};
 
-/// The end with this number of a connection.
+/// Returns the end with this number of a connection.
 pub(super) fn end(number: u8, password: Option<&str>, versions: (u8, u8), dialled: bool) -> Wire {
     let features = Features {
         name: PeerName::from_bytes([number; 6]),
@@ -401,7 +402,7 @@ fn recording(password: Option<&str>, version: u8, messages: &[Vec<u8>]) -> Vec<u
     [introduction, transmit(&mut a).concat()].concat()
 }
 
-/// What a stream in these pieces leads to: the events as text, and the error at the end.
+/// Returns what a stream in these pieces leads to: the events as text, and the error at the end.
 fn outcome(
     password: Option<&str>,
     version: u8,
@@ -458,9 +459,11 @@ proptest! {
             prop_assert_eq!(whole.0.len(), 1 + messages.len());
             prop_assert_eq!(&whole.2, &None);
         } else if password.is_some() && version == 2 {
-            // Nothing that was changed is taken for a message.
+            // Nothing that was changed is taken for a message. The introduction may pass, as with
+            // a higher version in the header; then its transcript is another one.
             let clean = outcome(password, version, &recording(password, version, &messages), &[]);
-            prop_assert!(clean.0.starts_with(&whole.0));
+            let messages = whole.0.get(1..).unwrap_or_default();
+            prop_assert!(clean.0[1..].starts_with(messages));
         }
         prop_assert_eq!(outcome(password, version, &stream, &pieces), whole);
         let ones = outcome(password, version, &stream, &[1]);

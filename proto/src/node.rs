@@ -1,0 +1,433 @@
+//! A peer of the mesh: everything of this crate's control side as one state machine.
+//!
+//! ```text
+//!              handle_accepted, handle_dialled        handle_special, handle_too_big
+//!                          |                                      |
+//!   bytes --> Wire --> introduction --> member --> OverlaySwitch (links)
+//!                          |               |
+//!                     Topology <--- gossip channels ---> Deliver, NeedState (the driver's)
+//!                          |
+//!                  Routes, Connector --> Dial
+//! ```
+//!
+//! A connection is *introduced* when both ends' features are known, and becomes a *member* of our
+//! peer if it is not refused; only then are messages taken from it. It is *established* when one
+//! of its overlays carries frames.
+//!
+//! The driver calls the `handle_` functions, then takes outputs until there are none, and acts on
+//! them in order. Unknown connections and links are ignored, so it need not keep track of what
+//! was closed in between.
+
+mod channels;
+mod config;
+mod connection;
+mod connections;
+mod core;
+mod digests;
+mod event;
+mod happened;
+mod introduction;
+mod membership;
+mod output;
+mod pace;
+mod relay;
+mod sink;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+
+pub use crate::overlay::{LinkAction, LinkOutput};
+pub use channels::Content;
+pub use config::{
+    ConnSecret, GARBAGE_DELAY, GOSSIP_INTERVAL, HEARTBEAT_INTERVAL, INTRODUCTION_TIME_MAX,
+    INTRODUCTIONS_MAX, NodeConfig, READ_TIME_MAX, WRITE_TIME_MAX,
+};
+pub use event::{CloseReason, Event, Level, PeerLabel};
+pub use output::{DeliveryKind, LinkInfo, Output};
+pub use sink::Counters;
+pub use view::ConnectionView;
+
+use crate::connector::{Ended, Target, TargetView, TooManyTargets};
+use crate::gossip::Route;
+use crate::message::Message;
+use crate::native::Report;
+use crate::overlay::OverlaySwitch;
+use crate::routes::Routes;
+use crate::sleeve::{LinkId, Special};
+use crate::topology::Topology;
+use crate::types::{ConnId, PeerName, Time};
+use core::Core;
+use introduction::open_connection;
+
+/// Our peer.
+#[derive(Debug)]
+pub struct Node {
+    core: Core,
+}
+
+impl Node {
+    /// A peer without connections.
+    pub fn new(config: NodeConfig, now: Time) -> Node {
+        Node {
+            core: Core::new(config, now),
+        }
+    }
+
+    /// What to do next, in order, until `None`. Any other call may add to it.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.core.sink.outputs.pop_front()
+    }
+
+    /// When [`Node::handle_timeout`] is due. Any other call may change it.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [
+            self.core.membership.poll_timeout(),
+            self.core.connections.poll_timeout(),
+            self.core.connector.poll_timeout(),
+            self.core.digests.poll_timeout(),
+            Some(self.core.relay.poll_timeout()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        for conn in self.core.connections.ids() {
+            match self.core.connections.handle_timeout(now, conn) {
+                Ok(()) => self.core.advance(now, conn),
+                Err(reason) => self.core.close_connection(now, conn, reason),
+            }
+        }
+        self.core.connector.handle_timeout(now);
+        if self.core.membership.is_garbage_due(now) {
+            self.core
+                .membership
+                .collect_garbage(now, None, &mut self.core.sink);
+        }
+        if self.core.relay.is_due(now) {
+            self.core.membership.forget_changes(now);
+            self.core.gossip_all_state(now);
+        }
+        if let Some(names) = self.core.membership.take_announcement(now) {
+            self.core.announce(now, &names);
+        }
+        if self.core.membership.are_routes_due(now) {
+            self.core.recalculate(now);
+        }
+        self.core.settle(now);
+    }
+
+    /// A connection was accepted. Returns the name under which it is known from here on.
+    pub fn handle_accepted(&mut self, now: Time, remote: SocketAddr, secret: ConnSecret) -> ConnId {
+        if let Some(victim) = self.core.connections.crowded_out() {
+            self.core.sink.counters.strangers_dropped += 1;
+            self.core
+                .close_connection(now, victim, CloseReason::Crowded);
+        }
+        let conn = self.core.connections.accept();
+        let connection = open_connection(now, (remote, None), &secret, self.core.ourself());
+        self.core.connections.open(conn, connection);
+        self.core.settle(now);
+        conn
+    }
+
+    /// [`Output::Dial`] led to a connection.
+    pub fn handle_dialled(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        remote: SocketAddr,
+        secret: ConnSecret,
+    ) {
+        let Some(dial) = self.core.connections.take_dial(conn) else {
+            self.core.sink.push(Output::Close { conn });
+            return;
+        };
+        let connection = open_connection(now, (remote, Some(dial)), &secret, self.core.ourself());
+        self.core.connections.open(conn, connection);
+        self.core.settle(now);
+    }
+
+    /// [`Output::Dial`] led to nothing.
+    pub fn handle_dial_failed(&mut self, now: Time, conn: ConnId, error: &str) {
+        let Some(dial) = self.core.connections.take_dial(conn) else {
+            return;
+        };
+        let ended = Ended {
+            dialled: Some(dial.to),
+            peer: None,
+            error,
+            never_again: false,
+        };
+        self.core.connector.handle_ended(now, conn, ended);
+        self.core.sink.event(Event::DialFailed {
+            address: dial.to,
+            error: error.to_owned(),
+        });
+        self.core.settle(now);
+    }
+
+    /// Bytes arrived on a connection.
+    pub fn handle_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+        let Some(connection) = self.core.connections.get_mut(conn) else {
+            return;
+        };
+        let taken = connection.wire.handle_bytes(bytes);
+        self.core.connections.touch(conn);
+        self.core.advance(now, conn);
+        if let Err(error) = taken {
+            // The other end may want to see what led to this, such as our own header.
+            self.core.connections.flush(now, conn, &mut self.core.sink);
+            self.core.close_connection(now, conn, error.into());
+        }
+        self.core.settle(now);
+    }
+
+    /// Bytes that were given out in [`Output::Send`] left the driver.
+    pub fn handle_sent(&mut self, now: Time, conn: ConnId, bytes: usize) {
+        if let Some(connection) = self.core.connections.get_mut(conn) {
+            connection.handle_sent(now, bytes);
+            self.core.connections.touch(conn);
+            self.core.settle(now);
+        }
+    }
+
+    /// A connection ended: the other end closed it (no error), or it broke.
+    pub fn handle_closed(&mut self, now: Time, conn: ConnId, error: Option<&str>) {
+        let Some(connection) = self.core.connections.get_mut(conn) else {
+            return;
+        };
+        let reason = match (error, connection.wire.handle_end()) {
+            (Some(error), _) => CloseReason::Ended(error.to_owned()),
+            (None, Err(error)) => error.into(),
+            (None, Ok(())) => CloseReason::Ended("remote closed the connection".to_owned()),
+        };
+        self.core.close_connection(now, conn, reason);
+        self.core.settle(now);
+    }
+
+    /// Closes a connection, since a channel's handler cannot go on with the peer at its other end.
+    pub fn close(&mut self, now: Time, conn: ConnId, reason: &str) {
+        self.core
+            .close_connection(now, conn, CloseReason::Handler(reason.to_owned()));
+        self.core.settle(now);
+    }
+
+    /// A special frame of the neighbour arrived over a link from this address, in a packet that
+    /// opened with the link's key if it has one.
+    pub fn handle_special(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        from: SocketAddrV4,
+        special: Special,
+    ) {
+        if is_source(from) {
+            self.on_link(now, link, |overlay| {
+                overlay.handle_special(now, link, from, special);
+            });
+        }
+    }
+
+    /// A report arrived over a native link, in a datagram of `bytes` bytes that opened under the
+    /// key of `epoch`.
+    pub fn handle_report(
+        &mut self,
+        now: Time,
+        link: LinkId,
+        epoch: u32,
+        report: Report,
+        bytes: usize,
+    ) {
+        self.on_link(now, link, |overlay| {
+            overlay.handle_report(now, link, epoch, report, bytes);
+        });
+    }
+
+    /// A datagram of a native link that is newer than all before came from this address.
+    pub fn handle_moved(&mut self, now: Time, link: LinkId, from: SocketAddrV4) {
+        self.on_link(now, link, |overlay| {
+            if is_source(from) {
+                overlay.handle_moved(now, link, from);
+            }
+        });
+    }
+
+    /// The kernel refused a packet of a link's DF channel: its path takes `path_mtu` bytes.
+    pub fn handle_too_big(&mut self, now: Time, link: LinkId, path_mtu: usize) {
+        self.on_link(now, link, |overlay| {
+            overlay.handle_too_big(now, link, path_mtu);
+        });
+    }
+
+    /// Names targets to be connected to; with `replace`, in place of all named before. Those that
+    /// wait are tried at once.
+    pub fn connect(
+        &mut self,
+        now: Time,
+        targets: impl IntoIterator<Item = Target>,
+        replace: bool,
+    ) -> Result<(), TooManyTargets> {
+        self.core.connector.connect(now, targets, replace)?;
+        self.targets_changed();
+        self.core.settle(now);
+        Ok(())
+    }
+
+    /// Forgets targets by the texts under which they were named. Connections to them stay.
+    pub fn forget<'t>(&mut self, now: Time, texts: impl IntoIterator<Item = &'t str>) {
+        self.core.connector.forget(now, texts);
+        self.targets_changed();
+        self.core.settle(now);
+    }
+
+    /// Sends `payload` to one peer, however far. Returns whether there is a way to it and room on
+    /// that way; whether it arrives, only an answer can tell.
+    pub fn send_unicast(
+        &mut self,
+        now: Time,
+        channel: &str,
+        dest: PeerName,
+        payload: &[u8],
+    ) -> bool {
+        let is_known = self.routes().unicast_all(dest).is_some();
+        if !is_known && self.core.membership.are_routes_stale() {
+            self.core.recalculate(now);
+        }
+        let message = Message::Unicast {
+            channel,
+            source: self.us(),
+            dest,
+            payload,
+        };
+        let sent = self.core.forward_unicast(dest, message.encode(), None);
+        self.core.settle(now);
+        sent
+    }
+
+    /// Tells everybody. Does nothing on a channel that the driver did not register.
+    pub fn broadcast(&mut self, now: Time, channel: &str, content: Content) {
+        self.relay_broadcast(now, channel, self.us(), content);
+    }
+
+    /// Passes on what a broadcast of `source` brought, along the route for it.
+    pub fn relay_broadcast(
+        &mut self,
+        now: Time,
+        channel: &str,
+        source: PeerName,
+        content: Content,
+    ) {
+        self.core
+            .tell(now, channel, Route::Broadcast { source }, content);
+    }
+
+    /// Tells some neighbours, drawn by chance.
+    pub fn gossip_neighbours(&mut self, now: Time, channel: &str, content: Content) {
+        self.core
+            .tell(now, channel, Route::Neighbours { except: None }, content);
+    }
+
+    /// Passes on what gossip of `neighbour` brought, to others drawn by chance.
+    pub fn relay_gossip(
+        &mut self,
+        now: Time,
+        channel: &str,
+        neighbour: PeerName,
+        content: Content,
+    ) {
+        let except = Some(neighbour);
+        self.core
+            .tell(now, channel, Route::Neighbours { except }, content);
+    }
+
+    /// Answers [`Output::NeedState`]: the complete state of a channel; `None` if there is nothing
+    /// to be said to this neighbour.
+    pub fn handle_state(&mut self, now: Time, channel: &str, conn: ConnId, state: Option<&[u8]>) {
+        let Some(id) = self.core.relay.outside(channel) else {
+            return;
+        };
+        if self.core.connections.get_mut(conn).is_none() {
+            return;
+        }
+        for reach in self.core.connections.take_awaiting(conn, id) {
+            let Some(state) = state else { continue };
+            self.core.send_payload(now, conn, (id, reach), state);
+        }
+        self.core.connections.touch(conn);
+        self.core.settle(now);
+    }
+
+    /// Our name.
+    pub fn us(&self) -> PeerName {
+        self.core.membership.us()
+    }
+
+    /// All that is known of peers and their connections.
+    pub fn topology(&self) -> &Topology {
+        self.core.membership.topology()
+    }
+
+    /// The routes that are in use.
+    pub fn routes(&self) -> &Arc<Routes> {
+        self.core.membership.routes()
+    }
+
+    /// Connections that were added to our peer, oldest first.
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionView> {
+        self.core.connections.views()
+    }
+
+    /// How many connections are not introduced yet.
+    pub fn introductions(&self) -> usize {
+        self.core.connections.introductions()
+    }
+
+    /// All addresses that are dialled or waited for.
+    pub fn targets(&self) -> impl Iterator<Item = TargetView<'_>> {
+        self.core.connector.targets()
+    }
+
+    /// The targets that users named.
+    pub fn direct_targets(&self) -> impl ExactSizeIterator<Item = &Target> {
+        self.core.connector.direct()
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> Counters {
+        self.core.sink.counters
+    }
+
+    fn targets_changed(&mut self) {
+        let texts = self
+            .core
+            .connector
+            .direct()
+            .map(|target| target.text.clone());
+        let texts = texts.collect();
+        self.core.sink.push(Output::TargetsChanged(texts));
+    }
+
+    fn on_link(&mut self, now: Time, link: LinkId, act: impl FnOnce(&mut OverlaySwitch)) {
+        let Some(conn) = self.core.connections.of_link(link) else {
+            return;
+        };
+        if let Some(member) = self.core.connections.member_mut(conn) {
+            act(&mut member.overlay);
+        }
+        self.core.connections.touch(conn);
+        self.core.advance(now, conn);
+        self.core.settle(now);
+    }
+}
+
+/// Whether a packet can come from this address.
+fn is_source(address: SocketAddrV4) -> bool {
+    let ip = address.ip();
+    address.port() != 0 && !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast()
+}

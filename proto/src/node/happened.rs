@@ -1,0 +1,22 @@
+//! What one part of a node has to say to the others.
+
+use super::digests::Exchange;
+use super::event::CloseReason;
+use crate::types::PeerName;
+use crate::wire::Introduced;
+
+/// Something that happened in one part of a node and concerns the others. The node itself passes
+/// it on; no part calls another.
+#[derive(Debug)]
+pub(super) enum Happened {
+    /// Both ends of a connection are known to each other.
+    Introduced(Box<Introduced>),
+    /// A gossip message arrived from this neighbour: the whole message.
+    Gossip(PeerName, Vec<u8>),
+    /// A neighbour of our kind compares what it knows with what we know.
+    Exchange(Exchange),
+    /// A connection to this neighbour carries frames.
+    Established(PeerName),
+    /// A connection is over, though it was not closed yet.
+    Lost(CloseReason),
+}

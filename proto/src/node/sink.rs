@@ -1,0 +1,54 @@
+//! What piles up in a node until its driver takes it.
+
+use std::collections::VecDeque;
+
+use super::event::Event;
+use super::output::Output;
+
+/// What happened so far, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections that ended, introduced or not.
+    pub terminations: u64,
+    /// Accepted connections that were closed to make room for others.
+    pub strangers_dropped: u64,
+    /// How often an overlay was left since nothing came through.
+    pub overlay_holds: u64,
+    /// How often an overlay was over while its connection went on.
+    pub overlay_failures: u64,
+    /// Gossip messages sent, relayed unicasts aside.
+    pub gossip_sent: u64,
+    /// Bytes of their payloads.
+    pub gossip_sent_bytes: u64,
+    /// Gossip messages received for us.
+    pub gossip_received: u64,
+    /// Bytes of their payloads.
+    pub gossip_received_bytes: u64,
+    /// Payloads that were dropped since too much waited, or for want of a channel.
+    pub gossip_dropped: u64,
+    /// Unicasts that had no way, or no room on it.
+    pub unicasts_dropped: u64,
+    /// Messages that made no sense on their connection.
+    pub messages_ignored: u64,
+    /// Entries of topology updates that exceeded limits.
+    pub topology_ignored: u64,
+    /// How often routes were calculated.
+    pub route_calculations: u64,
+}
+
+/// What piles up until the driver takes it: outputs in order, and what was counted.
+#[derive(Debug, Default)]
+pub(super) struct Sink {
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) counters: Counters,
+}
+
+impl Sink {
+    pub(super) fn push(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.push(Output::Event(event));
+    }
+}

@@ -1,0 +1,55 @@
+//! Duration of the turns of the loop.
+
+use std::time::Duration;
+
+use proto::types::Time;
+
+/// The turns so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// Their number.
+    pub count: u64,
+    /// Their total duration.
+    pub busy: Duration,
+    /// Duration of the longest.
+    pub longest: Duration,
+    began: Option<Time>,
+}
+
+impl Turns {
+    /// A turn begins, unless one is under way.
+    pub(super) fn begin(&mut self, now: Time) {
+        self.began.get_or_insert(now);
+    }
+
+    /// The turn that is under way ends.
+    pub(super) fn end(&mut self, now: Time) {
+        let Some(began) = self.began.take() else {
+            return;
+        };
+        let took = now.since(began);
+        self.count += 1;
+        self.busy += took;
+        self.longest = self.longest.max(took);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_turn_is_kept() {
+        let at = |millis| Time::ZERO + Duration::from_millis(millis);
+        let mut turns = Turns::default();
+        turns.end(at(5));
+        assert_eq!(turns, Turns::default(), "none was under way");
+        for (begin, end) in [(10, 11), (20, 50), (60, 62)] {
+            turns.begin(at(begin));
+            turns.begin(at(begin + 1));
+            turns.end(at(end));
+        }
+        assert_eq!((turns.count, turns.longest.as_millis()), (3, 30));
+        assert_eq!(turns.busy.as_millis(), 33);
+    }
+}
