@@ -71,7 +71,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The set-ups that were asked for; all of them if none was.
+    /// Returns the set-ups that were asked for; all of them if none was.
     fn setups(&self) -> Vec<Setup> {
         let wanted = |setup: &Setup| {
             self.names.is_empty() || self.names.iter().any(|name| name == setup.name)
@@ -102,6 +102,7 @@ impl Setup {
             },
             with("plain", |options| options.key = None),
             with("encrypted", |_| {}),
+            with("native", |options| options.native = true),
             with("no-gso", |options| options.gso = false),
             with("no-gro", |options| options.gro = false),
             with("no-tap-offload", |options| options.offload = false),
@@ -271,7 +272,7 @@ fn print(setups: &[Setup], results: &BTreeMap<usize, Vec<Sample>>) -> Result<(),
     Ok(())
 }
 
-/// The median of a figure, its lowest and its highest.
+/// Returns the median of a figure, its lowest and its highest.
 fn median(samples: &[Sample], of: fn(&Sample) -> f64) -> (f64, f64, f64) {
     benches::median(samples.iter().map(of))
 }

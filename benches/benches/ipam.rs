@@ -32,7 +32,7 @@ fn universe() -> Cidr {
     "10.7.0.0/16".parse().unwrap()
 }
 
-/// An allocator that owns what the seeds give it.
+/// Returns an allocator that owns what the seeds give it.
 fn allocator(seeds: &[PeerName]) -> Allocator {
     let config = Config {
         name: peer(1),
@@ -52,7 +52,7 @@ fn allocator(seeds: &[PeerName]) -> Allocator {
 /// Where batches go.
 trait Disk {
     fn save(&mut self, batch: &ipam::persist::Batch);
-    /// The last batch that is saved, after waiting for one.
+    /// Returns the last batch that is saved, after waiting for one.
     fn wait(&mut self) -> BatchId;
 }
 
@@ -185,7 +185,7 @@ fn durable(c: &mut Criterion) {
     allocations(c, "durable", File::new());
 }
 
-/// A ring with an entry for each address, of a hundred peers.
+/// Returns a ring with an entry for each address, of a hundred peers.
 fn big_ring() -> Ring {
     let range = universe().range();
     let mut ring = Ring::new(range);

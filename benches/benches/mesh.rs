@@ -191,7 +191,7 @@ const WAYS: [Way; 16] = [
 ];
 
 impl Way {
-    /// Whether everything that it needs was named.
+    /// Returns true if everything that it needs was named.
     fn is_possible(&self) -> bool {
         match self.by {
             By::Routers(kinds) if kinds.contains(&Kind::Weaver) => {

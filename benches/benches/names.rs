@@ -66,7 +66,7 @@ fn answers(c: &mut Criterion) {
     group.finish();
 }
 
-/// A table of [`NAMES`] names of a hundred peers.
+/// Returns a table of [`NAMES`] names of a hundred peers.
 fn full() -> Names {
     let peers: Vec<PeerName> = (2..=101).map(|i| PeerName::from_u64(i).unwrap()).collect();
     let domain: proto::names::Domain = "weave.local.".parse().unwrap();

@@ -13,7 +13,7 @@ const GSO_SIZE: usize = 1324;
 /// Ethernet, IPv4 and TCP headers, the latter with timestamps.
 const HEADERS: usize = 14 + 20 + 32;
 
-/// A super-frame of `segments` full TCP segments over IPv4, and its vnet header.
+/// Returns a super-frame of `segments` full TCP segments over IPv4, and its vnet header.
 fn super_frame(segments: usize) -> (VnetHeader, Vec<u8>) {
     let payload = segments * GSO_SIZE;
     let mut frame = vec![0; HEADERS + payload];

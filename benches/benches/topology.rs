@@ -88,7 +88,7 @@ fn mesh(title: &'static str, count: usize, degree: Option<usize>) -> Mesh {
     }
 }
 
-/// The first peer, which has heard nothing yet.
+/// Creates the first peer, which has heard nothing yet.
 fn newcomer(mesh: &Mesh) -> Topology {
     let us = &mesh.peers[0];
     let rng = fastrand::Rng::with_seed(1);

@@ -16,17 +16,17 @@ impl Daemon {
         Ok(Daemon(namespace.spawn(command)?))
     }
 
-    /// The number of its process.
+    /// Returns the number of its process.
     pub fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    /// What it prints, if that was to be piped; once.
+    /// Returns what it prints, if that was to be piped; once.
     pub fn take_output(&mut self) -> Option<ChildStdout> {
         self.0.stdout.take()
     }
 
-    /// An error if it has ended.
+    /// Returns an error if it has ended.
     pub fn check(&mut self) -> Result<(), TrialError> {
         match self.0.try_wait()? {
             None => Ok(()),

@@ -1,6 +1,7 @@
 //! What the measurements of the whole have in common.
 
 pub mod baseline;
+pub mod crowded;
 pub mod daemon;
 pub mod iperf;
 pub mod program;
@@ -11,7 +12,7 @@ pub mod vxlan;
 
 use std::process::{Command, Stdio};
 
-/// The median of a figure, its lowest and its highest; NaN of nothing.
+/// Returns the median of a figure, its lowest and its highest; NaN of nothing.
 pub fn median(values: impl IntoIterator<Item = f64>) -> (f64, f64, f64) {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -23,7 +24,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> (f64, f64, f64) {
     )
 }
 
-/// Whether a program is on this machine.
+/// Returns true if a program is on this machine.
 pub fn is_present(program: &str) -> bool {
     let version = Command::new(program)
         .arg("--version")

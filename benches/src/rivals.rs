@@ -40,7 +40,7 @@ const WIREGUARD_PORT: u16 = 51820;
 const NEBULA_PORT: u16 = 4242;
 
 impl Rival {
-    /// The variable that names its program.
+    /// Returns the variable that names its program.
     pub const fn variable(self) -> &'static str {
         match self {
             Rival::WireguardGo => "WIREGUARD_GO",
@@ -49,12 +49,12 @@ impl Rival {
         }
     }
 
-    /// Its program, if it was named.
+    /// Returns its program, if it was named.
     pub fn program(self) -> Option<PathBuf> {
         env::var_os(self.variable()).map(PathBuf::from)
     }
 
-    /// The address of a host in its tunnel.
+    /// Returns the address of a host in its tunnel.
     pub const fn address(number: u8) -> Ipv4Addr {
         Ipv4Addr::new(10, 9, 0, number + 1)
     }

@@ -16,7 +16,7 @@ pub const PER_SECOND: u64 = 100_000;
 const PORT: u16 = 6783;
 /// How many are sent between looks at the clock.
 const BURST: u64 = 100;
-/// Bytes of Ethernet, IPv4 and UDP headers.
+/// Size in bytes of the Ethernet, IPv4 and UDP headers.
 const HEADERS: usize = 42;
 const NATIVE_HEADER: usize = 16;
 const LISTEN_TIME: Duration = Duration::from_secs(5);
@@ -86,7 +86,7 @@ fn attack(socket: &UdpSocket, to: Ipv4Addr, seen: [u8; NATIVE_HEADER], stop: &At
     sent
 }
 
-/// The first bytes of a native datagram on its way to the router of a namespace.
+/// Returns the first bytes of a native datagram on its way to the router of a namespace.
 pub fn overhear(at: &Namespace, to: Ipv4Addr) -> Result<[u8; NATIVE_HEADER], TrialError> {
     let index = at.netlink()?.link_named("eth0")?.index;
     let socket = at.run(|| PacketSocket::open(index.0, true))??;

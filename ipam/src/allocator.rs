@@ -1,20 +1,20 @@
-//! The allocator: requests of users and messages of routers in, decisions out.
+//! The allocator: handles requests of users and messages of routers, and decides.
 //!
-//! One [`Allocator`] owns the ring, the space and the leases of its router. Its `handle_*`
-//! methods take what happened, each as one *step*; [`Allocator::poll_output`] hands out what is
-//! to be done and [`Allocator::poll_timeout`] says when to call [`Allocator::handle_timeout`].
+//! One [`Allocator`] owns the ring, the space and the leases of its router. Its `handle_*` methods
+//! report events, each as one *step*. [`Allocator::poll_output`] returns what the driver must do,
+//! and [`Allocator::poll_timeout`] returns when to call [`Allocator::handle_timeout`].
 //!
 //! # Saved before said
 //!
-//! A step that changes the durable state makes one [`Batch`](crate::persist::Batch), handed out
-//! at once as [`Output::Persist`]. Every output of that step, and of all later ones, is kept
-//! until the driver says that the batch is stored ([`Allocator::handle_persisted`]): nothing is
-//! answered, sent or gossiped that a crash could undo. Batches do not wait for each other, so
-//! any number of them can go to the disk in one sync. Questions about the state are answered in
-//! the same order, so they wait as well.
+//! A step that changes the durable state creates one [`Batch`](crate::persist::Batch), returned at
+//! once as [`Output::Persist`]. Every output of that step, and of all later ones, is kept until the
+//! driver reports that the batch is stored ([`Allocator::handle_persisted`]): nothing is answered,
+//! sent or gossiped that a crash could undo. Batches do not wait for each other, so any number of
+//! them can be written to disk in one sync. Queries of the state are answered in the same order, so
+//! they wait as well.
 //!
-//! If a batch cannot be stored, the state goes back to what is stored, and the requests that it
-//! would have answered fail with the store's error.
+//! If a batch cannot be stored, the state is rolled back to what is stored, and the requests that
+//! it would have answered fail with the store's error.
 
 mod announce;
 mod api;
@@ -37,6 +37,7 @@ mod outbox;
 mod progress;
 mod questions;
 mod queue;
+mod rations;
 mod reclaim;
 mod replication;
 mod requests;
@@ -70,12 +71,12 @@ pub struct Allocator {
     cx: Cx,
     machines: Machines,
     outbox: Outbox,
-    /// The batch that holds the addresses that were found in use on this host.
+    /// The batch with the addresses that were found in use on this host.
     found_by: BatchId,
 }
 
 impl Allocator {
-    /// An allocator that goes on from what was stored.
+    /// Creates an allocator that continues from the stored state.
     pub fn new(
         clock: Clock,
         config: Config,
@@ -101,12 +102,12 @@ impl Allocator {
         Ok(allocator)
     }
 
-    /// Takes a message of another router.
+    /// Handles a message of another router.
     pub fn handle_message(&mut self, clock: Clock, message: Incoming<'_>) {
         self.step(clock, |machines, cx| machines.message(cx, &message));
     }
 
-    /// Takes a user's wish. The answer comes as an [`Output::Reply`] with the same number, at
+    /// Handles a request of a user. The answer is an [`Output::Reply`] with the same number, at
     /// `deadline` at the latest, if there is one and the store works.
     pub fn handle_request(
         &mut self,
@@ -120,40 +121,40 @@ impl Allocator {
         });
     }
 
-    /// Takes that the caller of a request has gone; it is answered as cancelled.
+    /// Reports that the caller of a request has gone. The request is answered as cancelled.
     pub fn handle_cancel(&mut self, clock: Clock, id: RequestId) {
         self.step(clock, |machines, cx| machines.cancel(cx, id));
     }
 
-    /// Takes that a container with this id was started.
+    /// Reports that a container with this id was started.
     pub fn handle_container_started(&mut self, clock: Clock, id: &str) {
         self.step(clock, |_, cx| cx.hosted.not_dead(id));
     }
 
-    /// Takes that a container has ended; its addresses are released some time later.
+    /// Reports that a container has ended. Its addresses are released some time later.
     pub fn handle_container_died(&mut self, clock: Clock, id: &str) {
         self.step(clock, |machines, cx| machines.container_died(cx, id));
     }
 
-    /// Takes that a container was removed; its addresses are released.
+    /// Reports that a container was removed. Its addresses are released.
     pub fn handle_container_destroyed(&mut self, clock: Clock, id: &str) {
         self.step(clock, |machines, cx| machines.container_destroyed(cx, id));
     }
 
-    /// Takes the complete list of the peers of the mesh, whenever it changes.
+    /// Reports the complete list of peers of the mesh. Call this whenever it changes.
     pub fn handle_peers(&mut self, clock: Clock, peers: Vec<Peer>) {
         self.step(clock, |machines, cx| machines.peers(cx, peers));
     }
 
-    /// Takes how many peers we were told to connect to and have not given up.
+    /// Reports the number of direct targets that are not given up.
     pub fn handle_targets(&mut self, clock: Clock, count: usize) {
         self.step(clock, |machines, _| machines.election.set_targets(count));
     }
 
-    /// Takes the question for our state of a channel, to be sent to `neighbour` (`None`: to
-    /// several, of which the driver leaves out those that [`Allocator::is_silent`]). The answer
-    /// is an [`Output::State`] with the same token. `new_link`: nothing was sent to this
-    /// neighbour since the link came up, so ours may wait a moment for theirs.
+    /// Requests our state of a channel, to be sent to `neighbour` (`None`: to several, of which the
+    /// driver leaves out those for which [`Allocator::is_silent`] is true). The answer is an
+    /// [`Output::State`] with the same token. `new_link` is true if nothing was sent to this
+    /// neighbour since the link came up; then our state may wait a moment for theirs.
     pub fn handle_state_wanted(
         &mut self,
         clock: Clock,
@@ -167,12 +168,12 @@ impl Allocator {
         });
     }
 
-    /// Takes what became of [`Output::Persist`]: all batches up to and including `id` are
-    /// stored; or the first that is not stored yet, and all that were handed out after it, are
-    /// not stored and never will be.
+    /// Reports the result of [`Output::Persist`]: all batches up to and including `id` are stored;
+    /// or the first one that is not stored yet, and all later ones, failed and will never be
+    /// stored.
     ///
-    /// A store that cannot tell which of the two is true must be opened again, or the process
-    /// ended.
+    /// If the driver cannot tell which of the two is true, it must reopen the store or end the
+    /// process.
     pub fn handle_persisted(&mut self, clock: Clock, id: BatchId, result: Result<(), String>) {
         match result {
             Ok(()) => {
@@ -205,68 +206,71 @@ impl Allocator {
         }
     }
 
-    /// Takes that the time came which [`Allocator::poll_timeout`] named. Harmless at any other.
+    /// Does what is due. Call this at or after [`Allocator::poll_timeout`]. Spurious calls change
+    /// nothing.
     pub fn handle_timeout(&mut self, clock: Clock) {
         self.step(clock, |machines, cx| machines.timeout(cx));
     }
 
-    /// The next thing to do; `None` if there is none at this moment. Any `handle_*` call may
-    /// change that.
+    /// Returns the next thing to do, or `None` if there is nothing at the moment. Any `handle_*`
+    /// call may add outputs.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outbox.poll()
     }
 
-    /// When [`Allocator::handle_timeout`] is to be called. Any `handle_*` call may change that.
+    /// Returns the time at which [`Allocator::handle_timeout`] is due. Any `handle_*` call may
+    /// change it.
     pub fn poll_timeout(&self) -> Time {
         self.machines.next_wake()
     }
 
-    /// All addresses that are allocated from.
+    /// Returns the universe.
     pub fn universe(&self) -> Cidr {
         self.cx.universe()
     }
 
-    /// The subnet of requests that name none.
+    /// Returns the subnet of requests that name none.
     pub fn default_subnet(&self) -> Cidr {
         self.cx.default_subnet()
     }
 
-    /// Whether nothing about addresses is to be sent to this neighbour.
+    /// Returns true if nothing about addresses must be sent to this neighbour.
     pub fn is_silent(&self, neighbour: PeerName) -> bool {
         self.cx.members.is_silent(neighbour)
     }
 
-    /// How everything is at this moment, what is not saved yet included.
+    /// Returns the current status, including what is not saved yet.
     pub fn status(&self) -> Status {
         status::status(&self.cx, &self.machines.queue, &self.machines.election)
     }
 
-    /// The takeovers that are not over, be that saved or not: for tests and diagnosis.
+    /// Returns the unfinished takeovers in memory, saved or not, for tests and diagnosis.
     pub fn takeover_status(&self) -> Vec<TakeoverStatus> {
         status::takeover_status(&self.cx)
     }
 
-    /// The ring as it is in memory, be it saved or not: for tests and diagnosis.
+    /// Returns the ring in memory, saved or not, for tests and diagnosis.
     pub fn ring(&self) -> &Ring {
         self.cx.durable.ring()
     }
 
-    /// Our addresses as they are in memory, be it saved or not: for tests and diagnosis.
+    /// Returns our addresses in memory, saved or not, for tests and diagnosis.
     pub fn space(&self) -> &Space {
         self.cx.durable.space()
     }
 
-    /// The leases as they are in memory, be it saved or not: for tests and diagnosis.
+    /// Returns the leases in memory, saved or not, for tests and diagnosis.
     pub fn lease_table(&self) -> &LeaseTable {
         self.cx.durable.leases()
     }
 
-    /// Whether everything fits together; else what does not. Slow: for tests and diagnosis.
+    /// Checks all invariants. The error describes the first violation. Slow: for tests and
+    /// diagnosis.
     pub fn check(&self) -> Result<(), String> {
         self.cx.durable.check()
     }
 
-    /// One step: what `act` decides, what follows from it, and the batch and outputs of both.
+    /// Executes one step: `act`, its consequences, and the batch and outputs of both.
     fn step(&mut self, clock: Clock, act: impl FnOnce(&mut Machines, &mut Cx)) {
         self.cx.clock = clock;
         act(&mut self.machines, &mut self.cx);
@@ -280,7 +284,7 @@ impl Allocator {
     }
 }
 
-/// What the state belongs to, if it is the state of the router that the configuration describes.
+/// Returns the router and universe of the state, if they match the configuration.
 fn start_meta(config: &Config, stored: &Stored) -> Result<Meta, StartError> {
     let mut meta = Meta {
         name: config.name,
@@ -300,7 +304,7 @@ fn start_meta(config: &Config, stored: &Stored) -> Result<Meta, StartError> {
         }
         let used = stored.has_ring() || stored.has_addresses();
         if before.universe != config.universe {
-            // A default gives way to what the mesh, or an earlier start, decided.
+            // A default universe yields to what the mesh, or an earlier start, decided.
             if config.universe_defaulted {
                 meta.universe = before.universe;
             } else if used {

@@ -1,4 +1,4 @@
-//! Reading a Bolt file, the database of the original router.
+//! Reading a Bolt file, Weave Net's data base.
 //!
 //! Numbers are little-endian. The file is a series of pages of one size; pages 0 and 1 are meta
 //! pages, of which the valid one with the higher transaction counts:
@@ -12,14 +12,14 @@
 //! bucket | root page u64 | sequence u64 | an inline leaf page, if the root is 0 |
 //! ```
 //!
-//! A position counts from the start of its own element. The reader never follows a page twice
-//! on one way down, and gives up at named limits, so no file can make it run long.
+//! A position counts from the start of its own element. The reader never follows a page twice on
+//! one path, and stops at named limits, so no file can make it run long.
 
 use std::collections::BTreeMap;
 
-/// Deepest tree that is followed; a deeper one is refused.
+/// Maximum depth of a tree. A deeper one is refused.
 const DEPTH_MAX: u32 = 24;
-/// Most pages that are read in one walk; a larger tree is refused.
+/// Maximum number of pages read in one walk. A larger tree is refused.
 const PAGES_MAX: u32 = 1 << 16;
 /// Page sizes that are tried when the first meta page is damaged, in bytes.
 const PAGE_SIZES: [usize; 5] = [4096, 8192, 16384, 32768, 65536];
@@ -37,7 +37,7 @@ const LEAF_IS_BUCKET: u32 = 1;
 /// Why a file could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BoltError {
-    /// Neither meta page is whole.
+    /// Neither meta page is valid.
     #[error("not a Bolt file, or both of its meta pages are damaged")]
     NoMeta,
     /// Something points outside the file or to a page of the wrong kind.
@@ -46,12 +46,14 @@ pub enum BoltError {
     /// The tree is deeper or larger than any real one.
     #[error("the tree of pages is too large")]
     TooLarge,
-    /// There is no such bucket.
+    /// The bucket does not exist.
     #[error("bucket missing")]
     NoBucket,
 }
 
-/// The keys and values of the bucket `name` of the file in `file`.
+/// Returns the keys and values of the bucket `name` of a Bolt file with the content `file`.
+///
+/// Format: `docs/protocol/ipam.md#10-2-bolt`.
 pub fn read_bucket<'a>(
     file: &'a [u8],
     name: &[u8],

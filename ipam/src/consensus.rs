@@ -1,31 +1,34 @@
-//! The election of those who share the universe at first: Paxos by gossip.
+//! The election of the peers that share the universe first: Paxos by gossip.
 //!
-//! Every elector keeps what it knows of every other and gossips all of it. A proposal is chosen
-//! when a quorum has accepted it; whoever sees that can make the same first ring from its value.
+//! Every elector keeps what it knows of every other elector and gossips all of it. A proposal is
+//! chosen when a quorum has accepted it. Every router that sees this makes the same first ring from
+//! its value.
 //!
-//! An elector must not forget what it promised, or two groups could each reach a quorum. So its
-//! own [`Claims`] and the number by which it takes part ([`NodeId::uid`]) are saved before they
-//! are sent, and a restarted peer goes on as the same elector.
+//! An elector must not forget what it promised, or two groups could each reach a quorum. So its own
+//! [`Claims`] and its number ([`NodeId::uid`]) are saved before they are sent, and a restarted peer
+//! continues as the same elector.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto::types::PeerName;
 
-/// Most electors that are remembered; more are ignored.
+/// Maximum number of electors. Further ones are ignored.
 pub const NODES_MAX: usize = 4096;
-/// Most names in one proposed value; a longer one is refused.
+/// Maximum number of names in a proposed value. A longer one is refused.
 pub const VALUE_NAMES_MAX: usize = 1 << 16;
 
-/// An elector: a peer, and the number of this or an earlier start of it.
+/// Id of an elector: a peer, and the number under which it takes part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeId {
     /// Its name.
     pub name: PeerName,
-    /// Tells apart electors of one name.
+    /// Distinguishes electors of one name.
     pub uid: u64,
 }
 
-/// The number of a proposal; orders by round, then by proposer.
+/// The number of a proposal. Ordered by round, then by proposer.
+///
+/// Rule: `docs/protocol/ipam.md#5-3-state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProposalId {
     /// 0 means "none".
@@ -35,7 +38,7 @@ pub struct ProposalId {
 }
 
 impl ProposalId {
-    /// Whether this is the number of a proposal at all.
+    /// Returns true if this is the number of a proposal.
     pub const fn is_some(&self) -> bool {
         self.round > 0
     }
@@ -44,20 +47,22 @@ impl ProposalId {
 /// A value that was accepted, and the proposal that first had it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AcceptedValue {
-    /// Who is to share the universe, in any order, maybe repeated.
+    /// The peers that are to share the universe, in any order, possibly repeated.
     pub value: Vec<PeerName>,
-    /// Where it comes from.
+    /// The proposal that first had this value.
     pub origin: ProposalId,
 }
 
 /// What one elector has promised and accepted.
+///
+/// Format: `docs/protocol/ipam.md#5-3-state`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     /// It will not accept a proposal below this one.
     pub promise: ProposalId,
-    /// The last it accepted.
+    /// The last proposal that it accepted.
     pub accepted: ProposalId,
-    /// The value of that.
+    /// The value of that proposal.
     pub value: AcceptedValue,
 }
 
@@ -73,7 +78,7 @@ pub struct Elector {
 }
 
 impl Elector {
-    /// An elector that has taken no part yet; `quorum` 0 can never be reached.
+    /// Creates an elector that has not taken part yet. Its quorum of 0 is never reached.
     pub fn new(id: NodeId) -> Elector {
         Elector {
             id,
@@ -82,39 +87,41 @@ impl Elector {
         }
     }
 
-    /// An elector that goes on after a restart with what it had said.
+    /// Creates an elector that continues after a restart with its earlier claims.
     pub fn resumed(id: NodeId, claims: Claims) -> Elector {
         let mut elector = Elector::new(id);
         elector.nodes.insert(id, claims);
         elector
     }
 
-    /// By which it takes part.
+    /// Returns the id of the elector.
     pub fn id(&self) -> NodeId {
         self.id
     }
 
-    /// What it has said itself; `None` before it took part.
+    /// Returns its own claims, or `None` before it took part.
     pub fn claims(&self) -> Option<&Claims> {
         self.nodes.get(&self.id)
     }
 
-    /// All it knows.
+    /// Returns everything that it knows of all electors.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
     }
 
-    /// How many must agree.
+    /// Returns the number of electors that must agree.
     pub fn quorum(&self) -> usize {
         self.quorum
     }
 
-    /// Says how many must agree.
+    /// Sets the number of electors that must agree.
     pub fn set_quorum(&mut self, quorum: usize) {
         self.quorum = quorum;
     }
 
-    /// Makes a new proposal, above all known ones.
+    /// Makes a new proposal, higher than all known ones.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-4-steps`.
     pub fn propose(&mut self) {
         let known = self.nodes.values();
         let round = known
@@ -131,7 +138,9 @@ impl Elector {
         }
     }
 
-    /// Takes in what another elector knows; whether any of it was new.
+    /// Merges what another elector knows. Returns true if any of it was new.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-4-steps`.
     pub fn update(&mut self, from: &Nodes) -> bool {
         let mut changed = false;
         for (id, theirs) in from {
@@ -155,7 +164,9 @@ impl Elector {
         changed
     }
 
-    /// Promises and accepts what it can; whether that changed what it says.
+    /// Promises and accepts what it can. Returns true if that changed its own claims.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-4-steps`.
     pub fn think(&mut self) -> bool {
         let before = self.nodes.get(&self.id).cloned().unwrap_or_default();
         let mut own = before.clone();
@@ -177,8 +188,10 @@ impl Elector {
         changed
     }
 
-    /// If a quorum has promised to follow our own proposal, accepts it: with the value of the
-    /// highest proposal that any of them had accepted before, else with a new one.
+    /// Accepts our own proposal if a quorum has promised to follow it: with the value of the
+    /// highest proposal that any of them had accepted before, or else with a new value.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-4-steps`.
     fn count_promises(&self, own: &mut Claims) {
         let promised = || {
             self.nodes
@@ -210,7 +223,9 @@ impl Elector {
         Some(accepted.value.clone())
     }
 
-    /// The value that was chosen, sorted and each name once; `None` while none is.
+    /// Returns the chosen value, sorted and each name once, or `None` if none was chosen yet.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-4-steps`.
     pub fn consensus(&self) -> Option<Vec<PeerName>> {
         let mut counts: BTreeMap<ProposalId, usize> = BTreeMap::new();
         for claims in self.nodes.values().filter(|c| c.accepted.is_some()) {
@@ -224,7 +239,7 @@ impl Elector {
     }
 }
 
-/// The names sorted, each once.
+/// Returns the names sorted, each once.
 pub fn normalize(names: &[PeerName]) -> Vec<PeerName> {
     names
         .iter()

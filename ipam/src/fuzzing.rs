@@ -22,7 +22,7 @@ pub fn fuzz_lease_message(data: &[u8]) {
     feed(Channel::Leases, data);
 }
 
-/// The data base of an original router.
+/// A data base of Weave Net.
 pub fn fuzz_weave_database(data: &[u8]) {
     let _ = WeaveState::from_file(data);
 }
@@ -41,7 +41,7 @@ fn peer(number: u8) -> PeerName {
     PeerName::from_bytes([2, 0, 0, 0, 0, number])
 }
 
-/// An allocator with a ring of two, an address in use and a lease. Its universe is
+/// Returns an allocator with a ring of two, an address in use and a lease. Its universe is
 /// 10.7.0.0/24, its own name 02:00:00:00:00:01, and 02:00:00:00:00:02 is the other's.
 #[doc(hidden)]
 pub fn busy_allocator() -> Allocator {
@@ -94,9 +94,9 @@ fn clock(seconds: u64) -> Clock {
     }
 }
 
-/// Does what the allocator wants, as far as it is saving.
+/// Acknowledges everything that the allocator wants saved.
 fn settle(allocator: &mut Allocator, clock: Clock) {
-    // Each batch can make others, but no message makes them for ever.
+    // Each batch may lead to others, but no message may lead to endless batches.
     for _ in 0..1000 {
         let mut last = None;
         while let Some(output) = allocator.poll_output() {

@@ -1,4 +1,4 @@
-//! Taking over from the original router: what its database says of addresses and peers.
+//! Importing addresses and peers from Weave Net's data base.
 
 use std::collections::BTreeMap;
 
@@ -10,29 +10,29 @@ use crate::messages::decode_ring;
 use crate::range::{Address, Cidr};
 use crate::ring::{Ring, RingError};
 
-/// What the database of the original router holds that is worth keeping.
+/// The part of Weave Net's data base that is imported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WeaveState {
-    /// The name the router had; ours must be the same, or its ranges are not ours.
+    /// The name of the router. Ours must be the same, or its ranges are not ours.
     pub name: Option<PeerName>,
     /// Its ring; `None` if it had none yet.
     pub ring: Option<Ring>,
-    /// The addresses it had given out, by container.
+    /// The addresses that it had given out, by container.
     pub owned: BTreeMap<String, OwnedAddresses>,
-    /// The peers it was told to connect to.
+    /// The peers that it was told to connect to.
     pub targets: Vec<String>,
 }
 
 /// The addresses of one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnedAddresses {
-    /// Whether the id is that of a container, whose end can be noticed.
+    /// Whether the id is that of a container, whose end can be detected.
     pub is_container: bool,
     /// The addresses, each with the prefix length of its subnet.
     pub cidrs: Vec<Cidr>,
 }
 
-/// Why a database could not be imported.
+/// Why a data base could not be imported.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
     /// The file is damaged or not a database.
@@ -55,7 +55,9 @@ pub enum ImportError {
 }
 
 impl WeaveState {
-    /// Reads the database file of the original router, given whole.
+    /// Reads a data base of Weave Net from the content of its file.
+    ///
+    /// Format: `docs/protocol/ipam.md#10-1-keys`.
     pub fn from_file(file: &[u8]) -> Result<WeaveState, ImportError> {
         let top = bolt::read_bucket(file, b"top")?;
         if let Some([major, ..]) = top.get(&b"version"[..])
@@ -68,7 +70,7 @@ impl WeaveState {
             out.name = Some(decode_name(name).map_err(bad("peername"))?);
         }
         if let Some(stream) = top.get(&b"ring"[..]) {
-            // The peer inside may be wrong or missing in old files, so it is not looked at.
+            // The peer inside may be wrong or missing in old files, so it is ignored.
             let (_, ring) = decode_ring(stream).map_err(bad("ring"))?;
             ring.check()?;
             out.ring = (!ring.is_empty()).then_some(ring);
@@ -87,13 +89,17 @@ fn bad(key: &'static str) -> impl Fn(Error) -> ImportError {
     move |error| ImportError::Value { key, error }
 }
 
-/// Reads a stored peer name.
+/// Decodes a stored peer name.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn decode_name(stream: &[u8]) -> Result<PeerName, Error> {
     let number = Decoder::new(stream).value()?.uint()?;
     PeerName::from_u64(number).ok_or(Error::Invalid("peer name"))
 }
 
-/// Reads the stored table of addresses by container.
+/// Decodes the stored table of addresses by container.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn decode_owned(stream: &[u8]) -> Result<BTreeMap<String, OwnedAddresses>, Error> {
     let mut out = BTreeMap::new();
     Decoder::new(stream).value()?.map(
@@ -139,7 +145,9 @@ fn read_cidr(value: Value<'_, '_>) -> Result<Cidr, Error> {
     Ok(Cidr { address, len })
 }
 
-/// Reads the stored list of peers to connect to.
+/// Decodes the stored list of peers to connect to.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn decode_targets(stream: &[u8]) -> Result<Vec<String>, Error> {
     let mut out = Vec::new();
     Decoder::new(stream).value()?.slice(|target| {
@@ -149,13 +157,17 @@ pub fn decode_targets(stream: &[u8]) -> Result<Vec<String>, Error> {
     Ok(out)
 }
 
-/// Writes a peer name as the original stores it.
+/// Encodes a peer name as Weave Net stores it.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn encode_name(mut encoder: Encoder, name: PeerName) -> Vec<u8> {
     encoder.value(Type::Uint, |w| w.uint(name.as_u64()));
     encoder.finish()
 }
 
-/// Writes a table of addresses as the original stores it.
+/// Encodes a table of addresses as Weave Net stores it.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn encode_owned(mut encoder: Encoder, owned: &BTreeMap<String, OwnedAddresses>) -> Vec<u8> {
     encoder.value(Type::Map(&OWNED), |w| {
         w.map(owned.iter(), |w, (id, addresses)| {
@@ -174,7 +186,9 @@ pub fn encode_owned(mut encoder: Encoder, owned: &BTreeMap<String, OwnedAddresse
     encoder.finish()
 }
 
-/// Writes a list of peers as the original stores it.
+/// Encodes a list of peers as Weave Net stores it.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn encode_targets(mut encoder: Encoder, targets: &[String]) -> Vec<u8> {
     encoder.value(Type::Slice(&STRINGS), |w| {
         w.slice(targets.iter(), |w, target| w.bytes(target.as_bytes()));

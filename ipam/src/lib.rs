@@ -1,5 +1,4 @@
-//! Who owns which address: the token ring, the allocator and leases by identity, without any
-//! I/O.
+//! Address management without any I/O: the token ring, the allocator, and leases by identity.
 
 pub mod bolt;
 pub mod consensus;

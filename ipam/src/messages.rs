@@ -9,8 +9,8 @@
 //! 02 | Range          I have none to give there
 //! ```
 //!
-//! In a `gossipState` an absent map of electors and an empty one mean different things: a router
-//! without a ring that takes part in the election sends one, an observer sends none.
+//! In a `gossipState`, an absent map of electors and an empty one mean different things: a router
+//! without a ring that takes part in the election sends a map, an observer sends none.
 
 use proto::gob::{Decoder, Encoder, Error, MapType, SliceType, StructType, Type, Value, Writer};
 use proto::types::PeerName;
@@ -24,21 +24,23 @@ use crate::ring::{ENTRIES_MAX, Entry, Ring, SEEDS_MAX};
 
 /// The name of the channel.
 pub const CHANNEL: &str = "IPallocation";
-/// Most nicknames that are taken from one message; further ones are ignored.
+/// Maximum number of nicknames accepted from one message. Further ones are ignored.
 pub const NICKNAMES_MAX: usize = 1 << 14;
-/// Longest nickname in bytes; a longer one is cut.
+/// Maximum length of a nickname in bytes. A longer one is cut.
 pub const NICKNAME_BYTES_MAX: usize = 255;
 
 const SPACE_REQUEST: u8 = 0;
 const RING_UPDATE: u8 = 1;
 const SPACE_DENIED: u8 = 2;
 
-/// What a router says of itself in gossip.
+/// The state of a router, as sent in gossip.
+///
+/// Format: `docs/protocol/ipam.md#1-2-gossip-state`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GossipState {
     /// Seconds since 1970; receivers do not use it.
     pub now: i64,
-    /// Names and nicknames of the peers it knows.
+    /// Names and nicknames of the peers that it knows.
     pub nicknames: Vec<(PeerName, String)>,
     /// What it knows of the election; `None` if it takes no part, or there is a ring.
     pub election: Option<Nodes>,
@@ -46,26 +48,28 @@ pub struct GossipState {
     pub ring: Option<(PeerName, Ring)>,
 }
 
-/// A ring as it stands in a message, by its bytes.
+/// Digest of a ring's bytes in a message.
 pub type RingDigest = [u8; 32];
 
 /// A received [`GossipState`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Received {
-    /// All of it but the ring, if that was known already.
+    /// The state; its ring is missing if it was known already.
     pub state: GossipState,
     /// The ring's digest, if there is one.
     pub digest: Option<RingDigest>,
-    /// Whether the ring was known by its digest and therefore not decoded.
+    /// Whether the ring was known by its digest, and therefore not decoded.
     pub known: bool,
 }
 
 /// A message to one peer.
+///
+/// Format: `docs/protocol/ipam.md#1-3-unicast`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unicast<'a> {
-    /// A wish for space in this range.
+    /// A request for space in this range.
     SpaceRequest(Range),
-    /// There is none to give in this range.
+    /// There is no space to give in this range.
     SpaceDenied(Range),
     /// A [`GossipState`], still encoded.
     RingUpdate(&'a [u8]),
@@ -74,7 +78,9 @@ pub enum Unicast<'a> {
 }
 
 impl<'a> Unicast<'a> {
-    /// Reads a message.
+    /// Decodes a message.
+    ///
+    /// Format: `docs/protocol/ipam.md#1-3-unicast`.
     pub fn decode(message: &'a [u8]) -> Result<Unicast<'a>, Error> {
         let (kind, body) = message.split_first().ok_or(Error::Missing)?;
         Ok(match *kind {
@@ -85,12 +91,16 @@ impl<'a> Unicast<'a> {
         })
     }
 
-    /// Writes the message; an unknown one has no body.
+    /// Encodes the message. An unknown one has no body.
+    ///
+    /// Format: `docs/protocol/ipam.md#1-3-unicast`.
     pub fn encode(&self) -> Vec<u8> {
         self.encode_with(Encoder::new())
     }
 
-    /// Writes the message with the type ids that `encoder` was given.
+    /// Encodes the message with the type ids of `encoder`.
+    ///
+    /// Format: `docs/protocol/ipam.md#1-3-unicast`.
     pub fn encode_with(&self, encoder: Encoder) -> Vec<u8> {
         let (kind, body) = match self {
             Unicast::SpaceRequest(range) => (SPACE_REQUEST, encode_range(range, encoder)),
@@ -132,12 +142,16 @@ fn decode_range(body: &[u8]) -> Result<Range, Error> {
 }
 
 impl GossipState {
-    /// Writes the message.
+    /// Encodes the message.
+    ///
+    /// Format: `docs/protocol/ipam.md#1-2-gossip-state`.
     pub fn encode(&self) -> Vec<u8> {
         self.encode_with(Encoder::new())
     }
 
-    /// Writes the message with the type ids that `encoder` was given.
+    /// Encodes the message with the type ids of `encoder`.
+    ///
+    /// Format: `docs/protocol/ipam.md#1-2-gossip-state`.
     pub fn encode_with(&self, mut encoder: Encoder) -> Vec<u8> {
         let ring = self.ring.as_ref().map(|(peer, ring)| (*peer, ring));
         encode_state(
@@ -153,7 +167,9 @@ impl GossipState {
     }
 }
 
-/// Writes a `gossipState` from its parts, which need not be copied for it.
+/// Encodes a `gossipState` from its parts, without copying them first.
+///
+/// Format: `docs/protocol/ipam.md#1-2-gossip-state`.
 pub fn encode_state<'a>(
     encoder: &mut Encoder,
     now: i64,
@@ -181,7 +197,9 @@ pub fn encode_state<'a>(
     });
 }
 
-/// Writes a ring alone, as the original stores it.
+/// Encodes a ring alone, as Weave Net stores it.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn encode_ring(encoder: &mut Encoder, peer: PeerName, ring: &Ring) {
     encoder.value(Type::Struct(&RING), |w| {
         w.structure(|s| write_ring(s, peer, ring));
@@ -216,6 +234,7 @@ fn write_proposal(s: &mut proto::gob::StructWriter<'_>, proposal: &ProposalId) {
     });
 }
 
+/// Format: `docs/protocol/ipam.md#2-1-structure`.
 fn write_ring(s: &mut proto::gob::StructWriter<'_>, peer: PeerName, ring: &Ring) {
     s.uint(0, ring.start.get().into());
     s.uint(1, ring.end.get().into());
@@ -231,10 +250,12 @@ fn write_ring(s: &mut proto::gob::StructWriter<'_>, peer: PeerName, ring: &Ring)
     s.slice(4, ring.seeds.iter(), |w, seed| w.uint(seed.as_u64()));
 }
 
-/// Reads a `gossipState`.
+/// Decodes a `gossipState`.
 ///
-/// `known` is asked about the ring's digest before the ring is decoded; if it says yes, decoding
-/// stops there, at the cost of hashing the message.
+/// `known` is called with the ring's digest before the ring is decoded. If it returns true,
+/// decoding stops there, at the cost of hashing the message.
+///
+/// Format: `docs/protocol/ipam.md#1-2-gossip-state`.
 pub fn decode_state(
     message: &[u8],
     known: impl FnOnce(&RingDigest) -> bool,
@@ -269,7 +290,9 @@ pub fn decode_state(
     }
 }
 
-/// Reads a ring alone, as the original stores it, with the peer it says it is the copy of.
+/// Decodes a ring alone, as Weave Net stores it, with the peer whose copy it claims to be.
+///
+/// Format: `docs/protocol/ipam.md#10-1-keys`.
 pub fn decode_ring(stream: &[u8]) -> Result<(PeerName, Ring), Error> {
     read_ring(Decoder::new(stream).value()?, |_| false)
 }
@@ -365,6 +388,7 @@ fn read_accepted_value(value: Value<'_, '_>) -> Result<AcceptedValue, Error> {
     Ok(out)
 }
 
+/// Format: `docs/protocol/ipam.md#2-1-structure`.
 fn read_ring(
     value: Value<'_, '_>,
     mut known: impl FnMut(&RingDigest) -> bool,
@@ -398,8 +422,8 @@ fn read_ring(
     Ok((peer, ring))
 }
 
-/// The digest of a ring's universe, entries and seeds. The last two are the end of the message,
-/// and their bytes do not depend on who sends them.
+/// Returns the digest of a ring's universe, entries and seeds. The last two are the end of the
+/// message, and their bytes do not depend on the sender.
 fn digest(ring: &Ring, rest: &[u8]) -> RingDigest {
     let mut hash = Sha256::new();
     hash.update(ring.start.get().to_be_bytes());

@@ -1,8 +1,8 @@
-//! What must be durable, as records of a key-value store.
+//! The durable state, as records of a key-value store.
 //!
-//! The allocator keeps its state in small records, so that a change writes what changed and
-//! nothing else. All records of one decision come in one [`Batch`], which is to be stored whole
-//! or not at all. Numbers are big-endian; a text is a length and its bytes:
+//! The allocator keeps its state in small records, so that a change writes only what changed. All
+//! records of one decision form one [`Batch`], which must be stored completely or not at all.
+//! Numbers are big-endian; a text is a length and its bytes:
 //!
 //! ```text
 //! key                  value
@@ -16,7 +16,7 @@
 //! k | peer             last seen u64 | flags u8 | who takes it over         a peer we have met
 //! ```
 //!
-//! [`Stored`] is the other direction: it takes records one by one, in any order.
+//! [`Stored`] reads records one by one, in any order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,16 +31,17 @@ use crate::range::{Address, Cidr, Range};
 use crate::range_set::RangeSet;
 use crate::ring::Entry;
 
-/// The version of the records that this module writes, and the highest it reads.
+/// The version of the records that this module writes, and the highest that it reads.
 pub const FORMAT: u8 = 1;
-/// Longest id of an owner of addresses, in bytes; a longer one is refused.
+/// Maximum length of an id of an owner of addresses, in bytes. A longer one is refused.
 pub const ID_BYTES_MAX: usize = 255;
 
-/// The number of a batch. Grows by one with each, from 1 at every start.
+/// The number of a batch. The first batch after a start is 1, and each further one is higher by
+/// one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BatchId(pub u64);
 
-/// Records to be stored together: all of them or none.
+/// Records that must be stored together: all of them or none.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Batch {
     /// Its number.
@@ -65,18 +66,18 @@ impl Batch {
         }
     }
 
-    /// How many records it sets or removes.
+    /// Returns the number of records that it sets or removes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether it changes nothing. Such a batch is never handed out.
+    /// Returns true if it changes nothing. Such a batch is never returned to the driver.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// The records in order: a key, and its value or `None` if the record is to be removed. No
-    /// key comes twice.
+    /// Returns the records in order: a key, and its value, or `None` if the record must be removed.
+    /// No key occurs twice.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let mut rest = Cursor::new(&self.packed);
         std::iter::from_fn(move || {
@@ -91,7 +92,7 @@ impl Batch {
         })
     }
 
-    /// Adds a record; `value` writes the value, or there is none and the record is removed.
+    /// Adds a record. `value` writes its value; without it, the record is removed.
     pub(crate) fn push(&mut self, key: &Key, value: Option<impl FnOnce(&mut Vec<u8>)>) {
         let start = self.packed.len();
         self.packed.extend([0; 2]);
@@ -152,7 +153,7 @@ impl Key {
     }
 }
 
-/// What the records as a whole belong to.
+/// The router and universe to which all records belong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
     /// The router's name.
@@ -161,47 +162,47 @@ pub struct Meta {
     pub universe: Cidr,
     /// Whether the universe was only a default.
     pub defaulted: bool,
-    /// Whether everything was handed over: the records are not to be used again.
+    /// Whether everything was handed over: the records must not be used again.
     pub left: bool,
 }
 
 /// An address in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// Who has it: a container's id, a name like `weave:expose`, or the address itself.
+    /// Its owner: a container's id, a name like `weave:expose`, or the address itself.
     pub id: String,
-    /// The length of its network's prefix.
+    /// The prefix length of its network.
     pub len: u8,
-    /// Whether the id is that of a container, whose end can be noticed.
+    /// Whether the id is that of a container, whose end can be detected.
     pub container: bool,
-    /// The lease it was taken by.
+    /// The lease to which it belongs.
     pub lease: Option<Arc<LeaseKey>>,
 }
 
 /// Our part in the election of the first ring.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Election {
-    /// The number by which we take part.
+    /// The number under which we take part.
     pub uid: u64,
-    /// What we said.
+    /// Our claims.
     pub claims: Claims,
 }
 
-/// The takeover of a lost peer, or, under our own name, that we have lost our store.
+/// The takeover of a lost peer, or, under our own name, the fact that we lost our store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Takeover {
-    /// Since when: seconds since 1970.
+    /// When it began, in seconds since 1970.
     pub since: u64,
-    /// Whether it is still to be done, when all of `waiting` were heard.
+    /// Whether it is still to be done, once all of `waiting` were heard.
     pub intended: bool,
-    /// What is held back until then.
+    /// The addresses that are held back until then.
     pub ranges: RangeSet,
-    /// Who may know of grants that we do not.
+    /// The peers that may know of grants that we do not know.
     pub waiting: BTreeSet<PeerName>,
 }
 
 impl Takeover {
-    /// Whether it is not over.
+    /// Returns true if it is not finished.
     pub fn is_active(&self) -> bool {
         self.intended
     }
@@ -210,13 +211,13 @@ impl Takeover {
 /// A peer that we have met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// When it was last in the mesh, to the day: seconds since 1970.
+    /// When it was last in the mesh, in seconds since 1970, to the day.
     pub seen: u64,
     /// Whether it handed everything over, or somebody removed it.
     pub gone: bool,
-    /// Whether it is a weft router, as far as is known.
+    /// Whether it is known to be a weft router.
     pub weft: bool,
-    /// Which other router was last to say that it takes this peer over.
+    /// The other router that was the last to report that it takes this peer over.
     pub taker: PeerName,
 }
 
@@ -366,7 +367,7 @@ fn takeover(input: &mut Cursor<'_>) -> Result<Takeover, WireError> {
     })
 }
 
-/// A record that cannot be read: the store is damaged, or was written by a later version.
+/// A record cannot be read: the store is damaged, or was written by a later version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("stored record {key}: {error}")]
 pub struct StoredError {
@@ -376,7 +377,7 @@ pub struct StoredError {
     pub error: WireError,
 }
 
-/// The state that a series of records describes.
+/// The state described by a series of records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
     /// What the records belong to; `None` if there are none.
@@ -402,7 +403,7 @@ impl Stored {
         Ok(out)
     }
 
-    /// Takes one record.
+    /// Reads one record.
     pub fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoredError> {
         self.read(key, value).map_err(|error| StoredError {
             key: key.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -448,28 +449,27 @@ impl Stored {
         Ok(())
     }
 
-    /// Whether any address is in use.
+    /// Returns true if any address is in use.
     pub fn has_addresses(&self) -> bool {
         !self.addresses.is_empty()
     }
 
-    /// Whether there is a ring.
+    /// Returns true if there is a ring.
     pub fn has_ring(&self) -> bool {
         !self.entries.is_empty()
     }
 
-    /// The addresses in use.
+    /// Returns the addresses in use.
     pub fn addresses(&self) -> impl Iterator<Item = (Address, &Holding)> {
         self.addresses.iter().map(|(address, h)| (*address, h))
     }
 
-    /// The leases.
+    /// Returns the leases.
     pub fn leases(&self) -> impl Iterator<Item = (&LeaseKey, &Lease)> {
         self.leases.iter().map(|(key, lease)| (&**key, lease))
     }
 
-    /// The state that the original router kept, to go on from. `universe` is used if it has no
-    /// ring.
+    /// Creates the state from that of a Weave Net router. `universe` is used if it has no ring.
     pub fn from_weave(state: &crate::import::WeaveState, name: PeerName, universe: Cidr) -> Stored {
         let ring = state.ring.clone().unwrap_or_default();
         let range = ring.universe();

@@ -1,4 +1,4 @@
-//! IPv4 addresses as numbers, half-open ranges of them, and subnets.
+//! IPv4 addresses as numbers, half-open ranges, and subnets.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -7,27 +7,27 @@ use std::str::FromStr;
 /// The smallest subnet that can be allocated from: network, two hosts, broadcast.
 pub const SUBNET_ADDRESSES_MIN: u32 = 4;
 
-/// An IPv4 address. Orders as the number does.
+/// An IPv4 address. Ordered like its number.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(u32);
 
 impl Address {
-    /// The address of this number, first octet most significant.
+    /// Creates the address from its number, first octet most significant.
     pub const fn new(value: u32) -> Address {
         Address(value)
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// The address `count` further on; stops at the last one.
+    /// Returns the address `count` higher, at most the last one.
     pub const fn plus(self, count: u32) -> Address {
         Address(self.0.saturating_add(count))
     }
 
-    /// How far `self` lies above `other`; zero if it lies below.
+    /// Returns how far `self` is above `other`, or zero if it is below.
     pub const fn above(self, other: Address) -> u32 {
         self.0.saturating_sub(other.0)
     }
@@ -58,7 +58,7 @@ impl fmt::Debug for Address {
     }
 }
 
-/// A text that is no IPv4 address in dotted form.
+/// A text that is not an IPv4 address in dotted form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid IP Address: {0}")]
 pub struct ParseAddressError(pub String);
@@ -75,7 +75,7 @@ impl FromStr for Address {
 
 /// The addresses from `start` up to, but not including, `end`.
 ///
-/// 255.255.255.255 cannot be in a range, as its end has no number.
+/// 255.255.255.255 cannot be in a range, because the end would have no number.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Range {
     /// The first address.
@@ -85,45 +85,47 @@ pub struct Range {
 }
 
 impl Range {
-    /// The range between two addresses; empty if `end` does not lie above `start`.
+    /// Creates the range between two addresses. It is empty if `end` is not above `start`.
     pub const fn new(start: Address, end: Address) -> Range {
         Range { start, end }
     }
 
-    /// The range of one address.
+    /// Creates the range of one address.
     pub const fn single(address: Address) -> Range {
         Range::new(address, address.plus(1))
     }
 
-    /// The number of addresses.
+    /// Returns the number of addresses.
     pub const fn size(&self) -> u32 {
         self.end.above(self.start)
     }
 
-    /// Whether there is no address in it.
+    /// Returns true if the range has no address.
     pub const fn is_empty(&self) -> bool {
         self.end.0 <= self.start.0
     }
 
-    /// Whether `address` lies in it.
+    /// Returns true if `address` lies in it.
     pub const fn contains(&self, address: Address) -> bool {
         self.start.0 <= address.0 && address.0 < self.end.0
     }
 
-    /// Whether the two have an address in common.
+    /// Returns true if the ranges have an address in common.
     pub fn overlaps(&self, other: &Range) -> bool {
         !self.intersect(other).is_empty()
     }
 
-    /// The addresses that both have.
+    /// Returns the addresses that both ranges have.
     pub fn intersect(&self, other: &Range) -> Range {
         Range::new(self.start.max(other.start), self.end.min(other.end))
     }
 
-    /// The largest block in it whose size is a power of two and whose start is a multiple of it
-    /// (or, failing that at full size, of half the size), as a donor picks it.
+    /// Returns the largest aligned block in the range: its size is a power of two, and its start is
+    /// a multiple of it (or, if there is none of the full size, of half the size).
     ///
     /// The choice is part of the protocol: every router gives away the same block.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-3-aligned-block`.
     #[must_use]
     pub fn biggest_block(&self) -> Range {
         let n = self.size();
@@ -151,7 +153,7 @@ impl Range {
         }
     }
 
-    /// The fewest subnets that together are this range, in order.
+    /// Returns the fewest subnets that together are this range, in order.
     pub fn cidrs(&self) -> Vec<Cidr> {
         let mut out = Vec::new();
         let mut start = self.start;
@@ -168,8 +170,8 @@ impl Range {
         out
     }
 
-    /// The range as people write it: with a prefix length if its size is a power of two, else
-    /// first and last address.
+    /// Returns the range as people write it: with a prefix length if its size is a power of two,
+    /// else first and last address.
     pub fn as_cidr_text(&self) -> String {
         let size = self.size();
         if size.is_power_of_two() {
@@ -197,11 +199,11 @@ impl fmt::Debug for Range {
 pub struct Cidr {
     /// The address, of a host or of the network itself.
     pub address: Address,
-    /// How many leading bits name the network; at most 32.
+    /// Length of the network prefix in bits; at most 32.
     pub len: u8,
 }
 
-/// A text that is no subnet to allocate from, or no address with a prefix length.
+/// A text that is not a subnet to allocate from, or not an address with a prefix length.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseCidrError {
     /// Not of the form `a.b.c.d/n`.
@@ -213,26 +215,84 @@ pub enum ParseCidrError {
     /// The address names a host, not a network.
     #[error("invalid subnet - bits after network prefix are not all zero: {0}")]
     HostBits(String),
-    /// There is no room for hosts.
+    /// The subnet has no room for hosts.
     #[error("invalid subnet - smaller than minimum size {min}: {0}", min = SUBNET_ADDRESSES_MIN)]
     TooSmall(String),
+    /// The range reaches the last IPv4 address, for which the ring has no number.
+    #[error("invalid range - must end below 255.255.255.255: {0}")]
+    TooHigh(String),
+    /// No host can have some of its addresses.
+    #[error(transparent)]
+    NotForHosts(#[from] NotForHosts),
 }
 
+/// A network with addresses that no host can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{network} cannot be used: {reserved} is for {purpose}. Any other addresses can, such as \
+     10.32.0.0/12"
+)]
+pub struct NotForHosts {
+    /// What was given.
+    pub network: Cidr,
+    /// The reserved network that has addresses of it.
+    pub reserved: Cidr,
+    /// What that is for.
+    pub purpose: &'static str,
+}
+
+/// What is not for hosts (RFC 6890, RFC 5771): the network, and what it is for. An interface that
+/// has such an address answers nobody, or takes away what the host needs for itself.
+const RESERVED: [(Cidr, &str); 5] = [
+    (Cidr::of([0, 0, 0, 0], 8), "hosts that have no address yet"),
+    (Cidr::of([127, 0, 0, 0], 8), "what a host sends to itself"),
+    (
+        Cidr::of([169, 254, 0, 0], 16),
+        "addresses that hosts choose by themselves on one link",
+    ),
+    (Cidr::of([224, 0, 0, 0], 4), "multicast"),
+    (Cidr::of([240, 0, 0, 0], 4), "later use and broadcasts"),
+];
+
 impl Cidr {
-    /// The addresses of the network.
+    const fn of([a, b, c, d]: [u8; 4], len: u8) -> Cidr {
+        Cidr {
+            address: Address(u32::from_be_bytes([a, b, c, d])),
+            len,
+        }
+    }
+
+    /// Refuses a network with addresses that no host can have. Each range, subnet and address that
+    /// a user gives goes through here.
+    pub fn check(&self) -> Result<(), NotForHosts> {
+        let shared = |reserved: &Cidr| {
+            let mask = self.mask() & reserved.mask();
+            (self.address.0 ^ reserved.address.0) & mask == 0
+        };
+        match RESERVED.iter().find(|(reserved, _)| shared(reserved)) {
+            None => Ok(()),
+            Some((reserved, purpose)) => Err(NotForHosts {
+                network: *self,
+                reserved: *reserved,
+                purpose,
+            }),
+        }
+    }
+
+    /// Returns the addresses of the network.
     pub const fn range(&self) -> Range {
         let start = Address(self.address.0 & self.mask());
         let last = Address(start.0 | !self.mask());
         Range::new(start, last.plus(1))
     }
 
-    /// The addresses that hosts can have: without the first and the last.
+    /// Returns the addresses that hosts can have: all except the first and the last.
     pub const fn host_range(&self) -> Range {
         let range = self.range();
         Range::new(range.start.plus(1), Address(range.end.0.saturating_sub(1)))
     }
 
-    /// The network that the address is in.
+    /// Returns the network of the address.
     pub const fn network(&self) -> Cidr {
         Cidr {
             address: Address(self.address.0 & self.mask()),
@@ -240,7 +300,7 @@ impl Cidr {
         }
     }
 
-    /// The same prefix length with another address.
+    /// Returns another address with the same prefix length.
     pub const fn with_address(&self, address: Address) -> Cidr {
         Cidr {
             address,
@@ -248,10 +308,10 @@ impl Cidr {
         }
     }
 
-    /// Reads a subnet that addresses can be allocated from.
+    /// Parses a subnet from which addresses can be allocated.
     pub fn parse_subnet(text: &str) -> Result<Cidr, ParseCidrError> {
         let cidr: Cidr = text.parse()?;
-        // The whole of IPv4 counts as size zero, as its size has no 32-bit number.
+        // The whole of IPv4 counts as size zero, because its size does not fit 32 bits.
         let size = 1u32.checked_shl(32 - u32::from(cidr.len)).unwrap_or(0);
         if size < SUBNET_ADDRESSES_MIN {
             return Err(ParseCidrError::TooSmall(text.to_owned()));
@@ -259,6 +319,14 @@ impl Cidr {
         if cidr.network() != cidr {
             return Err(ParseCidrError::HostBits(text.to_owned()));
         }
+        cidr.check()?;
+        Ok(cidr)
+    }
+
+    /// Reads an address that a host can have, with the length of its network's prefix.
+    pub fn parse_address(text: &str) -> Result<Cidr, ParseCidrError> {
+        let cidr: Cidr = text.parse()?;
+        cidr.check()?;
         Ok(cidr)
     }
 
@@ -304,5 +372,59 @@ impl fmt::Display for Cidr {
 impl fmt::Debug for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_for_hosts_is_refused() {
+        for text in [
+            "255.255.0.0/16",
+            "224.0.0.0/4",
+            "239.1.2.0/24",
+            "127.0.0.0/8",
+            "127.3.0.0/16",
+            "0.0.0.0/1",
+            "128.0.0.0/1",
+            "0.1.0.0/16",
+            "169.254.0.0/16",
+            "169.254.8.0/24",
+            "168.0.0.0/6",
+            "240.0.0.0/8",
+        ] {
+            let error = Cidr::parse_subnet(text).unwrap_err();
+            assert!(matches!(error, ParseCidrError::NotForHosts(_)), "{text}");
+            assert_eq!(Cidr::parse_address(text), Err(error));
+        }
+        // Worded as by Weave Net.
+        assert!(Cidr::parse_subnet("0.0.0.0/0").is_err());
+        let error = Cidr::parse_address("169.254.8.1/24").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "169.254.8.1/24 cannot be used: 169.254.0.0/16 is for addresses that hosts choose by \
+             themselves on one link. Any other addresses can, such as 10.32.0.0/12"
+        );
+    }
+
+    #[test]
+    fn all_else_can_be_used() {
+        for text in [
+            "10.32.0.0/12",
+            "1.0.0.0/8",
+            "8.8.8.0/24",
+            "100.64.0.0/10",
+            "126.0.0.0/8",
+            "128.0.0.0/8",
+            "169.253.0.0/16",
+            "169.255.0.0/16",
+            "192.0.2.0/24",
+            "223.255.255.0/24",
+        ] {
+            assert_eq!(Cidr::parse_subnet(text).unwrap().to_string(), text);
+        }
+        assert!(Cidr::parse_address("10.32.0.5/12").is_ok());
     }
 }

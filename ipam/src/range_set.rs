@@ -1,10 +1,10 @@
-//! A set of addresses, kept as the fewest ranges that hold it.
+//! A set of addresses, stored as the fewest ranges.
 
 use std::collections::BTreeMap;
 
 use crate::range::{Address, Range};
 
-/// A set of addresses. Neighbouring ranges are joined, so equal sets compare equal.
+/// A set of addresses. Adjacent ranges are joined, so equal sets compare equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeSet {
     /// Start to end of each range.
@@ -12,17 +12,17 @@ pub struct RangeSet {
 }
 
 impl RangeSet {
-    /// The empty set.
+    /// Creates the empty set.
     pub fn new() -> RangeSet {
         RangeSet::default()
     }
 
-    /// Whether nothing is in it.
+    /// Returns true if the set is empty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// Whether `address` is in it.
+    /// Returns true if the set contains `address`.
     pub fn contains(&self, address: Address) -> bool {
         self.ranges
             .range(..=address)
@@ -30,14 +30,14 @@ impl RangeSet {
             .is_some_and(|(_, end)| address < *end)
     }
 
-    /// The ranges, in order.
+    /// Returns the ranges, in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Range> + '_ {
         self.ranges
             .iter()
             .map(|(start, end)| Range::new(*start, *end))
     }
 
-    /// The parts of the set that lie in `within`, in order; none is empty.
+    /// Returns the parts of the set that lie in `within`, in order. None is empty.
     pub fn parts(&self, within: Range) -> impl Iterator<Item = Range> + '_ {
         let first = self
             .ranges
@@ -51,17 +51,17 @@ impl RangeSet {
             .filter(|part| !part.is_empty())
     }
 
-    /// How many addresses of `within` are in the set.
+    /// Returns the number of addresses of `within` in the set.
     pub fn count(&self, within: Range) -> u32 {
         self.parts(within).map(|part| part.size()).sum()
     }
 
-    /// How many addresses are in the set.
+    /// Returns the number of addresses in the set.
     pub fn len(&self) -> u32 {
         self.iter().map(|range| range.size()).sum()
     }
 
-    /// The lowest address of `within` that is in the set.
+    /// Returns the lowest address of `within` that is in the set.
     pub fn first(&self, within: Range) -> Option<Address> {
         self.parts(within).next().map(|part| part.start)
     }
@@ -85,7 +85,7 @@ impl RangeSet {
         self.ranges.insert(start, end);
     }
 
-    /// Takes out all addresses of `range`.
+    /// Removes all addresses of `range`.
     pub fn remove(&mut self, range: Range) {
         if range.is_empty() {
             return;
@@ -109,7 +109,7 @@ impl RangeSet {
         }
     }
 
-    /// The addresses of this set that are not in `other`.
+    /// Returns the addresses of this set that are not in `other`.
     #[must_use]
     pub fn minus(&self, other: &RangeSet) -> RangeSet {
         let mut out = RangeSet::new();

@@ -1,53 +1,55 @@
-//! The addresses that this router owns: which are free, in use, or held back.
+//! The addresses that this router owns: free, in use, or held back.
 
 use crate::range::{Address, Range};
 use crate::range_set::RangeSet;
 
-/// The addresses that the ring gives this router, in three disjoint sets that together are
+/// The addresses that the ring assigns to this router, in three disjoint sets that together are
 /// exactly the owned ranges.
+///
+/// Rule: `docs/protocol/ipam.md#4-1-sets`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Space {
     /// Can be allocated or given away.
     free: RangeSet,
     /// Allocated, or reserved for an identity.
     ours: RangeSet,
-    /// Not to be used before everyone was asked about them: our store was lost.
+    /// Must not be used before every known router was heard.
     held: RangeSet,
 }
 
-/// A claim or release of an address that is not in the state it must be in.
+/// An address is not in the state that a claim or release requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpaceError {
-    /// Somebody has it, or we do not own it.
+    /// The address is in use, or we do not own it.
     #[error("Address {0} is not free to claim")]
     NotFree(Address),
-    /// It is not allocated here.
+    /// The address is not allocated here.
     #[error("Address {0} is not ours")]
     NotOurs(Address),
 }
 
 impl Space {
-    /// A space that owns nothing.
+    /// Creates a space that owns nothing.
     pub fn new() -> Space {
         Space::default()
     }
 
-    /// What can be allocated or given away.
+    /// Returns the addresses that can be allocated or given away.
     pub fn free_ranges(&self) -> &RangeSet {
         &self.free
     }
 
-    /// What is allocated or reserved.
+    /// Returns the addresses that are allocated or reserved.
     pub fn our_ranges(&self) -> &RangeSet {
         &self.ours
     }
 
-    /// What is held back.
+    /// Returns the addresses that are held back.
     pub fn held_ranges(&self) -> &RangeSet {
         &self.held
     }
 
-    /// All owned addresses.
+    /// Returns all owned addresses.
     #[must_use]
     pub fn everything(&self) -> RangeSet {
         self.free
@@ -57,7 +59,7 @@ impl Space {
             .collect()
     }
 
-    /// The owned addresses of `within`, as ranges in order that may touch.
+    /// Returns the owned addresses of `within`, as sorted ranges that may be adjacent.
     #[must_use]
     pub fn everything_in(&self, within: Range) -> Vec<Range> {
         let mut out: Vec<Range> = self
@@ -70,19 +72,21 @@ impl Space {
         out
     }
 
-    /// Adds addresses that we have come to own, as free ones.
+    /// Adds newly owned addresses as free ones.
     pub fn gain(&mut self, range: Range) {
         self.free.insert(range);
     }
 
-    /// Forgets addresses that we own no more.
+    /// Removes addresses that we do not own any more.
     pub fn lose(&mut self, range: Range) {
         self.free.remove(range);
         self.ours.remove(range);
         self.held.remove(range);
     }
 
-    /// Takes the lowest free address of `within`.
+    /// Allocates the lowest free address of `within`.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-1-sets`.
     pub fn allocate(&mut self, within: Range) -> Option<Address> {
         let address = self.free.first(within)?;
         self.free.remove(Range::single(address));
@@ -90,7 +94,7 @@ impl Space {
         Some(address)
     }
 
-    /// Takes this free address.
+    /// Allocates this address, which must be free.
     pub fn claim(&mut self, address: Address) -> Result<(), SpaceError> {
         if !self.free.contains(address) {
             return Err(SpaceError::NotFree(address));
@@ -119,16 +123,20 @@ impl Space {
         }
     }
 
-    /// Takes the block out of the free addresses of `within` that a router gives away when
-    /// another asks for space there: the largest aligned one, but no more than half of what is
-    /// free there.
+    /// Removes and returns the block of free addresses that is given to a router which asks for
+    /// space in `within`: the largest aligned block, or its upper half if it is more than half of
+    /// what is free there.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-2-donation`.
     pub fn donate(&mut self, within: Range) -> Option<Range> {
         let gift = self.gift(within)?;
         self.free.remove(gift);
         Some(gift)
     }
 
-    /// The block that [`Space::donate`] would take out.
+    /// Returns the block that [`Space::donate`] would remove.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-2-donation`.
     pub fn gift(&self, within: Range) -> Option<Range> {
         let block = self.biggest_free(within)?;
         let half = block.size() / 2;
@@ -139,7 +147,9 @@ impl Space {
         })
     }
 
-    /// The largest aligned block of free addresses in `within`; of equal ones the last.
+    /// Returns the largest aligned block of free addresses in `within`; of equal ones the last.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-2-donation`.
     pub fn biggest_free(&self, within: Range) -> Option<Range> {
         let mut biggest = Range::default();
         for chunk in self.free.parts(within) {
@@ -153,19 +163,21 @@ impl Space {
         (!biggest.is_empty()).then_some(biggest)
     }
 
-    /// How many free addresses `within` has.
+    /// Returns the number of free addresses in `within`.
     pub fn free_in(&self, within: Range) -> u32 {
         self.free.count(within)
     }
 
-    /// Whether nothing in `within` would be lost to a user if another peer owned it: all of it
-    /// is ours, and none of it allocated.
+    /// Returns true if `within` is completely ours and none of it is allocated, so that no user
+    /// would notice if another peer owned it.
     pub fn is_idle(&self, within: Range) -> bool {
         self.free.count(within) + self.held.count(within) == within.size()
     }
 
-    /// Whether the three sets are disjoint and together are `owned`, which is sorted; else what is
-    /// wrong.
+    /// Checks that the three sets are disjoint and together equal `owned`, which must be sorted.
+    /// The error describes the first violation.
+    ///
+    /// Rule: `docs/protocol/ipam.md#4-1-sets`.
     pub fn check(&self, owned: &[Range]) -> Result<(), String> {
         let sets = [&self.free, &self.ours, &self.held];
         let mut all: Vec<Range> = sets.into_iter().flat_map(RangeSet::iter).collect();
@@ -181,7 +193,7 @@ impl Space {
     }
 }
 
-/// Sorted ranges, with those that touch joined.
+/// Joins adjacent ones of sorted ranges.
 fn joined(ranges: impl Iterator<Item = Range>) -> Vec<Range> {
     let mut out: Vec<Range> = Vec::new();
     for range in ranges {

@@ -1,7 +1,13 @@
 //! Replays what fuzzers of this crate's entry points start from and have found, and makes their
 //! seeds from the recorded vectors.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail as tests do, and write files when they are told to"
+)]
 
 mod common;
 #[path = "../../fuzz/seeds.rs"]

@@ -58,14 +58,14 @@ impl Capture {
         }
     }
 
-    /// The frames so far that are wanted.
+    /// Returns the frames so far that are wanted.
     pub fn all(&self, wanted: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
         let frames = self.shared.frames.lock().unwrap();
         let wanted = frames.iter().filter(|frame| wanted(frame));
         wanted.cloned().collect()
     }
 
-    /// How many frames so far are wanted.
+    /// Returns how many frames so far are wanted.
     pub fn count(&self, wanted: impl Fn(&[u8]) -> bool) -> usize {
         let frames = self.shared.frames.lock().unwrap();
         frames.iter().filter(|frame| wanted(frame)).count()

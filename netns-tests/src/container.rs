@@ -71,7 +71,7 @@ impl Container {
         Ok(Container::found(namespace, address))
     }
 
-    /// A container of an identity.
+    /// Returns a container of an identity.
     #[track_caller]
     pub fn of(mesh: &Mesh, host: usize, identity: &str) -> Container {
         Container::attach_by(mesh, host, &["--identity", identity]).unwrap()
@@ -118,7 +118,7 @@ impl Container {
         );
     }
 
-    /// How long it took to get an answer from another container.
+    /// Returns how long it took to get an answer from another container.
     pub fn reaches_within(&self, to: &Container, time: Duration) -> Option<Duration> {
         let mut pinger = Pinger::new(&self.namespace).unwrap();
         let start = Instant::now();
@@ -127,7 +127,7 @@ impl Container {
         answer.map(|_| start.elapsed())
     }
 
-    /// Whether another container answers a packet of this size, all IP headers included.
+    /// Returns true if another container answers a packet of this size, all IP headers included.
     pub fn ping(&self, to: &Container, packet_bytes: usize, dont_fragment: bool) -> bool {
         let mut pinger = Pinger::new(&self.namespace).unwrap();
         let options = PingOptions {
@@ -138,7 +138,7 @@ impl Container {
         answer.unwrap().is_some()
     }
 
-    /// How many of so many pings are answered, one after the other.
+    /// Returns how many of so many pings are answered, one after the other.
     pub fn count_answers(&self, to: &Container, count: u32) -> u32 {
         (0..count).map(|_| u32::from(self.ping(to, 84, true))).sum()
     }
@@ -209,7 +209,7 @@ impl Container {
         exchange(&source, target.into(), &sink, payload_bytes);
     }
 
-    /// A socket for whole frames on the container's interface, for sending.
+    /// Returns a socket for whole frames on the container's interface, for sending.
     pub fn frames(&self) -> PacketSocket {
         let open = || PacketSocket::open(self.index, false).unwrap();
         self.namespace.run(open).unwrap()
@@ -220,7 +220,7 @@ impl Container {
         Capture::start(&self.namespace, INTERFACE)
     }
 
-    /// The address that the interface gives itself (RFC 4291, appendix A).
+    /// Returns the address that the interface gives itself (RFC 4291, appendix A).
     fn link_local(&self) -> Ipv6Addr {
         let [a, b, c, d, e, f] = *self.mac.as_bytes();
         Ipv6Addr::from([

@@ -78,7 +78,7 @@ impl Cutter {
     }
 }
 
-/// The switch's end of the link of a host.
+/// Returns the switch's end of the link of a host.
 fn port(switch: &Namespace, host: usize) -> PacketSocket {
     let name = format!("port{host}");
     let link = switch.netlink().unwrap().link_named(&name).unwrap();
@@ -90,7 +90,7 @@ fn is_on_way(frame: &[u8], [from, to]: [Ipv4Addr; 2]) -> bool {
     frame[26..30] == from.octets() && frame[30..34] == to.octets()
 }
 
-/// The reset that follows a segment, whose IP header has no options.
+/// Returns the reset that follows a segment, whose IP header has no options.
 fn reset_after(segment: &[u8]) -> Vec<u8> {
     assert_eq!(segment[14], 0x45, "IP options");
     let total = usize::from(u16::from_be_bytes([segment[16], segment[17]]));

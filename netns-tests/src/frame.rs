@@ -9,7 +9,8 @@ pub const BROADCAST: Mac = Mac::from_bytes([0xff; 6]);
 /// What every frame of a test carries.
 const MARK: &[u8] = b"a frame of a test, number ";
 
-/// A frame of a test: addresses, any number of tags, the mark and a number, filled up to a size.
+/// Returns a frame of a test: addresses, any number of tags, the mark and a number, filled up to a
+/// size.
 pub fn build(to: Mac, from: Mac, tags: &[u16], number: u32, frame_bytes: usize) -> Vec<u8> {
     let mut frame = Vec::new();
     frame.extend_from_slice(to.as_bytes());
@@ -25,18 +26,18 @@ pub fn build(to: Mac, from: Mac, tags: &[u16], number: u32, frame_bytes: usize) 
     frame
 }
 
-/// The number of a frame that [`build`] made, from the end of its header.
+/// Returns the number of a frame that [`build`] made, from the end of its header.
 pub fn number(frame: &[u8]) -> Option<u32> {
     let at = position(frame, MARK)? + MARK.len();
     Some(u32::from_be_bytes(*frame.get(at..)?.first_chunk()?))
 }
 
-/// Whether this is a frame that came from this interface.
+/// Returns true if this is a frame that came from this interface.
 pub fn is_from(frame: &[u8], mac: Mac) -> bool {
     frame.get(6..12) == Some(mac.as_bytes())
 }
 
-/// Where some bytes stand in others.
+/// Returns where some bytes stand in others.
 pub fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|at| at == wanted)
 }
@@ -54,10 +55,30 @@ pub fn ports(frame: &[u8], protocol: u8) -> Option<[u16; 2]> {
     ])
 }
 
-/// Whether a frame is a packet of a sleeve link.
-pub fn is_sleeve(frame: &[u8]) -> bool {
-    ports(frame, UDP).is_some_and(|ports| ports.contains(&6783))
+/// Returns the datagram between two routers that a frame holds, if it holds the beginning of one.
+pub fn datagram(frame: &[u8]) -> Option<&[u8]> {
+    if !ports(frame, UDP)?.contains(&6783) {
+        return None;
+    }
+    let header = usize::from(frame.get(14)? & 15) * 4;
+    frame.get(14 + header + UDP_HEADER_BYTES..)
 }
+
+/// Returns true if a frame is a packet of a sleeve link, which begins with its sender's name.
+pub fn is_sleeve(frame: &[u8]) -> bool {
+    datagram(frame).is_some_and(|datagram| !is_native_datagram(datagram))
+}
+
+/// Returns true if a frame is a datagram of a native link, which begins with the name of nobody.
+pub fn is_native(frame: &[u8]) -> bool {
+    datagram(frame).is_some_and(is_native_datagram)
+}
+
+fn is_native_datagram(datagram: &[u8]) -> bool {
+    datagram.starts_with(&[0; 6])
+}
+
+const UDP_HEADER_BYTES: usize = 8;
 
 /// The number of TCP.
 pub const TCP: u8 = 6;

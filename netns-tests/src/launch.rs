@@ -73,7 +73,7 @@ impl Launch {
         self
     }
 
-    /// The command, in a folder where it keeps its files, printing to `log`.
+    /// Returns the command, in a folder where it keeps its files, printing to `log`.
     pub(crate) fn command(
         &self,
         kind: Kind,
@@ -121,14 +121,14 @@ impl Launch {
     }
 }
 
-/// Our program, without anything of the environment that could change what it does.
+/// Returns our program, without anything of the environment that could change what it does.
 pub(crate) fn weft_command() -> Command {
     let mut command = Command::new(crate::weft());
     command.env_clear().env("RUST_BACKTRACE", "1");
     command
 }
 
-/// A real router. It walks through /proc, so it gets one that shows nothing else.
+/// Returns a real router. It walks through /proc, so it gets one that shows nothing else.
 fn weaver_command(folder: &Path) -> Command {
     // Its mark that it ran before would make it ignore the peers of the command line.
     let _ = std::fs::remove_file(folder.join("restart.sentinel"));
@@ -158,14 +158,14 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// What it printed, if it succeeded.
+    /// Returns what it printed, if it succeeded.
     #[track_caller]
     pub fn ok(self) -> String {
         assert!(self.status.success(), "{self:?}");
         self.stdout
     }
 
-    /// What it complained of, if it failed with this exit status.
+    /// Returns what it complained of, if it failed with this exit status.
     #[track_caller]
     pub fn failed(self, code: i32) -> String {
         assert_eq!(self.status.code(), Some(code), "{self:?}");

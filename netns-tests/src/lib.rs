@@ -50,18 +50,18 @@ pub enum Kind {
     Weft,
     /// Ours without its native overlay: to its own kind as it is to real routers.
     Sleeve,
-    /// A real Weave Net router.
+    /// A Weave Net router.
     Weaver,
 }
 
 impl Kind {
-    /// Whether it is one of ours.
+    /// Returns true if it is one of ours.
     pub fn is_ours(self) -> bool {
         self != Kind::Weaver
     }
 }
 
-/// The overlay between routers of two kinds.
+/// Returns the overlay between routers of two kinds.
 pub fn overlay(kinds: [Kind; 2]) -> &'static str {
     match kinds {
         [Kind::Weft, Kind::Weft] => "weft",
@@ -69,8 +69,8 @@ pub fn overlay(kinds: [Kind; 2]) -> &'static str {
     }
 }
 
-/// The MTU of a link between routers of two kinds, over a path that takes packets of so many
-/// bytes.
+/// Returns the MTU of a link between routers of two kinds, over a path that takes packets of so
+/// many bytes.
 pub fn link_mtu(kinds: [Kind; 2], path: u64, encrypted: bool) -> u64 {
     path - match (overlay(kinds), encrypted) {
         ("weft", _) => 90,
@@ -87,8 +87,8 @@ pub fn set_weft(path: PathBuf) {
     let _ = WEFT.set(path);
 }
 
-/// The program that is tested: `WEFT` from the environment, or the one that was built with the
-/// tests.
+/// Returns the program that is tested: `WEFT` from the environment, or the one that was built with
+/// the tests.
 pub fn weft() -> PathBuf {
     let find = || {
         if let Some(path) = std::env::var_os("WEFT") {
@@ -104,12 +104,13 @@ pub fn weft() -> PathBuf {
     WEFT.get_or_init(find).clone()
 }
 
-/// The real router: `WEAVER` from the environment.
+/// Returns the real router: `WEAVER` from the environment.
 pub fn weaver() -> Option<PathBuf> {
     std::env::var_os("WEAVER").map(PathBuf::from)
 }
 
-/// Whether this test can run here, with a real router or without. If not, notes what it needs.
+/// Returns true if this test can run here, with a real router or without. If not, notes what it
+/// needs.
 pub fn can_run(with_real: bool) -> bool {
     let test = std::thread::current().name().unwrap_or("test").to_owned();
     if !rustix::process::geteuid().is_root() {

@@ -15,7 +15,7 @@ use crate::{Mesh, Ran, nickname, peer_name, wait};
 
 /// The image that machines run.
 pub const IMAGE: &str = "weft-test:1";
-/// How long Docker's engine may take to start or to end.
+/// Maximum time for Docker's engine to start or to end.
 const ENGINE_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Docker's engine: `WEFT_DOCKERD` from the environment, or the one that is installed.
@@ -23,7 +23,7 @@ pub fn engine() -> String {
     std::env::var("WEFT_DOCKERD").unwrap_or_else(|_| "dockerd".to_owned())
 }
 
-/// Whether Docker's engine and its command are installed. If not, notes that.
+/// Returns true if Docker's engine and its command are installed. If not, notes that.
 pub fn has_docker() -> bool {
     let test = std::thread::current().name().unwrap_or("test").to_owned();
     let engine = engine();
@@ -70,7 +70,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine on a host; neither engine nor router run yet.
+    /// Creates a machine on a host; neither engine nor router run yet.
     #[track_caller]
     pub fn new(mesh: &Mesh, host: usize) -> Machine {
         let folder = mesh.folder(host).to_owned();
@@ -106,12 +106,12 @@ impl Machine {
         self.records = "/run/docker/records/".into();
     }
 
-    /// The number of its host.
+    /// Returns the number of its host.
     pub fn host(&self) -> usize {
         self.host
     }
 
-    /// A command on this machine.
+    /// Returns a command on this machine.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--mount", "--pid", "--target"]);
@@ -131,7 +131,7 @@ impl Machine {
             .unwrap()
     }
 
-    /// The socket of the engine.
+    /// Returns the socket of the engine.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("docker.sock")
     }
@@ -251,7 +251,7 @@ impl Machine {
         end(router, signal, "the router");
     }
 
-    /// Makes an image of programs of this system, without asking any registry.
+    /// Builds an image of programs of this system, without any network.
     #[track_caller]
     pub fn import_image(&self) {
         let root = self.folder.join("image");
@@ -310,14 +310,14 @@ impl Machine {
         self.docker(&["rm", "--force", container]).ok();
     }
 
-    /// What Docker shows of a container.
+    /// Returns what Docker shows of a container.
     #[track_caller]
     pub fn inspect(&self, container: &str) -> Value {
         let all: Value = serde_json::from_str(&self.docker(&["inspect", container]).ok()).unwrap();
         all[0].clone()
     }
 
-    /// The address that Docker shows of a container, on whichever network has one.
+    /// Returns the address that Docker shows of a container, on whichever network has one.
     #[track_caller]
     pub fn shown_address(&self, container: &str) -> String {
         let inspected = self.inspect(container);
@@ -333,7 +333,7 @@ impl Machine {
             .to_owned()
     }
 
-    /// The namespace of a container that runs.
+    /// Returns the namespace of a container that runs.
     #[track_caller]
     pub fn namespace(&self, container: &str) -> Namespace {
         let pid = self.inspect(container)["State"]["Pid"].as_u64().unwrap();
@@ -342,7 +342,7 @@ impl Machine {
         Namespace::at(Path::new(&path)).unwrap().labelled(container)
     }
 
-    /// The end of one of the machine's logs.
+    /// Returns the end of one of the machine's logs.
     pub fn tail(&self, log: &str) -> String {
         let text = fs::read_to_string(self.folder.join(log)).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
@@ -381,7 +381,7 @@ fn end(mut process: LabProcess, signal: Signal, what: &str) {
     });
 }
 
-/// The only child of a process, once it has one.
+/// Returns the only child of a process, once it has one.
 #[track_caller]
 fn child_of(pid: u32) -> u32 {
     wait::until("a process has a child", wait::SOON, || {

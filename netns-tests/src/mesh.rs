@@ -71,7 +71,7 @@ impl Mesh {
         number
     }
 
-    /// What the router of a host is.
+    /// Returns what the router of a host is.
     pub fn kind(&self, host: usize) -> Kind {
         self.members[host].kind
     }
@@ -81,22 +81,22 @@ impl Mesh {
         self.members[host].kind = Kind::Weft;
     }
 
-    /// The address of a host on the underlay.
+    /// Returns the address of a host on the underlay.
     pub fn address(&self, host: usize) -> Ipv4Addr {
         self.lab.hosts()[host].address
     }
 
-    /// The namespace of a host.
+    /// Returns the namespace of a host.
     pub fn namespace(&self, host: usize) -> &Namespace {
         &self.lab.hosts()[host].namespace
     }
 
-    /// Where the router of a host keeps its files.
+    /// Returns where the router of a host keeps its files.
     pub fn folder(&self, host: usize) -> &Path {
         &self.members[host].folder
     }
 
-    /// What the router of a host has logged, in all its lives.
+    /// Returns what the router of a host has logged, in all its lives.
     pub fn log(&self, host: usize) -> String {
         std::fs::read_to_string(self.members[host].folder.join("log")).unwrap()
     }
@@ -160,7 +160,7 @@ impl Mesh {
         });
     }
 
-    /// Whether the process of a router has not ended.
+    /// Returns true if the process of a router has not ended.
     pub fn is_running(&mut self, host: usize) -> bool {
         let process = self.members[host].process.as_mut();
         process.is_some_and(|process| process.try_wait().unwrap().is_none())
@@ -191,7 +191,7 @@ impl Mesh {
         status
     }
 
-    /// The id of the router's process.
+    /// Returns the id of the router's process.
     pub fn pid(&self, host: usize) -> u32 {
         let member = &self.members[host];
         let id = member.process.as_ref().unwrap().id();
@@ -253,13 +253,13 @@ impl Mesh {
         text.map_err(|error| error.to_string())
     }
 
-    /// The report of a router.
+    /// Returns the report of a router.
     #[track_caller]
     pub fn report(&self, host: usize) -> Value {
         self.get_json(host, "/report").expect("a report")
     }
 
-    /// The connections of a router and its attempts.
+    /// Returns the connections of a router and its attempts.
     pub fn connections(&self, host: usize) -> Vec<Connection> {
         let report = self.get_json(host, "/report").unwrap_or_default();
         let connections = at(&report, &["Router", "Connections"]).as_array();
@@ -270,7 +270,7 @@ impl Mesh {
             .collect()
     }
 
-    /// The connection of a router to the peer on another host.
+    /// Returns the connection of a router to the peer on another host.
     pub fn connection(&self, host: usize, to: usize) -> Option<Connection> {
         let label = format!("{}({})", peer_name(to), nickname(to));
         let mut connections = self.connections(host).into_iter();
@@ -279,7 +279,7 @@ impl Mesh {
         })
     }
 
-    /// Whether a router has an established connection to the peer on another host.
+    /// Returns true if a router has an established connection to the peer on another host.
     pub fn is_connected(&self, host: usize, to: usize) -> bool {
         self.connection(host, to).is_some()
     }
@@ -310,12 +310,12 @@ impl Mesh {
         }
     }
 
-    /// Whether a router knows how to reach the peer on another host over established links.
+    /// Returns true if a router knows how to reach the peer on another host over established links.
     pub fn has_route(&self, from: usize, to: usize) -> bool {
         self.next_hop(from, to).is_some()
     }
 
-    /// The name of the peer by which a router reaches the one on another host.
+    /// Returns the name of the peer by which a router reaches the one on another host.
     pub fn next_hop(&self, from: usize, to: usize) -> Option<String> {
         let report = self.get_json(from, "/report")?;
         let routes = at(&report, &["Router", "UnicastRoutes"]).as_array()?;
@@ -324,7 +324,7 @@ impl Mesh {
         Some(route["Via"].as_str()?.to_owned())
     }
 
-    /// The names of all peers that a router knows, sorted.
+    /// Returns the names of all peers that a router knows, sorted.
     pub fn peers(&self, host: usize) -> Vec<String> {
         let report = self.get_json(host, "/report").unwrap_or_default();
         let peers = at(&report, &["Router", "Peers"]).as_array();
@@ -367,7 +367,7 @@ impl Mesh {
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = self.namespace(host).spawn(command).unwrap();
-        // It can neither wait for a terminal nor, as all our commands end, for ever.
+        // It can neither wait for a terminal nor, as all our commands end, forever.
         let output = child.wait_with_output().unwrap();
         Ran {
             status: output.status,
@@ -376,7 +376,7 @@ impl Mesh {
         }
     }
 
-    /// The names of the network devices of a host.
+    /// Returns the names of the network devices of a host.
     pub fn devices(&self, host: usize) -> Vec<String> {
         let links = self.namespace(host).netlink().unwrap().links().unwrap();
         links.into_iter().map(|link| link.name).collect()
@@ -404,18 +404,18 @@ impl Drop for Mesh {
     }
 }
 
-/// The name of the peer on a host, unless a launch gives another.
+/// Returns the name of the peer on a host, unless a launch gives another.
 pub fn peer_name(host: usize) -> String {
     format!("02:00:00:00:00:{:02x}", host + 1)
 }
 
-/// The nickname of the peer on a host.
+/// Returns the nickname of the peer on a host.
 pub fn nickname(host: usize) -> String {
     format!("h{}", host + 1)
 }
 
-/// The address of a container: outside of the range that routers allocate from, so that no test
-/// waits for an allocator that it is not about.
+/// Returns the address of a container: outside of the range that routers allocate from, so that no
+/// test waits for an allocator that it is not about.
 fn container_address(host: usize, number: u8) -> ipnet::Ipv4Net {
     let host = u8::try_from(host + 1).unwrap();
     ipnet::Ipv4Net::new_assert(Ipv4Addr::new(10, 99, host, number), 16)

@@ -10,7 +10,7 @@ use dns::client::{self, Reply, Way};
 use kernel::netns::Namespace;
 use proto::names::message::{rtype, set_id};
 
-/// How long an answer may take.
+/// Maximum time for an answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// The port of name servers.
 const PORT: u16 = 53;
@@ -38,8 +38,8 @@ pub fn ask_at(
     from.run(ask).unwrap()
 }
 
-/// The addresses of a name as the router of a host knows them, if it answers; none if it knows no
-/// such name.
+/// Returns the addresses of a name as the router of a host knows them, if it answers; none if it
+/// knows no such name.
 pub fn addresses(host: &Namespace, name: &str) -> Option<BTreeSet<IpAddr>> {
     let reply = ask(host, name, rtype::A, Way::Any).ok()?;
     Some(reply.addresses.into_iter().collect())
@@ -133,7 +133,7 @@ fn serve_tcp(listener: &TcpListener, manner: Manner) {
     }
 }
 
-/// An answer with so many addresses, which count up from the first.
+/// Returns an answer with so many addresses, which count up from the first.
 fn answer(query: &[u8], first: Ipv4Addr, count: usize) -> Vec<u8> {
     let name_end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 1;
     let mut packet = query[..name_end + 4].to_vec();

@@ -65,7 +65,7 @@ pub(crate) fn ask(
     namespace.run(request).unwrap()
 }
 
-/// The value of a report, `Null` where a step is missing.
+/// Returns the value of a report, `Null` where a step is missing.
 pub(crate) fn at<'v>(report: &'v Value, path: &[&str]) -> &'v Value {
     path.iter().fold(report, |value, key| &value[*key])
 }

@@ -22,7 +22,7 @@ pub struct Stranger {
 }
 
 impl Stranger {
-    /// A bare connection from a namespace.
+    /// Returns a bare connection from a namespace.
     #[track_caller]
     pub fn connect(from: &Namespace, to: Ipv4Addr) -> TcpStream {
         let to = SocketAddrV4::new(to, 6783).into();
@@ -81,7 +81,8 @@ impl Stranger {
         Ok(())
     }
 
-    /// The next message within a time; `None` if there is none or the connection was closed.
+    /// Returns the next message within a time; `None` if there is none or the connection was
+    /// closed.
     pub fn next_message(&mut self, time: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + time;
         loop {
@@ -94,7 +95,7 @@ impl Stranger {
         }
     }
 
-    /// Whether the router closes the connection within a time.
+    /// Returns true if the router closes the connection within a time.
     pub fn is_closed_within(&mut self, time: Duration) -> bool {
         let deadline = Instant::now() + time;
         while Instant::now() < deadline {
@@ -126,7 +127,7 @@ fn receive(wire: &mut Wire, stream: &mut TcpStream) -> Result<(), String> {
     }
 }
 
-/// Whether a read ended because nothing came in time.
+/// Returns true if a read ended because nothing came in time.
 pub(crate) fn is_timeout(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,7 +1,8 @@
 //! The connection maker: which address is dialled, and when.
 //!
-//! *Direct* targets are what the user named. *Discovered* ones are the far ends of other peers'
-//! connections. Both are dialled at once and then, as long as they fail, at growing intervals:
+//! *Direct* targets are those that the user named. *Discovered* targets are the remote ends of
+//! other peers' connections. Both are dialled at once and then, as long as they fail, at growing
+//! intervals:
 //!
 //! ```text
 //! (named or discovered) -> Waiting --time--> Attempting --added--> Connected
@@ -10,7 +11,7 @@
 //!                            +--> Suspended   while there is no reason to dial it
 //! ```
 //!
-//! Every [`Dial`] is answered in the end: by [`Connector::handle_added`] and later
+//! The driver answers every [`Dial`] eventually: by [`Connector::handle_added`] and later
 //! [`Connector::handle_ended`], or by [`Connector::handle_ended`] alone.
 
 mod discovery;
@@ -29,28 +30,29 @@ use crate::types::{ConnId, PeerName, Time};
 use discovery::Candidates;
 use target::{Entry, Kind, RESET_AFTER, Schedule, State};
 
-/// Most direct targets; naming more is refused.
+/// Maximum number of direct targets. Naming more is refused.
 pub const DIRECT_MAX: usize = 1024;
-/// Most attempts on direct targets that go on at the same time; further ones wait for their turn.
+/// Maximum number of simultaneous attempts on direct targets. Further ones wait.
 pub const DIRECT_ATTEMPTS_MAX: usize = 64;
-/// Most attempts on discovered targets that go on at the same time; further ones wait for their
-/// turn, and never keep direct ones waiting.
+/// Maximum number of simultaneous attempts on discovered targets. Further ones wait, and never
+/// delay direct ones.
 pub const DISCOVERED_ATTEMPTS_MAX: usize = 16;
 
-/// The time between attempts on discovered targets, on average: gossip cannot make us dial more
-/// than 100 addresses in a second.
+/// Average interval between attempts on discovered targets: gossip cannot make this router dial
+/// more than 100 addresses per second.
 pub const DISCOVERED_SPACING: Duration = Duration::from_millis(10);
-/// Most attempts on discovered targets that may follow each other without that time between them.
+/// Maximum number of attempts on discovered targets that may follow each other without that
+/// interval.
 pub const DISCOVERED_BURST_MAX: u32 = 64;
 
-/// What a connector is told once.
+/// Configuration of a connector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectorConfig {
     /// The port that we listen on, and assume others to listen on.
     pub port: u16,
-    /// Whether to dial addresses that other peers tell of.
+    /// Whether to dial addresses learned from other peers.
     pub discovery: bool,
-    /// Most connections; 0 for no limit.
+    /// Maximum number of connections; 0 for no limit.
     pub connection_limit: usize,
 }
 
@@ -59,7 +61,7 @@ pub struct ConnectorConfig {
 pub struct Dial {
     /// The address.
     pub to: SocketAddr,
-    /// Whether a peer may answer that the mesh does not know yet.
+    /// Whether a peer that the mesh does not know yet is accepted.
     pub accept_new: bool,
 }
 
@@ -79,15 +81,15 @@ pub struct Link {
 pub struct Ended<'a> {
     /// The address that was dialled; `None` for a connection that was accepted.
     pub dialled: Option<SocketAddr>,
-    /// The peer that answered, if it came so far.
+    /// The peer that answered, if any.
     pub peer: Option<PeerName>,
     /// The reason.
     pub error: &'a str,
-    /// Trying again leads to the same: the other end is ourselves or carries our name.
+    /// Trying again would have the same result: the other end is this router, or has its name.
     pub never_again: bool,
 }
 
-/// More direct targets were named than are kept.
+/// More direct targets were named than [`DIRECT_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("more than {DIRECT_MAX} targets")]
 pub struct TooManyTargets;
@@ -99,37 +101,41 @@ pub struct TargetView<'a> {
     pub address: SocketAddr,
     /// Whether the user named it.
     pub direct: bool,
-    /// What is going on.
+    /// Its state.
     pub state: TargetState,
     /// Why the last attempt or connection ended.
     pub error: Option<&'a str>,
-    /// When it is tried next, or was tried last; `None` for never again.
+    /// When it is tried next, or was last tried; `None` if it is never tried again.
     pub next_try: Option<Time>,
 }
 
-/// What is going on with an address.
+/// State of an address.
+///
+/// Rule: `docs/protocol/mesh.md#8-3-states`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TargetState {
     /// It was not tried yet.
     Waiting,
-    /// It is tried for the first time.
+    /// It is being tried for the first time.
     Connecting,
-    /// It is tried after a failure.
+    /// It is being tried again after a failure.
     Retrying,
     /// It failed and waits for the next try.
     Failed,
-    /// There is no need to dial it: its peer is connected to us in another way.
+    /// There is no need to dial it: its peer is connected otherwise.
     Suspended,
     /// We are connected.
     Connected,
 }
 
 /// The connection maker.
+///
+/// Rule: `docs/protocol/mesh.md#8-3-states`.
 #[derive(Clone, Debug)]
 pub struct Connector {
     config: ConnectorConfig,
     rng: fastrand::Rng,
-    /// What the user named, by its text.
+    /// The targets that the user named, by their text.
     direct: BTreeMap<String, Target>,
     discovered: Candidates,
     entries: BTreeMap<SocketAddr, Entry>,
@@ -137,13 +143,13 @@ pub struct Connector {
     links: BTreeMap<ConnId, Link>,
     attempts: Attempts,
     dials: VecDeque<Dial>,
-    /// Up to when the attempts made on discovered targets use up the time, one after the other.
+    /// The time up to which the attempts made on discovered targets use up their intervals.
     spent_until: Time,
     wake: Option<Time>,
 }
 
 impl Connector {
-    /// A connector without targets.
+    /// Creates a connector without targets.
     pub fn new(config: ConnectorConfig, rng: fastrand::Rng) -> Connector {
         Connector {
             config,
@@ -160,8 +166,8 @@ impl Connector {
         }
     }
 
-    /// Names direct targets; with `replace`, in place of all named before. Those that wait are
-    /// tried at once. If they are too many, nothing changes.
+    /// Adds direct targets; with `replace`, replaces all previous ones. Waiting targets are tried
+    /// at once. If there are too many, nothing changes.
     pub fn connect(
         &mut self,
         now: Time,
@@ -192,7 +198,7 @@ impl Connector {
         Ok(())
     }
 
-    /// Forgets direct targets by their texts. Connections to them stay.
+    /// Removes direct targets by their texts. Connections to them stay.
     pub fn forget<'t>(&mut self, now: Time, texts: impl IntoIterator<Item = &'t str>) {
         for text in texts {
             self.direct.remove(text);
@@ -200,13 +206,13 @@ impl Connector {
         self.reconcile(now);
     }
 
-    /// The direct targets in order of their texts: what to name again after a restart.
+    /// Returns the direct targets, sorted by text, to be named again after a restart.
     pub fn direct(&self) -> impl ExactSizeIterator<Item = &Target> {
         self.direct.values()
     }
 
-    /// Looks for addresses in the topology. To be called after every change of it, so also after
-    /// a connection was deleted.
+    /// Looks for addresses in the topology. Call this after every change of it, including deleted
+    /// connections.
     pub fn handle_topology(&mut self, now: Time, topology: &Topology) {
         if self.config.discovery {
             let loopback = self
@@ -219,7 +225,7 @@ impl Connector {
         self.reconcile(now);
     }
 
-    /// A connection was added to our peer, dialled or accepted.
+    /// Reports that a connection, dialled or accepted, was added to our peer.
     pub fn handle_added(&mut self, now: Time, conn: ConnId, link: Link) {
         self.links.insert(conn, link);
         if link.outbound {
@@ -235,7 +241,9 @@ impl Connector {
         self.reconcile(now);
     }
 
-    /// An attempt failed, or a connection ended, whether it was added or not.
+    /// Reports that an attempt failed, or that a connection ended, whether or not it was added.
+    ///
+    /// Rule: `docs/protocol/mesh.md#8-2-attempts`.
     pub fn handle_ended(&mut self, now: Time, conn: ConnId, ended: Ended<'_>) {
         let was_added = self.links.remove(&conn).is_some();
         if let Some(address) = ended.dialled {
@@ -260,25 +268,25 @@ impl Connector {
         }
     }
 
-    /// The time has come that [`Connector::poll_timeout`] named.
+    /// Does what is due. Call this at or after [`Connector::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Time) {
         if self.wake.is_some_and(|wake| wake <= now) {
             self.start_due(now);
         }
     }
 
-    /// The next attempt to make. Every other call may add some.
+    /// Returns the next attempt to make. Every other call may add attempts.
     pub fn poll_output(&mut self) -> Option<Dial> {
         self.dials.pop_front()
     }
 
-    /// When [`Connector::handle_timeout`] is to be called. Every `handle_` call, `connect` and
-    /// `forget` may change it.
+    /// Returns the time at which [`Connector::handle_timeout`] is due. Every `handle_` call,
+    /// `connect` and `forget` may change it.
     pub fn poll_timeout(&self) -> Option<Time> {
         self.wake
     }
 
-    /// All addresses in order.
+    /// Returns all addresses in order.
     pub fn targets(&self) -> impl Iterator<Item = TargetView<'_>> {
         self.entries.iter().filter_map(|(address, entry)| {
             let state = match (entry.state, &entry.error) {
@@ -304,7 +312,7 @@ impl Connector {
         self.links.values().map(|link| link.peer).collect()
     }
 
-    /// Changes the entry of an address where an attempt or a connection goes on.
+    /// Changes the entry of an address with an attempt or a connection in progress.
     fn end_attempt(
         &mut self,
         address: SocketAddr,
@@ -320,7 +328,7 @@ impl Connector {
         change(entry, &mut self.rng);
     }
 
-    /// Brings one entry in line with whether it is wanted.
+    /// Updates one entry according to whether it is wanted.
     fn settle(&mut self, now: Time, address: SocketAddr) {
         let Some(entry) = self.entries.get_mut(&address) else {
             return;
@@ -333,8 +341,8 @@ impl Connector {
         }
     }
 
-    /// Finds out what is wanted after something named, discovered or connected has changed, and
-    /// starts what is due.
+    /// Recomputes which addresses are wanted, after targets or connections have changed, and starts
+    /// the attempts that are due.
     fn reconcile(&mut self, now: Time) {
         self.mark_wanted(now);
         self.entries.retain(|address, entry| {
@@ -349,7 +357,9 @@ impl Connector {
         self.start_due(now);
     }
 
-    /// Marks the entries that there is a reason to dial, and makes those that are missing.
+    /// Marks the entries that are wanted, and adds missing ones.
+    ///
+    /// Rule: `docs/protocol/mesh.md#8-1-targets`.
     fn mark_wanted(&mut self, now: Time) {
         let links = self.links.values();
         let taken: BTreeSet<SocketAddr> = links.clone().map(|link| link.address).collect();
@@ -367,8 +377,8 @@ impl Connector {
             let entry = self.entries.entry(address);
             let entry = entry.or_insert_with(|| Entry::new(now));
             entry.kind = Kind::Direct;
-            // Dialling a peer that is connected in another way would only replace one of the
-            // two connections by the other, again and again.
+            // Dialling a peer that is connected otherwise would only replace one of the two
+            // connections by the other, over and over.
             let connected = entry.peer.is_some_and(|peer| peers.contains(&peer));
             let accepted = target.port.is_none() && accepted.contains(&target.ip);
             entry.wanted |= !connected && !accepted && !taken.contains(&address);
@@ -381,7 +391,7 @@ impl Connector {
         }
     }
 
-    /// Starts attempts on what is due, as far as the limits allow.
+    /// Starts the attempts that are due, within the limits.
     fn start_due(&mut self, now: Time) {
         self.start_due_of(now, Kind::Direct);
         self.start_due_of(now, Kind::Discovered);
@@ -391,13 +401,15 @@ impl Connector {
         self.wake = self.schedule.next(now).into_iter().chain(delayed).min();
     }
 
-    /// How long no discovered target may be dialled, since there were so many.
+    /// Returns how long discovered targets must not be dialled because too many were dialled
+    /// before.
     fn held_back(&self, now: Time) -> Duration {
         let burst = DISCOVERED_SPACING * (DISCOVERED_BURST_MAX - 1);
         self.spent_until.since(now).saturating_sub(burst)
     }
 
-    /// What is due and has no room stays where it is, until another attempt ends.
+    /// Starts the due attempts of one kind. Those beyond the limits stay queued until another
+    /// attempt ends.
     fn start_due_of(&mut self, now: Time, kind: Kind) {
         let limit = self.config.connection_limit;
         let full = limit != 0 && self.links.len() >= limit;
@@ -427,12 +439,12 @@ impl Connector {
         }
     }
 
-    /// Whether an attempt may start.
+    /// Returns true if an attempt may start.
     fn has_room(&self, now: Time, kind: Kind) -> bool {
         let Attempts { direct, discovered } = self.attempts;
         let limit = self.config.connection_limit;
-        // Attempts count as connections, so that they do not overshoot the limit; those on
-        // discovered targets do not stand in the way of direct ones.
+        // Attempts count as connections, so that they do not exceed the limit. Attempts on
+        // discovered targets do not count against direct ones.
         let has_place = |used| limit == 0 || self.links.len() + used < limit;
         match kind {
             Kind::Direct => has_place(direct) && direct < DIRECT_ATTEMPTS_MAX,
@@ -445,7 +457,7 @@ impl Connector {
     }
 }
 
-/// How many attempts go on.
+/// Number of attempts in progress.
 #[derive(Clone, Copy, Debug, Default)]
 struct Attempts {
     direct: usize,

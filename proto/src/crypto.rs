@@ -1,4 +1,4 @@
-//! Session keys and NaCl's secretbox, as TCP messages and sleeve packets use them.
+//! Session keys and NaCl's secretbox, as used by TCP messages and sleeve packets.
 //!
 //! ```text
 //! shared  = HSalsa20(X25519(own private, remote public))      NaCl's crypto_box_beforenm
@@ -15,36 +15,38 @@ use sha2::{Digest, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroize;
 
-/// Bytes of a key, private, public or shared.
+/// Size of a key in bytes, private, public or shared.
 pub const KEY_BYTES: usize = 32;
-/// Bytes by which a sealed message exceeds the plain one.
+/// Number of bytes by which an encrypted message exceeds the plain one.
 pub const TAG_BYTES: usize = 16;
-/// Bytes of a nonce.
+/// Size of a nonce in bytes.
 pub const NONCE_BYTES: usize = 24;
 
-/// Data that was not sealed with this key and nonce, or was changed since.
+/// The data was not encrypted with this key and nonce, or was changed since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("message does not open: wrong password, or changed on the way")]
 pub struct Forged;
 
-/// The private half of a key pair that lives as long as one connection.
+/// The private half of a key pair, used for one connection.
 pub struct PrivateKey(StaticSecret);
 
 impl PrivateKey {
-    /// The key made of 32 random bytes.
+    /// Creates the key from 32 random bytes.
     pub fn from_bytes(mut random: [u8; KEY_BYTES]) -> PrivateKey {
         let key = PrivateKey(StaticSecret::from(random));
         random.zeroize();
         key
     }
 
-    /// The half that is sent to the other side.
+    /// Returns the public half, which is sent to the other end.
     pub fn public(&self) -> [u8; KEY_BYTES] {
         PublicKey::from(&self.0).to_bytes()
     }
 
-    /// The key shared with the holder of `remote` under `password`. Refuses the few public
-    /// keys that make the result predictable.
+    /// Derives the key shared with the owner of the public key `remote` under `password`. Returns
+    /// an error for the few public keys that make the result predictable.
+    ///
+    /// Format: `docs/protocol/mesh.md#4-1-session-key`.
     pub fn session_key(
         &self,
         remote: &[u8; KEY_BYTES],
@@ -75,24 +77,28 @@ impl std::fmt::Debug for PrivateKey {
 pub struct SessionKey([u8; KEY_BYTES]);
 
 impl SessionKey {
-    /// A key given as bytes.
+    /// Creates a key from its bytes.
     pub const fn from_bytes(bytes: [u8; KEY_BYTES]) -> SessionKey {
         SessionKey(bytes)
     }
 
-    /// The bytes of the key.
+    /// Returns the bytes of the key.
     pub const fn as_bytes(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
 
     /// Encrypts `data` in place and returns its tag.
+    ///
+    /// Format: `docs/protocol/mesh.md#4-2-secretbox`.
     pub fn seal_in_place(&self, nonce: &Nonce, data: &mut [u8]) -> [u8; TAG_BYTES] {
         let mut tag = [0; TAG_BYTES];
         crypto_box_detached_afternm_inplace(data, &mut tag, &nonce.0, &self.0);
         tag
     }
 
-    /// Decrypts `data` in place if its tag is right; leaves it unspecified if not.
+    /// Decrypts `data` in place if its tag is valid. On error the content of `data` is unspecified.
+    ///
+    /// Format: `docs/protocol/mesh.md#4-2-secretbox`.
     pub fn open_in_place(
         &self,
         nonce: &Nonce,
@@ -115,22 +121,27 @@ impl std::fmt::Debug for SessionKey {
     }
 }
 
-/// The nonce of one message. Never transmitted whole.
+/// The nonce of one message. It is never transmitted completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nonce([u8; NONCE_BYTES]);
 
 impl Nonce {
-    /// The nonce of a TCP message; `dialled` tells whether its *sender* made the connection.
+    /// Returns the nonce of a TCP message. `dialled` is true if its *sender* made the connection.
+    ///
+    /// Format: `docs/protocol/mesh.md#4-2-secretbox`.
     pub const fn tcp(dialled: bool, sequence: u64) -> Nonce {
         Nonce::build(if dialled { 0xc0 } else { 0x40 }, sequence)
     }
 
-    /// The nonce of a sleeve packet; `counter` has the channel in its top bit.
+    /// Returns the nonce of a sleeve packet. `dialled` is true if its *sender* made the TCP
+    /// connection; the top bit of `counter` is the channel.
+    ///
+    /// Format: `docs/protocol/sleeve.md#2-3-encryption`.
     pub const fn sleeve(dialled: bool, counter: u64) -> Nonce {
         Nonce::build(if dialled { 0x80 } else { 0 }, counter)
     }
 
-    /// The bytes of the nonce.
+    /// Returns the bytes of the nonce.
     pub const fn as_bytes(&self) -> &[u8; NONCE_BYTES] {
         &self.0
     }

@@ -8,24 +8,24 @@
 //!                             0x8100 or 0x88a8: a tag (2) and the next type (2) follow
 //! ```
 //!
-//! A view checks lengths once, when it is made; what it answers afterwards cannot fail. Views
-//! borrow the frame and copy nothing.
+//! A view checks lengths once, when it is created; its accessors cannot fail. Views borrow the
+//! frame and copy nothing.
 
 use crate::types::Mac;
 
-/// Bytes of an Ethernet header without tags.
+/// Size in bytes of an Ethernet header without tags.
 pub const HEADER_BYTES: usize = 14;
-/// Bytes that one VLAN tag adds to the header.
+/// Number of bytes that one VLAN tag adds to the header.
 pub const TAG_BYTES: usize = 4;
-/// How many tags are looked through; a frame with more is carried, but not looked into.
+/// Maximum number of tags that are parsed. A frame with more is carried without being parsed.
 pub const TAGS_MAX: usize = 2;
-/// Bytes of an IPv4 header without options.
+/// Size in bytes of an IPv4 header without options.
 pub const IPV4_HEADER_BYTES: usize = 20;
-/// Bytes of an IPv6 header without extension headers.
+/// Size in bytes of an IPv6 header without extension headers.
 pub const IPV6_HEADER_BYTES: usize = 40;
-/// Bytes of a TCP header without options.
+/// Size in bytes of a TCP header without options.
 pub const TCP_HEADER_BYTES: usize = 20;
-/// Bytes of a UDP header.
+/// Size of a UDP header in bytes.
 pub const UDP_HEADER_BYTES: usize = 8;
 
 /// The ethertype of IPv4.
@@ -48,7 +48,8 @@ pub const PROTOCOL_UDP: u8 = 17;
 /// The protocol number of ICMPv6.
 pub const PROTOCOL_ICMPV6: u8 = 58;
 
-/// How many IPv6 extension headers are walked; a packet with more has no known transport.
+/// Maximum number of IPv6 extension headers that are parsed. A packet with more has no known
+/// transport.
 const EXTENSION_HEADERS_MAX: usize = 8;
 
 /// A frame that ends before its Ethernet header does.
@@ -56,8 +57,8 @@ const EXTENSION_HEADERS_MAX: usize = 8;
 #[error("frame of {0} bytes is shorter than an Ethernet header")]
 pub struct TooShort(pub usize);
 
-/// Whether this is a frame between routers: its first 14 bytes are all zero. Such frames are
-/// never switched.
+/// Returns true if this is a frame between routers: its first 14 bytes are all zero. Such frames
+/// are never switched.
 pub fn is_special(frame: &[u8]) -> bool {
     frame
         .first_chunk::<HEADER_BYTES>()
@@ -74,7 +75,7 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Looks at `bytes` as a frame. Fails only if there is no whole Ethernet header.
+    /// Parses `bytes` as a frame. Returns an error only if the Ethernet header is incomplete.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Frame<'a>, TooShort> {
         let header = bytes
@@ -100,47 +101,47 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// The whole frame.
+    /// Returns the whole frame.
     pub const fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The destination address.
+    /// Returns the destination address.
     #[inline]
     pub const fn destination(&self) -> Mac {
         let h = self.header;
         Mac::from_bytes([h[0], h[1], h[2], h[3], h[4], h[5]])
     }
 
-    /// The source address.
+    /// Returns the source address.
     #[inline]
     pub const fn source(&self) -> Mac {
         let h = self.header;
         Mac::from_bytes([h[6], h[7], h[8], h[9], h[10], h[11]])
     }
 
-    /// The ethertype behind the tags that were looked through.
+    /// Returns the ethertype after the parsed tags.
     pub const fn ethertype(&self) -> u16 {
         self.ethertype
     }
 
-    /// Whether the frame carries at least one whole VLAN tag.
+    /// Returns true if the frame has at least one complete VLAN tag.
     pub const fn is_tagged(&self) -> bool {
         self.network != HEADER_BYTES
     }
 
-    /// Where the network header starts: 14, or more with tags.
+    /// Returns the offset of the network header: 14, or more with tags.
     pub const fn network_offset(&self) -> usize {
         self.network
     }
 
-    /// What follows the Ethernet header and its tags.
+    /// Returns what follows the Ethernet header and its tags.
     #[inline]
     pub fn network(&self) -> &'a [u8] {
         self.bytes.get(self.network..).unwrap_or_default()
     }
 
-    /// The IPv4 header, if there is a well-formed one.
+    /// Returns the IPv4 header, if there is a well-formed one.
     #[inline]
     pub fn ipv4(&self) -> Option<Ipv4<'a>> {
         if self.ethertype != ETHERTYPE_IPV4 {
@@ -149,7 +150,7 @@ impl<'a> Frame<'a> {
         Ipv4::parse(self.network())
     }
 
-    /// The IPv6 header, if there is a well-formed one.
+    /// Returns the IPv6 header, if there is a well-formed one.
     #[inline]
     pub fn ipv6(&self) -> Option<Ipv6<'a>> {
         if self.ethertype != ETHERTYPE_IPV6 {
@@ -158,8 +159,8 @@ impl<'a> Frame<'a> {
         Ipv6::parse(self.network())
     }
 
-    /// Where the parts of a whole TCP segment or UDP datagram lie. None for anything else, for
-    /// fragments, and where a length does not fit.
+    /// Returns the offsets of the parts of a complete TCP segment or UDP datagram, or `None` for
+    /// anything else, for fragments, and if a length does not fit.
     #[inline]
     pub fn layout(&self) -> Option<Layout> {
         let (ip, protocol, transport, end) = match self.ethertype {
@@ -219,7 +220,7 @@ pub enum Ip {
     V6,
 }
 
-/// A transport protocol whose headers are understood.
+/// A transport protocol whose headers are parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// TCP.
@@ -229,7 +230,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The protocol number.
+    /// Returns the protocol number.
     pub const fn number(self) -> u8 {
         match self {
             Protocol::Tcp => PROTOCOL_TCP,
@@ -237,7 +238,7 @@ impl Protocol {
         }
     }
 
-    /// Where the checksum lies in the transport header.
+    /// Returns the offset of the checksum in the transport header.
     pub const fn checksum_offset(self) -> usize {
         match self {
             Protocol::Tcp => 16,
@@ -246,9 +247,8 @@ impl Protocol {
     }
 }
 
-/// Where the parts of a TCP segment or UDP datagram lie in its frame, as offsets from the start
-/// of the frame: `network <= transport <= payload <= end <= frame length`. Bytes from `end` on
-/// are padding.
+/// Offsets of the parts of a TCP segment or UDP datagram, from the start of its frame: `network <=
+/// transport <= payload <= end <= frame length`. Bytes from `end` on are padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// The version of IP.
@@ -266,7 +266,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout of nothing.
+    /// An empty layout.
     pub(crate) const EMPTY: Layout = Layout {
         ip: Ip::V4,
         protocol: Protocol::Tcp,
@@ -285,8 +285,8 @@ pub struct Ipv4<'a> {
 }
 
 impl<'a> Ipv4<'a> {
-    /// Looks at `packet` as an IPv4 packet, possibly followed by padding. None unless its header
-    /// is there whole, options included, and the total length covers it.
+    /// Parses `packet` as an IPv4 packet, possibly followed by padding. Returns `None` unless its
+    /// header, options included, is complete and covered by the total length.
     #[inline]
     pub fn parse(packet: &'a [u8]) -> Option<Ipv4<'a>> {
         let header = packet.first_chunk::<IPV4_HEADER_BYTES>()?;
@@ -302,69 +302,69 @@ impl<'a> Ipv4<'a> {
         Some(view)
     }
 
-    /// Bytes of the header with its options.
+    /// Returns the length of the header with its options, in bytes.
     pub const fn header_len(&self) -> usize {
         (self.header[0] & 0x0f) as usize * 4
     }
 
-    /// The header with its options.
+    /// Returns the header with its options.
     pub fn header(&self) -> &'a [u8] {
         self.packet.get(..self.header_len()).unwrap_or_default()
     }
 
-    /// The type of service: DSCP and ECN.
+    /// Returns the type of service: DSCP and ECN.
     pub const fn tos(&self) -> u8 {
         self.header[1]
     }
 
-    /// Bytes of the packet as its header announces them.
+    /// Returns the length of the packet in bytes, as its header announces it.
     pub const fn total_len(&self) -> usize {
         u16::from_be_bytes([self.header[2], self.header[3]]) as usize
     }
 
-    /// Whether the packet announces more bytes than there are.
+    /// Returns true if the packet announces more bytes than there are.
     pub const fn is_truncated(&self) -> bool {
         self.total_len() > self.packet.len()
     }
 
-    /// The identification.
+    /// Returns the identification.
     pub const fn id(&self) -> u16 {
         u16::from_be_bytes([self.header[4], self.header[5]])
     }
 
-    /// The flags and the fragment offset as they stand in the header.
+    /// Returns the flags and the fragment offset as they stand in the header.
     pub const fn flags_and_offset(&self) -> u16 {
         u16::from_be_bytes([self.header[6], self.header[7]])
     }
 
-    /// Whether routers must not fragment the packet.
+    /// Returns true if routers must not fragment the packet.
     pub const fn dont_fragment(&self) -> bool {
         self.flags_and_offset() & 0x4000 != 0
     }
 
-    /// Whether this is a part of a packet only.
+    /// Returns true if this is a fragment.
     pub const fn is_fragment(&self) -> bool {
         self.flags_and_offset() & 0x3fff != 0
     }
 
-    /// The protocol number of the payload.
+    /// Returns the protocol number of the payload.
     pub const fn protocol(&self) -> u8 {
         self.header[9]
     }
 
-    /// The source address.
+    /// Returns the source address.
     pub const fn source(&self) -> [u8; 4] {
         let h = self.header;
         [h[12], h[13], h[14], h[15]]
     }
 
-    /// The destination address.
+    /// Returns the destination address.
     pub const fn destination(&self) -> [u8; 4] {
         let h = self.header;
         [h[16], h[17], h[18], h[19]]
     }
 
-    /// What follows the header, without padding.
+    /// Returns what follows the header, without padding.
     pub fn payload(&self) -> &'a [u8] {
         let end = self.total_len().min(self.packet.len());
         self.packet.get(self.header_len()..end).unwrap_or_default()
@@ -382,8 +382,8 @@ pub struct Ipv6<'a> {
 }
 
 impl<'a> Ipv6<'a> {
-    /// Looks at `packet` as an IPv6 packet, possibly followed by padding. None unless its header
-    /// and the extension headers before the payload are there whole.
+    /// Parses `packet` as an IPv6 packet, possibly followed by padding. Returns `None` unless its
+    /// header and the extension headers before the payload are complete.
     #[inline]
     pub fn parse(packet: &'a [u8]) -> Option<Ipv6<'a>> {
         let header = packet.first_chunk::<IPV6_HEADER_BYTES>()?;
@@ -403,55 +403,55 @@ impl<'a> Ipv6<'a> {
         Some(view)
     }
 
-    /// The traffic class.
+    /// Returns the traffic class.
     pub const fn traffic_class(&self) -> u8 {
         (self.header[0] << 4) | (self.header[1] >> 4)
     }
 
-    /// Bytes of the packet, header included, as it announces them.
+    /// Returns the length of the packet in bytes, header included, as its header announces it.
     pub const fn total_len(&self) -> usize {
         IPV6_HEADER_BYTES + u16::from_be_bytes([self.header[4], self.header[5]]) as usize
     }
 
-    /// Whether the packet announces more bytes than there are.
+    /// Returns true if the packet announces more bytes than there are.
     pub const fn is_truncated(&self) -> bool {
         self.total_len() > self.packet.len()
     }
 
-    /// Whether this is a part of a packet only.
+    /// Returns true if this is a fragment.
     pub const fn is_fragment(&self) -> bool {
         self.fragment
     }
 
-    /// The protocol number behind the extension headers.
+    /// Returns the protocol number after the extension headers.
     pub const fn protocol(&self) -> u8 {
         self.protocol
     }
 
-    /// Where the payload starts, behind the extension headers.
+    /// Returns the offset of the payload, after the extension headers.
     pub const fn transport_offset(&self) -> usize {
         self.transport
     }
 
-    /// The source address.
+    /// Returns the source address.
     pub fn source(&self) -> [u8; 16] {
         self.header[8..24].try_into().unwrap_or_default()
     }
 
-    /// The destination address.
+    /// Returns the destination address.
     pub fn destination(&self) -> [u8; 16] {
         self.header[24..40].try_into().unwrap_or_default()
     }
 
-    /// What follows the extension headers, without padding.
+    /// Returns what follows the extension headers, without padding.
     pub fn payload(&self) -> &'a [u8] {
         let end = self.total_len().min(self.packet.len());
         self.packet.get(self.transport..end).unwrap_or_default()
     }
 
-    /// Steps over hop-by-hop options, routing, fragment, authentication and destination options
-    /// headers. A fragment other than the first has no transport header behind it, so the walk
-    /// ends there. None if a header is cut off or there are too many.
+    /// Skips hop-by-hop options, routing, fragment, authentication and destination options headers.
+    /// A fragment other than the first has no transport header, so parsing ends there. Returns
+    /// `None` if a header is incomplete or there are too many.
     fn walk_extensions(&mut self) -> Option<()> {
         const HOP_BY_HOP: u8 = 0;
         const ROUTING: u8 = 43;

@@ -1,7 +1,7 @@
 //! The features by which both ends of a connection introduce themselves.
 //!
-//! On the wire they are a gob map from string to string. [`Features`] is its meaning; keys that
-//! are unknown here are kept in [`Features::extra`], and such keys of ours are ignored by others.
+//! On the wire they are a gob map from string to string, which [`Features`] represents. Unknown
+//! keys are kept in [`Features::extra`]; other routers ignore keys that they do not know.
 
 use std::collections::BTreeMap;
 
@@ -9,72 +9,101 @@ use crate::gob;
 use crate::identity::{InvalidPeerName, parse_peer_name};
 use crate::types::{ConnUid, PeerName, PeerUid, ShortId};
 
-/// What one end of a connection says about itself.
+/// The features of one end of a connection.
+///
+/// Format: `docs/protocol/mesh.md#3-4-features`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// The name of the peer.
     pub name: PeerName,
     /// The nickname of the peer, for people.
     pub nickname: String,
-    /// Which start of the peer this is. Never 0.
+    /// The UID of the peer, new at each start. Never 0.
     pub uid: PeerUid,
-    /// A random number that this end drew for this connection.
+    /// A random number that this end chose for this connection.
     pub conn_id: u64,
     /// The peer's short id, if it has one.
     pub short_id: Option<ShortId>,
     /// Whether this end trusts the subnet in which it sees the other.
     pub trusted: bool,
-    /// The overlays on offer, in order of preference; `None` for a peer that knows sleeve only
-    /// and controls it the old way.
+    /// The offered overlays, in order of preference; `None` for a peer that only knows sleeve and
+    /// controls it in legacy mode.
     pub overlays: Option<Vec<String>>,
-    /// Any other features, by key. A key of the fields above is ignored here.
+    /// All other features, by key. Keys of the fields above are ignored here.
     pub extra: BTreeMap<String, String>,
 }
 
-/// Why features were refused. The sender's fault, always.
+/// Something that routers do with each other only if both say that they can. Protocol 1 carries
+/// no word of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ability {
+    /// To say nothing over sleeve while the native overlay does well.
+    Quiet,
+    /// To compare digests of the topology in place of telling all of it.
+    Digests,
+}
+
+impl Ability {
+    /// All of them.
+    pub const ALL: [Ability; 2] = [Ability::Quiet, Ability::Digests];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Ability::Quiet => "quiet1",
+            Ability::Digests => "topo1",
+        }
+    }
+}
+
+/// Why features were refused. The sender is always responsible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FeaturesError {
-    /// They are no gob map from string to string.
+    /// Not a gob map from string to string.
     #[error("no feature map: {0}")]
     Gob(#[from] gob::Error),
-    /// A key that everybody must send.
+    /// A required key is missing.
     #[error("feature {0} is missing")]
     Missing(&'static str),
-    /// The peer names its peers in another way.
+    /// The peer uses another form of peer names.
     #[error("peer name flavour mismatch (ours: 'mac', theirs: {0:?})")]
     Flavour(String),
-    /// The name is none.
+    /// The name is not a peer name.
     #[error(transparent)]
     Name(#[from] InvalidPeerName),
-    /// The name or the UID is zero, which stands for "no peer".
+    /// The name or the UID is zero, which means "no peer".
     #[error("feature {0} must not be zero")]
     Zero(&'static str),
-    /// Something else than a decimal number that fits.
+    /// The value is not a decimal number in range.
     #[error("feature {key} is {value:?}, which is no number in range")]
     Number {
         /// The key.
         key: &'static str,
-        /// The beginning of what came with it.
+        /// The beginning of its value.
         value: String,
     },
-    /// Something else than true or false.
+    /// The value is neither true nor false.
     #[error("feature Trusted is {0:?}, which is neither true nor false")]
     Trusted(String),
 }
 
 impl Features {
-    /// Reads a stream that holds a feature map and nothing else.
+    /// Reads features from a stream that consists of one feature map.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-4-features`.
     pub fn decode(stream: &[u8]) -> Result<Features, FeaturesError> {
         Features::from_map(decode_map(stream)?)
     }
 
-    /// The stream of these features, as protocol 2 sends it.
+    /// Encodes these features as protocol 2 sends them.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-4-features`.
     pub fn encode(&self) -> Vec<u8> {
         encode_map(&self.to_map())
     }
 
-    /// Takes the meaning out of a map. What is wrong first, in the original's order of checks,
-    /// is the error.
+    /// Interprets a feature map. The error is the first one in Weave Net's order of checks.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-4-features`.
     pub fn from_map(mut map: BTreeMap<String, String>) -> Result<Features, FeaturesError> {
         let mut required = |key| map.remove(key).ok_or(FeaturesError::Missing(key));
         let flavour = required(FLAVOUR)?;
@@ -114,7 +143,21 @@ impl Features {
         })
     }
 
-    /// The features as they are sent.
+    /// Whether this end says that it can do something beyond what all routers can.
+    pub fn can(&self, ability: Ability) -> bool {
+        let list = self.extra.get(ABILITIES);
+        list.is_some_and(|list| list.split(' ').any(|name| name == ability.name()))
+    }
+
+    /// Says that this end can do these.
+    pub fn add_abilities(&mut self, abilities: &[Ability]) {
+        let names: Vec<&str> = abilities.iter().map(|ability| ability.name()).collect();
+        self.extra.insert(ABILITIES.to_owned(), names.join(" "));
+    }
+
+    /// Returns the features as the map that is sent.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-4-features`.
     pub fn to_map(&self) -> BTreeMap<String, String> {
         let mut map = self.extra.clone();
         map.remove(SHORT_ID);
@@ -135,13 +178,18 @@ impl Features {
         map
     }
 
-    /// The number of the connection between the ends with these features; the same at both.
+    /// Returns the UID of the connection between the ends with these features; both ends compute
+    /// the same.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-5-connection-uid`.
     pub const fn conn_uid(&self, other: &Features) -> ConnUid {
         ConnUid(self.conn_id ^ other.conn_id)
     }
 }
 
-/// Reads a stream that holds a map from string to string and nothing else.
+/// Reads a stream that consists of one map from string to string.
+///
+/// Format: `docs/protocol/gob.md#5-types`.
 pub(crate) fn decode_map(stream: &[u8]) -> Result<BTreeMap<String, String>, FeaturesError> {
     let mut decoder = gob::Decoder::new(stream);
     let map = read_map(decoder.value()?)?;
@@ -151,7 +199,9 @@ pub(crate) fn decode_map(stream: &[u8]) -> Result<BTreeMap<String, String>, Feat
     Ok(map)
 }
 
-/// Reads a gob map from string to string. Of a key that comes twice, the last value counts.
+/// Reads a gob map from string to string. If a key occurs twice, the last value counts.
+///
+/// Format: `docs/protocol/gob.md#5-types`.
 pub(crate) fn read_map(value: gob::Value<'_, '_>) -> Result<BTreeMap<String, String>, gob::Error> {
     let mut map = BTreeMap::new();
     value.map(
@@ -164,7 +214,9 @@ pub(crate) fn read_map(value: gob::Value<'_, '_>) -> Result<BTreeMap<String, Str
     Ok(map)
 }
 
-/// The stream of a map from string to string.
+/// Encodes a map from string to string.
+///
+/// Format: `docs/protocol/gob.md#5-types`.
 pub(crate) fn encode_map(map: &BTreeMap<String, String>) -> Vec<u8> {
     let mut encoder = gob::Encoder::new();
     encoder.value(gob::Type::Map(&STRINGS), |w| {
@@ -176,7 +228,9 @@ pub(crate) fn encode_map(map: &BTreeMap<String, String>) -> Vec<u8> {
     encoder.finish()
 }
 
-/// What of a map protocol 1 sends in the clear, and heeds when it is received.
+/// Feature keys of protocol 1.
+///
+/// Rule: `docs/protocol/mesh.md#3-3-version-1`.
 pub(crate) fn version_1_subset(mut map: BTreeMap<String, String>) -> BTreeMap<String, String> {
     map.retain(|key, _| VERSION_1_KEYS.contains(&key.as_str()));
     map
@@ -189,7 +243,7 @@ fn parse_short_id(text: &str) -> Result<ShortId, FeaturesError> {
         .ok_or_else(|| number_error(SHORT_ID, text))
 }
 
-/// Digits only: Rust would take a plus sign, Go does not.
+/// Accepts digits only: Rust would also accept a plus sign, Go does not.
 fn parse_number(key: &'static str, text: &str) -> Result<u64, FeaturesError> {
     Some(text)
         .filter(|text| text.bytes().all(|b| b.is_ascii_digit()))
@@ -204,7 +258,7 @@ fn number_error(key: &'static str, text: &str) -> FeaturesError {
     }
 }
 
-/// The spellings that Go takes.
+/// Accepts the spellings that Go accepts.
 fn parse_bool(text: &str) -> Result<bool, FeaturesError> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
@@ -233,12 +287,13 @@ const CONN_ID: &str = "ConnID";
 const SHORT_ID: &str = "ShortID";
 const TRUSTED: &str = "Trusted";
 const OVERLAYS: &str = "Overlays";
-/// Only in protocol 1, and only beside a password: the sender's public key in hex.
+const ABILITIES: &str = "Weft";
+/// Protocol 1 with a password only: the sender's public key in hex.
 pub(crate) const PUBLIC_KEY: &str = "PublicKey";
 
 const VERSION_1_KEYS: [&str; 5] = [CONN_ID, NAME, NICKNAME, FLAVOUR, UID];
 
-/// How much of a bad value an error repeats, in characters; the rest is left out.
+/// Maximum number of characters of an invalid value that an error message repeats.
 const QUOTE_CHARS_MAX: usize = 64;
 
 static STRINGS: gob::MapType = gob::MapType {

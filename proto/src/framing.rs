@@ -1,4 +1,4 @@
-//! How messages are cut out of a connection's stream of bytes, and sealed.
+//! How a connection's byte stream is divided into messages, and how messages are encrypted.
 //!
 //! ```text
 //! protocol 2   length (4, big-endian) | message or its secretbox
@@ -18,8 +18,8 @@ use crate::wire::error::{MESSAGE_BYTES_MAX, WireError};
 
 /// Bytes before each message of protocol 2.
 const LENGTH_BYTES: usize = 4;
-/// By how much the gob message around a byte string of protocol 1 may exceed it at most: type
-/// id, zero byte and length.
+/// Maximum overhead of the gob message around a byte string of protocol 1, in bytes: type id, zero
+/// byte and length.
 const GOB_OVERHEAD_MAX: usize = 16;
 
 /// The two message streams of a connection, one in each direction.
@@ -37,7 +37,9 @@ pub(crate) enum Framing {
     Gob(gob::Types),
 }
 
-/// The key, and who seals with which nonces.
+/// The session key and the message counters of both directions.
+///
+/// Format: `docs/protocol/mesh.md#4-2-secretbox`.
 #[derive(Debug)]
 struct Crypto {
     key: SessionKey,
@@ -73,7 +75,7 @@ impl Crypto {
 }
 
 impl Channel {
-    /// A channel whose messages are not encrypted.
+    /// Creates a channel without encryption.
     pub(crate) fn new(framing: Framing) -> Channel {
         Channel {
             framing,
@@ -81,7 +83,7 @@ impl Channel {
         }
     }
 
-    /// Encrypts all messages that follow. `dialled` tells whether this end made the connection.
+    /// Encrypts all following messages. `dialled` is true if this end made the connection.
     pub(crate) fn encrypt(&mut self, key: SessionKey, dialled: bool) {
         self.crypto = Some(Crypto {
             key,
@@ -91,9 +93,11 @@ impl Channel {
         });
     }
 
-    /// Where the body of the first message in `input` lies, if all of it is there; the next
-    /// message starts where it ends. One that announces more than `limit` bytes is refused at
-    /// once, so nobody needs to store it.
+    /// Returns the range of the first message's body in `input`, or `None` if it is incomplete; the
+    /// next message starts where it ends. A message that announces more than `limit` bytes is
+    /// refused at once, so that it is never stored.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-2-first-message`.
     pub(crate) fn split(
         &self,
         input: &[u8],
@@ -123,7 +127,10 @@ impl Channel {
         }
     }
 
-    /// The message that this body holds; `None` if it only defines a type of protocol 1's stream.
+    /// Returns the message in this body, or `None` if the body only defines a type of protocol 1's
+    /// stream.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-2-first-message`.
     pub(crate) fn open(&mut self, body: &[u8]) -> Result<Option<Vec<u8>>, WireError> {
         let body = match &mut self.framing {
             Framing::Length => body,
@@ -146,8 +153,10 @@ impl Channel {
         }
     }
 
-    /// The feature map that this body holds: in protocol 1 a value of the stream, in protocol 2 a
-    /// message with a stream of its own. `None` if it only defines a type.
+    /// Returns the feature map in this body: in protocol 1 a value of the stream, in protocol 2 a
+    /// message with its own stream. Returns `None` if the body only defines a type.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-4-features`.
     pub(crate) fn open_features(
         &mut self,
         body: &[u8],
@@ -162,7 +171,9 @@ impl Channel {
         }
     }
 
-    /// The bytes that carry `message` to the other end.
+    /// Returns the bytes to send for `message`.
+    ///
+    /// Format: `docs/protocol/mesh.md#3-2-first-message`.
     pub(crate) fn seal(&mut self, message: &[u8]) -> Result<Vec<u8>, WireError> {
         let tag_len = self.crypto.as_ref().map_or(0, |_| TAG_BYTES);
         let len = tag_len + message.len();
@@ -185,8 +196,8 @@ impl Channel {
             head[start..].copy_from_slice(&crypto.seal(data)?);
         }
         if let Framing::Gob(_) = self.framing {
-            // Byte strings need no definition, so a fresh encoder goes on where one that lives
-            // as long as the connection would.
+            // Byte strings need no definition, so a fresh encoder continues the stream as a
+            // long-lived one would.
             let mut encoder = Encoder::new();
             encoder.value(Type::Bytes, |w| w.bytes(&out));
             return Ok(encoder.finish());
@@ -194,7 +205,7 @@ impl Channel {
         Ok(out)
     }
 
-    /// The longest body of a message that may be received once the ends are introduced.
+    /// Returns the maximum size of a received message body, in bytes, after the introduction.
     pub(crate) fn limit(&self) -> usize {
         match self.framing {
             Framing::Length => MESSAGE_BYTES_MAX,

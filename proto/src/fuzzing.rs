@@ -1,5 +1,5 @@
-//! Entry points for fuzzing and for the replay of its finds: each takes any bytes, and panics
-//! only if something is wrong.
+//! Entry points for fuzzing and for replaying its corpus. Each accepts any bytes, and panics only
+//! if something is wrong.
 
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ const VERSION_1: u8 = 1;
 const ENCRYPTED: u8 = 2;
 const PIECE_SHIFT: u32 = 2;
 
-/// The end with this number of a connection; end 1 dialled.
+/// Returns the end with this number of a connection; end 1 dialled.
 fn end(number: u8, choice: u8) -> Wire {
     let features = Features {
         name: PeerName::from_bytes([number; 6]),
@@ -230,7 +230,7 @@ impl NodeRig {
                     let _ = wire.handle_bytes(&bytes);
                     while let Some(event) = wire.poll_event() {
                         if let WireEvent::Message(message) = event {
-                            // What ends the original.
+                            // What crashes Weave Net.
                             assert!(message.first() != Some(&7) || message.len() >= 3);
                         }
                     }

@@ -8,9 +8,9 @@
 //! 0f | ffa2 | 01 fc 0a200000 ...  value of type 81
 //! ```
 //!
-//! Ids and names of types differ from sender to sender, so only field names and kinds are
-//! matched. [`Decoder`] walks values without building a tree, [`Encoder`] writes what Go's
-//! encoder would, given the same ids.
+//! Ids and names of types differ between senders, so only field names and kinds are matched.
+//! [`Decoder`] reads values without building a tree. [`Encoder`] writes what Go's encoder would
+//! write, given the same ids.
 
 mod decode;
 mod encode;

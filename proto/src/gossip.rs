@@ -1,7 +1,7 @@
-//! Gossip on its way out: what waits for a connection, merged so that it cannot pile up.
+//! Outgoing gossip: what waits for a connection, merged so that it cannot accumulate.
 //!
-//! A channel is named by a text. Ours are [`TOPOLOGY`] and those that the driver registers; any
-//! other is relayed by a surrogate, which understands nothing of it.
+//! Channels are named by text. [`TOPOLOGY`] and those that the driver registers are handled here;
+//! any other channel is relayed by a surrogate, which does not interpret it.
 //!
 //! ```text
 //! news --> Relays: until routes are up to date --> Outbox of each chosen connection
@@ -9,10 +9,10 @@
 //!                                                  --> while the connection takes bytes: messages
 //! ```
 //!
-//! News that wait are merged: names of peers by union; "the current state" once, whatever came
-//! before; other payloads line up to a limit, at which the channel's current state takes their
-//! place, or, where nobody knows it, the oldest are dropped. So a reader that does not read costs
-//! a bounded amount of memory, and gets the newest when it reads on.
+//! Waiting news are merged: names of peers into their union, and repeated "current state" into one.
+//! Other payloads queue up to a limit. Beyond it, the channel's current state replaces them, or, on
+//! an unknown channel, the oldest are dropped. So a peer that does not read costs a bounded amount
+//! of memory, and gets the newest state when it reads again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -23,29 +23,32 @@ use crate::types::PeerName;
 
 /// The channel of peers and their connections.
 pub const TOPOLOGY: &str = "topology";
-/// Most channels that nobody here knows. Gossip on further ones is dropped and counted.
+/// Maximum number of unknown channels. Gossip on further ones is dropped and counted.
 pub const SURROGATES_MAX: usize = 64;
-/// Bytes that a connection may have in the driver's hands before gossip for it waits.
+/// Bytes that may be handed to the driver for one connection before gossip for it waits.
 pub const WINDOW_BYTES: usize = 256 * 1024;
-/// Most payloads that wait for a connection per channel and source; more become the channel's
-/// current state, or the oldest is dropped and counted.
+/// Maximum number of payloads that wait for a connection, per channel and source. Beyond it, the
+/// channel's current state replaces them, or the oldest is dropped and counted.
 pub const PENDING_PAYLOADS_MAX: usize = 16;
-/// Most bytes of payloads that wait for one connection, or for routes; the same happens beyond.
+/// Maximum number of payload bytes that wait for one connection, or for routes. Beyond it, the same
+/// happens.
 pub const PENDING_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Most unicasts that wait for one connection; further ones are dropped and counted.
+/// Maximum number of unicasts that wait for one connection; further ones are dropped and counted.
 pub const PENDING_UNICASTS_MAX: usize = 64;
-/// Most sources whose broadcasts of topology wait; those of further ones go on as gossip.
+/// Maximum number of sources whose broadcasts of topology wait. Those of further sources are passed
+/// on as gossip.
 const PEERS_BROADCASTS_MAX: usize = 64;
-/// What a payload counts for beside its own bytes.
+/// Overhead that is counted for each payload, in bytes.
 const PAYLOAD_OVERHEAD_BYTES: usize = 64;
-/// Most payloads that a surrogate remembers per generation; when more come it forgets earlier.
+/// Maximum number of payloads that a surrogate remembers per generation. Beyond it, a new
+/// generation begins early.
 const SEEN_MAX: usize = 4096;
 
-/// Which channel, by its place in the table of channels.
+/// Identifies a channel by its index in the table of channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ChannelId(pub(crate) usize);
 
-/// Something to tell on a channel.
+/// News for a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum News {
     /// The entries of these peers, as they are when sent. Only on the channel of topology.
@@ -56,16 +59,18 @@ pub(crate) enum News {
     Payload(Arc<[u8]>),
 }
 
-/// To whom news go.
+/// Destination of news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Route {
-    /// To neighbours drawn by chance, but not to the one that it came from.
+    /// To random neighbours, except the one from which it came.
     Neighbours { except: Option<PeerName> },
     /// Along the broadcast route of its source.
     Broadcast { source: PeerName },
 }
 
-/// News of one kind that wait, merged.
+/// Waiting news of one kind, merged.
+///
+/// Rule: `docs/protocol/mesh.md#5-6-queues`.
 #[derive(Debug, Default)]
 struct Pending {
     peers: BTreeSet<PeerName>,
@@ -74,8 +79,8 @@ struct Pending {
 }
 
 impl Pending {
-    /// Takes in news. `has_state` tells that the channel's state can take the place of payloads.
-    /// Returns how many payloads were dropped.
+    /// Adds news. `has_state` is true if the channel's state can replace payloads. Returns the
+    /// number of payloads dropped.
     fn merge(&mut self, news: News, has_state: bool, bytes: &mut usize) -> usize {
         match news {
             News::Peers(names) => self.peers.extend(names),
@@ -114,7 +119,7 @@ impl Pending {
         self.state = true;
     }
 
-    /// The first of what waits; payloads one by one, names at most `names_max`.
+    /// Removes and returns the first waiting news: one payload, or up to `names_max` names.
     fn pop(&mut self, names_max: usize, bytes: &mut usize) -> Option<News> {
         if let Some(payload) = self.payloads.pop_front() {
             *bytes -= cost(&payload);
@@ -142,7 +147,7 @@ fn cost(payload: &[u8]) -> usize {
     payload.len() + PAYLOAD_OVERHEAD_BYTES
 }
 
-/// News that wait until routes are up to date.
+/// News that wait for the calculation of routes.
 #[derive(Debug, Default)]
 pub(crate) struct Relays {
     pending: BTreeMap<(ChannelId, Route), Pending>,
@@ -150,7 +155,7 @@ pub(crate) struct Relays {
 }
 
 impl Relays {
-    /// Takes in news. Returns how many payloads were dropped.
+    /// Adds news. Returns the number of payloads dropped.
     pub(crate) fn push(
         &mut self,
         channel: ChannelId,
@@ -170,7 +175,7 @@ impl Relays {
         pending.merge(news, has_state, &mut self.bytes)
     }
 
-    /// The next piece of news with its way; `None` when nothing is left.
+    /// Removes and returns the next news with its destination, or `None` if nothing is left.
     pub(crate) fn pop(&mut self) -> Option<(ChannelId, Route, News)> {
         loop {
             let mut first = self.pending.first_entry()?;
@@ -186,7 +191,7 @@ impl Relays {
 /// Whether gossip is for the neighbour or for everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reach {
-    /// For the neighbour; it decides what becomes of it.
+    /// For the neighbour, which decides whether to pass it on.
     Neighbour,
     /// For everybody, from this peer.
     Everybody(PeerName),
@@ -197,25 +202,27 @@ pub(crate) enum Reach {
 pub(crate) enum Item {
     /// A complete protocol message.
     Message(Vec<u8>),
-    /// News to be put into one.
+    /// News from which a message is to be made.
     News(ChannelId, Reach, News),
 }
 
-/// What waits for one connection, and how much of what it was given is not sent yet.
+/// What waits for one connection, and how many bytes handed to the driver are not sent yet.
+///
+/// Rule: `docs/protocol/mesh.md#5-6-queues`.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     unicasts: VecDeque<Vec<u8>>,
     pending: BTreeMap<(Reach, ChannelId), Pending>,
-    /// Bytes of unicasts and payloads that wait.
+    /// Bytes of waiting unicasts and payloads.
     bytes: usize,
-    /// Bytes handed to the driver that have not left it.
+    /// Bytes handed to the driver and not sent yet.
     in_flight: usize,
-    /// What was popped as state, and waits for the state.
+    /// Channels whose state was requested and not received yet, with its destination.
     awaiting: BTreeSet<(ChannelId, Reach)>,
 }
 
 impl Outbox {
-    /// Takes in news. Returns how many payloads were dropped.
+    /// Adds news. Returns the number of payloads dropped.
     pub(crate) fn push(
         &mut self,
         channel: ChannelId,
@@ -235,7 +242,7 @@ impl Outbox {
         dropped
     }
 
-    /// Takes in a unicast, as a complete message, unless too much waits already.
+    /// Adds a unicast, as a complete message. Returns false if too much waits already.
     #[must_use]
     pub(crate) fn push_unicast(&mut self, message: Vec<u8>) -> bool {
         let room = self.bytes == 0 || self.bytes + message.len() <= PENDING_BYTES_MAX;
@@ -247,7 +254,7 @@ impl Outbox {
         true
     }
 
-    /// The next thing to send, if the connection takes more.
+    /// Removes and returns the next item to send, if the connection accepts more.
     pub(crate) fn pop(&mut self, names_max: usize) -> Option<Item> {
         if !self.has_credit() {
             return None;
@@ -269,17 +276,17 @@ impl Outbox {
         }
     }
 
-    /// Whether state of this channel was popped and is not at hand yet.
+    /// Returns true if the state of this channel was requested and not received yet.
     pub(crate) fn is_awaiting(&self, channel: ChannelId) -> bool {
         self.awaiting.iter().any(|(awaited, _)| *awaited == channel)
     }
 
-    /// State of this channel was popped, but is not at hand.
+    /// Notes that the state of this channel was requested.
     pub(crate) fn await_state(&mut self, channel: ChannelId, reach: Reach) {
         self.awaiting.insert((channel, reach));
     }
 
-    /// The state of a channel is at hand: to whom it goes.
+    /// Removes and returns the destinations that wait for the state of a channel.
     pub(crate) fn take_awaiting(&mut self, channel: ChannelId) -> Vec<Reach> {
         let mine: Vec<Reach> = self
             .awaiting
@@ -291,35 +298,37 @@ impl Outbox {
         mine
     }
 
-    /// Whether gossip may be handed to the driver.
+    /// Returns true if gossip may be handed to the driver.
     pub(crate) fn has_credit(&self) -> bool {
         self.in_flight < WINDOW_BYTES
     }
 
-    /// Bytes in the driver's hands.
+    /// Returns the number of bytes handed to the driver and not sent yet.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Bytes that wait here.
+    /// Returns the number of bytes that wait here.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Bytes were handed to the driver.
+    /// Notes that bytes were handed to the driver.
     pub(crate) fn add_in_flight(&mut self, bytes: usize) {
         self.in_flight += bytes;
     }
 
-    /// Bytes left the driver.
+    /// Notes that the driver has sent bytes.
     pub(crate) fn take_in_flight(&mut self, bytes: usize) {
         self.in_flight = self.in_flight.saturating_sub(bytes);
     }
 }
 
-/// Payloads that a surrogate has relayed lately, by their hash.
+/// Hashes of the payloads that a surrogate relayed recently.
 ///
 /// They are kept for one to two generations of the interval at which [`Seen::age`] is called.
+///
+/// Rule: `docs/protocol/mesh.md#5-3-channels`.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     young: BTreeSet<[u8; 16]>,
@@ -327,7 +336,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Whether this payload comes for the first time.
+    /// Returns true if this payload was not seen before, and remembers it.
     pub(crate) fn is_new(&mut self, payload: &[u8]) -> bool {
         let hash = Sha256::digest(payload);
         let mut key = [0; 16];
@@ -342,7 +351,7 @@ impl Seen {
         true
     }
 
-    /// An interval passed: forgets what is older than the one before.
+    /// Begins a new generation and forgets the one before the last.
     pub(crate) fn age(&mut self) {
         self.old = std::mem::take(&mut self.young);
     }

@@ -1,4 +1,4 @@
-//! The introduction: what both ends of a connection say before the first message.
+//! The introduction: what both ends of a connection exchange before the first message.
 //!
 //! ```text
 //! both versions   "weave" | lowest version | highest version            sent at once by both
@@ -23,14 +23,16 @@ use crate::wire::error::WireError;
 use crate::wire::introduced::{Introduced, WireConfig};
 use crate::wire::magic::{HEADER_BYTES, MAGIC, Magic};
 
-/// Longest feature map that is accepted, in bytes as sent; real ones have about 200. It bounds
-/// what a connection costs before it is known who is there. A longer one ends the connection.
+/// Maximum size of a feature map, in bytes as sent; real ones have about 200. It bounds what a
+/// connection costs before its other end is known. A longer map ends the connection.
 pub const FEATURES_BYTES_MAX: usize = 8 * 1024;
 
 const FLAG_PLAIN: u8 = 0;
 const FLAG_ENCRYPTED: u8 = 1;
 
-/// One end's part of an introduction.
+/// One end of an introduction.
+///
+/// Rule: `docs/protocol/mesh.md#3-introduction`.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     config: WireConfig,
@@ -40,7 +42,7 @@ pub(crate) struct Handshake {
     version: u8,
     channel: Channel,
     session_key: Option<SessionKey>,
-    /// Of all bytes that were sent, and of all that were received.
+    /// Hashes of all bytes sent and of all bytes received.
     sent: Sha256,
     received: Sha256,
 }
@@ -48,24 +50,24 @@ pub(crate) struct Handshake {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Header,
-    /// Protocol 2: the flag byte comes next, and the public key with it.
+    /// Protocol 2: waiting for the flag byte and the public key.
     Flag,
     Features,
 }
 
-/// What a piece of input led to.
+/// Result of one step.
 #[derive(Debug)]
 pub(crate) enum Step {
     /// More bytes are needed.
     Wait,
-    /// So many bytes were used up.
+    /// This many bytes were consumed.
     Used(usize),
-    /// So many bytes were used up, and these features complete the introduction.
+    /// This many bytes were consumed, and these features complete the introduction.
     Done(usize, Box<Features>),
 }
 
 impl Handshake {
-    /// Starts the introduction; the header goes to `out`.
+    /// Starts the introduction and appends the header to `out`.
     pub(crate) fn new(
         config: WireConfig,
         dialled: bool,
@@ -88,12 +90,12 @@ impl Handshake {
         handshake
     }
 
-    /// Whether the remote's header is still awaited.
+    /// Returns true if the remote's header is still awaited.
     pub(crate) fn awaits_header(&self) -> bool {
         self.state == State::Header
     }
 
-    /// Takes in what comes next at the front of `input`; answers go to `out`.
+    /// Handles the next item at the front of `input` and appends answers to `out`.
     pub(crate) fn step(
         &mut self,
         input: &[u8],
@@ -110,7 +112,7 @@ impl Handshake {
         step
     }
 
-    /// What the introduction led to; after [`Step::Done`].
+    /// Returns the result of the introduction, after [`Step::Done`].
     pub(crate) fn finish(self, remote: Features) -> (Introduced, Channel) {
         let (sent, received) = (self.sent.finalize(), self.received.finalize());
         let (dialler, acceptor) = match self.dialled {
@@ -132,6 +134,7 @@ impl Handshake {
         out.push_back(bytes);
     }
 
+    /// Format: `docs/protocol/mesh.md#2-header`.
     fn header(&mut self, input: &[u8], out: &mut VecDeque<Vec<u8>>) -> Result<Step, WireError> {
         let Some((magic, rest)) = input.split_first_chunk() else {
             return Ok(Step::Wait);
@@ -169,6 +172,7 @@ impl Handshake {
         Ok(Step::Used(HEADER_BYTES))
     }
 
+    /// Format: `docs/protocol/mesh.md#3-1-version-2`.
     fn flag(&mut self, input: &[u8], out: &mut VecDeque<Vec<u8>>) -> Result<Step, WireError> {
         let Some((&flag, rest)) = input.split_first() else {
             return Ok(Step::Wait);
@@ -194,6 +198,7 @@ impl Handshake {
         Ok(Step::Used(used))
     }
 
+    /// Format: `docs/protocol/mesh.md#3-2-first-message`.
     fn features(&mut self, input: &[u8]) -> Result<Step, WireError> {
         let Some(body) = self.channel.split(input, FEATURES_BYTES_MAX)? else {
             return Ok(Step::Wait);
@@ -212,7 +217,9 @@ impl Handshake {
         Ok(Step::Done(used, Box::new(Features::from_map(map)?)))
     }
 
-    /// Protocol 1: encrypts from here on if the remote's features have a public key.
+    /// Protocol 1: switches encryption on if the remote's features have a public key.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-3-version-1`.
     fn take_public_key(&mut self, map: &BTreeMap<String, String>) -> Result<(), WireError> {
         match (map.get(PUBLIC_KEY), &self.config.password) {
             (None, None) => Ok(()),
@@ -241,7 +248,7 @@ impl Handshake {
         self.session_key = Some(key);
     }
 
-    /// The stream of our features, in the form of the version that was agreed on.
+    /// Returns the encoded features of this end, in the form of the agreed version.
     fn our_features(&self) -> Vec<u8> {
         if let Some(stream) = &self.config.recorded.features {
             return stream.clone();

@@ -9,38 +9,42 @@ use sha2::{Digest, Sha256};
 
 use crate::types::PeerName;
 
-/// A text that is no peer name, in the words of the original.
+/// A text that is not a peer name. The message is Weave Net's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid peer name format: {0:?}")]
 pub struct InvalidPeerName(pub String);
 
-/// Reads a peer name that an operator or another peer wrote.
+/// Parses a peer name from an operator or from another peer.
+///
+/// Format: `docs/protocol/mesh.md#1-1-peer-names`.
 pub fn parse_peer_name(text: &str) -> Result<PeerName, InvalidPeerName> {
     text.parse()
         .map_err(|_| InvalidPeerName(text.chars().take(QUOTE_CHARS_MAX).collect()))
 }
 
-/// What the system says about itself. Each field is the content of the file as it was read, or
-/// `None` if there is no such file. A file that exists but cannot be read is the caller's error.
+/// Ids of the system. Each field is the content of a file as it was read, or `None` if there is no
+/// such file. A file that exists but cannot be read is an error of the caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SystemIds {
     /// `/etc/machine-id` of the host.
     pub machine_id: Option<Vec<u8>>,
-    /// `/var/lib/dbus/machine-id` of the host, which counts where the former is missing.
+    /// `/var/lib/dbus/machine-id` of the host, used if the former is missing.
     pub dbus_machine_id: Option<Vec<u8>>,
     /// `/sys/class/dmi/id/product_uuid`.
     pub product_uuid: Option<Vec<u8>>,
-    /// `/sys/hypervisor/uuid`, which counts where the former is missing.
+    /// `/sys/hypervisor/uuid`, used if the former is missing.
     pub hypervisor_uuid: Option<Vec<u8>>,
 }
 
-/// The system has no id to make a name from.
+/// The system has no id from which a name could be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("all system ids are blank")]
 pub struct NoSystemIds;
 
 impl SystemIds {
-    /// The name of this host's peer.
+    /// Returns the peer name derived from these ids.
+    ///
+    /// Rule: `docs/protocol/mesh.md#1-3-names-from-system-ids`.
     pub fn peer_name(&self) -> Result<PeerName, NoSystemIds> {
         let machine = self.machine_id.as_ref().or(self.dbus_machine_id.as_ref());
         let ids = [
@@ -60,7 +64,9 @@ impl SystemIds {
     }
 }
 
-/// The name made from the ids of a system, one after the other.
+/// Derives a peer name from the concatenated ids of a system.
+///
+/// Rule: `docs/protocol/mesh.md#1-3-names-from-system-ids`.
 pub fn name_from_ids(ids: &[u8]) -> PeerName {
     let mut hash = Sha256::new();
     hash.update(SALT);
@@ -71,7 +77,7 @@ pub fn name_from_ids(ids: &[u8]) -> PeerName {
 }
 
 const SALT: &[u8] = b"9oBJ0Jmip-";
-/// How much of a bad name an error repeats, in characters; the rest is left out.
+/// Maximum number of characters of an invalid name that an error message repeats.
 const QUOTE_CHARS_MAX: usize = 64;
 
 #[cfg(test)]
@@ -80,7 +86,7 @@ mod tests {
     use crate::vectors::{list, load, text};
 
     #[test]
-    fn names_are_read_as_the_original_reads_them() {
+    fn names_are_read_as_weave_net_reads_them() {
         let vectors = load("peernames.json");
         let cases = list(&vectors, "parse");
         assert_eq!(cases.len(), 26);

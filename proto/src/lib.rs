@@ -1,14 +1,14 @@
-//! The mesh, its overlays and its names, decided without any I/O.
+//! The state machines of the mesh, its overlays and its names, without any I/O.
 //!
-//! Nothing in this crate opens a socket, reads a clock or draws its own randomness. Every
-//! machine follows one contract:
+//! Nothing in this crate opens a socket, reads a clock or generates randomness. Every state machine
+//! follows the same contract:
 //!
-//! * `handle_*(now, input)` and `handle_timeout(now)` take what happened;
-//! * `poll_output()` hands out what is to be done, in order, until it returns `None`;
-//! * `poll_timeout()` says when `handle_timeout` wants to be called next.
+//! * `handle_*(now, input)` and `handle_timeout(now)` report events;
+//! * `poll_output()` returns what the driver must do, in order, until it returns `None`;
+//! * `poll_timeout()` returns the time at which `handle_timeout` must be called next.
 //!
 //! Spurious calls change nothing. [`types::Time`] is a monotonic clock that the caller owns, and
-//! every generator of random numbers is seeded by the caller, so a run can be repeated exactly.
+//! the caller seeds every random number generator, so a run can be repeated exactly.
 
 pub mod connector;
 pub mod crypto;

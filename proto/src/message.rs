@@ -7,28 +7,32 @@
 //! 05 | gob: channel, source, dest, payload        gossip to one peer
 //! 06 | gob: channel, source, payload              gossip to everybody
 //! 07 | overlay index | tag | body                 overlay control
+//! 08 | kind | body                                between routers of our kind that both say so
 //! ```
 //!
-//! The original dies of an overlay control message without an index and a tag, of one whose
-//! index is out of range, and of the old kind on a link of the new. Values of [`OverlayIndex`]
-//! and [`LegacyTag`] are made for one link, in range, so no such message can be built.
+//! A Weave Net router crashes on an overlay control message without an index and a tag, on one
+//! whose index is out of range, and on a legacy control message on a switched link. Values of
+//! [`OverlayIndex`] and [`LegacyTag`] are created for one link and are in range, so such a message
+//! cannot be built.
 
 use crate::gob::{self, Decoder, Encoder, Type};
 use crate::types::PeerName;
 
-/// Longest name of a gossip channel in bytes; a message with a longer one is refused.
+/// Maximum length of a gossip channel's name in bytes. A message with a longer one is refused.
 pub const CHANNEL_BYTES_MAX: usize = 255;
-/// Most overlays that two ends can have in common.
+/// Maximum number of overlays that two ends can have in common.
 pub const OVERLAYS_MAX: usize = 256;
 
-/// A message, its bodies borrowed from where it was received or will be sent from.
+/// A message. Its bodies borrow from the buffer in which it was received or will be sent.
+///
+/// Format: `docs/protocol/mesh.md#5-2-tags`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
     /// A sign of life.
     Heartbeat,
-    /// Control of the only overlay of a link that is controlled the old way.
+    /// Control of the only overlay of a link in legacy mode.
     Legacy {
-        /// What it means to the overlay.
+        /// The tag, whose meaning the overlay defines.
         tag: LegacyTag,
         /// The overlay's data.
         body: &'a [u8],
@@ -42,7 +46,7 @@ pub enum Message<'a> {
         /// The channel's data.
         payload: &'a [u8],
     },
-    /// Gossip for one peer, however far.
+    /// Gossip for one peer, which need not be a neighbour.
     Unicast {
         /// The channel.
         channel: &'a str,
@@ -66,27 +70,34 @@ pub enum Message<'a> {
     Overlay {
         /// Which of them.
         index: OverlayIndex,
-        /// What it means to the overlay.
+        /// The tag, whose meaning the overlay defines.
         tag: u8,
         /// The overlay's data.
         body: &'a [u8],
     },
-    /// A message of a kind that means nothing on this link; to be ignored.
+    /// Something that only routers of our kind understand.
+    Own {
+        /// What it is about.
+        kind: u8,
+        /// What it says.
+        body: &'a [u8],
+    },
+    /// A message of a kind that has no meaning on this link. Must be ignored.
     Unknown(u8),
-    /// A message without even a tag; to be ignored.
+    /// An empty message. Must be ignored.
     Empty,
 }
 
-/// Why a message could not be read. The sender's fault, always.
+/// Why a message could not be read. The sender is always responsible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// The envelope of a gossip message is broken.
+    /// The envelope of a gossip message is malformed.
     #[error("bad envelope of a gossip message: {0}")]
     Envelope(#[from] gob::Error),
-    /// An overlay control message has no room for an index and a tag.
+    /// An overlay control message is too short for an index and a tag.
     #[error("overlay control message of {0} bytes, at least 2 wanted")]
     OverlayTooShort(usize),
-    /// An overlay control message for an overlay that is not there.
+    /// An overlay control message has an index beyond the common overlays.
     #[error("overlay control message for overlay {index}, but there are {common}")]
     OverlayIndex {
         /// The index.
@@ -96,20 +107,25 @@ pub enum MessageError {
     },
 }
 
-/// How the overlays of a link are controlled, as both ends' features decided.
+/// How the overlays of a link are controlled, as agreed by the features of both ends.
+///
+/// Rule: `docs/protocol/sleeve.md#1-1-agreement`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverlayMode {
-    /// The old way: sleeve alone, its messages as they are.
+    /// Legacy mode: sleeve only, with its messages as they are.
     Legacy,
-    /// With an index for each of the overlays that both ends know.
+    /// Switched mode: an index for each overlay that both ends offer.
     Switched {
-        /// How many these are; at most [`OVERLAYS_MAX`].
+        /// Number of common overlays; at most [`OVERLAYS_MAX`].
         common: u16,
     },
 }
 
 impl OverlayMode {
-    /// The overlay in this place among those that both ends know, if a message can name it.
+    /// Returns the index of the overlay at `place` among the common overlays, or `None` if there is
+    /// no such overlay.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#1-2-control-messages`.
     pub fn index(self, place: usize) -> Option<OverlayIndex> {
         match self {
             OverlayMode::Switched { common } if place < usize::from(common) => {
@@ -119,8 +135,10 @@ impl OverlayMode {
         }
     }
 
-    /// The message that controls the overlay in this place (0 for the only one of a legacy
-    /// link); `None` if there is no such overlay, or if a legacy link cannot carry the tag.
+    /// Returns the message that controls the overlay at `place` (0 for the only one of a legacy
+    /// link), or `None` if there is no such overlay or a legacy link cannot carry the tag.
+    ///
+    /// Format: `docs/protocol/sleeve.md#1-2-control-messages`.
     pub fn control(self, place: usize, tag: u8, body: &[u8]) -> Option<Message<'_>> {
         match self {
             OverlayMode::Legacy if place == 0 => {
@@ -135,24 +153,23 @@ impl OverlayMode {
     }
 }
 
-/// The place of an overlay among those that both ends of a link know.
+/// Index of an overlay among the common overlays of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OverlayIndex(u8);
 
 impl OverlayIndex {
-    /// The place, counted from 0.
+    /// Returns the place, counted from 0.
     pub const fn get(self) -> u8 {
         self.0
     }
 }
 
-/// What a control message says to the only overlay of a legacy link; it doubles as the tag of
-/// the whole message.
+/// Tag of a control message on a legacy link, which is also the tag of the whole message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LegacyTag(u8);
 
 impl LegacyTag {
-    /// The tag of this number, if it is one of the three.
+    /// Returns the tag with this number, or `None` if it is not 1, 2 or 3.
     const fn new(tag: u8) -> Option<LegacyTag> {
         match tag {
             TAG_LEGACY_FIRST..=TAG_LEGACY_LAST => Some(LegacyTag(tag)),
@@ -160,17 +177,19 @@ impl LegacyTag {
         }
     }
 
-    /// The number, 1 to 3.
+    /// Returns the number, 1 to 3.
     pub const fn get(self) -> u8 {
         self.0
     }
 }
 
 impl<'a> Message<'a> {
-    /// Reads a message of a link whose overlays are controlled as `mode` says.
+    /// Reads a message from a link whose overlays are controlled as `mode` says.
     ///
-    /// Bytes after the last item of a gossip envelope are not looked at, and neither is what
-    /// follows the tag of a heartbeat.
+    /// Bytes after the last item of a gossip envelope are ignored, and so is everything after the
+    /// tag of a heartbeat.
+    ///
+    /// Format: `docs/protocol/mesh.md#5-2-tags`.
     pub fn decode(message: &'a [u8], mode: OverlayMode) -> Result<Message<'a>, MessageError> {
         let Some((&tag, body)) = message.split_first() else {
             return Ok(Message::Empty);
@@ -179,19 +198,26 @@ impl<'a> Message<'a> {
             (TAG_HEARTBEAT, _) => Ok(Message::Heartbeat),
             (TAG_GOSSIP | TAG_UNICAST | TAG_BROADCAST, _) => Ok(read_envelope(tag, body)?),
             (TAG_OVERLAY, OverlayMode::Switched { common }) => read_control(body, common),
+            (TAG_OWN, OverlayMode::Switched { .. }) => Ok(match body.split_first() {
+                Some((&kind, body)) => Message::Own { kind, body },
+                None => Message::Unknown(tag),
+            }),
             (_, OverlayMode::Legacy) => Ok(LegacyTag::new(tag)
                 .map_or(Message::Unknown(tag), |tag| Message::Legacy { tag, body })),
             (_, OverlayMode::Switched { .. }) => Ok(Message::Unknown(tag)),
         }
     }
 
-    /// The bytes of the message. An [`Message::Unknown`] is its tag alone.
+    /// Encodes the message. A [`Message::Unknown`] consists of its tag only.
+    ///
+    /// Format: `docs/protocol/mesh.md#5-2-tags`.
     pub fn encode(&self) -> Vec<u8> {
         match *self {
             Message::Empty => Vec::new(),
             Message::Heartbeat => vec![TAG_HEARTBEAT],
             Message::Unknown(tag) => vec![tag],
             Message::Legacy { tag, body } => [&[tag.get()], body].concat(),
+            Message::Own { kind, body } => [&[TAG_OWN, kind], body].concat(),
             Message::Overlay { index, tag, body } => {
                 [&[TAG_OVERLAY, index.get(), tag], body].concat()
             }
@@ -215,6 +241,7 @@ impl<'a> Message<'a> {
     }
 }
 
+/// Format: `docs/protocol/sleeve.md#1-2-control-messages`.
 fn read_control(body: &[u8], common: u16) -> Result<Message<'_>, MessageError> {
     let &[index, tag, ref body @ ..] = body else {
         return Err(MessageError::OverlayTooShort(body.len()));
@@ -226,6 +253,7 @@ fn read_control(body: &[u8], common: u16) -> Result<Message<'_>, MessageError> {
     Ok(Message::Overlay { index, tag, body })
 }
 
+/// Format: `docs/protocol/mesh.md#5-2-tags`.
 fn read_envelope(tag: u8, body: &[u8]) -> Result<Message<'_>, gob::Error> {
     let mut decoder = Decoder::new(body);
     let channel = decoder.value()?.string()?;
@@ -260,6 +288,7 @@ fn read_name(decoder: &mut Decoder<'_>) -> Result<PeerName, gob::Error> {
         .ok_or(gob::Error::Invalid("peer name: more than 48 bits"))
 }
 
+/// Format: `docs/protocol/mesh.md#5-2-tags`.
 fn write_envelope(tag: u8, channel: &str, names: &[PeerName], payload: &[u8]) -> Vec<u8> {
     let mut encoder = Encoder::new();
     encoder.value(Type::String, |w| w.bytes(channel.as_bytes()));
@@ -279,6 +308,7 @@ const TAG_GOSSIP: u8 = 4;
 const TAG_UNICAST: u8 = 5;
 const TAG_BROADCAST: u8 = 6;
 const TAG_OVERLAY: u8 = 7;
+const TAG_OWN: u8 = 8;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! Container names: a gossiped table, and answers from it.
+//! Container names: a gossiped table, and DNS answers from it.
 //!
 //! ```text
 //! entry      identity and state of one name; which state is newer
@@ -11,8 +11,8 @@
 //! answer     question -> answer | forward | refuse
 //! ```
 //!
-//! [`Names`] is the machine that owns the table. It takes gossip and local changes, and hands out
-//! what to send and the snapshots from which [`answer::Responder`] answers, on any thread.
+//! [`Names`] is the state machine that owns the table. It handles gossip and local changes, and
+//! returns what to send and the snapshots from which [`answer::Responder`] answers, on any thread.
 
 pub mod answer;
 mod clocks;

@@ -1,15 +1,15 @@
-//! The native overlay: frames between two routers of this kind, always sealed, with the work that
-//! devices leave open still open.
+//! The native overlay: encrypted frames between two weft routers, with segmentation and checksums
+//! left to the devices.
 //!
-//! A super-frame that a device hands over crosses the wire in chunks that were sealed one by one,
-//! and is put together again at the other end. None of its checksums is computed on the way, and
-//! a lost datagram costs its own bytes only.
+//! A super-frame from a device crosses the wire in chunks that are encrypted one by one, and is
+//! joined again at the other end. None of its checksums is computed on the way, and a lost datagram
+//! costs only its own bytes.
 //!
 //! A link has two halves. Its state machine ([`link`]) agrees on keys ([`keys`]) over the mesh
-//! connection, sees that datagrams get through ([`report`]) and how large they may be. What the
-//! threads that carry frames need to know of it is in [`tunnel`]; they cut super-frames into
-//! chunks ([`chunk`]), seal and open datagrams and walk over their records ([`wire`]), and join
-//! chunks again ([`join`]).
+//! connection, and measures whether datagrams get through ([`report`]) and how large they may be.
+//! [`tunnel`] is shared with the threads that carry frames: they cut super-frames into chunks
+//! ([`chunk`]), encrypt and decrypt datagrams, read their records ([`wire`]), and join chunks again
+//! ([`join`]).
 
 pub mod choice;
 pub mod chunk;

@@ -23,6 +23,7 @@ mod config;
 mod connection;
 mod connections;
 mod core;
+mod digests;
 mod event;
 mod happened;
 mod introduction;
@@ -50,7 +51,7 @@ pub use sink::Counters;
 pub use view::ConnectionView;
 
 use crate::connector::{Ended, Target, TargetView, TooManyTargets};
-use crate::gossip::{News, Route};
+use crate::gossip::Route;
 use crate::message::Message;
 use crate::native::Report;
 use crate::overlay::OverlaySwitch;
@@ -58,7 +59,6 @@ use crate::routes::Routes;
 use crate::sleeve::{LinkId, Special};
 use crate::topology::Topology;
 use crate::types::{ConnId, PeerName, Time};
-use channels::TOPOLOGY_ID;
 use core::Core;
 use introduction::open_connection;
 
@@ -87,6 +87,7 @@ impl Node {
             self.core.membership.poll_timeout(),
             self.core.connections.poll_timeout(),
             self.core.connector.poll_timeout(),
+            self.core.digests.poll_timeout(),
             Some(self.core.relay.poll_timeout()),
         ]
         .into_iter()
@@ -110,11 +111,10 @@ impl Node {
         }
         if self.core.relay.is_due(now) {
             self.core.membership.forget_changes(now);
-            self.core.gossip_all_state();
+            self.core.gossip_all_state(now);
         }
         if let Some(names) = self.core.membership.take_announcement(now) {
-            let route = Route::Neighbours { except: None };
-            self.core.tell_later(TOPOLOGY_ID, route, News::Peers(names));
+            self.core.announce(now, &names);
         }
         if self.core.membership.are_routes_due(now) {
             self.core.recalculate(now);

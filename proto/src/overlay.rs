@@ -1,21 +1,22 @@
-//! The overlays of one connection: which are agreed on, which one carries data, and why.
+//! The overlays of one connection: which were agreed on, and which one carries frames.
 //!
-//! Both ends offer names of overlays; those known to both get an index and a forwarder each.
-//! A forwarder is prepared when the connection is introduced, told to start when the connection
-//! has won over duplicates, and talks to its other end by control messages:
+//! Both ends offer names of overlays. Each name offered by both gets an index and a forwarder. A
+//! forwarder is prepared when the connection is introduced, started when the connection has won
+//! over duplicates, and communicates with the other end by control messages:
 //!
 //! ```text
 //! switched   7 | index | tag | content        both ends offered overlays
 //! legacy     tag (1, 2, 3) | content          the other end offered none: sleeve alone
 //! ```
 //!
-//! Data goes to the first established forwarder; while none is, to the first that works. A
-//! forwarder on hold is passed over until it is well again; one that failed never comes back. A
-//! connection lives as long as one of its forwarders may still carry something.
+//! Frames go to the first established forwarder, or to the first working one if none is
+//! established. A forwarder on hold is skipped until it recovers; one that failed never recovers. A
+//! connection lives as long as one of its forwarders may still carry frames.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 
+use self::reserve::{Change, Native, Reserve};
 use self::slot::{Forwarder, Slot};
 use crate::message::{OVERLAYS_MAX, OverlayMode};
 use crate::native::{self, Report};
@@ -29,6 +30,7 @@ pub use params::Params;
 mod kind;
 mod output;
 mod params;
+mod reserve;
 mod slot;
 
 /// The two ends have no overlay in common.
@@ -41,9 +43,11 @@ pub struct NoCommonOverlay {
     pub theirs: String,
 }
 
-/// The common names, in the order that gives each its index: that of our own list.
+/// Returns the common names in the order of our own list, which gives each its index.
 ///
-/// No more than an index can name are used.
+/// At most [`OVERLAYS_MAX`] are used.
+///
+/// Rule: `docs/protocol/sleeve.md#1-1-agreement`.
 pub fn common<'a, S: AsRef<str>>(
     ours: &[&'a str],
     theirs: &[S],
@@ -64,16 +68,16 @@ pub fn common<'a, S: AsRef<str>>(
     Ok(names)
 }
 
-/// A control message that no forwarder understands. It is ignored.
+/// A control message that no forwarder understands. Must be ignored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ControlRejected {
-    /// There is no forwarder in this place.
+    /// There is no forwarder at this index.
     #[error("no forwarder in place {0}")]
     NoSuchForwarder(usize),
-    /// Sleeve does not know it.
+    /// Unknown to sleeve.
     #[error(transparent)]
     Sleeve(#[from] crate::sleeve::link::ControlError),
-    /// The native overlay does not know it, or not now.
+    /// Unknown to the native overlay, or not acceptable now.
     #[error(transparent)]
     Native(#[from] crate::native::link::ControlError),
 }
@@ -84,6 +88,8 @@ pub struct OverlaySwitch {
     mode: OverlayMode,
     slots: Vec<Slot>,
     order: Vec<LinkId>,
+    /// Sleeve, if it waits until the native overlay does not do.
+    reserve: Option<Reserve>,
     established: bool,
     confirmed: bool,
     broken: bool,
@@ -91,8 +97,10 @@ pub struct OverlaySwitch {
 }
 
 impl OverlaySwitch {
-    /// Agrees on overlays with the other end, whose feature is `theirs`, and prepares their
-    /// forwarders. `link_id` names each.
+    /// Agrees on overlays with the other end, whose feature is `theirs`, and prepares a forwarder
+    /// for each. `link_id` returns a new id for each.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#1-1-agreement`.
     pub fn prepare(
         ours: &[Overlay],
         theirs: Option<&[String]>,
@@ -111,14 +119,20 @@ impl OverlaySwitch {
                 (agreed, OverlayMode::Switched { common })
             }
         };
-        let slots = ours
+        let slots: Vec<Slot> = ours
             .iter()
             .filter(|overlay| agreed.contains(&overlay.name()))
             .map(|overlay| Slot::prepare(*overlay, params, link_id()))
             .collect();
+        let has = |overlay| {
+            let mut slots = slots.iter();
+            slots.any(|slot| slot.overlay == overlay && slot.forwarder.is_some())
+        };
+        let is_reserve = params.quiet && has(Overlay::Weft) && has(Overlay::Sleeve);
         Ok(OverlaySwitch {
             mode,
             slots,
+            reserve: is_reserve.then(|| Reserve::new(params.uid)),
             order: Vec::new(),
             established: false,
             confirmed: false,
@@ -127,7 +141,7 @@ impl OverlaySwitch {
         })
     }
 
-    /// The forwarders, each in its place.
+    /// Returns the forwarders in the order of their indices.
     pub fn forwarders(&self) -> impl Iterator<Item = ForwarderView> {
         self.slots.iter().map(|slot| ForwarderView {
             overlay: slot.overlay,
@@ -139,49 +153,58 @@ impl OverlaySwitch {
         })
     }
 
-    /// The forwarder that data goes to at the moment.
+    /// Returns the forwarder that currently carries frames.
     pub fn active(&self) -> Option<ForwarderView> {
         let first = *self.order.first()?;
         self.forwarders().find(|view| view.link == first)
     }
 
-    /// Whether a forwarder was established.
+    /// Returns true if a forwarder was established.
     pub fn is_established(&self) -> bool {
         self.established
     }
 
-    /// How control messages are told apart.
+    /// Returns how control messages are encoded.
     pub fn mode(&self) -> OverlayMode {
         self.mode
     }
 
-    /// What to do next, in order, until `None`. Any call that takes `now` may add to it.
+    /// Returns what to do next, in order, until `None`. Any call that takes `now` may add outputs.
     pub fn poll_output(&mut self) -> Option<SwitchOutput> {
         self.outputs.pop_front()
     }
 
-    /// When `handle_timeout` is due. Any call that takes `now` may change it.
+    /// Returns the time at which `handle_timeout` is due. Any call that takes `now` may change it.
     pub fn poll_timeout(&self) -> Option<Time> {
         let slots = self.slots.iter();
         let timeouts = slots.clone().filter_map(Slot::poll_timeout);
+        let reserve = self.reserve.as_ref().and_then(Reserve::poll_timeout);
         // As long as one forwarder can carry the connection, none needs to be given up.
-        let hopeless = match slots.clone().all(|slot| slot.hopeless_at().is_some()) {
-            true if !self.broken => slots.filter_map(Slot::hopeless_at).max(),
+        let hopeless = slots.map(|slot| self.hopeless_at(slot));
+        let hopeless = match hopeless.collect::<Option<Vec<Time>>>() {
+            Some(times) if !self.broken => times.into_iter().max(),
             _ => None,
         };
-        timeouts.chain(hopeless).min()
+        timeouts.chain(reserve).chain(hopeless).min()
     }
 
-    /// The connection is the one to be used with its peer: start to send.
+    /// Reports that the connection has become a member and is used with its peer: starts to send.
     pub fn confirm(&mut self, now: Time) {
         self.confirmed = true;
+        let has_reserve = self.reserve.is_some();
+        if let Some(reserve) = &mut self.reserve {
+            reserve.confirm(now);
+        }
         self.each(now, |forwarder| match forwarder {
+            Forwarder::Sleeve(_) if has_reserve => {}
             Forwarder::Sleeve(link) => link.confirm(now),
             Forwarder::Native(link) => link.confirm(now),
         });
     }
 
-    /// A control message for the forwarder in this place arrived.
+    /// Handles a control message for the forwarder at index `place`.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#1-2-control-messages`.
     pub fn handle_control(
         &mut self,
         now: Time,
@@ -204,7 +227,7 @@ impl OverlaySwitch {
         Ok(())
     }
 
-    /// An authentic special frame arrived over a link, from this address.
+    /// Handles an authentic special frame that arrived over a link from this address.
     pub fn handle_special(
         &mut self,
         now: Time,
@@ -212,13 +235,21 @@ impl OverlaySwitch {
         from: SocketAddrV4,
         special: Special,
     ) {
+        let is_sleeve = |slot: &Slot| slot.link == link && slot.overlay == Overlay::Sleeve;
+        if self.confirmed
+            && self.slots.iter().any(is_sleeve)
+            && let Some(reserve) = &mut self.reserve
+            && let Some(change) = reserve.hear(now, special)
+        {
+            self.change_sleeve(now, change);
+        }
         self.one(now, link, |forwarder| match forwarder {
             Forwarder::Sleeve(link) => link.handle_special(now, from, special),
             Forwarder::Native(_) => {}
         });
     }
 
-    /// A report arrived over a native link, in a datagram of `bytes` bytes that opened under the
+    /// Handles a report that arrived over a native link, in a datagram of `bytes` bytes under the
     /// key of `epoch`.
     pub fn handle_report(
         &mut self,
@@ -234,7 +265,8 @@ impl OverlaySwitch {
         });
     }
 
-    /// The newest datagram of a native link came from another address than the one in use.
+    /// Reports that the newest datagram of a native link came from another address than the one in
+    /// use.
     pub fn handle_moved(&mut self, now: Time, link: LinkId, from: SocketAddrV4) {
         self.one(now, link, |forwarder| match forwarder {
             Forwarder::Native(link) => link.handle_moved(now, from),
@@ -242,7 +274,8 @@ impl OverlaySwitch {
         });
     }
 
-    /// The kernel refused a packet of a link since its path takes `path_mtu` bytes.
+    /// Reports that the kernel refused a packet of a link because its path carries only `path_mtu`
+    /// bytes.
     pub fn handle_too_big(&mut self, now: Time, link: LinkId, path_mtu: usize) {
         self.one(now, link, |forwarder| match forwarder {
             Forwarder::Sleeve(link) => link.handle_too_big(now, path_mtu),
@@ -250,7 +283,7 @@ impl OverlaySwitch {
         });
     }
 
-    /// Time passed.
+    /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Time) {
         self.each(now, |forwarder| match forwarder {
             Forwarder::Sleeve(link) => link.handle_timeout(now),
@@ -274,11 +307,14 @@ impl OverlaySwitch {
         self.collect(now);
     }
 
-    /// Takes over what the forwarders want, and sees what that means for all of them.
+    /// Collects the outputs of the forwarders and derives what follows for the connection.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#1-3-forwarders`.
     fn collect(&mut self, now: Time) {
-        let mut rising = false;
-        for (place, slot) in self.slots.iter_mut().enumerate() {
-            rising |= slot.collect(self.mode, place, &mut self.outputs);
+        let mut rising = self.gather();
+        if let Some(change) = self.review_reserve(now) {
+            self.change_sleeve(now, change);
+            rising |= self.gather();
         }
         let order = preference(self.slots.iter().map(|slot| (slot.link, &slot.health)));
         if self.confirmed && order != self.order {
@@ -289,10 +325,63 @@ impl OverlaySwitch {
             self.established = true;
             self.outputs.push_back(SwitchOutput::Established);
         }
-        let is_over = |slot: &Slot| slot.hopeless_at().is_some_and(|at| at <= now);
+        let is_over = |slot: &Slot| self.hopeless_at(slot).is_some_and(|at| at <= now);
         if self.slots.iter().all(is_over) && !self.broken {
             self.broken = true;
             self.outputs.push_back(SwitchOutput::Broken(self.epitaph()));
+        }
+    }
+
+    /// Takes the outputs of all forwarders. Returns true if one became established.
+    fn gather(&mut self) -> bool {
+        let mut rising = false;
+        for (place, slot) in self.slots.iter_mut().enumerate() {
+            rising |= slot.collect(self.mode, place, &mut self.outputs);
+        }
+        rising
+    }
+
+    /// From when on a forwarder keeps no connection alive, if nothing changes.
+    fn hopeless_at(&self, slot: &Slot) -> Option<Time> {
+        match (&slot.forwarder, &self.reserve) {
+            (Some(Forwarder::Sleeve(_)), Some(reserve)) if slot.health != Health::Established => {
+                Some(reserve.hopeless_at())
+            }
+            _ => slot.hopeless_at(),
+        }
+    }
+
+    /// What is to be done with sleeve, if it is a reserve.
+    fn review_reserve(&mut self, now: Time) -> Option<Change> {
+        if !self.confirmed {
+            return None;
+        }
+        let reserve = self.reserve.as_mut()?;
+        let native = self.slots.iter().find(|slot| slot.overlay == Overlay::Weft);
+        let native = match native.map(|slot| &slot.health) {
+            Some(Health::Established) => Native::Well,
+            Some(Health::Pending) => Native::Pending,
+            Some(Health::OnHold(_) | Health::Failed(_)) | None => Native::Ill,
+        };
+        let is_silent = self.slots.iter_mut().any(|slot| slot.take_silence());
+        if is_silent && let Some(change) = reserve.handle_silence(native) {
+            return Some(change);
+        }
+        reserve.review(now, native)
+    }
+
+    fn change_sleeve(&mut self, now: Time, change: Change) {
+        let sleeve = self.slots.iter_mut();
+        for slot in sleeve {
+            if let Some(Forwarder::Sleeve(link)) = &mut slot.forwarder {
+                match change {
+                    Change::Warm => link.confirm(now),
+                    Change::Cool => {
+                        link.leave();
+                        slot.health = Health::Pending;
+                    }
+                }
+            }
         }
     }
 
@@ -312,8 +401,10 @@ impl OverlaySwitch {
     }
 }
 
-/// The links to try for a frame: established ones before those that are not yet and these before
-/// those on hold, each in the order of their indices.
+/// Returns the links to try for a frame: established ones, then pending ones, then those on hold,
+/// each in the order of their indices.
+///
+/// Rule: `docs/protocol/sleeve.md#1-3-forwarders`.
 fn preference<'a>(slots: impl Iterator<Item = (LinkId, &'a Health)> + Clone) -> Vec<LinkId> {
     let rank = |health: &Health| match health {
         Health::Established => Some(0),

@@ -1,7 +1,7 @@
-//! Next hops, computed from the topology exactly as every other member computes them.
+//! Routes, computed from the topology exactly as every other peer computes them.
 //!
-//! Each peer decides alone whom it sends to, so a frame reaches each peer once only if all walk
-//! the same graph in the same order: breadth first, the peers of a level in order of names.
+//! Each peer decides alone where to send. A frame reaches each peer exactly once only if all peers
+//! walk the same graph in the same order: breadth first, each level sorted by name.
 //!
 //! There are two graphs. The *established* one has an edge between two peers that both say their
 //! connection is established; frames follow it. The graph of *all* connections has a directed edge
@@ -13,23 +13,25 @@ use std::sync::OnceLock;
 use crate::topology::{Topology, resolve};
 use crate::types::PeerName;
 
-/// The routes of one state of the topology. Never changes, so threads may share it.
+/// The routes for one state of the topology. Immutable, so threads may share it.
 #[derive(Debug)]
 pub struct Routes {
     us: usize,
-    /// All peers in order; elsewhere a peer is its index in here.
+    /// All peers in order. Elsewhere a peer is represented by its index here.
     names: Box<[PeerName]>,
     established: Layer,
     all: Layer,
 }
 
 impl Routes {
-    /// The routes of this topology.
+    /// Calculates the routes of a topology.
     ///
-    /// Broadcast routes of other peers are computed when they are first asked for.
+    /// Broadcast routes of other peers are computed when they are first needed.
+    ///
+    /// Rule: `docs/protocol/mesh.md#7-routes`.
     pub fn calculate(topology: &Topology) -> Routes {
         let names: Box<[PeerName]> = topology.names().collect();
-        // Our own entry is always there.
+        // Our own entry always exists.
         let us = names.binary_search(&topology.us()).unwrap_or_default();
         let (all, established) = graphs(topology, &names);
         let routes = Routes {
@@ -42,40 +44,47 @@ impl Routes {
         routes
     }
 
-    /// Our own name.
+    /// Returns our own name.
     pub fn us(&self) -> PeerName {
         self.names.get(self.us).copied().unwrap_or_default()
     }
 
-    /// All known peers in order of names, ourselves among them.
+    /// Returns all known peers in order of names, ourselves among them.
     pub fn peers(&self) -> &[PeerName] {
         &self.names
     }
 
-    /// The neighbour that frames for `dest` go to; `None` for ourselves and for peers that cannot
-    /// be reached.
+    /// Returns the next hop for frames to `dest`, or `None` for ourselves and for unreachable
+    /// peers.
     pub fn unicast(&self, dest: PeerName) -> Option<PeerName> {
         self.hop(&self.established, dest)
     }
 
-    /// The neighbour that gossip for `dest` goes to; `None` for ourselves and for peers that cannot
-    /// be reached.
+    /// Returns the next hop for gossip to `dest`, or `None` for ourselves and for unreachable
+    /// peers.
     pub fn unicast_all(&self, dest: PeerName) -> Option<PeerName> {
         self.hop(&self.all, dest)
     }
 
-    /// The neighbours to which broadcast frames of `source` are sent on, in order of names.
+    /// Returns the neighbours to which broadcast frames of `source` are forwarded, sorted by name.
     pub fn broadcast(&self, source: PeerName) -> &[PeerName] {
         self.spread(&self.established, source)
     }
 
-    /// The neighbours to which broadcast gossip of `source` is sent on, in order of names.
+    /// The neighbour that sends us the broadcast frames of `source`, if it sees the mesh as we do;
+    /// `None` for our own frames and those of peers that cannot reach us. Frames of `source` that
+    /// come from another neighbour but `source` itself came a second way, or in a circle.
+    pub fn parent(&self, source: PeerName) -> Option<PeerName> {
+        self.spread_of(&self.established, source)?.parent
+    }
+
+    /// Returns the neighbours to which broadcast gossip of `source` is forwarded, sorted by name.
     pub fn broadcast_all(&self, source: PeerName) -> &[PeerName] {
         self.spread(&self.all, source)
     }
 
-    /// All peers to which frames can be sent, with the next hop, in order of names; ourselves with
-    /// [`PeerName::UNKNOWN`].
+    /// Returns all peers to which frames can be sent, each with its next hop, sorted by name;
+    /// ourselves with [`PeerName::UNKNOWN`].
     pub fn unicast_table(&self) -> impl Iterator<Item = (PeerName, PeerName)> {
         let hops = self.names.iter().zip(&self.established.hops);
         hops.enumerate()
@@ -83,18 +92,21 @@ impl Routes {
             .map(|(_, (dest, via))| (*dest, *via))
     }
 
-    /// The broadcast routes for frames that were asked for so far, ours among them.
+    /// Returns the broadcast routes for frames that were computed so far, including ours.
     pub fn broadcast_table(&self) -> impl Iterator<Item = (PeerName, &[PeerName])> {
         let spreads = self.names.iter().zip(&self.established.spreads);
-        spreads.filter_map(|(source, spread)| Some((*source, spread.get()?.as_ref())))
+        spreads.filter_map(|(source, spread)| Some((*source, spread.get()?.next.as_ref())))
     }
 
-    /// Whether any chain of connections, established or not, leads from us to `peer`.
+    /// Returns true if a path of connections, established or not, leads from us to `peer`.
     pub fn is_reachable(&self, peer: PeerName) -> bool {
         peer == self.us() || self.unicast_all(peer).is_some()
     }
 
-    /// For each neighbour, how many peers gossip reaches through it. `except` is left out.
+    /// Returns for each neighbour the number of peers that gossip reaches through it. `except` is
+    /// left out.
+    ///
+    /// Rule: `docs/protocol/mesh.md#5-5-random-neighbours`.
     pub fn neighbour_weights(&self, except: Option<PeerName>) -> BTreeMap<PeerName, usize> {
         let mut weights = BTreeMap::new();
         for via in &self.all.hops {
@@ -105,8 +117,10 @@ impl Routes {
         weights
     }
 
-    /// How many of `available` neighbours get each piece of gossip: twice the binary logarithm of
-    /// the number of peers that we reach, if there are so many.
+    /// Returns how many of `available` neighbours receive each gossip message: at most twice the
+    /// binary logarithm of the number of reachable peers.
+    ///
+    /// Rule: `docs/protocol/mesh.md#5-5-random-neighbours`.
     pub fn fan_out(&self, available: usize) -> usize {
         let others = self.all.hops.iter();
         let reached = 1 + others.filter(|via| **via != PeerName::UNKNOWN).count() as u64;
@@ -114,8 +128,10 @@ impl Routes {
         available.min(reached.saturating_mul(reached).ilog2() as usize)
     }
 
-    /// Draws the neighbours to gossip to. The more peers a neighbour leads to, the likelier it is;
-    /// none is drawn twice. `except`, the neighbour that the gossip came from, is left out.
+    /// Draws the neighbours to gossip to, with probabilities in proportion to the number of peers
+    /// behind them. `except`, from which the gossip came, is left out.
+    ///
+    /// Rule: `docs/protocol/mesh.md#5-5-random-neighbours`.
     pub fn random_neighbours(
         &self,
         except: Option<PeerName>,
@@ -151,24 +167,34 @@ impl Routes {
     }
 
     fn spread<'s>(&'s self, layer: &'s Layer, source: PeerName) -> &'s [PeerName] {
-        let Some(source) = self.index(source) else {
-            return &[];
-        };
-        let spread = layer.spreads.get(source);
-        spread.map_or(&[], |spread| {
-            spread.get_or_init(|| layer.graph.spread(source, self.us, &self.names))
-        })
+        let spread = self.spread_of(layer, source);
+        spread.map_or(&[], |spread| &spread.next)
+    }
+
+    fn spread_of<'s>(&'s self, layer: &'s Layer, source: PeerName) -> Option<&'s Spread> {
+        let source = self.index(source)?;
+        let spread = layer.spreads.get(source)?;
+        Some(spread.get_or_init(|| layer.graph.spread(source, self.us, &self.names)))
     }
 }
 
-/// A graph and what was computed of it.
+/// How the broadcasts of one source pass through us.
+#[derive(Debug, Default)]
+struct Spread {
+    /// From whom they come.
+    parent: Option<PeerName>,
+    /// To whom they go on.
+    next: Box<[PeerName]>,
+}
+
+/// A graph and the routes computed from it.
 #[derive(Debug)]
 struct Layer {
     graph: Graph,
     /// For each peer the next hop, or [`PeerName::UNKNOWN`].
     hops: Box<[PeerName]>,
     /// For each source, where its broadcasts go from here.
-    spreads: Box<[OnceLock<Box<[PeerName]>>]>,
+    spreads: Box<[OnceLock<Spread>]>,
 }
 
 impl Layer {
@@ -181,7 +207,7 @@ impl Layer {
     }
 }
 
-/// Edges of peers, packed: those of peer `p` are `edges[starts[p]..starts[p + 1]]`, in order.
+/// Packed edges: those of peer `p` are `edges[starts[p]..starts[p + 1]]`, sorted.
 #[derive(Debug)]
 struct Graph {
     starts: Vec<u32>,
@@ -211,7 +237,9 @@ impl Graph {
         &self.edges[self.starts[peer] as usize..self.starts[peer + 1] as usize]
     }
 
-    /// The next hop from `us` to each peer.
+    /// Returns the next hop from `us` to each peer.
+    ///
+    /// Rule: `docs/protocol/mesh.md#7-3-tables`.
     fn hops(&self, us: usize, names: &[PeerName]) -> Box<[PeerName]> {
         let mut hops = vec![PeerName::UNKNOWN; self.len()];
         let mut walk = Walk::new(self.len(), us);
@@ -230,36 +258,42 @@ impl Graph {
         hops.into()
     }
 
-    /// The neighbours of `us` that a walk from `source` has not seen when it comes to `us`; none
-    /// if it never does.
-    fn spread(&self, source: usize, us: usize, names: &[PeerName]) -> Box<[PeerName]> {
+    /// How a walk from `source` passes through `us`: whose row leads there first, and the
+    /// neighbours of `us` that it has not seen when it comes to `us`; nothing if it never does.
+    fn spread(&self, source: usize, us: usize, names: &[PeerName]) -> Spread {
         let mut walk = Walk::new(self.len(), source);
+        let mut spread = Spread::default();
         while let Some(level) = walk.next_level() {
             for at in level {
                 let peer = walk.queue[at] as usize;
                 if peer == us {
                     let neighbours = self.row(us).iter();
                     let unseen = neighbours.filter(|peer| !walk.has_seen(**peer));
-                    return unseen.map(|peer| names[*peer as usize]).collect();
+                    spread.next = unseen.map(|peer| names[*peer as usize]).collect();
+                    return spread;
                 }
                 if walk.has_seen_all() {
-                    return Box::default();
+                    return spread;
                 }
                 for &next in self.row(peer) {
-                    walk.visit(next);
+                    if walk.visit(next) && next as usize == us {
+                        spread.parent = names.get(peer).copied();
+                    }
                 }
             }
         }
-        Box::default()
+        spread
     }
 }
 
-/// A walk over a graph, level by level.
+/// A breadth-first walk over a graph.
+///
+/// Rule: `docs/protocol/mesh.md#7-2-walk`.
 struct Walk {
     seen: Vec<bool>,
-    /// Every peer seen, level after level; each level is put in order before it is walked.
+    /// Every visited peer, level by level. Each level is sorted before it is walked.
     queue: Vec<u32>,
-    /// How much of the queue was handed out.
+    /// Number of queue entries that were returned.
     walked: usize,
 }
 
@@ -274,7 +308,7 @@ impl Walk {
         walk
     }
 
-    /// The places of the next level in the queue.
+    /// Returns the range of the next level in the queue.
     fn next_level(&mut self) -> Option<std::ops::Range<usize>> {
         let level = self.walked..self.queue.len();
         self.walked = level.end;
@@ -282,7 +316,7 @@ impl Walk {
         (!level.is_empty()).then_some(level)
     }
 
-    /// Whether this peer is seen for the first time; if so it joins the next level.
+    /// Visits a peer. Returns true if it was not visited before; it then joins the next level.
     fn visit(&mut self, peer: u32) -> bool {
         let first = !std::mem::replace(&mut self.seen[peer as usize], true);
         if first {
@@ -300,7 +334,9 @@ impl Walk {
     }
 }
 
-/// The graph of all connections and that of the established ones.
+/// Returns the graph of all connections, and that of the established ones.
+///
+/// Rule: `docs/protocol/mesh.md#7-1-graphs`.
 fn graphs(topology: &Topology, names: &[PeerName]) -> (Graph, Graph) {
     let edges = topology.peers().map(|peer| peer.connections.len()).sum();
     let mut all = Graph::with_capacity(names.len(), edges);
@@ -314,8 +350,8 @@ fn graphs(topology: &Topology, names: &[PeerName]) -> (Graph, Graph) {
         });
         all.end_row();
     }
-    // An edge is established if the remote says so too. Peers come in order, and so do the edges
-    // of the remote, so each row is read once from front to back.
+    // An edge is established if the remote says so too. Peers and the edges of each remote are
+    // sorted, so each row is read once from front to back.
     let mut established = Graph::with_capacity(names.len(), edges);
     let mut cursors: Vec<u32> = all.starts.clone();
     for peer in 0..names.len() {

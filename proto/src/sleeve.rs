@@ -1,10 +1,10 @@
-//! Sleeve: Ethernet frames in UDP packets between neighbours, in Weave's own format.
+//! Sleeve: Ethernet frames in UDP packets between neighbours, in Weave Net's format.
 //!
-//! A link has two halves. Its state machine ([`link`]) decides when to send heartbeats, what the path MTU
-//! is and when the link is dead. Its [`Tunnel`] is what the threads that carry frames need to
-//! know of it: they choose a channel for each frame ([`choose`]), pack and seal frames into
-//! packets and open those that arrive ([`codec`]), cut packets that do not fit ([`fragment`]) or
-//! answer them ([`icmp`]), and hand special frames ([`wire::Special`]) back to the state machine.
+//! A link has two halves. Its state machine ([`link`]) decides when to send heartbeats, what the
+//! path MTU is, and when the link has failed. Its [`Tunnel`] is shared with the threads that carry
+//! frames: they choose a channel for each frame ([`choose`]), pack frames into encrypted packets
+//! and open those that arrive ([`codec`]), fragment packets that do not fit ([`fragment`]) or
+//! answer them ([`icmp`]), and pass special frames ([`wire::Special`]) to the state machine.
 
 pub mod channel;
 pub mod codec;

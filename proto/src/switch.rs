@@ -1,17 +1,18 @@
-//! Where a frame goes: the MAC table and the decision, as the original's switch makes it.
+//! Where a frame goes: the MAC table and the forwarding decision, as in Weave Net's switch.
 //!
-//! A router is a learning bridge whose ports are the local bridge and the other peers. Frames
-//! between routers carry the peer that captured them (source) and the peer they are meant for
+//! A router is a learning bridge whose ports are the local bridge and the other peers. A frame
+//! between routers carries the peer that captured it (source) and the peer for which it is meant
 //! (destination).
 //!
-//! * **captured** from the local bridge: to the peer where the destination address was seen, or
-//!   along our broadcast route;
-//! * **received** from a neighbour: relayed if meant for another peer; else injected into the local
-//!   bridge and, unless the destination address is here, passed on along the broadcast route *of the
-//!   source*. Every peer computes the same routes, so each gets one copy.
+//! * A frame **captured** from the local bridge goes to the peer where the destination address was
+//!   seen, or along our broadcast route.
+//! * A frame **received** from a neighbour is relayed if it is meant for another peer. Otherwise it
+//!   is injected into the local bridge and, unless the destination address is local, passed on
+//!   along the broadcast route *of the source*. Every peer computes the same routes, so each gets
+//!   one copy.
 //!
-//! [`Forwarding`] is an immutable snapshot of peers, routes and links that data threads share;
-//! [`MacTable`] is the one mutable thing, and has no lock.
+//! [`Forwarding`] is an immutable snapshot of peers, routes and links, shared by the data threads.
+//! Only [`MacTable`] is mutable, and it has no lock.
 
 mod macs;
 mod slots;
@@ -24,7 +25,10 @@ use std::sync::Arc;
 use crate::routes::Routes;
 use crate::types::{Mac, PeerName, Time};
 
-pub use macs::{Learned, MAC_AGE_MAX, MACS_MAX, MacEntry, MacTable, PeerSlot, REFRESH_INTERVAL};
+pub use macs::{
+    Learned, MAC_AGE_MAX, MACS_MAX, MACS_PER_PEER_MAX, MacEntry, MacTable, PeerSlot,
+    REFRESH_INTERVAL,
+};
 pub use slots::{PEERS_MAX, PeerSlots};
 
 /// Destination of spanning-tree frames, which concern one bridge and never leave it.
@@ -35,31 +39,31 @@ const SPANNING_TREE: Mac = Mac::from_bytes([0x01, 0x80, 0xc2, 0, 0, 0]);
 pub struct LinkIndex(pub u16);
 
 impl LinkIndex {
-    /// The index as one of slices.
+    /// Returns the index as a `usize`.
     pub const fn get(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Why a frame goes nowhere.
+/// Why a frame was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SwitchDrop {
-    /// A header of zeros: a frame between routers, which never comes from or goes to a bridge.
+    /// A frame between routers (its header is zero), which never enters or leaves a bridge.
     Special,
     /// A spanning-tree frame.
     SpanningTree,
-    /// Source or destination peer is not known (yet, or any more).
+    /// The source or destination peer is unknown.
     UnknownPeer,
-    /// No established connections lead to the destination peer.
+    /// No route of established connections leads to the destination peer.
     NoRoute,
-    /// The next hop has no link, since its connection has just come or gone.
+    /// The next hop has no link, because its connection has just been made or lost.
     NoLink,
 }
 
-/// What becomes of a frame captured from the local bridge.
+/// Decision about a frame captured from the local bridge.
 #[derive(Clone, Copy, Debug)]
 pub enum Captured<'a> {
-    /// The destination is local; the bridge has delivered it.
+    /// The destination is local; the bridge delivers the frame.
     Local,
     /// Goes to one peer.
     Peer {
@@ -70,11 +74,11 @@ pub enum Captured<'a> {
     },
     /// Goes to all peers.
     Flood(Flood<'a>),
-    /// Goes nowhere.
+    /// Dropped.
     Drop(SwitchDrop),
 }
 
-/// What becomes of a frame received from another peer.
+/// Decision about a frame received from another peer.
 #[derive(Clone, Copy, Debug)]
 pub enum Received<'a> {
     /// Goes on to the next hop with source and destination peer unchanged, and not into the bridge.
@@ -83,7 +87,7 @@ pub enum Received<'a> {
     Inject,
     /// Goes into the local bridge and on along the broadcast route of its source.
     InjectAndFlood(Flood<'a>),
-    /// Goes nowhere.
+    /// Dropped.
     Drop(SwitchDrop),
 }
 
@@ -95,36 +99,36 @@ pub struct Flood<'a> {
 }
 
 impl<'a> Flood<'a> {
-    /// Each neighbour, which is also the destination peer of its copy, with the link to it.
+    /// Returns each neighbour, which is also the destination peer of its copy, with the link to it.
     pub fn targets(self) -> impl Iterator<Item = (PeerName, Option<LinkIndex>)> + 'a {
         let hops = self.hops.iter();
         hops.map(move |&hop| (hop, self.forwarding.link_to(hop)))
     }
 
-    /// How many copies there are.
+    /// Returns how many copies there are.
     pub const fn len(self) -> usize {
         self.hops.len()
     }
 
-    /// Whether there is nobody to send to.
+    /// Returns true if there is nobody to send to.
     pub const fn is_empty(self) -> bool {
         self.hops.is_empty()
     }
 }
 
-/// Peers, routes and links as they are for a while.
+/// An immutable snapshot of peers, routes and links.
 pub struct Forwarding {
     us: PeerName,
     routes: Arc<Routes>,
     /// All known peers, sorted by name.
     peers: Box<[Known]>,
-    /// The place in `peers` of each slot; [`NOWHERE`] if unused.
+    /// The index in `peers` of each slot; [`NOWHERE`] if unused.
     by_slot: Box<[u16]>,
     /// The neighbours that have a link, sorted; positions are the [`LinkIndex`]es.
     neighbours: Box<[PeerName]>,
 }
 
-/// A peer that the topology names.
+/// A peer of the topology.
 struct Known {
     name: PeerName,
     slot: PeerSlot,
@@ -134,8 +138,9 @@ struct Known {
 const NOWHERE: u16 = u16::MAX;
 
 impl Forwarding {
-    /// A snapshot for `routes`. `slots` must hold the peers of these routes; peers without a slot
-    /// are left out. `neighbours` are the peers to which there is a link, sorted by name.
+    /// Creates a snapshot for `routes`. `slots` must contain the peers of these routes; peers
+    /// without a slot are left out. `neighbours` are the peers to which there is a link, sorted by
+    /// name.
     pub fn new(routes: Arc<Routes>, slots: &PeerSlots, neighbours: &[PeerName]) -> Forwarding {
         debug_assert!(neighbours.is_sorted());
         let us = routes.us();
@@ -160,34 +165,49 @@ impl Forwarding {
         forwarding
     }
 
-    /// Our own name.
+    /// Returns our own name.
     pub const fn us(&self) -> PeerName {
         self.us
     }
 
-    /// The neighbours that have a link; positions are the [`LinkIndex`]es.
+    /// Returns the neighbours that have a link; positions are the [`LinkIndex`]es.
     pub fn neighbours(&self) -> &[PeerName] {
         &self.neighbours
     }
 
-    /// The link to a neighbour.
+    /// The neighbour at the other end of a link.
+    #[inline]
+    pub fn neighbour(&self, link: LinkIndex) -> Option<PeerName> {
+        self.neighbours.get(link.get()).copied()
+    }
+
+    /// Returns the link to a neighbour.
     pub fn link_to(&self, neighbour: PeerName) -> Option<LinkIndex> {
         let index = self.neighbours.binary_search(&neighbour).ok()?;
         u16::try_from(index).ok().map(LinkIndex)
     }
 
-    /// The link to the next hop towards a peer.
+    /// Returns the link to the next hop towards a peer.
     pub fn next_hop(&self, dest: PeerName) -> Option<LinkIndex> {
         self.peer(dest)?.next.ok()
     }
 
-    /// The peer that a slot stands for.
+    /// Returns true if the topology names this peer.
+    #[inline]
+    pub fn knows(&self, name: PeerName) -> bool {
+        self.peer(name).is_some()
+    }
+
+    /// Returns the peer that a slot stands for.
     pub fn name_of(&self, slot: PeerSlot) -> Option<PeerName> {
         Some(self.by_slot(slot)?.name)
     }
 
-    /// Where a frame from the local bridge goes. Learns its source address; one that was known at
-    /// another peer has moved here, since we never hear what we inject ourselves.
+    /// Decides about a frame captured from the local bridge, and learns its source address. An
+    /// address that was known at another peer has moved here, because we never capture what we
+    /// injected.
+    ///
+    /// Rule: `docs/protocol/switching.md#1-captured`.
     pub fn captured(
         &self,
         now: Time,
@@ -219,8 +239,10 @@ impl Forwarding {
         (decision, learned)
     }
 
-    /// Where a frame goes that came from `source` and is meant for `dest`. Learns its source
+    /// Decides about a frame that came from `source` and is meant for `dest`. Learns its source
     /// address if it is meant for us.
+    ///
+    /// Rule: `docs/protocol/switching.md#2-received`.
     pub fn received(
         &self,
         now: Time,
@@ -251,6 +273,7 @@ impl Forwarding {
         (Received::InjectAndFlood(flood), learned)
     }
 
+    /// Rule: `docs/protocol/switching.md#3-broadcast`.
     fn broadcast(&self, source: PeerName) -> Flood<'_> {
         Flood {
             forwarding: self,
@@ -279,7 +302,9 @@ impl fmt::Debug for Forwarding {
     }
 }
 
-/// Whether these are the addresses of a frame between routers.
+/// Returns true if these are the addresses of a frame between routers.
+///
+/// Rule: `docs/protocol/switching.md#5-special`.
 const fn is_special(dst: Mac, src: Mac) -> bool {
     dst.as_u64() == 0 && src.as_u64() == 0
 }

@@ -1,8 +1,8 @@
-//! Peers and connections: what every member of the mesh tells of itself, merged.
+//! Peers and their connections: the merged entries of all members of the mesh.
 //!
-//! Each peer owns one entry: its nickname, which start of it this is, the short id it claims and
-//! all its connections, under a version that it counts up. Entries travel as gossip, whole; of two
-//! versions the newer stays, so that every order of arrival ends in the same state:
+//! Each peer owns one entry: its nickname, UID, short id and all its connections, under a version
+//! that the peer counts up. Entries travel as gossip, always complete. Of two versions the newer
+//! one is kept, so every order of arrival ends in the same state:
 //!
 //! ```text
 //! add_connection, establish_connection, delete_connection    our own entry, version + 1
@@ -11,11 +11,12 @@
 //! encode(names)                           the entries of these peers, as an update
 //! ```
 //!
-//! What the caller has to do after a change, such as announcing our entry, adds up in
-//! [`Changes`] until it takes them.
+//! What the caller must do after a change, such as announcing our entry, accumulates in [`Changes`]
+//! until it is taken.
 
 mod address;
 mod admission;
+mod digest;
 mod limits;
 mod merge;
 mod resolve;
@@ -27,6 +28,7 @@ mod update;
 
 pub use address::Address;
 pub use admission::{Admitted, Introduced, Refused};
+pub use digest::{DIGEST_BYTES, Digest};
 pub use limits::{
     ADDRESS_BYTES_MAX, CONNECTIONS_PER_PEER_MAX, ENTRIES_BYTES_MAX, NICKNAME_BYTES_MAX, PEERS_MAX,
 };

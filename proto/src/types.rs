@@ -1,11 +1,11 @@
-//! The words of the mesh as types: names, addresses, ids and time.
+//! Basic types of the mesh: names, addresses, ids and time.
 
 use std::fmt;
 use std::ops::{Add, AddAssign};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// An instant of a monotonic clock: microseconds since a start that the caller chose.
+/// An instant of a monotonic clock, in microseconds since a start that the caller chose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
@@ -13,7 +13,7 @@ impl Time {
     /// The start of the clock.
     pub const ZERO: Time = Time(0);
 
-    /// The instant that lies `micros` microseconds after the start.
+    /// Creates the instant that lies `micros` microseconds after the start.
     pub const fn from_micros(micros: u64) -> Time {
         Time(micros)
     }
@@ -23,7 +23,7 @@ impl Time {
         self.0
     }
 
-    /// How long ago `earlier` was; zero if it lies in the future.
+    /// Returns the time since `earlier`, or zero if `earlier` is later than this.
     pub const fn since(self, earlier: Time) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -46,36 +46,38 @@ impl AddAssign<Duration> for Time {
     }
 }
 
-/// A text that is no peer name or no MAC address.
+/// A text that is not a peer name or not a MAC address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected up to six groups of two hex digits separated by colons, like 7a:9f:3c:0d:5e:11")]
 pub struct ParseNameError;
 
-/// The 48-bit name of a peer, unique in its mesh. Orders as the number does.
+/// The 48-bit name of a peer, unique in its mesh. Ordered like the number.
+///
+/// Format: `docs/protocol/mesh.md#1-1-peer-names`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerName([u8; 6]);
 
 impl PeerName {
-    /// The all-zero name: "no peer". Never legal as the name of one.
+    /// The all-zero name, which means "no peer".
     pub const UNKNOWN: PeerName = PeerName([0; 6]);
 
-    /// The name with these six bytes.
+    /// Creates the name from its six bytes.
     pub const fn from_bytes(bytes: [u8; 6]) -> PeerName {
         PeerName(bytes)
     }
 
-    /// The six bytes as they stand on the wire.
+    /// Returns the six bytes in wire order.
     pub const fn as_bytes(&self) -> &[u8; 6] {
         &self.0
     }
 
-    /// The name as the number that gob messages carry.
+    /// Returns the name as the number that gob messages carry.
     pub const fn as_u64(self) -> u64 {
         let b = self.0;
         u64::from_be_bytes([0, 0, b[0], b[1], b[2], b[3], b[4], b[5]])
     }
 
-    /// The name of this number, if it fits 48 bits.
+    /// Creates the name from a number, or returns `None` if it needs more than 48 bits.
     pub const fn from_u64(value: u64) -> Option<PeerName> {
         if value >> 48 != 0 {
             return None;
@@ -84,7 +86,7 @@ impl PeerName {
         Some(PeerName([a, b, c, d, e, f]))
     }
 
-    /// The MAC address that the bridge of this peer carries.
+    /// Returns the MAC address that is equal to this name, which the peer's bridge has.
     pub const fn to_mac(self) -> Mac {
         Mac(self.0)
     }
@@ -105,7 +107,7 @@ impl fmt::Debug for PeerName {
 impl FromStr for PeerName {
     type Err = ParseNameError;
 
-    /// Six groups of one or two hex digits; one run of zero groups may be written `::`.
+    /// Parses six groups of one or two hex digits; one run of zero groups may be written as `::`.
     fn from_str(text: &str) -> Result<PeerName, ParseNameError> {
         parse_colons(text).map(PeerName)
     }
@@ -121,22 +123,22 @@ impl Mac {
     /// The all-zero address, which marks frames between routers.
     pub const ZERO: Mac = Mac([0; 6]);
 
-    /// The address with these six bytes.
+    /// Creates the address from its six bytes.
     pub const fn from_bytes(bytes: [u8; 6]) -> Mac {
         Mac(bytes)
     }
 
-    /// The six bytes in wire order.
+    /// Returns the six bytes in wire order.
     pub const fn as_bytes(&self) -> &[u8; 6] {
         &self.0
     }
 
-    /// Whether this is a group address: broadcast or multicast.
+    /// Returns true if this is a group address (broadcast or multicast).
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 != 0
     }
 
-    /// The address as a number of 48 bits.
+    /// Returns the address as a number of 48 bits.
     pub const fn as_u64(self) -> u64 {
         PeerName(self.0).as_u64()
     }
@@ -157,7 +159,7 @@ impl fmt::Debug for Mac {
 impl FromStr for Mac {
     type Err = ParseNameError;
 
-    /// Exactly six groups of two hex digits.
+    /// Parses exactly six groups of two hex digits.
     fn from_str(text: &str) -> Result<Mac, ParseNameError> {
         if text.len() != 17 || text.starts_with(' ') || text.contains("::") {
             return Err(ParseNameError);
@@ -166,23 +168,29 @@ impl FromStr for Mac {
     }
 }
 
-/// A number that tells two starts of one peer apart; 0 marks a placeholder.
+/// A number that distinguishes two starts of one peer. 0 marks a placeholder.
+///
+/// Rule: `docs/protocol/mesh.md#1-2-numbers`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerUid(pub u64);
 
-/// The number of a mesh connection, the same at both ends: the XOR of their connection ids.
+/// The UID of a mesh connection, the same at both ends: the XOR of their connection ids.
+///
+/// Rule: `docs/protocol/mesh.md#3-5-connection-uid`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnUid(pub u64);
 
-/// A peer's claim on one of 4096 small numbers.
+/// A short id: one of 4096 numbers that a peer claims.
+///
+/// Rule: `docs/protocol/mesh.md#6-5-short-ids`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShortId(u16);
 
 impl ShortId {
-    /// How many short ids there are.
+    /// Number of short ids.
     pub const COUNT: u16 = 4096;
 
-    /// The short id of this number, if there is one.
+    /// Creates the short id, or returns `None` if `value` is not below [`ShortId::COUNT`].
     pub const fn new(value: u16) -> Option<ShortId> {
         if value < ShortId::COUNT {
             Some(ShortId(value))
@@ -191,13 +199,13 @@ impl ShortId {
         }
     }
 
-    /// The number, below [`ShortId::COUNT`].
+    /// Returns the number, below [`ShortId::COUNT`].
     pub const fn get(self) -> u16 {
         self.0
     }
 }
 
-/// The handle by which the core and its driver name one TCP connection. Never reused.
+/// Handle of one TCP connection, shared by the state machine and its driver. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
@@ -215,8 +223,10 @@ fn write_colons(b: &[u8; 6], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     )
 }
 
-/// Reads six colon-separated groups of one or two hex digits, of which one run of at least two
-/// zero groups may be written `::`. A leading blank is tolerated, as the original does.
+/// Reads six colon-separated groups of one or two hex digits, of which one run of at least two zero
+/// groups may be written as `::`. A leading blank is accepted, as Weave Net does.
+///
+/// Format: `docs/protocol/mesh.md#1-1-peer-names`.
 fn parse_colons(text: &str) -> Result<[u8; 6], ParseNameError> {
     let text = text.strip_prefix(' ').unwrap_or(text);
     let Some((head, tail)) = text.split_once("::") else {

@@ -49,21 +49,22 @@ pub(crate) mod error;
 pub(crate) mod introduced;
 pub(crate) mod magic;
 
-/// How much memory a connection keeps for the start of its next message, in bytes; what a large
-/// message needed beyond this is given back.
+/// Memory that a connection keeps for the start of its next message, in bytes. What a larger
+/// message needed beyond this is freed.
 const INBOX_BYTES_KEPT: usize = 4 * 1024;
-/// How many places in its queues a connection keeps while they are empty.
+/// Capacity that a connection keeps in each of its queues while they are empty.
 const QUEUE_PLACES_KEPT: usize = 16;
 
 /// One end of a connection.
 ///
-/// After each call of [`Wire::new`], [`Wire::handle_bytes`] and [`Wire::send`] there may be
-/// something for [`Wire::poll_transmit`], and after [`Wire::handle_bytes`], even if it failed,
-/// for [`Wire::poll_event`].
+/// Poll [`Wire::poll_transmit`] after [`Wire::new`], [`Wire::handle_bytes`] and [`Wire::send`], and
+/// [`Wire::poll_event`] after [`Wire::handle_bytes`], even if it failed.
+///
+/// Rule: `docs/protocol/mesh.md#3-introduction`.
 #[derive(Debug)]
 pub struct Wire {
     state: State,
-    /// The start of a message whose rest has not arrived.
+    /// The beginning of a message that has not arrived completely.
     inbox: Vec<u8>,
     outbox: VecDeque<Vec<u8>>,
     events: VecDeque<WireEvent>,
@@ -76,31 +77,31 @@ enum State {
     Failed,
 }
 
-/// What a connection brought.
+/// An event of a connection.
 #[derive(Debug)]
 pub enum WireEvent {
-    /// Both ends know each other; comes once, before any message.
+    /// Both ends have introduced themselves. Reported once, before any message.
     Introduced(Box<Introduced>),
-    /// The plain bytes of a message, its tag first.
+    /// The decrypted bytes of a message, starting with its tag.
     Message(Vec<u8>),
 }
 
-/// How far a connection has come.
+/// Phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// The other end's header is awaited.
+    /// Waiting for the other end's header.
     Header,
-    /// The versions are agreed on, the rest of the introduction is awaited.
+    /// The version is agreed on; waiting for the rest of the introduction.
     Introduction,
     /// Messages are exchanged.
     Introduced,
-    /// The connection failed and is to be closed.
+    /// The connection failed and must be closed.
     Failed,
 }
 
 impl Wire {
-    /// An end of a connection that was just made; `dialled` tells whether by us. The key pair
-    /// must be fresh; it is used only if there is a password.
+    /// Creates one end of a new connection. `dialled` is true if this end made the connection.
+    /// `key` must be fresh; it is used only if there is a password.
     pub fn new(config: WireConfig, dialled: bool, key: PrivateKey) -> Wire {
         let mut outbox = VecDeque::new();
         let handshake = Handshake::new(config, dialled, key, &mut outbox);
@@ -112,8 +113,8 @@ impl Wire {
         }
     }
 
-    /// Takes in received bytes. An error is final: close the connection once the events before
-    /// it are handled; further bytes are ignored.
+    /// Handles received bytes. An error is final: handle the events before it, then close the
+    /// connection; further bytes are ignored.
     pub fn handle_bytes(&mut self, bytes: &[u8]) -> Result<(), WireError> {
         let mut inbox = std::mem::take(&mut self.inbox);
         if inbox.is_empty() {
@@ -131,7 +132,8 @@ impl Wire {
         Ok(())
     }
 
-    /// The other end closed the stream. An error if that was no place to do so.
+    /// Reports that the other end closed the stream. Returns an error unless the stream ended
+    /// between two messages.
     pub fn handle_end(&mut self) -> Result<(), WireError> {
         let have = self.inbox.len();
         let error = match self.phase() {
@@ -144,7 +146,7 @@ impl Wire {
         error.map_or(Ok(()), Err)
     }
 
-    /// The next bytes to send.
+    /// Returns the next bytes to send.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         let bytes = self.outbox.pop_front();
         if bytes.is_none() {
@@ -153,7 +155,7 @@ impl Wire {
         bytes
     }
 
-    /// What came in next.
+    /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<WireEvent> {
         let event = self.events.pop_front();
         if event.is_none() {
@@ -162,8 +164,8 @@ impl Wire {
         event
     }
 
-    /// Queues a message, once the ends are introduced. After an error nothing was queued; only
-    /// [`WireError::Exhausted`] requires the connection to be closed.
+    /// Queues a message; the ends must be introduced. If it returns an error, nothing was queued;
+    /// only [`WireError::Exhausted`] requires the connection to be closed.
     pub fn send(&mut self, message: &[u8]) -> Result<(), WireError> {
         let State::Open(channel) = &mut self.state else {
             return Err(WireError::NotIntroduced);
@@ -172,7 +174,7 @@ impl Wire {
         Ok(())
     }
 
-    /// How far the connection has come.
+    /// Returns the phase of the connection.
     pub fn phase(&self) -> Phase {
         match &self.state {
             State::Handshake(handshake) if handshake.awaits_header() => Phase::Header,
@@ -182,12 +184,12 @@ impl Wire {
         }
     }
 
-    /// How many bytes of an incomplete message wait for their rest.
+    /// Returns the number of bytes received of an incomplete message.
     pub fn buffered(&self) -> usize {
         self.inbox.len()
     }
 
-    /// Handles all that is complete in `input` and returns how long it was.
+    /// Handles everything that is complete in `input` and returns its length in bytes.
     fn consume(&mut self, input: &[u8]) -> Result<usize, WireError> {
         let mut used = 0;
         loop {
@@ -202,7 +204,7 @@ impl Wire {
         }
     }
 
-    /// Handles what comes first in `input` and returns how long it was; `None` if it is not
+    /// Handles the first item in `input` and returns its length in bytes, or `None` if it is not
     /// complete.
     fn step(&mut self, input: &[u8]) -> Result<Option<usize>, WireError> {
         match &mut self.state {

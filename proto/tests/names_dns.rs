@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use fastrand::Rng;
 use proptest::prelude::*;
 use proto::fuzzing::fuzz_dns_message;
-use proto::names::answer::{Reply, Responder, Transport, Zone};
+use proto::names::answer::{self, Reply, Responder, Transport, Zone};
 use proto::names::message::{self, Query, QueryError, Rcode};
 use proto::names::{Index, UnixSecs, gossip};
 use serde_json::Value;
@@ -72,6 +72,11 @@ fn recorded_exchanges_come_out_the_same() {
             // The recorded router had nobody to ask.
             Reply::Forward(query) => query.failure(Rcode::ServFail, &mut out),
             Reply::Ignored => panic!("{exchange}"),
+        }
+        if transport == Transport::Udp && recorded.len() > answer::UDP_ANSWER_BYTES_MAX {
+            // Weave Net sends as much as it is asked for.
+            assert!(message::is_truncated(&out), "{exchange}");
+            continue;
         }
         let question_bytes = exchange["question"].as_str().unwrap().len() + 6;
         let (head, mut records) = parts(&out, question_bytes);
@@ -277,7 +282,7 @@ fn answers_fit_the_size_that_was_asked_for() {
         65_535,
     ] {
         let packet = with_udp_size(plain.clone(), size as u16);
-        let room = size.min(message::UDP_BYTES_MAX).saturating_sub(head) / record;
+        let room = size.min(answer::UDP_ANSWER_BYTES_MAX).saturating_sub(head) / record;
         assert_eq!(
             ask(&packet, Transport::Udp),
             (head + room * record, true),

@@ -1,9 +1,8 @@
 //! The weft router: everything that touches sockets, devices, clocks and disks.
 
-pub mod bench;
-pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod demo;
-pub mod docker;
+pub mod flags;
 pub mod launch;
-pub mod telemetry;
+pub mod logging;

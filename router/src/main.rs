@@ -7,8 +7,8 @@ fn main() -> ExitCode {
         .enable_all()
         .build();
     let result = match runtime {
-        Ok(runtime) => runtime.block_on(router::cli::run(std::env::args())),
-        Err(error) => Err(router::cli::CliError::failed(error)),
+        Ok(runtime) => runtime.block_on(router::commands::run(std::env::args())),
+        Err(error) => Err(router::commands::CliError::failed(error)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-//! What we say of ourselves, and of those who are gone.
+//! Announcements about ourselves and about peers that are gone.
 
 use proto::gob::Encoder;
 use proto::types::PeerName;
@@ -9,7 +9,9 @@ use crate::leases::wire::{Hello, Message};
 use crate::messages::{Unicast, encode_state};
 
 impl Cx {
-    /// Our `gossipState`, with the number of free addresses as it is.
+    /// Encodes our `gossipState`, with the current numbers of free addresses.
+    ///
+    /// Format: `docs/protocol/ipam.md#1-2-gossip-state`.
     pub(super) fn ring_payload(&mut self) -> Vec<u8> {
         self.report_free();
         let (ring, us) = (self.durable.ring(), self.durable.us());
@@ -27,17 +29,42 @@ impl Cx {
         encoder.finish()
     }
 
-    /// Sends our ring to one peer.
+    /// Returns our `gossipState` for a peer that asks for it, unless it has had enough for now.
+    ///
+    /// Rule: `docs/protocol/ipam.md#11-1-rations`.
+    pub(super) fn ring_for(&mut self, asker: PeerName) -> Option<Vec<u8>> {
+        let now = self.clock.now;
+        if !self.rations.allows(asker, now) {
+            return None;
+        }
+        let state = self.ring_payload();
+        self.rations.spend(asker, state.len(), now);
+        Some(state)
+    }
+
+    /// Sends our ring to those that asked for more than their ration, as far as that is full
+    /// again.
+    pub(super) fn send_owed(&mut self) {
+        for peer in self.rations.payable(self.clock.now) {
+            self.send_ring(peer);
+        }
+    }
+
+    /// Sends our ring to one peer, later if it has had enough for now.
     pub(super) fn send_ring(&mut self, to: PeerName) {
         if self.members.is_silent(to) {
             return;
         }
-        let state = self.ring_payload();
+        let Some(state) = self.ring_for(to) else {
+            return self.rations.owe(to);
+        };
         let payload = Unicast::RingUpdate(&state).encode();
         self.unicast(Channel::Ring, to, payload);
     }
 
-    /// Who we are, for other weft routers.
+    /// Encodes our hello for other weft routers.
+    ///
+    /// Format: `docs/protocol/ipam.md#9-1-messages`.
     pub(super) fn hello(&self, reply: bool) -> Vec<u8> {
         Message::Hello(Hello {
             origin: self.durable.us(),
@@ -58,7 +85,7 @@ impl Cx {
         });
     }
 
-    /// The peers that left or were removed, here or elsewhere, and have not come back.
+    /// Returns the peers that left or were removed, here or elsewhere, and have not come back.
     pub(super) fn gone_peers(&self) -> Vec<PeerName> {
         let known = self.durable.known().iter();
         let gone = known.filter(|(_, known)| known.gone);
@@ -67,7 +94,7 @@ impl Cx {
             .collect()
     }
 
-    /// The peers that we are about to take over.
+    /// Returns the peers that we are taking over.
     pub(super) fn taking(&self) -> Vec<PeerName> {
         let us = self.durable.us();
         let active = self

@@ -1,4 +1,4 @@
-//! What goes into the allocator and what comes out of it, as data.
+//! Inputs and outputs of the allocator, as data.
 
 mod config;
 mod error;

@@ -1,5 +1,5 @@
-//! The containers of this host: what becomes of their addresses when they end, and what they
-//! have already when we start.
+//! The containers of this host: releasing their addresses when they end, and the addresses that
+//! they have at our start.
 
 use std::collections::BTreeSet;
 
@@ -38,6 +38,7 @@ fn is_container(cx: &Cx, id: &str) -> bool {
     addresses.any(|address| cx.durable.holding(address).is_some_and(|h| h.container))
 }
 
+/// Rule: `docs/protocol/ipam.md#7-3-containers`.
 pub(super) fn died(cx: &mut Cx, id: &str) {
     if is_container(cx, id) {
         let now = cx.clock.now;
@@ -52,7 +53,9 @@ pub(super) fn destroyed(cx: &mut Cx, id: &str) {
     }
 }
 
-/// Releases the addresses of containers that have been dead for long enough.
+/// Releases the addresses of containers that have been dead long enough.
+///
+/// Rule: `docs/protocol/ipam.md#7-3-containers`.
 pub(super) fn release_dead(cx: &mut Cx) {
     let now = cx.clock.now;
     for id in cx.hosted.dead_for_long(now) {
@@ -76,8 +79,7 @@ pub(super) fn prune(cx: &mut Cx, running: &BTreeSet<String>) {
     }
 }
 
-/// Notes the addresses that are in use on cx host already. From now on addresses are given
-/// out.
+/// Records the addresses that are already in use on this host. From now on addresses are given out.
 pub(super) fn found(cx: &mut Cx, addresses: Vec<Found>) {
     for found in addresses {
         let address = found.cidr.address;

@@ -1,7 +1,7 @@
-//! What an operation or machine may see and touch while a step is under way.
+//! The context in which operations and machines work during a step.
 //!
-//! What it puts out is kept here until the step is over: only the allocator takes it from here,
-//! and lets it out when what the step changed is stored.
+//! Their outputs are kept here until the step ends. Only the allocator takes them, and releases
+//! them once the changes of the step are stored.
 
 use std::collections::VecDeque;
 
@@ -14,6 +14,7 @@ use super::hosted::Hosted;
 use super::members::Members;
 use super::notices::Notices;
 use super::questions::Questions;
+use super::rations::Rations;
 use crate::consensus::Elector;
 use crate::range::Cidr;
 
@@ -28,12 +29,13 @@ pub(super) struct Cx {
     pub(super) notices: Notices,
     pub(super) questions: Questions,
     pub(super) hosted: Hosted,
-    /// Our part in the election, which goes with every message about the ring while there is
+    pub(super) rations: Rations,
+    /// Our part in the election, which is sent with every message about the ring while there is
     /// none; `None` for an observer, and once there is a ring.
     pub(super) elector: Option<Elector>,
     out: Vec<Output>,
     effects: VecDeque<Effect>,
-    /// Whether something changed that may let waiting requests go on.
+    /// Whether something changed that may let waiting requests continue.
     retry: bool,
 }
 
@@ -45,6 +47,7 @@ impl Cx {
             notices: Notices::default(),
             questions: Questions::default(),
             hosted: Hosted::new(!config.await_found),
+            rations: Rations::default(),
             elector: None,
             out: Vec::new(),
             effects: VecDeque::new(),
@@ -59,17 +62,17 @@ impl Cx {
         self.durable.us()
     }
 
-    /// All addresses that are allocated from.
+    /// Returns the universe.
     pub(super) fn universe(&self) -> Cidr {
         self.durable.meta().universe
     }
 
-    /// The subnet of requests that name none.
+    /// Returns the subnet of requests that name none.
     pub(super) fn default_subnet(&self) -> Cidr {
         self.config.default_subnet.unwrap_or(self.universe())
     }
 
-    /// The requests that wait are to be tried again before the step ends.
+    /// Tries waiting requests again before the step ends.
     pub(super) fn try_again(&mut self) {
         self.retry = true;
     }
@@ -78,7 +81,7 @@ impl Cx {
         std::mem::take(&mut self.retry)
     }
 
-    /// Notes what other parts are to act on.
+    /// Records an effect, on which other parts act.
     pub(super) fn effect(&mut self, effect: Effect) {
         self.effects.push_back(effect);
     }
@@ -99,14 +102,14 @@ impl Cx {
         self.emit(Output::Event(event));
     }
 
-    /// Raises an alarm, unless it was raised before and lasts.
+    /// Raises an alarm, unless it is raised already.
     pub(super) fn alarm(&mut self, alarm: Alarm) {
         if self.notices.raise(&alarm) {
             self.emit(Output::Alarm(alarm));
         }
     }
 
-    /// Reports a message that is of no use; each kind of mistake of each peer once.
+    /// Reports an invalid message; each kind of error of each peer once.
     pub(super) fn refuse(&mut self, from: PeerName, error: String) {
         if self.notices.refuse(from, &error) {
             self.event(Event::Refused { from, error });

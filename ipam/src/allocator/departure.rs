@@ -1,4 +1,4 @@
-//! Leaving: giving everything to an heir.
+//! Leaving the mesh: giving everything to an heir.
 
 use proto::types::PeerName;
 
@@ -8,9 +8,10 @@ use crate::leases::{Lease, LeaseState};
 use crate::persist::Meta;
 use crate::range::Address;
 
-/// Who gets what we own: a weft router that has ranges, in the order of the ring, or another
-/// weft router, before one of the original; and one that can be reached before one that
-/// cannot.
+/// Returns the peer that gets what we own. Prefers reachable peers, then weft routers to Weave Net
+/// routers, then owners of ranges in the order of the ring.
+///
+/// Rule: `docs/protocol/ipam.md#8-1-leaving`.
 pub(super) fn choose_heir(cx: &Cx) -> Option<PeerName> {
     let us = cx.durable.us();
     let ring = cx.durable.ring();
@@ -29,7 +30,7 @@ pub(super) fn choose_heir(cx: &Cx) -> Option<PeerName> {
         .copied()
 }
 
-/// Gives the leases that we hold to our heir, or if it is not a weft router to another one.
+/// Transfers the leases that we hold to our heir, or to another weft router if the heir is not one.
 pub(super) fn leave_leases(cx: &mut Cx, heir: PeerName) {
     let weft = cx.members.weft_in_reach().next();
     let Some(holder) = weft.map(|first| {
@@ -72,7 +73,9 @@ pub(super) fn hand_over(cx: &mut Cx, heir: PeerName) {
     cx.announce_gone(us);
 }
 
-/// Notes that we have left, for ever.
+/// Records that we have left for good.
+///
+/// Rule: `docs/protocol/ipam.md#8-1-leaving`.
 pub(super) fn leave(cx: &mut Cx) {
     let left = Meta {
         left: true,

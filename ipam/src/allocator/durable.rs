@@ -1,4 +1,4 @@
-//! The state that survives restarts, and the record of what a step changed of it.
+//! The state that survives restarts, and a record of what each step changed.
 //!
 //! Every change goes through a method here that notes what was there before. At the end of a
 //! step [`Durable`] makes a batch of the changed records; the notes stay with it, so that

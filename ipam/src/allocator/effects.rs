@@ -1,4 +1,4 @@
-//! What follows from what a part of the allocator did, for other parts to act on.
+//! Effects of one part of the allocator, on which other parts act.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use proto::types::PeerName;
 
 use crate::leases::LeaseKey;
 
-/// Something that happened in a step, which other parts want to know.
+/// An effect of a step.
 #[derive(Debug)]
 pub(super) enum Effect {
-    /// We changed a lease: the others are to be told.
+    /// We changed a lease, which must be sent to the others.
     LeaseChanged(Arc<LeaseKey>),
     /// The ring changed.
     RingChanged,
@@ -19,10 +19,10 @@ pub(super) enum Effect {
     PeerCame(PeerName),
     /// A peer went out of reach.
     PeerWent(PeerName),
-    /// A peer never comes back, an administrator says: what it owns is to be taken over.
+    /// An administrator says that a peer never comes back: take over what it owns.
     RemovalConfirmed(PeerName),
-    /// Who has which address on this host may have changed against the ring.
+    /// Addresses in use here that the ring assigns to others may have changed.
     HoldingsChanged,
-    /// Everything is allocated from another universe, of which there is no ring yet.
+    /// The universe was replaced by another one without a ring.
     UniverseChanged,
 }

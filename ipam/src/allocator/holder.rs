@@ -1,4 +1,4 @@
-//! What other routers ask us about leases: as their holder, and as the owner of their addresses.
+//! Questions of other routers about leases: to us as holder, and as owner of their addresses.
 
 use std::sync::Arc;
 
@@ -22,6 +22,8 @@ pub(super) fn answered(cx: &mut Cx, from: PeerName, answer: Answer) {
 }
 
 /// Answers a question about a lease.
+///
+/// Rule: `docs/protocol/ipam.md#9-6-moving`.
 pub(super) fn asked(cx: &mut Cx, from: PeerName, ask: Ask) {
     let (key, theirs) = ask.entry;
     let version = theirs.version;
@@ -48,16 +50,19 @@ pub(super) fn asked(cx: &mut Cx, from: PeerName, ask: Ask) {
         _ => Outcome::Elsewhere,
     };
     let lease = cx.durable.leases().get(&key).cloned();
+    let ring = if ring { cx.ring_for(from) } else { None };
     let answer = Answer {
         nonce: ask.nonce,
         outcome,
         entry: lease.map(|lease| (key, lease)),
-        ring: ring.then(|| cx.ring_payload()),
+        ring,
     };
     cx.unicast(Channel::Leases, from, Message::Answer(answer).encode());
 }
 
-/// Hands a lease over, and its address with it, if it is ours to give.
+/// Hands a lease over, together with its address if that is ours.
+///
+/// Rule: `docs/protocol/ipam.md#9-6-moving`.
 fn hand_over(
     cx: &mut Cx,
     to: PeerName,
@@ -93,7 +98,9 @@ fn hand_over(
     Outcome::Done
 }
 
-/// As the owner of a lease's address: grants it to the holder.
+/// Grants the address of a lease to its holder, as the owner of the address.
+///
+/// Rule: `docs/protocol/ipam.md#9-6-moving`.
 fn grant_lease(
     cx: &mut Cx,
     to: PeerName,

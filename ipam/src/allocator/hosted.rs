@@ -1,14 +1,16 @@
-//! What is known of the containers on this host.
+//! The containers on this host.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proto::types::Time;
 
-/// How long the addresses of a dead container are kept, in case it is started again.
+/// Time for which the addresses of a dead container are kept, in case it is started again.
+///
+/// Rule: `docs/protocol/ipam.md#7-3-containers`.
 const DEAD_CONTAINER_KEPT: Duration = Duration::from_secs(30);
 
-/// Which containers of this host have ended, and whether the addresses in use here are known.
+/// Containers of this host that have ended, and whether the addresses in use here are known.
 #[derive(Debug)]
 pub(super) struct Hosted {
     /// Dead containers, and when they died.
@@ -25,12 +27,12 @@ impl Hosted {
         }
     }
 
-    /// Notes that the container has ended.
+    /// Records that a container has ended.
     pub(super) fn died(&mut self, id: &str, now: Time) {
         self.dead.insert(id.to_owned(), now);
     }
 
-    /// Notes that the container runs, or is of no more interest.
+    /// Records that a container runs, or does not matter any more.
     pub(super) fn not_dead(&mut self, id: &str) {
         self.dead.remove(id);
     }
@@ -39,7 +41,7 @@ impl Hosted {
         self.dead.contains_key(id)
     }
 
-    /// The containers that have been dead for long enough to lose their addresses.
+    /// Returns the containers that have been dead long enough to lose their addresses.
     pub(super) fn dead_for_long(&self, now: Time) -> Vec<String> {
         let dead = self.dead.iter();
         dead.filter(|(_, died)| **died + DEAD_CONTAINER_KEPT <= now)

@@ -1,4 +1,4 @@
-//! What is done every so often: trying again, and forgetting what is old.
+//! Periodic work: retries, and forgetting what is old.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +8,16 @@ use proto::types::{PeerName, Time};
 use super::cx::Cx;
 use crate::leases::LeaseState;
 
-/// How often things are tried again that depend on messages which may have been lost.
+/// Interval of retries of everything that depends on messages which may have been lost.
 const TICK: Duration = Duration::from_secs(5);
-/// How often leases are looked at that may have outlived their retention.
+/// Interval of checks for leases that exceed their retention.
 const EXPIRY_TICK: Duration = Duration::from_secs(60);
-/// A lease that is gone is remembered for this long, in seconds.
+/// How long an ended lease is remembered, in seconds.
+///
+/// Rule: `docs/protocol/ipam.md#9-4-replication`.
 const TOMBSTONE_KEPT: u64 = 7 * 24 * 60 * 60;
-/// A takeover that is over is remembered for this long, in seconds, so that what the lost peer
-/// owned and nobody knew of is taken over when it shows.
+/// How long a finished takeover is remembered, in seconds, so that ranges of the lost peer that
+/// appear later are taken over as well.
 const REMEMBERED: u64 = 30 * 24 * 60 * 60;
 
 /// When to do it next.
@@ -37,7 +39,7 @@ impl Housekeeping {
         self.tick_at.min(self.expiry_at)
     }
 
-    /// Whether it is time to try again what may have been lost.
+    /// Returns true if it is time to try again what may have been lost.
     pub(super) fn ticks(&mut self, now: Time) -> bool {
         let due = self.tick_at <= now;
         if due {
@@ -57,7 +59,7 @@ impl Housekeeping {
     }
 }
 
-/// Ends leases that nobody used for too long, and forgets those that ended long ago.
+/// Ends leases that were unused for too long, and forgets those that ended long ago.
 fn expire_leases(cx: &mut Cx) {
     let wall = cx.clock.wall;
     let us = cx.durable.us();
@@ -101,7 +103,7 @@ fn forget_known(cx: &mut Cx) {
     }
 }
 
-/// Forgets takeovers that were long ago.
+/// Forgets old takeovers.
 fn forget_takeovers(cx: &mut Cx) {
     let wall = cx.clock.wall;
     let old: Vec<PeerName> = cx

@@ -1,4 +1,4 @@
-//! What can be done with leases, by whoever may do it.
+//! Operations on leases.
 
 use std::sync::Arc;
 
@@ -9,33 +9,37 @@ use super::cx::Cx;
 use super::effects::Effect;
 use super::ids::container_name;
 use super::progress::{ASK_AGAIN, NotYet};
+use super::questions::dispute::Refutal;
 use super::questions::lease::LeaseAsked;
 use super::questions::space::Asked;
 use crate::leases::wire::{Ask, AskKind, Message, Outcome};
-use crate::leases::{Lease, LeaseEntry, LeaseKey, LeaseState, mac};
+use crate::leases::{LEASE_VERSION_MAX, Lease, LeaseEntry, LeaseKey, LeaseState, mac};
 use crate::persist::Holding;
 use crate::range::{Address, Cidr, Range};
 use crate::ring::TAKEOVER_STEP;
 
-/// What somebody who is not the holder adds to the version of a lease when he changes it, so
-/// that it outdoes what the lost holder may have changed unseen.
+/// Added to the version of a lease that is changed by another router than its holder, so that it
+/// exceeds unseen changes of the lost holder.
+///
+/// Rule: `docs/protocol/ipam.md#9-3-order`.
 const SEIZE_STEP: u64 = TAKEOVER_STEP as u64;
 
-/// Whether an identity can have its address here.
+/// Result of requesting an identity's lease.
 pub(super) enum Obtain {
-    /// It has none: this would be the version of a new lease.
+    /// The identity has no lease; a new one would have this version.
     New(u64),
-    /// We hold its lease, and nobody uses it.
+    /// We hold its lease, which is unused.
     Ours(Lease),
-    /// It is up, on this host or another one.
+    /// The identity is up, on this host or on another one.
     InUse { here: bool, error: RequestError },
-    /// That is not known yet.
+    /// Unknown yet; wait.
     Wait(Waiting, Time),
 }
 
 impl Cx {
-    /// Finds out whether an identity can have its address here, and becomes the holder of its
-    /// lease if so.
+    /// Requests the lease of an identity, and becomes its holder if possible.
+    ///
+    /// Rule: `docs/protocol/ipam.md#9-6-moving`.
     pub(super) fn obtain(&mut self, key: &Arc<LeaseKey>) -> Obtain {
         let Some(lease) = self.durable.leases().live(key).cloned() else {
             if let Some(wake) = self.questions.leases_unknown_until(self.clock.now) {
@@ -65,7 +69,7 @@ impl Cx {
             LeaseAsked::Answered(_, at) => (why, wake) = ("cannot hand it over at the moment", at),
             LeaseAsked::Waiting(at) => (why, wake) = ("does not answer", at),
             LeaseAsked::Unreachable => {
-                // A holder that owns nothing any more has been removed, or has left.
+                // A holder that owns nothing any more was removed, or has left.
                 let gone = !self.durable.ring().has_owner(lease.holder);
                 if gone && !self.members.is_known(lease.holder) {
                     let lease = self.seize(key, &lease);
@@ -76,7 +80,7 @@ impl Cx {
         Obtain::Wait(self.waiting_for_holder(key, &lease, why), wake)
     }
 
-    /// Becomes the holder of a lease whose holder is gone for ever.
+    /// Becomes the holder of a lease whose holder is gone forever.
     pub(super) fn seize(&mut self, key: &Arc<LeaseKey>, lease: &Lease) -> Lease {
         let seized = Lease {
             version: lease.version.saturating_add(SEIZE_STEP),
@@ -117,7 +121,7 @@ impl Cx {
         }
     }
 
-    /// Asks a peer about a lease, unless that was done just now.
+    /// Asks a peer about a lease, unless it was just asked.
     pub(super) fn ask_lease(
         &mut self,
         peer: PeerName,
@@ -150,7 +154,7 @@ impl Cx {
         Outcome::Done
     }
 
-    /// Changes a lease, and tells the others.
+    /// Changes a lease and sends it to the others.
     pub(super) fn write_lease(&mut self, key: &Arc<LeaseKey>, lease: Lease) {
         self.durable.set_lease(key, Some(lease));
         self.effect(Effect::LeaseChanged(Arc::clone(key)));
@@ -177,33 +181,29 @@ impl Cx {
         });
     }
 
-    /// Takes another router's copy of a lease, if it is newer than ours.
+    /// Accepts another router's copy of a lease, if it is newer than ours.
+    ///
+    /// Rule: `docs/protocol/ipam.md#9-3-order`.
     pub(super) fn accept_lease(&mut self, key: Arc<LeaseKey>, lease: Lease) {
+        if lease.version > LEASE_VERSION_MAX {
+            let error = format!("version {} of the lease of {key}", lease.version);
+            return self.refuse(lease.holder, error);
+        }
         let leases = self.durable.leases();
-        let known = leases.get(&key);
-        let news = match known {
+        let news = match leases.get(&key) {
             Some(known) => lease.beats(known),
-            None => !leases.is_full(),
+            None => leases.has_room_for(lease.holder, self.is_met(lease.holder)),
         };
         if !news {
             return;
         }
         let key = leases.shared(&key);
+        if self.is_untrue(&key, &lease) {
+            return self.refute(&key, lease);
+        }
         let Some((address, holding)) = self.user_of(&key) else {
             return self.accept_unused(&key, lease);
         };
-        let us = self.durable.us();
-        if lease.is_live() && lease.address == address && self.durable.owns(address) {
-            // The address is ours and in use by this identity: whoever says otherwise has not
-            // heard of that.
-            let refuted = Lease {
-                version: lease.version.saturating_add(1),
-                holder: us,
-                state: LeaseState::Used(container_name(&holding.id)),
-                ..lease
-            };
-            return self.write_lease(&key, refuted);
-        }
         if lease.is_live() {
             self.alarm(Alarm::LeaseLost {
                 identity: key.to_string(),
@@ -212,7 +212,7 @@ impl Cx {
                 holder: lease.holder,
             });
         }
-        // The container keeps its address until it stops, but nothing keeps it after that.
+        // The container keeps its address until it stops, but the address is not kept after that.
         let detached = Holding {
             lease: None,
             ..holding
@@ -221,11 +221,70 @@ impl Cx {
         self.accept_unused(&key, lease);
     }
 
+    /// Returns true if the peer is, or was, a router of the mesh.
+    fn is_met(&self, peer: PeerName) -> bool {
+        self.members.is_known(peer)
+            || self.durable.known().contains_key(&peer)
+            || self.durable.ring().has_owner(peer)
+    }
+
+    /// Returns true if a newer copy of a lease says what only we can know, and know better.
+    ///
+    /// Rule: `docs/protocol/ipam.md#11-3-disputes`.
+    fn is_untrue(&self, key: &LeaseKey, theirs: &Lease) -> bool {
+        if let Some((address, _)) = self.user_of(key) {
+            // The identity is in use here with an address that is ours: it could have no other, and
+            // no other router can end it.
+            return self.durable.owns(address) && (!theirs.is_live() || theirs.address == address);
+        }
+        // Only the holder changes a lease, unless the holder is lost; whoever changes it then takes
+        // a larger step.
+        let us = self.durable.us();
+        self.durable.leases().live(key).is_some_and(|ours| {
+            let step = theirs.version.saturating_sub(ours.version);
+            ours.holder == us && (theirs.holder == us || !theirs.is_live()) && step < SEIZE_STEP
+        })
+    }
+
+    /// Outdoes a statement on a lease of ours that is not true.
+    ///
+    /// Rule: `docs/protocol/ipam.md#11-3-disputes`.
+    fn refute(&mut self, key: &Arc<LeaseKey>, theirs: Lease) {
+        let Some(ours) = self.durable.leases().get(key).cloned() else {
+            return;
+        };
+        let before = match self.questions.disputes.refutal(key, self.clock.now) {
+            Refutal::Now(before) => before,
+            Refutal::Not => return,
+        };
+        // A statement of another router in its own name may be a matter of time: it has not heard
+        // of ours, or both were up apart. A statement that only we can have made, and have not
+        // made, is not.
+        if theirs.holder == self.us() || before > 1 {
+            self.alarm(Alarm::LeaseDisputed {
+                identity: key.to_string(),
+                address: ours.address,
+                by: theirs.holder,
+            });
+        }
+        let state = match self.user_of(key) {
+            Some((_, holding)) => LeaseState::Used(container_name(&holding.id)),
+            None => ours.state.clone(),
+        };
+        let refuted = Lease {
+            version: theirs.version.saturating_add(1),
+            holder: self.durable.us(),
+            state,
+            ..ours
+        };
+        self.write_lease(key, refuted);
+    }
+
     fn accept_unused(&mut self, key: &Arc<LeaseKey>, lease: Lease) {
         let mistaken =
             lease.holder == self.durable.us() && matches!(lease.state, LeaseState::Used(_));
         if mistaken {
-            // Only we would know of a container of ours.
+            // Nobody else can know of a container of ours.
             let corrected = Lease {
                 version: lease.version.saturating_add(1),
                 state: LeaseState::Unused,
@@ -237,7 +296,7 @@ impl Cx {
         self.try_again();
     }
 
-    /// The address that a container of ours has by this lease.
+    /// Returns the address that a local container has by this lease.
     fn user_of(&self, key: &LeaseKey) -> Option<(Address, Holding)> {
         let lease = self.durable.leases().get(key)?;
         let by_lease = |holding: &&Holding| holding.lease.as_deref() == Some(key);
@@ -245,7 +304,7 @@ impl Cx {
         holding.map(|holding| (lease.address, holding.clone()))
     }
 
-    /// Takes an address from whoever has it; it stays with the identity that it is of, if any.
+    /// Takes an address from its owner. It remains reserved for its identity, if any.
     pub(super) fn release(&mut self, address: Address) {
         let holding = self.durable.holding(address).cloned();
         self.durable.set_holding(address, None);
@@ -269,8 +328,8 @@ impl Cx {
         }
     }
 
-    /// Gets the address of a lease that we hold from whoever owns it in the ring. `None` if it
-    /// is ours to use; else who has it for good.
+    /// Requests the address of a lease that we hold from its owner in the ring. Returns `None` if
+    /// it is ours to use, or else who keeps it.
     pub(super) fn lease_address(
         &mut self,
         key: &Arc<LeaseKey>,
@@ -338,7 +397,7 @@ impl Cx {
         Err((waiting, again))
     }
 
-    /// What someone who waits for an address that is held back is told.
+    /// Returns why an address that is held back is not available yet.
     pub(super) fn held_back(&self, address: Address) -> NotYet {
         let waited_for = self
             .durable
@@ -353,7 +412,7 @@ impl Cx {
         (waiting, self.clock.now + ASK_AGAIN)
     }
 
-    /// The answer that names an address, with its MAC address if it is of a lease.
+    /// Returns the answer with an address, and its MAC address if it belongs to a lease.
     pub(super) fn address_response(&self, address: Address, subnet: Cidr) -> Response {
         let lease = self.durable.holding(address).and_then(|h| h.lease.as_ref());
         Response::Address {
@@ -362,7 +421,7 @@ impl Cx {
         }
     }
 
-    /// Leases of ours that say they are in use, but are not.
+    /// Returns our leases that are marked as used but are not.
     pub(super) fn correct_leases(&mut self) {
         let us = self.durable.us();
         let mistaken: Vec<_> = self

@@ -1,4 +1,4 @@
-//! What is known of peers that are lost.
+//! Facts about lost peers.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::progress::MESSAGE_LIFETIME;
 use crate::persist::{Known, Takeover};
 
 impl Cx {
-    /// Another router, not lost itself, that takes the peer over.
+    /// Returns another router, not lost itself, that takes the peer over.
     pub(super) fn other_taker(&self, peer: PeerName) -> Option<PeerName> {
         let taker = self.durable.known().get(&peer)?.taker;
         let other = taker != PeerName::UNKNOWN && taker != self.durable.us();
@@ -24,7 +24,7 @@ impl Cx {
         }
     }
 
-    /// Everyone who may know of a grant that we do not know.
+    /// Returns all peers that may know of a grant that we do not know.
     pub(super) fn everyone_but(&self, lost: PeerName) -> BTreeSet<PeerName> {
         let us = self.durable.us();
         let owners = self.durable.ring().owners();
@@ -39,7 +39,7 @@ impl Cx {
             .collect()
     }
 
-    /// Whether the peer left or was removed, here or elsewhere.
+    /// Returns true if the peer left or was removed, here or elsewhere.
     pub(super) fn is_gone(&self, peer: PeerName) -> bool {
         self.durable
             .known()
@@ -52,7 +52,7 @@ impl Cx {
         takeovers.any(|takeover| takeover.waiting.contains(&peer))
     }
 
-    /// From when on nothing that the lost peer sent can be under way any more.
+    /// Returns the time after which no message of the lost peer can be under way.
     pub(super) fn quiet_since(&self, lost: PeerName) -> Time {
         let lost_at = if lost == self.durable.us() {
             self.members.started()
@@ -62,9 +62,9 @@ impl Cx {
         lost_at + MESSAGE_LIFETIME
     }
 
-    /// After a first ring was received: if it says that we own something although we took no
-    /// part in its making, then we have lost our store, and with it what we granted. Nothing of
-    /// it is used until everyone was heard.
+    /// Handles the first received ring. If it says that we own something, although we did not take
+    /// part in making it, we have lost our store and the record of our grants. Then nothing of it
+    /// is used until every router was heard.
     pub(super) fn hold_back_forgotten(&mut self) {
         let us = self.durable.us();
         let owned = self.durable.owned_by_ring();
@@ -80,7 +80,7 @@ impl Cx {
         self.durable.set_takeover(us, Some(takeover));
     }
 
-    /// Notes whom we have met, with the day, so that a takeover can wait for them.
+    /// Records the peers that we have met, with the day, so that a takeover can wait for them.
     pub(super) fn note_known(&mut self) {
         let day = 24 * 60 * 60;
         let wall = self.clock.wall;
@@ -107,7 +107,7 @@ impl Cx {
         }
     }
 
-    /// Notes that a peer is a weft router, so that this is known when it is away.
+    /// Records that a peer is a weft router, so that this is known when it is away.
     pub(super) fn note_weft(&mut self, peer: PeerName) {
         let known = self.durable.known().get(&peer).copied();
         if let Some(known) = known.filter(|known| !known.weft && !known.gone) {
@@ -119,7 +119,7 @@ impl Cx {
         }
     }
 
-    /// When a takeover can go on that waits for messages to have arrived.
+    /// Returns when a takeover that waits for messages to arrive can continue.
     pub(super) fn takeover_wake(&self) -> Option<Time> {
         let active = self
             .durable

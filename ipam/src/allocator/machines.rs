@@ -1,8 +1,8 @@
-//! The order of things: which machine acts on what, and in which order.
+//! The scheduling of machines: which acts on what, and in which order.
 //!
-//! Machines never call each other. What one does may be of interest to others; it notes that as
-//! an [`Effect`] in the context, and this file hands it on, in an order that is the same every
-//! time. Requests that wait are tried again last, when everything else has settled.
+//! Machines never call each other. If what one does concerns others, it records an [`Effect`] in
+//! the context, and this file hands it on, always in the same order. Waiting requests are retried
+//! last, when everything else has settled.
 
 use std::time::Duration;
 
@@ -26,16 +26,18 @@ use super::replication::Replication;
 use super::requests::{self, Begun};
 use super::ring::channel::{Heard, RingChannel, Source};
 use super::ring::election::Election;
-use super::ring::grants;
+use super::ring::grants::Grants;
 use super::status;
 use super::strays::{self, Strays};
 use crate::leases::wire::Message;
 use crate::messages::Unicast;
 
-/// A weft router shows that it is one within this time after it came into reach.
+/// Time within which a weft router announces itself after it came into reach.
+///
+/// Rule: `docs/protocol/ipam.md#9-5-negotiation`.
 const WEFT_SILENT_MAX: Duration = Duration::from_secs(200);
-/// How often requests that wait are tried in one step. Each round ends some or moves something,
-/// so a few do; were there ever more, they go on when they wake.
+/// Maximum number of rounds in which waiting requests are tried in one step. Each round ends some
+/// or moves something, so a few suffice; if there were ever more, requests go on when they wake.
 const ROUNDS_MAX: u32 = 64;
 
 /// The machines, each with the state that is its alone.
@@ -44,6 +46,7 @@ pub(super) struct Machines {
     pub(super) queue: Queue,
     pub(super) election: Election,
     ring: RingChannel,
+    grants: Grants,
     replication: Replication,
     reclaim: Reclaim,
     strays: Strays,
@@ -56,6 +59,7 @@ impl Machines {
             queue: Queue::default(),
             election: Election::default(),
             ring: RingChannel::default(),
+            grants: Grants::default(),
             replication: Replication::new(now),
             reclaim: Reclaim::default(),
             strays: Strays::default(),
@@ -85,7 +89,7 @@ impl Machines {
         }
     }
 
-    /// What is done last in every step.
+    /// The end of every step.
     pub(super) fn finish(&mut self, cx: &mut Cx) {
         self.drain(cx);
         for round in 0..=ROUNDS_MAX {
@@ -117,6 +121,8 @@ impl Machines {
         if self.housekeeping.ticks(now) {
             cx.members.forget_weft(WEFT_SILENT_MAX, now);
             cx.questions.forget_old(now);
+            cx.rations.forget_old(now);
+            cx.send_owed();
             containers::release_dead(cx);
             self.drain(cx);
             reclaim::progress(cx);
@@ -136,7 +142,7 @@ impl Machines {
         }
     }
 
-    /// Hands on what followed from what was done, until nothing follows.
+    /// Passes effects on until there are none left.
     fn drain(&mut self, cx: &mut Cx) {
         while let Some(effect) = cx.next_effect() {
             match effect {
@@ -156,6 +162,8 @@ impl Machines {
                 }
                 Effect::PeerWent(peer) => {
                     cx.questions.forget(peer);
+                    cx.rations.forget(peer);
+                    self.grants.forget(peer);
                     if cx.members.leaving.remove(&peer) {
                         reclaim::peer_gone(cx, peer);
                     }
@@ -165,13 +173,13 @@ impl Machines {
         }
     }
 
-    /// Goes on from what is stored, after the store failed.
+    /// Continues from the stored state after the store failed.
     pub(super) fn rolled_back(&mut self, cx: &mut Cx) {
         self.ring.forget_digests();
         self.election.resume(cx);
     }
 
-    /// Takes the complete list of peers.
+    /// Handles the complete list of peers.
     pub(super) fn peers(&mut self, cx: &mut Cx, peers: Vec<Peer>) {
         let change = cx.members.update(cx.clock.now, peers);
         let (ring, known) = (cx.durable.ring(), cx.durable.known());
@@ -198,14 +206,16 @@ impl Machines {
         }
     }
 
+    /// Rule: `docs/protocol/ipam.md#6-requests`.
     fn ring_message(&mut self, cx: &mut Cx, message: &Incoming<'_>) {
         let via = message.via;
         match message.kind {
             Delivery::Unicast(from) => match Unicast::decode(message.payload) {
-                Ok(Unicast::SpaceRequest(range)) => grants::asked(cx, from, range),
+                Ok(Unicast::SpaceRequest(range)) => self.grants.asked(cx, from, range),
                 Ok(Unicast::SpaceDenied(range)) => cx.space_denied(from, range),
                 Ok(Unicast::RingUpdate(state)) => {
                     self.state(cx, Source::made_by(from), state);
+                    self.grants.reported(cx, from);
                     cx.questions.space.answered(from);
                     strays::note_kept(cx, from);
                     cx.try_again();
@@ -237,6 +247,8 @@ impl Machines {
     }
 
     /// Takes a `gossipState`. Returns true if nothing was wrong with it.
+    ///
+    /// Rule: `docs/protocol/ipam.md#6-3-state`.
     fn state(&mut self, cx: &mut Cx, source: Source, message: &[u8]) -> bool {
         let heard = self.ring.hear(cx, source, message);
         match &heard {
@@ -248,10 +260,11 @@ impl Machines {
         !matches!(heard, Heard::Refused)
     }
 
+    /// Format: `docs/protocol/ipam.md#9-1-messages`.
     fn lease_message(&mut self, cx: &mut Cx, message: &Incoming<'_>) {
         let decoded = match Message::decode(message.payload) {
             Ok(decoded) => decoded,
-            // A later format is no mistake of the peer, but there is nothing to do with it.
+            // A later format is not an error of the peer, but cannot be handled.
             Err(error) => return cx.refuse(message.via, error.to_string()),
         };
         let us = cx.us();
@@ -276,6 +289,7 @@ impl Machines {
         }
     }
 
+    /// Rule: `docs/protocol/ipam.md#9-1-messages`.
     fn lease_unicast(&mut self, cx: &mut Cx, from: PeerName, message: Message) {
         match message {
             Message::Compare(buckets) => self.replication.on_compare(cx, from, &buckets),
@@ -308,6 +322,7 @@ impl Machines {
         }
     }
 
+    /// Rule: `docs/protocol/ipam.md#9-5-negotiation`.
     fn weft_seen(&mut self, cx: &mut Cx, peer: PeerName) {
         if cx.members.set_weft(peer) {
             cx.note_weft(peer);
@@ -362,7 +377,7 @@ impl Machines {
         reply(cx, id, result);
     }
 
-    /// Tries an operation for the first time; it waits if it cannot end at once.
+    /// Tries an operation for the first time. It waits if it cannot complete at once.
     fn begin(
         &mut self,
         cx: &mut Cx,
@@ -420,7 +435,7 @@ impl Machines {
         progress
     }
 
-    /// Ends a request whose caller has gone.
+    /// Cancels a request whose caller has gone.
     pub(super) fn cancel(&mut self, cx: &mut Cx, request: RequestId) {
         if let Some(seq) = self.queue.find(request) {
             self.end(cx, [seq]);
@@ -458,7 +473,7 @@ impl Machines {
         strays::claim(cx);
     }
 
-    /// Gives everything away and stops.
+    /// Transfers everything to the heir and stops.
     fn shut_down(&mut self, cx: &mut Cx) {
         let all = self.queue.all();
         self.end(cx, all);
@@ -482,7 +497,7 @@ fn reply(cx: &mut Cx, request: RequestId, result: Result<Response, RequestError>
     cx.emit(Output::Reply { request, result });
 }
 
-/// Sends a broadcast on as it came.
+/// Relays a broadcast unchanged.
 fn relay(cx: &mut Cx, message: &Incoming<'_>) {
     if let Delivery::Broadcast(source) = message.kind {
         cx.emit(Output::Relay {

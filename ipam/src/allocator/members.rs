@@ -1,4 +1,4 @@
-//! Who there is in the mesh: who can be reached, and who is a weft router.
+//! The peers of the mesh: which can be reached, and which are weft routers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,37 +7,44 @@ use proto::types::{PeerName, Time};
 
 use super::api::{Alarm, Peer};
 
-/// Most nicknames that are remembered; further ones are not.
+/// Maximum number of nicknames. Further ones are ignored.
+///
+/// Rule: `docs/protocol/ipam.md#11-weft`.
 const NICKNAMES_MAX: usize = 1 << 14;
 
-/// The peers of the mesh, other than us.
+/// Maximum number of nicknames of peers that are not in the mesh: anybody can claim those.
+const STRANGER_NICKNAMES_MAX: usize = 1024;
+/// Maximum size in bytes of a nickname that is remembered because another peer told it.
+const NICKNAME_BYTES_MAX: usize = 255;
+
+/// The other peers of the mesh.
 #[derive(Debug)]
 pub(super) struct Members {
     us: PeerName,
     /// Each peer, and whether it is reachable.
     seen: BTreeMap<PeerName, bool>,
-    /// Since when each reachable peer is so.
+    /// Since when each reachable peer has been reachable.
     came: BTreeMap<PeerName, Time>,
-    /// When each peer that was once reachable was so for the last time.
+    /// When each unreachable peer was last reachable.
     lost: BTreeMap<PeerName, Time>,
     nicknames: BTreeMap<PeerName, String>,
-    /// Who was a weft router when it was last in reach.
+    /// Peers that were weft routers when they were last in reach.
     weft: BTreeSet<PeerName>,
-    /// Who has shown to be one since it came into reach.
+    /// Peers that announced themselves as weft routers since they came into reach.
     greeted: BTreeSet<PeerName>,
     started: Time,
-    /// Neighbours to which we say nothing about addresses, as they are of another mesh.
+    /// Neighbours to which we send nothing about addresses, because they belong to another mesh.
     silent: BTreeMap<PeerName, Alarm>,
-    /// Peers that said they leave, and are still in the mesh.
+    /// Peers that announced that they leave, and are still in the mesh.
     pub(super) leaving: BTreeSet<PeerName>,
 }
 
-/// What a new list of peers changed.
+/// Changes by a new list of peers.
 #[derive(Debug, Default)]
 pub(super) struct Change {
-    /// Who came into reach.
+    /// Peers that came into reach.
     pub(super) came: Vec<PeerName>,
-    /// Who went out of reach.
+    /// Peers that went out of reach.
     pub(super) went: Vec<PeerName>,
 }
 
@@ -57,7 +64,7 @@ impl Members {
         }
     }
 
-    /// Takes the complete list of peers.
+    /// Handles the complete list of peers.
     pub(super) fn update(&mut self, now: Time, peers: Vec<Peer>) -> Change {
         let mut change = Change::default();
         let mut seen = BTreeMap::new();
@@ -87,14 +94,28 @@ impl Members {
         change
     }
 
-    pub(super) fn learn_nickname(&mut self, peer: PeerName, nickname: String) {
+    fn learn_nickname(&mut self, peer: PeerName, nickname: String) {
         let known = self.nicknames.contains_key(&peer);
         if peer != self.us && (known || self.nicknames.len() < NICKNAMES_MAX) {
             self.nicknames.insert(peer, nickname);
         }
     }
 
-    /// Forgets all about peers that are neither in the mesh nor to be kept.
+    /// Records what a router says that a peer is called. Peers of the mesh say that themselves; of
+    /// others, which may be gone, a few are remembered.
+    pub(super) fn hear_nickname(&mut self, peer: PeerName, nickname: String) {
+        let known = self.nicknames.contains_key(&peer);
+        if self.seen.contains_key(&peer) && known {
+            return;
+        }
+        let strangers = self.nicknames.len().saturating_sub(self.seen.len() + 1);
+        let room = known || strangers < STRANGER_NICKNAMES_MAX;
+        if room && nickname.len() <= NICKNAME_BYTES_MAX {
+            self.learn_nickname(peer, nickname);
+        }
+    }
+
+    /// Forgets peers that are neither in the mesh nor to be kept.
     pub(super) fn prune(&mut self, keep: impl Fn(PeerName) -> bool) {
         let (us, seen) = (self.us, &self.seen);
         let stays = |peer: PeerName| peer == us || seen.contains_key(&peer) || keep(peer);
@@ -103,17 +124,17 @@ impl Members {
         self.weft.retain(|peer| stays(*peer));
     }
 
-    /// Whether nothing about addresses is to be said to this neighbour.
+    /// Returns true if nothing about addresses must be sent to this neighbour.
     pub(super) fn is_silent(&self, neighbour: PeerName) -> bool {
         self.silent.contains_key(&neighbour)
     }
 
-    /// From now on nothing about addresses is said to this neighbour.
+    /// Stops sending anything about addresses to this neighbour.
     pub(super) fn silence(&mut self, neighbour: PeerName, why: Alarm) {
         self.silent.insert(neighbour, why);
     }
 
-    /// The neighbour is spoken to again; returns why it was not.
+    /// Resumes sending to this neighbour. Returns why it was stopped.
     pub(super) fn unsilence(&mut self, neighbour: PeerName) -> Option<Alarm> {
         self.silent.remove(&neighbour)
     }
@@ -133,7 +154,7 @@ impl Members {
             .map(|(name, _)| *name)
     }
 
-    /// All peers of the mesh.
+    /// Returns all peers of the mesh.
     pub(super) fn known(&self) -> impl Iterator<Item = PeerName> + '_ {
         self.seen.keys().copied()
     }
@@ -146,7 +167,7 @@ impl Members {
         self.reachable().filter(|peer| self.is_weft(*peer))
     }
 
-    /// Notes that the peer is a weft router; whether that is news, at least since it came into
+    /// Records that a peer is a weft router. Returns true if this was unknown since it came into
     /// reach.
     pub(super) fn set_weft(&mut self, peer: PeerName) -> bool {
         if peer == self.us {
@@ -156,23 +177,23 @@ impl Members {
         self.greeted.insert(peer)
     }
 
-    /// Notes that the peer was a weft router when it was in reach before.
+    /// Records that a peer was a weft router when it was last in reach.
     pub(super) fn was_weft(&mut self, peer: PeerName) {
         self.weft.insert(peer);
     }
 
-    /// Reachable peers of which it is not known what they are since they came.
+    /// Returns the reachable peers that have not announced themselves since they came into reach.
     pub(super) fn strangers(&self) -> impl Iterator<Item = PeerName> + '_ {
         self.reachable().filter(|peer| !self.greeted.contains(peer))
     }
 
-    /// Whether the peer is in reach, and has been so for this long.
+    /// Returns true if the peer has been in reach for this long.
     pub(super) fn is_reachable_for(&self, peer: PeerName, time: Duration, now: Time) -> bool {
         self.came.get(&peer).is_some_and(|came| *came + time <= now)
     }
 
-    /// Takes weft routers that did not show to be such for this long, though in reach, for routers
-    /// of the original that run in their place.
+    /// Treats weft routers that did not announce themselves for this long, although in reach, as
+    /// Weave Net routers that replaced them.
     pub(super) fn forget_weft(&mut self, time: Duration, now: Time) {
         let silent: Vec<PeerName> = self
             .strangers()
@@ -183,13 +204,13 @@ impl Members {
         }
     }
 
-    /// When we were started.
+    /// Returns when we were started.
     pub(super) fn started(&self) -> Time {
         self.started
     }
 
-    /// Since when the peer cannot be reached. Of one that was never seen only our own start is
-    /// known.
+    /// Returns since when the peer cannot be reached. For one that was never seen this is our own
+    /// start.
     pub(super) fn lost_at(&self, peer: PeerName, now: Time) -> Time {
         if self.is_reachable(peer) {
             return now;
@@ -205,7 +226,7 @@ impl Members {
         self.nicknames.get(&peer).map(String::as_str)
     }
 
-    /// The peer of this name or nickname.
+    /// Returns the peer with this name or nickname.
     pub(super) fn find(&self, text: &str) -> Option<PeerName> {
         let by_nickname = self
             .nicknames
@@ -216,7 +237,7 @@ impl Members {
             .or_else(|| text.parse().ok())
     }
 
-    /// The name with the nickname in brackets.
+    /// Formats a peer as its name with the nickname in brackets.
     pub(super) fn describe(&self, peer: PeerName) -> String {
         match self.nickname(peer) {
             Some(nickname) if !nickname.is_empty() => format!("{peer}({nickname})"),

@@ -1,4 +1,4 @@
-//! What people have been told, so that each thing is told once.
+//! Alarms and refused messages that were reported, so that each is reported once.
 
 use std::collections::BTreeSet;
 
@@ -6,26 +6,26 @@ use proto::types::PeerName;
 
 use super::api::Alarm;
 
-/// Most alarms and refused messages that are remembered so as to tell each only once; beyond,
-/// they are forgotten and may be told again.
+/// Maximum number of alarms and refused messages that are remembered. Beyond it, they are forgotten
+/// and may be reported again.
 const NOTICES_MAX: usize = 1024;
 
-/// The alarms that last, and the messages that were refused.
+/// The current alarms, and the refused messages.
 #[derive(Debug, Default)]
 pub(super) struct Notices {
     alarms: BTreeSet<Alarm>,
     refused: BTreeSet<(PeerName, String)>,
-    /// Why the store did not take what was last to be saved.
+    /// Why the store failed last.
     pub(super) store_error: Option<String>,
 }
 
 impl Notices {
-    /// The alarms that last.
+    /// Returns the current alarms.
     pub(super) fn alarms(&self) -> impl Iterator<Item = &Alarm> {
         self.alarms.iter()
     }
 
-    /// Notes an alarm. Returns true if it is new.
+    /// Records an alarm. Returns true if it is new.
     pub(super) fn raise(&mut self, alarm: &Alarm) -> bool {
         if self.alarms.len() >= NOTICES_MAX {
             self.alarms.clear();
@@ -38,7 +38,7 @@ impl Notices {
         self.alarms.retain(|alarm| !over(alarm));
     }
 
-    /// Notes that a message of a peer was refused. Returns true if that mistake of it is new.
+    /// Records that a message of a peer was refused. Returns true if this error of the peer is new.
     pub(super) fn refuse(&mut self, from: PeerName, error: &str) -> bool {
         if self.refused.len() >= NOTICES_MAX {
             self.refused.clear();
@@ -46,7 +46,7 @@ impl Notices {
         self.refused.insert((from, error.to_owned()))
     }
 
-    /// Forgets the mistakes of a peer.
+    /// Forgets the errors of a peer.
     pub(super) fn forgive(&mut self, peer: PeerName) {
         self.refused.retain(|(from, _)| *from != peer);
     }

@@ -1,4 +1,4 @@
-//! What users ask for that may have to wait.
+//! Requests of users that may have to wait.
 
 pub(super) mod allocate;
 pub(super) mod claim;
@@ -13,7 +13,7 @@ use claim::Claim;
 use lease_change::LeaseChange;
 use removal::Removal;
 
-/// What a request is about. Tried again in this order.
+/// An operation. Waiting operations are tried in the order of these variants.
 #[derive(Debug)]
 pub(super) enum Operation {
     Prime,
@@ -34,7 +34,7 @@ impl Operation {
         }
     }
 
-    /// What it is called, and for whom it is, when it is cancelled.
+    /// Returns its name and its subject, for the error of a cancelled operation.
     fn title(&self) -> (&'static str, &str) {
         match self {
             Operation::Prime => ("Prime", "the ring"),
@@ -45,7 +45,7 @@ impl Operation {
         }
     }
 
-    /// What somebody is told whose operation is cancelled.
+    /// Returns the error of a cancelled operation.
     pub(super) fn cancelled(&self) -> RequestError {
         let (kind, id) = self.title();
         RequestError::Cancelled {
@@ -54,7 +54,7 @@ impl Operation {
         }
     }
 
-    /// Whether it is for this container.
+    /// Returns true if it is for this container.
     pub(super) fn is_for(&self, container: &str) -> bool {
         match self {
             Operation::Claim(claim) => claim.id == container,
@@ -63,7 +63,7 @@ impl Operation {
         }
     }
 
-    /// Whether it can only go on with a ring, which is to be brought about if there is none.
+    /// Returns true if it needs a ring, which must be established if there is none.
     pub(super) fn wants_ring(&self, cx: &Cx) -> bool {
         match self {
             Operation::Prime => true,
@@ -73,7 +73,7 @@ impl Operation {
         }
     }
 
-    /// Goes on as far as that is possible now.
+    /// Continues as far as possible now.
     pub(super) fn advance(&mut self, cx: &mut Cx) -> Progress {
         match self {
             Operation::Prime if cx.durable.ring().is_empty() => {

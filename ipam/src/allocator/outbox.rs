@@ -1,12 +1,11 @@
-//! The order of outputs, and what happens to them when the store fails.
+//! The order of outputs, and what happens to them if the store fails.
 //!
-//! Each step makes at most one batch of records. Everything that comes out of that step or a
-//! later one may depend on it, so it waits until the batch is stored. Batches themselves do not
-//! wait for each other: the driver can store many at once.
+//! Each step creates at most one batch of records. All outputs of that step and of later ones may
+//! depend on it, so they wait until the batch is stored. Batches do not wait for each other: the
+//! driver can store many at once.
 //!
-//! If a batch cannot be stored, it and all later ones are as if they never were: the state goes
-//! back, what waited for them is dropped, and requests that they would have answered are told
-//! why not.
+//! If a batch cannot be stored, it and all later ones are undone: the state is rolled back, outputs
+//! that waited for them are dropped, and the requests that they would have answered fail.
 
 use std::collections::VecDeque;
 
@@ -20,12 +19,12 @@ pub(super) struct Outbox {
     stored: u64,
     batches: VecDeque<Batch>,
     undos: VecDeque<(u64, Undo)>,
-    /// Outputs, each with the batch that must be stored before.
+    /// Outputs, each with the batch that must be stored first.
     held: VecDeque<(u64, Output)>,
 }
 
 impl Outbox {
-    /// Ends a step: its batch, if it changed anything, and then its outputs.
+    /// Ends a step: queues its batch, if it changed anything, and then its outputs.
     pub(super) fn finish(&mut self, batch: Option<(Batch, Undo)>, outputs: Vec<Output>) {
         if let Some((mut batch, undo)) = batch {
             self.last += 1;
@@ -38,7 +37,7 @@ impl Outbox {
             .extend(outputs.into_iter().map(|output| (after, output)));
     }
 
-    /// The next thing to do.
+    /// Returns the next thing to do.
     pub(super) fn poll(&mut self) -> Option<Output> {
         if let Some(batch) = self.batches.pop_front() {
             return Some(Output::Persist(batch));
@@ -50,22 +49,22 @@ impl Outbox {
         self.held.pop_front().map(|(_, output)| output)
     }
 
-    /// The batch of the last step that had one.
+    /// Returns the batch of the last step that had one.
     pub(super) fn last(&self) -> BatchId {
         BatchId(self.last)
     }
 
-    /// Whether a batch would be lost if the store failed now.
+    /// Returns true if a batch would be lost if the store failed now.
     pub(super) fn is_lost(&self, id: BatchId) -> bool {
         id.0 > self.stored
     }
 
-    /// Whether nothing waits to be stored.
+    /// Returns true if no batch waits to be stored.
     pub(super) fn is_settled(&self) -> bool {
         self.stored == self.last
     }
 
-    /// All batches up to this one are stored.
+    /// Reports that all batches up to this one are stored.
     pub(super) fn stored(&mut self, id: BatchId) {
         self.stored = self.stored.max(id.0.min(self.last));
         while self.undos.front().is_some_and(|(id, _)| *id <= self.stored) {
@@ -73,8 +72,8 @@ impl Outbox {
         }
     }
 
-    /// The first batch that is not stored, and all after it, never will be. Returns what they
-    /// changed, the last one first, or `None` if there are no such batches.
+    /// Reports that the first unstored batch and all later ones will never be stored. Returns what
+    /// they changed, the last one first, or `None` if there are none.
     pub(super) fn failed(&mut self, error: &str) -> Option<Vec<Undo>> {
         if self.is_settled() {
             return None;
@@ -92,7 +91,7 @@ impl Outbox {
                     self.held
                         .push_back((self.stored, Output::Reply { request, result }));
                 }
-                // Whoever asked must get an answer, and "nothing" is always true.
+                // A request for state must be answered, and "nothing" is always correct.
                 Output::State { token, .. } => {
                     let output = Output::State {
                         token,
@@ -104,7 +103,7 @@ impl Outbox {
                 _ => {}
             }
         }
-        // A number is never given twice, and all up to here are dealt with.
+        // Numbers are never reused, and all up to here are done.
         self.stored = self.last;
         Some(self.undos.drain(..).rev().map(|(_, undo)| undo).collect())
     }

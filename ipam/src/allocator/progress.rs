@@ -1,4 +1,4 @@
-//! How far an operation came.
+//! Progress of an operation.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use proto::types::Time;
 
 use super::api::{RequestError, Response, Waiting};
 
-/// After this time without an answer a router is asked again.
+/// Time after which a router that did not answer is asked again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// After this time no message is still under way: whoever sent it may be gone for so long.
+/// Time after which no message can still be under way.
 pub(super) const MESSAGE_LIFETIME: Duration = Duration::from_secs(60);
 
-/// How far an operation came.
+/// Progress of an operation.
 pub(super) enum Progress {
     /// It is over.
     Done(Result<Response, RequestError>),
-    /// It goes on when something changes, or at this time.
+    /// It continues when something changes, or at this time.
     Wait(Waiting, Time),
 }
 
-/// Why something cannot be had yet, and when to look again.
+/// Why something is not available yet, and when to try again.
 pub(super) type NotYet = (Waiting, Time);
 
 impl From<NotYet> for Progress {

@@ -1,10 +1,12 @@
-//! What was asked of other routers of late, and what is not known until they answer.
+//! Recent questions to other routers, and what is unknown until they answer.
 
+pub(super) mod dispute;
 pub(super) mod lease;
 pub(super) mod space;
 
 use proto::types::{PeerName, Time};
 
+use dispute::Disputes;
 use lease::LeaseQuestions;
 use space::SpaceQuestions;
 
@@ -13,26 +15,28 @@ use space::SpaceQuestions;
 pub(super) struct Questions {
     pub(super) space: SpaceQuestions,
     pub(super) leases: LeaseQuestions,
-    /// Until when leases may exist that we do not know.
+    pub(super) disputes: Disputes,
+    /// Until when leases may exist that are unknown here.
     pub(super) unknown_until: Option<Time>,
 }
 
 impl Questions {
-    /// Until when a lease that is not in our table may still be in another; `None` if all that
-    /// can be known is known.
+    /// Returns until when a lease that is not in our table may be in another one, or `None` if
+    /// everything is known.
     pub(super) fn leases_unknown_until(&self, now: Time) -> Option<Time> {
         self.unknown_until.filter(|until| *until > now)
     }
 
-    /// Forgets what was asked of a peer that went.
+    /// Forgets the questions to a peer that went away.
     pub(super) fn forget(&mut self, peer: PeerName) {
         self.space.forget(peer);
         self.leases.forget(peer);
     }
 
-    /// Forgets what was asked too long ago to matter.
+    /// Forgets questions that are too old.
     pub(super) fn forget_old(&mut self, now: Time) {
         self.space.forget_old(now);
         self.leases.forget_old(now);
+        self.disputes.forget_old(now);
     }
 }

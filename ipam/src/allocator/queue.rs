@@ -1,4 +1,4 @@
-//! The requests that wait.
+//! The waiting requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use proto::types::Time;
 use super::api::{RequestError, RequestId, Waiting};
 use super::operations::Operation;
 
-/// Most requests that may wait; a further one is refused.
+/// Maximum number of waiting requests. A further one is refused.
 const PENDING_MAX: usize = 16384;
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Waiter {
 
 pub(super) type Seq = (u8, u64);
 
-/// The requests that wait.
+/// The waiting requests.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     last: u64,
@@ -70,12 +70,12 @@ impl Queue {
         Ok(())
     }
 
-    /// All that wait, in the order in which they are tried.
+    /// Returns all that wait, in the order in which they are tried.
     pub(super) fn all(&self) -> Vec<Seq> {
         self.entries.keys().copied().collect()
     }
 
-    /// Those that wanted to be tried again by now.
+    /// Returns those that wanted to be tried again by now.
     pub(super) fn due(&self, now: Time) -> Vec<Seq> {
         let due = self.wakes.iter().take_while(|(at, _)| *at <= now);
         let mut due: Vec<Seq> = due.map(|(_, seq)| *seq).collect();
@@ -87,7 +87,7 @@ impl Queue {
         self.by_request.get(&request).copied()
     }
 
-    /// Those whose operation `which` names.
+    /// Returns those whose operation `which` names.
     pub(super) fn of(&self, which: impl Fn(&Operation) -> bool) -> Vec<Seq> {
         let found = self.entries.iter().filter(|(_, entry)| which(&entry.op));
         found.map(|(seq, _)| *seq).collect()

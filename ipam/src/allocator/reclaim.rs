@@ -1,17 +1,17 @@
-//! Peers that are lost: taking over what they own, after everyone was heard.
+//! Taking over what lost peers own, after every known router was heard.
 //!
 //! # Why a takeover waits
 //!
-//! A lost peer may have granted some of its ranges in its last moments, and we may not know of
-//! it: the grant may be known only to its new owner, who may be cut off from us. A takeover that
-//! does not know of it would take those addresses from their new owner. So before it changes the
-//! ring, everyone we have ever met must be heard: whoever was given something shows it in its
-//! ring, if that is made when no message of the lost peer can be under way to it any more. A
-//! peer that never answers is either cut off, so it must be waited for, or lost as well, so it
-//! can be removed in turn.
+//! A lost peer may have granted some of its ranges in its last moments without our knowledge: the
+//! grant may be known only to its new owner, which may be cut off from us. A takeover that ignores
+//! the grant would take those addresses from their new owner. So before the ring is changed, every
+//! router that we have ever met must be heard: a router that was given something shows it in its
+//! ring, if that was made when no message of the lost peer could be under way any more. A peer that
+//! never answers is either cut off, so it must be waited for, or lost as well, so it can be removed
+//! in turn.
 //!
-//! Whoever is asked learns who takes over what, and does not do the same. Of two that begin at
-//! the same time the one with the lower name goes on.
+//! Every router that is asked learns who takes over what, and does not do the same. If two begin at
+//! the same time, the one with the lower name continues.
 
 use std::collections::BTreeSet;
 
@@ -23,9 +23,8 @@ use super::progress::MESSAGE_LIFETIME;
 use crate::leases::wire::Message;
 use crate::messages::Unicast;
 use crate::persist::{Known, Takeover};
-use crate::range::{Address, Range};
 
-/// When a takeover can go on that waits for messages to have arrived.
+/// Returns when a takeover that waits for messages to arrive can continue.
 #[derive(Debug, Default)]
 pub(super) struct Reclaim {
     wake: Option<Time>,
@@ -36,25 +35,27 @@ impl Reclaim {
         self.wake
     }
 
-    /// Whether a takeover can go on now.
+    /// Returns true if a takeover can go on now.
     pub(super) fn is_due(&mut self, now: Time) -> bool {
         self.wake.take_if(|at| *at <= now).is_some()
     }
 
-    /// Notes when a takeover can go on, at the end of a step.
+    /// Records when a takeover can continue, at the end of a step.
     pub(super) fn settle(&mut self, cx: &Cx) {
         self.wake = cx.takeover_wake();
     }
 }
 
-/// Begins to take over what a peer owns that never comes back.
+/// Begins to take over what a lost peer owns.
+///
+/// Rule: `docs/protocol/ipam.md#8-2-removing-a-peer`.
 pub(super) fn remove(cx: &mut Cx, peer: PeerName) {
     peer_gone(cx, peer);
     cx.announce_gone(peer);
     intend(cx, peer);
 }
 
-/// Notes that the peer is to be taken over when everyone was heard.
+/// Records that a peer is to be taken over once every router was heard.
 fn intend(cx: &mut Cx, peer: PeerName) {
     let before = cx.durable.takeovers().get(&peer).cloned();
     let takeover = Takeover {
@@ -67,7 +68,9 @@ fn intend(cx: &mut Cx, peer: PeerName) {
     progress(cx);
 }
 
-/// Makes everything that a lost peer owns ours: everyone was heard.
+/// Transfers everything that a lost peer owns to us, after every router was heard.
+///
+/// Rule: `docs/protocol/ipam.md#8-2-removing-a-peer`.
 fn take_over(cx: &mut Cx, peer: PeerName) {
     let us = cx.durable.us();
     let count = cx.durable.ring().owned(peer).len();
@@ -99,7 +102,7 @@ fn inherit_leases(cx: &mut Cx, lost: PeerName) {
     }
 }
 
-/// After the ring changed: a removed peer may turn out to own more than was known.
+/// Handles a change of the ring: a removed peer may own more than was known.
 pub(super) fn take_over_again(cx: &mut Cx) {
     let us = cx.durable.us();
     let again: Vec<PeerName> = cx
@@ -115,7 +118,7 @@ pub(super) fn take_over_again(cx: &mut Cx) {
     }
 }
 
-/// A peer that was removed, or is about to be, can be reached.
+/// Handles that a peer which was removed, or is being removed, can be reached.
 pub(super) fn came_back(cx: &mut Cx, peer: PeerName) {
     if let Some(takeover) = cx.durable.takeovers().get(&peer) {
         if !takeover.is_active() {
@@ -126,14 +129,14 @@ pub(super) fn came_back(cx: &mut Cx, peer: PeerName) {
     }
 }
 
-/// Asks those who have not been heard, and takes over what can be.
+/// Asks the routers that were not heard yet, and completes takeovers where possible.
 pub(super) fn progress(cx: &mut Cx) {
     let mut ask = BTreeSet::new();
     let mut taking = Vec::new();
     for (lost, takeover) in cx.durable.takeovers() {
         if takeover.is_active() && cx.quiet_since(*lost) <= cx.clock.now {
             ask.extend(takeover.waiting.iter().copied());
-            // Those that were heard may know that one who was not is gone.
+            // Routers that were heard may know that one which was not heard is gone.
             ask.extend(cx.members.weft_in_reach());
             taking.push(*lost);
         }
@@ -149,25 +152,13 @@ pub(super) fn progress(cx: &mut Cx) {
             };
             cx.unicast(Channel::Leases, peer, message.encode());
         } else {
-            // A wish for an address that nobody has is answered with the ring.
-            let nowhere = nowhere(cx);
+            // A space request for an address that nobody has is answered with the ring.
+            let nowhere = cx.nowhere();
             let payload = Unicast::SpaceRequest(nowhere).encode();
             cx.unicast(Channel::Ring, peer, payload);
         }
     }
     end_takeovers(cx);
-}
-
-/// An address outside the universe.
-fn nowhere(cx: &Cx) -> Range {
-    let universe = cx.durable.ring().universe();
-    let below = Range::single(Address::new(1));
-    let above = Range::single(Address::new(0xf000_0001));
-    if universe.overlaps(&above) {
-        below
-    } else {
-        above
-    }
 }
 
 fn end_takeovers(cx: &mut Cx) {
@@ -191,21 +182,25 @@ fn end_takeovers(cx: &mut Cx) {
     }
 }
 
-/// A router asks for our ring, as it is about to take over some peers.
+/// Handles a request for our ring by a router that is taking over some peers.
 pub(super) fn asked(cx: &mut Cx, from: PeerName, nonce: u64, taking: &[PeerName]) {
     for lost in taking {
         noted_taker(cx, from, *lost);
     }
+    // A peer that has used up its ration asks again later.
+    let Some(state) = cx.ring_for(from) else {
+        return;
+    };
     let answer = Message::RingAnswer {
         nonce,
         gone: cx.gone_peers(),
         taking: cx.taking(),
-        state: cx.ring_payload(),
+        state,
     };
     cx.unicast(Channel::Leases, from, answer.encode());
 }
 
-/// Another router is about to take over a lost peer.
+/// Records that another router is taking over a lost peer.
 fn noted_taker(cx: &mut Cx, taker: PeerName, lost: PeerName) {
     let us = cx.durable.us();
     if lost == us || lost == taker || cx.members.is_reachable(lost) {
@@ -229,7 +224,7 @@ fn noted_taker(cx: &mut Cx, taker: PeerName, lost: PeerName) {
     }
 }
 
-/// Takes what else the answer says: who is gone, and what its sender takes over itself.
+/// Handles the rest of the answer: which peers are gone, and which ones its sender takes over.
 pub(super) fn told(cx: &mut Cx, from: PeerName, gone: &[PeerName], taking: &[PeerName]) {
     for lost in taking {
         noted_taker(cx, from, *lost);
@@ -239,10 +234,10 @@ pub(super) fn told(cx: &mut Cx, from: PeerName, gone: &[PeerName], taking: &[Pee
     }
 }
 
-/// A ring came. One that came so late was also made late enough.
+/// Handles a received ring. One that arrives so late was also made late enough.
 ///
-/// A weft router may take the same peer over, which its ring does not say: only its answer
-/// to our question counts.
+/// A weft router may be taking the same peer over, which its ring does not show: only its answer to
+/// our query counts.
 pub(super) fn heard_ring(cx: &mut Cx, peer: PeerName) {
     let now = cx.clock.now;
     if cx.members.is_weft(peer) || !cx.members.is_reachable_for(peer, MESSAGE_LIFETIME, now) {
@@ -255,7 +250,7 @@ pub(super) fn heard_ring(cx: &mut Cx, peer: PeerName) {
     }
 }
 
-/// A peer's ring was merged that it made after `at`.
+/// Records that a ring was merged which a peer made after `at`.
 pub(super) fn heard(cx: &mut Cx, peer: PeerName, at: Time) {
     stop_waiting(cx, peer, |cx, lost| cx.quiet_since(lost) <= at);
 }
@@ -278,7 +273,9 @@ fn stop_waiting(cx: &mut Cx, peer: PeerName, of: impl Fn(&Cx, PeerName) -> bool)
     end_takeovers(cx);
 }
 
-/// This peer is gone for ever, somebody says: nobody waits for it any more.
+/// A user says that this peer is gone for good: nothing waits for it any more.
+///
+/// Rule: `docs/protocol/ipam.md#8-2-removing-a-peer`.
 pub(super) fn peer_gone(cx: &mut Cx, peer: PeerName) {
     if peer == cx.durable.us() {
         return;

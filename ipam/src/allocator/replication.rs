@@ -1,8 +1,8 @@
-//! Keeping the table of leases the same on all weft routers.
+//! Replication of the table of leases among weft routers.
 //!
-//! A change goes by unicast to every weft router in reach, several changes together. What gets
-//! lost is found by comparing digests: every period each router gossips the digest of its table,
-//! and one that sees another digest compares tables with its sender, bucket by bucket.
+//! Changes are sent by unicast to every weft router in reach, several together. Losses are found by
+//! comparing digests: each router periodically gossips the digest of its table, and one that sees
+//! another digest compares tables with its sender, bucket by bucket.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,35 +16,39 @@ use crate::leases::wire::{ENTRIES_PER_MESSAGE, Hello, Message};
 use crate::leases::{BUCKETS, LeaseEntry, LeaseKey, key_hash};
 
 /// A change of a lease is sent at once, unless others were just sent: then changes are collected
-/// until this long after those, and ...
+/// for this long ...
+///
+/// Rule: `docs/protocol/ipam.md#9-4-replication`.
 const PUSH_DELAY: Duration = Duration::from_millis(20);
-/// ... this much longer for each peer in reach, as each gets them by a message of its own.
+/// ... and this much longer for each peer in reach, because each gets its own message.
 const PUSH_DELAY_PER_PEER: Duration = Duration::from_micros(500);
-/// Routers that come into reach within this time are greeted together.
+/// Delay of a hello, so that routers that come into reach together are greeted together.
 const HELLO_DELAY: Duration = Duration::from_millis(50);
-/// Routers that do not answer to a hello are greeted again after this time ...
+/// Routers that do not answer a hello are greeted again after this time ...
+///
+/// Rule: `docs/protocol/ipam.md#9-5-negotiation`.
 const HELLO_AGAIN: Duration = Duration::from_secs(10);
-/// ... and then at twice the interval each time, up to this one: they may be no weft routers.
+/// ... and then after twice the time each, up to this one: they may not be weft routers.
 const HELLO_AGAIN_MAX: Duration = Duration::from_secs(600);
-/// Before this much time has passed since others came into reach, and no table was compared with
-/// theirs, a lease that is not in ours may be in theirs.
+/// Time after others came into reach during which their tables may contain leases that are unknown
+/// here.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
-/// A comparison that is not over after this time has failed.
+/// Time after which an unfinished comparison has failed.
 const COMPARE_MAX: Duration = Duration::from_secs(3);
 
-/// How far the copies of the table are.
+/// State of the replication.
 #[derive(Debug)]
 pub(super) struct Replication {
-    /// What changed here and was not sent yet.
+    /// Local changes that were not sent yet.
     changed: BTreeSet<Arc<LeaseKey>>,
     push_at: Option<Time>,
     /// When further changes may be sent.
     next_push: Time,
     hello_at: Option<Time>,
     hello_again: Duration,
-    /// With whom tables are being compared, and since when.
+    /// The peer with which tables are being compared, and since when.
     comparing: Option<(PeerName, Time)>,
-    /// Hashes of the keys whose leases it was asked for and has not sent yet.
+    /// Hashes of the keys whose leases that peer was asked for and has not sent yet.
     wanted: BTreeSet<u64>,
 }
 
@@ -70,13 +74,13 @@ impl Replication {
         self.push_at.into_iter().chain(self.hello_at).min()
     }
 
-    /// Notes a change of ours, to be sent together with others.
+    /// Records a local change, to be sent together with others.
     pub(super) fn changed(&mut self, key: &Arc<LeaseKey>, now: Time) {
         self.changed.insert(Arc::clone(key));
         self.push_at.get_or_insert(now.max(self.next_push));
     }
 
-    /// Others came into reach: they are greeted, and may know more than we do.
+    /// Handles that others came into reach: greets them, as they may know more than we do.
     pub(super) fn peers_came(&mut self, cx: &mut Cx) {
         let now = cx.clock.now;
         cx.questions.unknown_until = Some(now + UNKNOWN_FOR);
@@ -94,6 +98,7 @@ impl Replication {
         }
     }
 
+    /// Rule: `docs/protocol/ipam.md#9-4-replication`.
     pub(super) fn on_hello(&mut self, cx: &mut Cx, hello: &Hello) {
         let peer = hello.origin;
         if hello.reply {
@@ -101,7 +106,7 @@ impl Replication {
             cx.unicast(Channel::Leases, peer, payload);
         }
         if !hello.yields && cx.durable.ring().is_empty() {
-            // With a ring, the rings themselves decide.
+            // If there is a ring, the rings decide.
             cx.adopt_universe(peer, hello.universe);
         }
         if hello.digest == cx.durable.leases().digest() {
@@ -128,7 +133,12 @@ impl Replication {
         cx.unicast(Channel::Leases, peer, message.encode());
     }
 
+    /// Rule: `docs/protocol/ipam.md#9-4-replication`.
     pub(super) fn on_compare(&mut self, cx: &mut Cx, from: PeerName, theirs: &[u64; BUCKETS]) {
+        let now = cx.clock.now;
+        if !cx.rations.allows(from, now) {
+            return;
+        }
         let leases = cx.durable.leases();
         let summary: BTreeMap<u8, BTreeMap<u64, u64>> = leases
             .buckets()
@@ -138,16 +148,21 @@ impl Replication {
             .filter(|(_, (mine, theirs))| mine != theirs)
             .map(|(bucket, _)| (bucket as u8, leases.summary(bucket).collect()))
             .collect();
-        let message = Message::Summary(summary);
-        cx.unicast(Channel::Leases, from, message.encode());
+        let payload = Message::Summary(summary).encode();
+        cx.rations.spend(from, payload.len(), now);
+        cx.unicast(Channel::Leases, from, payload);
     }
 
+    /// Rule: `docs/protocol/ipam.md#9-4-replication`.
     pub(super) fn on_summary(
         &mut self,
         cx: &mut Cx,
         from: PeerName,
         buckets: &BTreeMap<u8, BTreeMap<u64, u64>>,
     ) {
+        if !self.is_comparing_with(from) {
+            return;
+        }
         let table = cx.durable.leases();
         let mut send = Vec::new();
         let mut wanted = Vec::new();
@@ -160,9 +175,6 @@ impl Replication {
                 .filter(|(key, lease)| mine.get(key) != Some(lease));
             wanted.extend(unlike.map(|(key, _)| *key));
         }
-        if !self.is_comparing_with(from) {
-            return;
-        }
         if wanted.is_empty() {
             cx.questions.unknown_until = None;
             self.in_step_with(from);
@@ -172,6 +184,7 @@ impl Replication {
         self.send_entries(cx, from, send, wanted);
     }
 
+    /// Rule: `docs/protocol/ipam.md#9-4-replication`.
     pub(super) fn on_entries(
         &mut self,
         cx: &mut Cx,
@@ -185,7 +198,7 @@ impl Replication {
             if awaited {
                 self.wanted.remove(&key_hash(&key));
             }
-            // Leases of another universe are of another mesh.
+            // Leases of another universe belong to another mesh.
             if universe.overlaps(&key.subnet.range()) {
                 cx.accept_lease(key, lease);
             }
@@ -193,6 +206,11 @@ impl Replication {
         if awaited && self.wanted.is_empty() {
             cx.questions.unknown_until = None;
             self.in_step_with(from);
+            cx.try_again();
+        }
+        if !cx.rations.allows(from, cx.clock.now) {
+            // It compares again in a while.
+            return;
         }
         let table = cx.durable.leases();
         let send: Vec<LeaseEntry> = wanted
@@ -200,7 +218,6 @@ impl Replication {
             .filter_map(|key| table.by_hash(*key))
             .collect();
         self.send_entries(cx, from, send, Vec::new());
-        cx.try_again();
     }
 
     fn send_entries(
@@ -217,11 +234,13 @@ impl Replication {
                 leases: part,
                 wanted: std::mem::take(&mut wanted),
             };
-            cx.unicast(Channel::Leases, to, message.encode());
+            let payload = message.encode();
+            cx.rations.spend(to, payload.len(), cx.clock.now);
+            cx.unicast(Channel::Leases, to, payload);
         }
     }
 
-    /// Does what is due: greets, and sends changes.
+    /// Does what is due: sends hellos and changes.
     pub(super) fn timeout(&mut self, cx: &mut Cx) {
         let now = cx.clock.now;
         if self.push_at.is_some_and(|at| at <= now) {
@@ -240,7 +259,7 @@ impl Replication {
         }
     }
 
-    /// Sends the leases that changed here to all weft routers in reach.
+    /// Sends locally changed leases to all weft routers in reach.
     pub(super) fn push(&mut self, cx: &mut Cx) {
         self.push_at = None;
         let changed = std::mem::take(&mut self.changed);

@@ -1,4 +1,4 @@
-//! What users ask for, made an operation or answered.
+//! Requests of users, which become operations or are answered at once.
 
 use super::api::{LeaseInfo, Request, RequestError, Response};
 use super::containers;
@@ -13,9 +13,9 @@ use crate::leases::wire::AskKind;
 use crate::leases::{Identity, mac};
 use crate::range::{Address, Cidr};
 
-/// What a request begins.
+/// The operation that a request begins.
 pub(super) enum Begun {
-    /// Something that may have to wait.
+    /// An operation that may have to wait.
     Operation(Operation),
     /// Nothing more: this is the answer.
     Answer(Result<Response, RequestError>),
@@ -121,7 +121,7 @@ fn answer(cx: &mut Cx, request: Request) -> Result<Response, RequestError> {
     }
 }
 
-/// Reserving a certain address is claiming it for the identity without a container.
+/// Reserving a given address means claiming it for the identity without a container.
 fn reserve(
     cx: &Cx,
     identity: &Identity,

@@ -1,4 +1,4 @@
-//! The ring's part of the allocator: its channel, what is given to others, and the first ring.
+//! The ring's part of the allocator: its channel, grants to others, and the first ring.
 
 pub(super) mod channel;
 pub(super) mod election;

@@ -1,4 +1,4 @@
-//! How everything is, read from all parts.
+//! Status of the allocator, collected from all parts.
 
 use super::api::{ElectionStatus, EntryStatus, Health, Init, Status, TakeoverStatus, Waiting};
 use super::cx::Cx;
@@ -8,7 +8,7 @@ use super::ring::election::Election;
 use crate::leases::LeaseState;
 use crate::range::Cidr;
 
-/// How everything is at cx moment, what is not saved yet included.
+/// Returns the current status, including what is not saved yet.
 pub(super) fn status(cx: &Cx, queue: &Queue, election: &Election) -> Status {
     let space = cx.durable.space();
     let universe = cx.durable.ring().universe();
@@ -109,7 +109,7 @@ fn pending_allocates(queue: &Queue) -> Vec<(String, Cidr, Waiting)> {
     allocates.collect()
 }
 
-/// The takeovers that are not over, be that saved or not: for tests and diagnosis.
+/// Returns the unfinished takeovers in memory, saved or not, for tests and diagnosis.
 pub(super) fn takeover_status(cx: &Cx) -> Vec<TakeoverStatus> {
     let takeovers = cx.durable.takeovers().iter();
     takeovers

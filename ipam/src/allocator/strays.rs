@@ -9,15 +9,15 @@ use super::cx::Cx;
 use super::questions::space::Asked;
 use crate::range::{Address, Range};
 
-/// Those that are known as such.
+/// The known ones.
 #[derive(Debug, Default)]
 pub(super) struct Strays {
     known: BTreeSet<Address>,
 }
 
 impl Strays {
-    /// Raises alarms for addresses that are in use here although the ring gives them to others,
-    /// and ends those of others.
+    /// Raises alarms for addresses that are in use here although the ring assigns them to others,
+    /// and ends alarms for all other addresses.
     pub(super) fn watch(&mut self, cx: &mut Cx) {
         let us = cx.durable.us();
         let ring = cx.durable.ring();
@@ -48,7 +48,7 @@ impl Strays {
     }
 }
 
-/// Asks the owners of addresses that are in use here for them.
+/// Asks the owners of addresses that are in use here to give them to us.
 pub(super) fn claim(cx: &mut Cx) {
     let us = cx.durable.us();
     let strays: Vec<(Address, String)> = cx
@@ -66,7 +66,8 @@ pub(super) fn claim(cx: &mut Cx) {
     }
 }
 
-/// A peer sent its ring, after which a denial of it is final: it keeps what is in use here.
+/// Handles that a peer has sent its ring, after which its denials are final: it keeps addresses
+/// that are in use here.
 pub(super) fn note_kept(cx: &mut Cx, by: PeerName) {
     let (now, asks, ring) = (cx.clock.now, &cx.questions.space, cx.durable.ring());
     let kept: Vec<(Address, String)> = cx

@@ -1,4 +1,4 @@
-//! Free addresses: where they are, and how to come by one.
+//! Free addresses: where they are, and how to obtain one.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::messages::Unicast;
 use crate::range::{Address, Cidr, Range};
 
 impl Cx {
-    /// Asks a peer for space in a range, unless that was done just now.
+    /// Asks a peer for space in a range, unless it was just asked.
     pub(super) fn ask_for_space(&mut self, peer: PeerName, range: Range) -> Asked {
         let now = self.clock.now;
         if !self.members.is_reachable(peer) || self.members.is_silent(peer) {
@@ -27,16 +27,18 @@ impl Cx {
         self.questions.space.sent(peer, range, now)
     }
 
-    /// A free address of the subnet that hosts can have, after what it takes to get one: our own
-    /// free space first, then that of others, then leases that nobody uses, oldest first.
+    /// Finds a free host address of the subnet: first in our own free space, then in that of
+    /// others, then by ending unused leases, oldest first.
+    ///
+    /// Rule: `docs/protocol/ipam.md#7-1-allocate`.
     pub(super) fn find_space(&mut self, subnet: Cidr) -> Result<Address, NotYet> {
         let hosts = subnet.host_range();
         let free = self.durable.space().free_ranges().first(hosts);
         if let Some(address) = free {
             return Ok(address);
         }
-        // The original asks for the whole subnet. Two of that kind which both lack space can hand
-        // the network's and the broadcast address to and fro for ever.
+        // Weave Net asks for the whole subnet. Two of that kind which both lack space can hand the
+        // network's and the broadcast address to and fro forever.
         let (wanted, now) = (hosts, self.clock.now);
         let unreachable = self.unreachable_owners(wanted);
         let waiting = Waiting::Space {
@@ -62,7 +64,10 @@ impl Cx {
         Err((waiting, now + ASK_AGAIN))
     }
 
-    /// Those who say that they have free space, those with more of it more likely first.
+    /// Returns the peers that report free space, in a random order that favours those with more of
+    /// it.
+    ///
+    /// Rule: `docs/protocol/ipam.md#7-1-allocate`.
     fn choose_donors(&mut self, wanted: Range) -> Vec<PeerName> {
         let donors = self.durable.ring().donors(self.durable.us(), wanted);
         let mut weighted: Vec<(f64, PeerName)> = donors
@@ -73,7 +78,7 @@ impl Cx {
         weighted.into_iter().map(|(_, peer)| peer).collect()
     }
 
-    /// For a message: who owns addresses of the range but cannot be asked.
+    /// Returns, for an error message, who owns addresses of the range but cannot be reached.
     fn unreachable_owners(&self, wanted: Range) -> String {
         let us = self.durable.us();
         let mut away: Vec<PeerName> = self
@@ -101,30 +106,34 @@ impl Cx {
         })
     }
 
-    /// Whether one of these peers says that addresses are free which a host can have.
+    /// Returns true if one of these peers reports free host addresses.
     fn free_elsewhere(&self, within: Range, of: impl Fn(PeerName) -> bool) -> bool {
         let (us, ring) = (self.durable.us(), self.durable.ring());
-        let ends = self.ends_of_subnet();
-        // What no host can have is always free, and so always said to be.
-        let idle = |token: Address| {
-            let entries = ends.iter().filter_map(|end| ring.entry_of(*end));
-            entries.filter(|entry| entry.token == token).count() as u32
-        };
         let mut intervals = ring.intervals();
         intervals.any(|(range, entry)| {
             let theirs = entry.peer != us && range.overlaps(&within);
-            theirs && entry.free > 0 && of(entry.peer) && entry.free > idle(entry.token)
+            theirs && entry.free > 0 && of(entry.peer) && entry.free > self.idle_ends(entry.token)
         })
     }
 
-    /// The network's and the broadcast address, which no host can have.
+    /// Returns how many addresses of an entry no host can have: they are always free, and so always
+    /// said to be.
+    pub(super) fn idle_ends(&self, token: Address) -> u32 {
+        let ends = self.ends_of_subnet();
+        let entries = ends
+            .iter()
+            .filter_map(|end| self.durable.ring().entry_of(*end));
+        entries.filter(|entry| entry.token == token).count() as u32
+    }
+
+    /// Returns the network address and the broadcast address, which no host can have.
     fn ends_of_subnet(&self) -> [Address; 2] {
         let range = self.default_subnet().range();
         [range.start, Address::new(range.end.get().saturating_sub(1))]
     }
 
-    /// Ends the lease of ours in `within` that nobody has used for longest, so that its address
-    /// becomes free; returns that.
+    /// Ends our lease in `within` that was unused for longest, so that its address becomes free.
+    /// Returns the address.
     pub(super) fn make_room(&mut self, within: Range) -> Option<Address> {
         let oldest = self
             .durable
@@ -134,7 +143,7 @@ impl Cx {
             .min_by_key(|(key, lease)| (lease.since, Arc::clone(key)));
         let (key, lease) = oldest.map(|(key, lease)| (Arc::clone(key), lease.clone()))?;
         self.end_lease(&key, &lease, "space was short");
-        // Another lease may keep the same address.
+        // Another lease may reserve the same address.
         let free = self.durable.space().free_ranges().contains(lease.address);
         free.then_some(lease.address)
     }
@@ -147,7 +156,8 @@ impl Cx {
             && self.durable.holding(lease.address).is_none()
     }
 
-    /// Other routers that hold leases in a range which nobody uses, those with the oldest first.
+    /// Returns the other routers that hold unused leases in a range, those with the oldest ones
+    /// first.
     pub(super) fn holders_of_unused(&self, within: Range) -> Vec<PeerName> {
         let us = self.durable.us();
         let mut leases: Vec<(u64, &Arc<LeaseKey>, PeerName)> = self
@@ -167,10 +177,12 @@ impl Cx {
         out
     }
 
-    /// Says in our ring how many addresses are free.
+    /// Updates the numbers of free addresses in our ring.
     ///
-    /// If nobody says that anything is free, leases that nobody uses are counted as free: routers
-    /// that know nothing of leases ask only those who say that they have something to give.
+    /// If no router reports free addresses, unused leases are counted as free: routers that know
+    /// nothing of leases only ask those that report free addresses.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-7-free`.
     pub(super) fn report_free(&mut self) {
         let us = self.durable.us();
         let free = self.durable.space().free_ranges();
@@ -189,9 +201,22 @@ impl Cx {
         });
     }
 
+    /// Rule: `docs/protocol/ipam.md#6-2-denied`.
     pub(super) fn space_denied(&mut self, from: PeerName, range: Range) {
         let now = self.clock.now;
         self.questions.space.denied(from, range, now);
         self.try_again();
+    }
+
+    /// Returns an address outside the universe.
+    pub(super) fn nowhere(&self) -> Range {
+        let universe = self.durable.ring().universe();
+        let below = Range::single(Address::new(1));
+        let above = Range::single(Address::new(0xf000_0001));
+        if universe.overlaps(&above) {
+            below
+        } else {
+            above
+        }
     }
 }

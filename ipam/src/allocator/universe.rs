@@ -1,4 +1,4 @@
-//! What everything is allocated from, and whether there is a ring of it yet.
+//! The universe, and whether there is a ring of it yet.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,9 @@ use crate::persist::{Election, Meta};
 use crate::range::Cidr;
 
 impl Cx {
-    /// Takes the universe of a neighbour, if ours yields.
+    /// Adopts the universe of a neighbour, if ours yields.
+    ///
+    /// Rule: `docs/protocol/ipam.md#11-weft`.
     pub(super) fn adopt_universe(&mut self, via: PeerName, theirs: Cidr) -> bool {
         let ours = self.durable.meta().universe;
         if !self.universe_yields() || theirs == ours {
@@ -39,7 +41,9 @@ impl Cx {
         true
     }
 
-    /// Whether our universe is a default from which nobody is known to have allocated.
+    /// Returns true if our universe is a default from which nothing is known to be allocated.
+    ///
+    /// Rule: `docs/protocol/ipam.md#11-weft`.
     pub(super) fn universe_yields(&self) -> bool {
         let universe = self.durable.ring().universe();
         let mut held = self.durable.holdings().range(universe.start..universe.end);
@@ -77,7 +81,7 @@ impl Cx {
         });
     }
 
-    /// What someone who waits for the first ring is told.
+    /// Returns what a request that needs the first ring waits for.
     pub(super) fn waiting_for_ring(&self) -> Waiting {
         match &self.elector {
             Some(elector) => Waiting::Consensus {
@@ -88,7 +92,7 @@ impl Cx {
         }
     }
 
-    /// Why nothing can be given out at all yet. Sees to it that there will be a ring.
+    /// Returns why nothing can be given out yet, if so. Starts to establish a ring.
     pub(super) fn not_ready(&mut self) -> Option<NotYet> {
         let wake = self.clock.now + ASK_AGAIN;
         if !self.hosted.found {
@@ -98,7 +102,7 @@ impl Cx {
         no_ring.then(|| (self.waiting_for_ring(), wake))
     }
 
-    /// Says what follows from a changed ring.
+    /// Records the effects of a changed ring.
     pub(super) fn ring_changed(&mut self, moved: &Moved) {
         if !self.durable.ring().is_empty() {
             self.elector = None;

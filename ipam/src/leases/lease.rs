@@ -8,31 +8,45 @@ use proto::types::PeerName;
 
 use crate::range::{Address, Cidr};
 
-/// The name of the channel on which weft routers speak of leases. Other routers relay it.
+/// Name of the channel on which weft routers exchange leases. Other routers relay it.
 pub const CHANNEL: &str = "weft-leases";
-/// Longest name of an identity, in bytes; a longer one is refused.
+/// Maximum length of an identity's name, in bytes. A longer one is refused.
+///
+/// Rule: `docs/protocol/ipam.md#9-2-entry`.
 pub const IDENTITY_BYTES_MAX: usize = 255;
-/// Longest container id that is told to other routers, in bytes; a longer one is cut.
+/// Maximum length of a container id as sent to other routers, in bytes. A longer one is cut.
 pub const CONTAINER_BYTES_MAX: usize = 255;
-/// Most leases that are kept, dead ones included; a further one is refused.
+/// Maximum number of leases, including ended ones. A further one is refused.
 pub const LEASES_MAX: usize = 1 << 18;
+/// Maximum number of of them with one holder, as far as other routers tell of them; further ones
+/// are ignored.
+///
+/// Rule: `docs/protocol/ipam.md#11-weft`.
+pub const HOLDER_LEASES_MAX: usize = LEASES_MAX / 4;
+/// How many of them are kept free for those that we make ourselves.
+pub const LEASES_RESERVED: usize = LEASES_MAX / 4;
+/// The highest version of a lease that is taken from another router: none gets there by counting,
+/// and from there nobody could outdo it.
+///
+/// Rule: `docs/protocol/ipam.md#11-weft`.
+pub const LEASE_VERSION_MAX: u64 = 1 << 62;
 
-/// Who a container is, apart from its id, which is new each time it is made.
+/// The identity of a container, as opposed to its id, which is new each time it is created.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Identity {
-    /// Where the name comes from.
+    /// Origin of the name.
     pub kind: IdentityKind,
     /// The name: any text of 1 to [`IDENTITY_BYTES_MAX`] bytes.
     name: String,
 }
 
-/// Where the name of an identity comes from.
+/// Origin of an identity's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IdentityKind {
-    /// The user gave it, so it is one in the whole mesh: it cannot be up twice.
+    /// Given by the user. It is unique in the whole mesh and cannot be up twice.
     Explicit,
-    /// It was made from the container's name. Such names are unique per host only, so one that
-    /// is up elsewhere gets a lease for this host alone.
+    /// Derived from the container's name. Such names are unique only per host, so one that is up
+    /// elsewhere gets a lease for this host alone.
     Derived,
 }
 
@@ -45,7 +59,7 @@ pub enum IdentityKind {
 pub struct IdentityError;
 
 impl Identity {
-    /// The identity of this kind and name.
+    /// Creates an identity of this kind and name.
     pub fn new(kind: IdentityKind, name: &str) -> Result<Identity, IdentityError> {
         let controls = name.contains(char::is_control);
         if name.is_empty() || name.len() > IDENTITY_BYTES_MAX || controls {
@@ -57,12 +71,12 @@ impl Identity {
         })
     }
 
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The key of its lease for the whole mesh.
+    /// Returns the key of its lease for the whole mesh.
     pub fn key(&self, subnet: Cidr) -> LeaseKey {
         let scope = match self.kind {
             IdentityKind::Explicit => Scope::Explicit,
@@ -75,7 +89,7 @@ impl Identity {
         }
     }
 
-    /// The key of its lease for one host alone.
+    /// Returns the key of its lease for one host alone.
     pub fn host_key(&self, subnet: Cidr, host: PeerName) -> LeaseKey {
         LeaseKey {
             scope: Scope::Host(host),
@@ -90,21 +104,23 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Where a lease's name is unique.
+/// Scope in which a lease's name is unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// In the mesh, by the user's word.
+    /// The mesh; the name was given by the user.
     Explicit,
-    /// In the mesh, derived from a container's name.
+    /// The mesh; the name was derived from a container's name.
     Derived,
-    /// On one host, derived from a container's name.
+    /// One host; the name was derived from a container's name.
     Host(PeerName),
 }
 
-/// What a lease is for.
+/// Key of a lease.
+///
+/// Format: `docs/protocol/ipam.md#9-2-entry`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseKey {
-    /// Where the name is unique.
+    /// Scope in which the name is unique.
     pub scope: Scope,
     /// The name of the identity.
     pub name: String,
@@ -122,20 +138,24 @@ impl fmt::Display for LeaseKey {
 }
 
 /// Whether an address of a lease is in use.
+///
+/// Rule: `docs/protocol/ipam.md#9-2-entry`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeaseState {
-    /// The lease is no more; it is remembered for a while so that old copies do not revive it.
+    /// The lease has ended. It is remembered for a while, so that old copies do not revive it.
     Gone,
-    /// Nobody uses the address; it is kept for the identity.
+    /// The address is not in use, and kept for the identity.
     Unused,
-    /// A container has it.
+    /// A container with this id uses the address.
     Used(String),
 }
 
 /// The address of an identity.
+///
+/// Format: `docs/protocol/ipam.md#9-2-entry`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// Grows with each change.
+    /// Increases with each change.
     pub version: u64,
     /// The router that may change it.
     pub holder: PeerName,
@@ -143,30 +163,32 @@ pub struct Lease {
     pub address: Address,
     /// Whether it is in use.
     pub state: LeaseState,
-    /// Whether it is kept for ever, however short of space everyone is.
+    /// Whether it is kept forever, even if addresses run short.
     pub pinned: bool,
-    /// When `state` became what it is: seconds since 1970 by the holder's clock.
+    /// When `state` last changed, in seconds since 1970 by the holder's clock.
     pub since: u64,
 }
 
 impl Lease {
-    /// Whether the lease exists, as opposed to being remembered as gone.
+    /// Returns true if the lease has not ended.
     pub fn is_live(&self) -> bool {
         self.state != LeaseState::Gone
     }
 
-    /// Whether the address is kept for the identity although nobody uses it.
+    /// Returns true if the address is kept for the identity but not in use.
     pub fn is_unused(&self) -> bool {
         self.state == LeaseState::Unused
     }
 
-    /// Whether it may be ended to make room.
+    /// Returns true if the lease may be ended to make room.
     pub fn is_reclaimable(&self) -> bool {
         self.is_unused() && !self.pinned
     }
 
-    /// Whether this copy replaces `other`. Any two different leases are ordered one way round, the
-    /// same everywhere, also if two groups of routers made them without knowing of each other.
+    /// Returns true if this copy replaces `other`. Any two different leases have the same order
+    /// everywhere, even if two groups of routers made them independently.
+    ///
+    /// Rule: `docs/protocol/ipam.md#9-3-order`.
     pub fn beats(&self, other: &Lease) -> bool {
         self.rank() > other.rank()
     }

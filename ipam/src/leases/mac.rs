@@ -7,8 +7,10 @@ use super::lease::LeaseKey;
 use super::wire;
 use crate::range::Address;
 
-/// The MAC address that goes with an address of a lease: unique as the address is, and another
-/// one when the address passes to another identity.
+/// Returns the MAC address for an address of a lease. It is as unique as the address, and changes
+/// when the address passes to another identity.
+///
+/// Rule: `docs/protocol/ipam.md#9-7-mac`.
 pub fn mac(key: &LeaseKey, address: Address) -> Mac {
     let mut bytes = Vec::new();
     wire::put_key(&mut bytes, key);

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use proto::types::PeerName;
 use sha2::{Digest as _, Sha256};
 
-use super::lease::{LEASES_MAX, Lease, LeaseEntry, LeaseKey, Scope};
+use super::lease::{
+    HOLDER_LEASES_MAX, LEASES_MAX, LEASES_RESERVED, Lease, LeaseEntry, LeaseKey, Scope,
+};
 use super::wire::{self, BUCKETS};
 use crate::range::{Address, Range};
 
@@ -13,10 +16,13 @@ use crate::range::{Address, Range};
 #[derive(Clone, Debug)]
 pub struct LeaseTable {
     entries: BTreeMap<Arc<LeaseKey>, Lease>,
-    /// Live leases by address; there may be several of one address when things went wrong.
+    /// Live leases by address. After errors there may be several of one address.
     by_address: BTreeSet<(Address, Arc<LeaseKey>)>,
-    /// All leases by the hash of their key; the top bits of it name the bucket.
-    by_hash: BTreeMap<u64, Arc<LeaseKey>>,
+    /// All leases by the hash of their key, the top bits of which name the bucket, each with its
+    /// own hash: whoever compares tables must not make us hash them all again.
+    by_hash: BTreeMap<u64, (Arc<LeaseKey>, u64)>,
+    /// How many leases each holder has.
+    by_holder: BTreeMap<PeerName, usize>,
     /// For each bucket the XOR of the hashes of its live leases.
     buckets: [u64; BUCKETS],
 }
@@ -27,38 +33,52 @@ impl Default for LeaseTable {
             entries: BTreeMap::new(),
             by_address: BTreeSet::new(),
             by_hash: BTreeMap::new(),
+            by_holder: BTreeMap::new(),
             buckets: [0; BUCKETS],
         }
     }
 }
 
 impl LeaseTable {
-    /// How many leases there are, those that are gone included.
+    /// Returns the number of leases, including ended ones.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none, not even one that is gone.
+    /// Returns true if there are no leases, not even ended ones.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether one more would be too many.
-    pub fn is_full(&self) -> bool {
-        self.entries.len() >= LEASES_MAX
+    /// Returns true if router `us` may make one more.
+    pub fn has_room(&self) -> bool {
+        self.entries.len() < LEASES_MAX
     }
 
-    /// The lease of this key, gone or not.
+    /// Returns true if one more may come from another router, of which `holder` is the holder:
+    /// nobody takes what others need, and none of them what we need ourselves. Of holders that are
+    /// not `known` to be routers of the mesh all together may have no more than one that is.
+    pub fn has_room_for(&self, holder: PeerName, known: bool) -> bool {
+        let held = self.by_holder.get(&holder).copied().unwrap_or_default();
+        let most = if known {
+            LEASES_MAX - LEASES_RESERVED
+        } else {
+            HOLDER_LEASES_MAX
+        };
+        held < HOLDER_LEASES_MAX && self.entries.len() < most
+    }
+
+    /// Returns the lease of this key, ended or not.
     pub fn get(&self, key: &LeaseKey) -> Option<&Lease> {
         self.entries.get(key)
     }
 
-    /// The lease of this key, unless it is gone.
+    /// Returns the lease of this key, unless it has ended.
     pub fn live(&self, key: &LeaseKey) -> Option<&Lease> {
         self.get(key).filter(|lease| lease.is_live())
     }
 
-    /// The key as the table holds it, so that it need not be copied.
+    /// Returns the table's shared copy of the key.
     pub fn shared(&self, key: &LeaseKey) -> Arc<LeaseKey> {
         match self.entries.get_key_value(key) {
             Some((key, _)) => Arc::clone(key),
@@ -66,17 +86,17 @@ impl LeaseTable {
         }
     }
 
-    /// All leases, gone ones included, by key.
+    /// Returns all leases, including ended ones, by key.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<LeaseKey>, &Lease)> {
         self.entries.iter()
     }
 
-    /// The live leases of an address.
+    /// Returns the live leases of an address.
     pub fn at(&self, address: Address) -> impl Iterator<Item = (&Arc<LeaseKey>, &Lease)> {
         self.within(Range::single(address))
     }
 
-    /// The live leases whose address lies in a range, by address.
+    /// Returns the live leases whose address lies in a range, by address.
     pub fn within(&self, range: Range) -> impl Iterator<Item = (&Arc<LeaseKey>, &Lease)> {
         let lowest = Arc::new(LeaseKey {
             scope: Scope::Explicit,
@@ -92,11 +112,12 @@ impl LeaseTable {
             .filter_map(|(_, key)| self.entries.get_key_value(key))
     }
 
-    /// Sets or removes a lease; returns what was there.
+    /// Sets or removes a lease. Returns the previous one.
     pub fn put(&mut self, key: &Arc<LeaseKey>, lease: Option<Lease>) -> Option<Lease> {
+        let hash = key_hash(key);
         let before = match lease {
             Some(lease) => {
-                self.index(key, &lease);
+                self.index(key, hash, &lease);
                 self.entries.insert(Arc::clone(key), lease)
             }
             None => self.entries.remove(key),
@@ -107,40 +128,53 @@ impl LeaseTable {
                 now.is_some(),
                 now.is_some_and(|now| now.is_live() && now.address == before.address),
             );
+            self.count(before.holder, -1);
             if before.is_live() {
-                self.toggle(key, before);
+                let before_hash = entry_hash(key, before);
+                self.toggle(hash, before_hash);
                 if !stays {
                     self.by_address.remove(&(before.address, Arc::clone(key)));
                 }
             }
             if !exists {
-                self.by_hash.remove(&key_hash(key));
+                self.by_hash.remove(&hash);
             }
         }
         before
     }
 
-    fn index(&mut self, key: &Arc<LeaseKey>, lease: &Lease) {
+    fn index(&mut self, key: &Arc<LeaseKey>, hash: u64, lease: &Lease) {
+        let lease_hash = entry_hash(key, lease);
         if lease.is_live() {
             self.by_address.insert((lease.address, Arc::clone(key)));
-            self.toggle(key, lease);
+            self.toggle(hash, lease_hash);
         }
-        self.by_hash.insert(key_hash(key), Arc::clone(key));
+        self.count(lease.holder, 1);
+        self.by_hash.insert(hash, (Arc::clone(key), lease_hash));
     }
 
-    fn toggle(&mut self, key: &LeaseKey, lease: &Lease) {
-        let bucket = bucket_of(key_hash(key));
-        if let Some(sum) = self.buckets.get_mut(bucket) {
-            *sum ^= entry_hash(key, lease);
+    fn count(&mut self, holder: PeerName, change: isize) {
+        let count = self.by_holder.entry(holder).or_default();
+        *count = count.saturating_add_signed(change);
+        if *count == 0 {
+            self.by_holder.remove(&holder);
         }
     }
 
-    /// The digest of each bucket.
+    fn toggle(&mut self, key_hash: u64, entry_hash: u64) {
+        if let Some(sum) = self.buckets.get_mut(bucket_of(key_hash)) {
+            *sum ^= entry_hash;
+        }
+    }
+
+    /// Returns the digest of each bucket.
     pub fn buckets(&self) -> &[u64; BUCKETS] {
         &self.buckets
     }
 
-    /// The digest of the whole table; that of an empty one is 0.
+    /// Returns the digest of the whole table; that of an empty table is 0.
+    ///
+    /// Rule: `docs/protocol/ipam.md#9-4-replication`.
     pub fn digest(&self) -> u64 {
         if self.buckets.iter().all(|bucket| *bucket == 0) {
             return 0;
@@ -152,57 +186,74 @@ impl LeaseTable {
         first_u64(hash.finalize().into())
     }
 
-    /// Hashes of the keys of a bucket, each with the hash of its lease. Leases that are gone are
-    /// left out, as they are in the digest: routers forget them at different times.
+    /// Returns the hashes of the keys of a bucket, each with the hash of its lease. Ended leases
+    /// are left out, as in the digest, because routers forget them at different times.
     pub fn summary(&self, bucket: usize) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.bucket_entries(bucket)
-            .filter(|(_, _, lease)| lease.is_live())
-            .map(|(hash, key, lease)| (hash, entry_hash(key, lease)))
+            .filter(|entry| entry.lease.is_live())
+            .map(|entry| (entry.hash, entry.lease_hash))
     }
 
-    /// The lease whose key has this hash.
+    /// Returns the lease whose key has this hash.
     pub fn by_hash(&self, hash: u64) -> Option<LeaseEntry> {
-        let key = self.by_hash.get(&hash)?;
+        let (key, _) = self.by_hash.get(&hash)?;
         Some((Arc::clone(key), self.entries.get(key)?.clone()))
     }
 
-    /// The leases of a bucket whose hash differs from the one that `theirs` gives for the key, or
-    /// for whose key it gives none.
+    /// Returns the leases of a bucket whose hash differs from the one in `theirs`, or whose key is
+    /// not in `theirs`.
     pub fn differing(&self, bucket: usize, theirs: &BTreeMap<u64, u64>) -> Vec<LeaseEntry> {
         self.bucket_entries(bucket)
-            .filter(|(hash, key, lease)| match theirs.get(hash) {
-                Some(their_hash) => *their_hash != entry_hash(key, lease),
-                None => lease.is_live(),
+            .filter(|entry| match theirs.get(&entry.hash) {
+                Some(their_hash) => *their_hash != entry.lease_hash,
+                None => entry.lease.is_live(),
             })
-            .map(|(_, key, lease)| (Arc::clone(key), lease.clone()))
+            .map(|entry| (Arc::clone(entry.key), entry.lease.clone()))
             .collect()
     }
 
-    fn bucket_entries(
-        &self,
-        bucket: usize,
-    ) -> impl Iterator<Item = (u64, &Arc<LeaseKey>, &Lease)> + '_ {
+    fn bucket_entries(&self, bucket: usize) -> impl Iterator<Item = Hashed<'_>> + '_ {
         let shift = u64::BITS - BUCKETS.ilog2();
         let first = (bucket as u64) << shift;
         let last = first | (u64::MAX >> BUCKETS.ilog2());
         self.by_hash
             .range(first..=last)
-            .filter_map(|(hash, key)| Some((*hash, key, self.entries.get(key)?)))
+            .filter_map(|(hash, (key, lease_hash))| {
+                Some(Hashed {
+                    hash: *hash,
+                    lease_hash: *lease_hash,
+                    key,
+                    lease: self.entries.get(key)?,
+                })
+            })
     }
 }
 
-/// The bucket of a key with this hash.
+/// A lease with the hashes of its key and of itself.
+struct Hashed<'a> {
+    hash: u64,
+    lease_hash: u64,
+    key: &'a Arc<LeaseKey>,
+    lease: &'a Lease,
+}
+
+/// Returns the bucket of a key with this hash.
+///
+/// Rule: `docs/protocol/ipam.md#9-4-replication`.
 fn bucket_of(hash: u64) -> usize {
     (hash >> (u64::BITS - BUCKETS.ilog2())) as usize
 }
 
-/// The hash by which other routers name a key.
+/// Returns the hash by which routers refer to a key.
+///
+/// Rule: `docs/protocol/ipam.md#9-4-replication`.
 pub(crate) fn key_hash(key: &LeaseKey) -> u64 {
     let mut bytes = Vec::new();
     wire::put_key(&mut bytes, key);
     first_u64(Sha256::digest(&bytes).into())
 }
 
+/// Rule: `docs/protocol/ipam.md#9-4-replication`.
 fn entry_hash(key: &LeaseKey, lease: &Lease) -> u64 {
     let mut bytes = Vec::new();
     wire::put_key(&mut bytes, key);

@@ -1,7 +1,7 @@
 //! Messages of the channel `weft-leases`, and leases as bytes.
 //!
-//! Every message starts with the version of the format and a kind; numbers are big-endian,
-//! names and ids are one length byte and the bytes:
+//! Every message starts with the version of the format and a kind. Numbers are big-endian; names
+//! and ids are one length byte and the bytes:
 //!
 //! ```text
 //! 01 | 00 | Hello      broadcast when routers come into reach, gossiped every period
@@ -26,81 +26,81 @@ use super::lease::{
 };
 use crate::range::{Address, Cidr};
 
-/// The version of this format; messages of another one are ignored.
+/// The version of this format. Messages of another version are ignored.
 pub const FORMAT: u8 = 1;
-/// How many parts of the table have a digest of their own.
+/// Number of parts of the table with a digest of their own.
 pub const BUCKETS: usize = 64;
-/// Most leases in one [`Message::Entries`]; more are sent in several.
+/// Maximum number of leases in one [`Message::Entries`]. More are sent in several.
 pub const ENTRIES_PER_MESSAGE: usize = 512;
 
 /// Why a message or record could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// It ends early.
+    /// It ends too early.
     #[error(transparent)]
     End(#[from] EndOfInput),
-    /// It is of a later format.
+    /// It has a later format.
     #[error("format {0} is not known")]
     Format(u8),
-    /// Something in it has no meaning.
+    /// A value is invalid.
     #[error("invalid {0}")]
     Invalid(&'static str),
 }
 
-/// What a router says of itself when others come into reach, and every period.
+/// Announcement of a router, sent when others come into reach, and periodically.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// Who says it; relays do not keep the sender.
+    /// The announcing router; relays do not keep the sender.
     pub origin: PeerName,
     /// The digest of its leases.
     pub digest: u64,
     /// Its universe.
     pub universe: Cidr,
-    /// Whether the universe is only a default, and nothing has been allocated from it.
+    /// Whether the universe is only a default from which nothing was allocated.
     pub yields: bool,
     /// Whether it has a ring.
     pub has_ring: bool,
-    /// Whether it wants a hello back.
+    /// Whether it requests a hello in return.
     pub reply: bool,
 }
 
-/// What is asked of the holder of a lease.
+/// Kind of a request about a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AskKind {
-    /// Hand the lease over to the asker.
+    /// Hand the lease over to the sender.
     Take,
-    /// Keep it for ever.
+    /// Keep the lease forever.
     Pin,
-    /// Do not.
+    /// Do not keep the lease forever.
     Unpin,
-    /// End it.
+    /// End the lease.
     Release,
-    /// As the owner of its address in the ring: grant the address to the asker, who holds the
+    /// As the owner of its address in the ring, grant the address to the sender, which holds the
     /// lease.
     Grant,
 }
 
-/// A wish about a lease.
+/// A request about a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// Comes back in the answer.
+    /// Repeated in the answer.
     pub nonce: u64,
-    /// What is wished.
+    /// The kind of request.
     pub kind: AskKind,
-    /// The key, and the lease as the asker knows it.
+    /// The key, and the lease as the sender knows it.
     pub entry: LeaseEntry,
 }
 
-/// What became of a wish.
+/// Outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was done.
     Done,
-    /// A container has the address.
+    /// A container uses the address.
     InUse,
-    /// The lease is not here, or the asker knows an older version: `entry` says more.
+    /// The lease is held elsewhere, or the sender knows an older version; see `entry`.
     Elsewhere,
-    /// Not at this moment: the address is held back, or the router cannot save.
+    /// Not possible now: the address is held back, or the router cannot save.
     Busy,
     /// The address is not free, or not here.
     Refused,
@@ -109,61 +109,65 @@ pub enum Outcome {
 /// The answer to an [`Ask`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// That of the ask.
+    /// The nonce of the request.
     pub nonce: u64,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The lease as it is now, if the answering router knows it.
+    /// The current lease, if the answering router knows it.
     pub entry: Option<LeaseEntry>,
-    /// A `gossipState`, if it shows the asker something about the address. It is the whole ring,
-    /// as a part of one would leave open where a range in it ends.
+    /// A `gossipState`, if the ring has news about the address. It is the whole ring, because a
+    /// part of it would not show where its last range ends.
     pub ring: Option<Vec<u8>>,
 }
 
 /// A message of the channel.
+///
+/// Format: `docs/protocol/ipam.md#9-1-messages`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// I am a weft router.
+    /// Announcement of a weft router.
     Hello(Hello),
-    /// My digest of each bucket: where do we differ?
+    /// The sender's digest of each bucket, to be compared.
     Compare(Box<[u64; BUCKETS]>),
-    /// We differ in these buckets: hashes of keys and leases by bucket.
+    /// The buckets that differ: hashes of keys and leases by bucket.
     Summary(BTreeMap<u8, BTreeMap<u64, u64>>),
-    /// These are newer, and I would like those.
+    /// Leases of the sender, and hashes of the keys whose leases it requests.
     Entries {
         /// Leases.
         leases: Vec<LeaseEntry>,
         /// Hashes of keys.
         wanted: Vec<u64>,
     },
-    /// A wish.
+    /// A request about a lease.
     Ask(Ask),
-    /// What became of one.
+    /// The answer to such a request.
     Answer(Answer),
-    /// What is your ring now?
+    /// Requests the receiver's ring.
     RingQuery {
-        /// Comes back in the answer.
+        /// Repeated in the answer.
         nonce: u64,
-        /// The lost peers that I am about to take over.
+        /// The lost peers that the sender is taking over.
         taking: Vec<PeerName>,
     },
-    /// This is my ring.
+    /// The sender's ring.
     RingAnswer {
-        /// That of the query.
+        /// The nonce of the query.
         nonce: u64,
-        /// The peers that it knows to be gone for ever.
+        /// The peers that the sender knows to be gone forever.
         gone: Vec<PeerName>,
-        /// The lost peers that it is about to take over itself.
+        /// The lost peers that the sender is taking over.
         taking: Vec<PeerName>,
         /// A `gossipState`.
         state: Vec<u8>,
     },
-    /// This peer is gone for ever: it handed everything over, or somebody removed it.
+    /// A peer is gone forever: it handed everything over, or was removed.
     Gone(PeerName),
 }
 
 impl Message {
-    /// Writes the message.
+    /// Encodes the message.
+    ///
+    /// Format: `docs/protocol/ipam.md#9-1-messages`.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![FORMAT, self.kind()];
         match self {
@@ -218,7 +222,9 @@ impl Message {
         }
     }
 
-    /// Reads a message. Bytes behind it are left to later versions and not looked at.
+    /// Decodes a message. Bytes after it are left to later versions and ignored.
+    ///
+    /// Format: `docs/protocol/ipam.md#9-1-messages`.
     pub fn decode(message: &[u8]) -> Result<Message, WireError> {
         let mut input = Cursor::new(message);
         let format = input.u8()?;
@@ -394,7 +400,9 @@ fn entry(input: &mut Cursor<'_>) -> Result<LeaseEntry, WireError> {
     Ok((Arc::new(key(input)?), lease(input)?))
 }
 
-/// Writes the key of a lease.
+/// Encodes the key of a lease.
+///
+/// Format: `docs/protocol/ipam.md#9-2-entry`.
 pub(crate) fn put_key(out: &mut Vec<u8>, key: &LeaseKey) {
     match key.scope {
         Scope::Explicit => out.push(0),
@@ -408,7 +416,9 @@ pub(crate) fn put_key(out: &mut Vec<u8>, key: &LeaseKey) {
     put_cidr(out, &key.subnet);
 }
 
-/// Reads the key of a lease.
+/// Decodes the key of a lease.
+///
+/// Format: `docs/protocol/ipam.md#9-2-entry`.
 pub(crate) fn key(input: &mut Cursor<'_>) -> Result<LeaseKey, WireError> {
     let scope = match input.u8()? {
         0 => Scope::Explicit,
@@ -431,7 +441,9 @@ pub(crate) fn key(input: &mut Cursor<'_>) -> Result<LeaseKey, WireError> {
     })
 }
 
-/// Writes a lease.
+/// Encodes a lease.
+///
+/// Format: `docs/protocol/ipam.md#9-2-entry`.
 pub(crate) fn put_lease(out: &mut Vec<u8>, lease: &Lease) {
     put_u64(out, lease.version);
     out.extend(lease.holder.as_bytes());
@@ -448,7 +460,9 @@ pub(crate) fn put_lease(out: &mut Vec<u8>, lease: &Lease) {
     }
 }
 
-/// Reads a lease.
+/// Decodes a lease.
+///
+/// Format: `docs/protocol/ipam.md#9-2-entry`.
 pub(crate) fn lease(input: &mut Cursor<'_>) -> Result<Lease, WireError> {
     let (version, holder, address) = (input.u64()?, peer(input)?, address(input)?);
     let since = input.u64()?;
@@ -486,7 +500,7 @@ pub(crate) fn put_cidr(out: &mut Vec<u8>, cidr: &Cidr) {
     out.push(cidr.len);
 }
 
-/// Writes a text of at most `max` (at most 255) bytes; what is longer is cut.
+/// Encodes a text of at most `max` bytes (at most 255). A longer one is cut.
 pub(crate) fn put_text(out: &mut Vec<u8>, text: &str, max: usize) {
     let len = text.floor_char_boundary(max);
     out.push(len as u8);

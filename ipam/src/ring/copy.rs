@@ -5,25 +5,33 @@ use proto::types::PeerName;
 use crate::range::{Address, Range};
 use crate::range_set::RangeSet;
 
-/// Most entries that a ring may have; a larger one is refused. Three times the addresses of a
-/// /14, at 20 bytes each.
+/// Maximum number of entries of a ring. A larger ring is refused.
 pub const ENTRIES_MAX: usize = 1 << 20;
-/// Most seeds that a ring may have; a ring with more is refused.
+/// Maximum number of seeds of a ring. A ring with more is refused.
 pub const SEEDS_MAX: usize = 1 << 16;
-/// What a takeover adds to the version of an entry, so that it outdoes what the previous owner
-/// may have changed unseen.
+/// The highest version of an entry that is taken from another router: none gets there by
+/// counting, and from there nobody could outdo it.
+///
+/// Rule: `docs/protocol/ipam.md#11-weft`.
+pub const VERSION_MAX: u32 = u32::MAX - (1 << 24);
+/// Added to the version of an entry by a takeover, so that it exceeds unseen changes of the
+/// previous owner.
+///
+/// Rule: `docs/protocol/ipam.md#2-6-transfer`.
 pub const TAKEOVER_STEP: u32 = 100;
 
 /// One interval of the ring.
+///
+/// Format: `docs/protocol/ipam.md#2-1-structure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The first address of the interval.
     pub token: Address,
-    /// Who owns it.
+    /// Its owner.
     pub peer: PeerName,
-    /// Grows with each change of the entry.
+    /// Increases with each change of the entry.
     pub version: u32,
-    /// How many of its addresses are free, as the owner last said.
+    /// Number of its free addresses, as last reported by its owner.
     pub free: u32,
 }
 
@@ -31,6 +39,8 @@ pub struct Entry {
 pub type Change = (Address, Option<Entry>);
 
 /// A copy of the ring.
+///
+/// Format: `docs/protocol/ipam.md#2-1-structure`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ring {
     /// The first address of the universe.
@@ -39,15 +49,15 @@ pub struct Ring {
     pub end: Address,
     /// The entries, by token.
     pub entries: Vec<Entry>,
-    /// The peers among which the universe was first divided, by name. Two rings with other seeds
+    /// The peers among which the universe was first divided, by name. Rings with different seeds
     /// never belong together.
     pub seeds: Vec<PeerName>,
 }
 
-/// What is wrong with a ring.
+/// Why a ring violates its invariants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RingError {
-    /// Tokens do not grow.
+    /// Tokens do not increase.
     #[error("Ring not sorted")]
     NotSorted,
     /// Two entries have one token.
@@ -56,22 +66,22 @@ pub enum RingError {
     /// A token lies outside the universe.
     #[error("Token is out of range")]
     TokenOutOfRange,
-    /// More free addresses than there are addresses.
+    /// An entry reports more free addresses than it has addresses.
     #[error("Entry {token}-{next} reporting too much free space: {free} > {distance}")]
     TooMuchFree {
         /// The entry.
         token: Address,
         /// The token after it.
         next: Address,
-        /// What it says is free.
+        /// Number of reported free addresses.
         free: u32,
-        /// How many addresses it has.
+        /// Number of addresses.
         distance: u32,
     },
 }
 
 impl Ring {
-    /// A ring without entries.
+    /// Creates a ring without entries.
     pub fn new(universe: Range) -> Ring {
         Ring {
             start: universe.start,
@@ -80,7 +90,9 @@ impl Ring {
         }
     }
 
-    /// The first division of the universe, among `peers`, which must be sorted and unique.
+    /// Creates the first division of the universe among `peers`, which must be sorted and unique.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-4-seed`.
     pub fn seeded(universe: Range, peers: &[PeerName]) -> Ring {
         let mut ring = Ring::new(universe);
         ring.subdivide(universe, peers);
@@ -88,6 +100,7 @@ impl Ring {
         ring
     }
 
+    /// Rule: `docs/protocol/ipam.md#2-4-seed`.
     fn subdivide(&mut self, range: Range, peers: &[PeerName]) {
         let size = range.size();
         let (Some(first), 1..) = (peers.first(), size) else {
@@ -108,18 +121,20 @@ impl Ring {
         self.subdivide(Range::new(middle.plus(size % 2), range.end), right);
     }
 
-    /// The universe.
+    /// Returns the universe.
     pub fn universe(&self) -> Range {
         Range::new(self.start, self.end)
     }
 
-    /// Whether nobody owns anything yet.
+    /// Returns true if nobody owns anything yet.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many addresses lie between two tokens, going up and around; the whole ring if they
-    /// are the same.
+    /// Returns the number of addresses from one token up to another, going around if necessary; the
+    /// whole ring if they are equal.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-1-structure`.
     pub fn distance(&self, from: Address, to: Address) -> u32 {
         if to > from {
             to.above(from)
@@ -128,18 +143,19 @@ impl Ring {
         }
     }
 
-    /// The token after that of entry `index`, going around.
+    /// Returns the token after entry `index`, going around if necessary.
     pub(super) fn next_token(&self, index: usize) -> Address {
         next_token(&self.entries, index)
     }
 
-    /// The position of the entry whose interval holds `address`; `None` in an empty ring.
+    /// Returns the position of the entry whose interval contains `address`, or `None` if the ring
+    /// is empty.
     fn position(&self, address: Address) -> Option<usize> {
         let after = self.entries.partition_point(|e| e.token <= address);
         after.checked_sub(1).or(self.entries.len().checked_sub(1))
     }
 
-    /// The entry with this token.
+    /// Returns the entry with this token.
     pub fn get(&self, token: Address) -> Option<&Entry> {
         let at = self
             .entries
@@ -148,12 +164,12 @@ impl Ring {
         self.entries.get(at)
     }
 
-    /// Who owns `address`.
+    /// Returns who owns `address`.
     pub fn owner(&self, address: Address) -> Option<PeerName> {
         Some(self.entry_of(address)?.peer)
     }
 
-    /// The entry in whose interval `address` lies.
+    /// Returns the entry in whose interval `address` lies.
     pub fn entry_of(&self, address: Address) -> Option<&Entry> {
         if !self.universe().contains(address) {
             return None;
@@ -161,8 +177,8 @@ impl Ring {
         self.entries.get(self.position(address)?)
     }
 
-    /// The addresses from one token up to the next, in order. Going around the end of the
-    /// universe makes two ranges of them; otherwise the first is empty.
+    /// Returns the addresses from one token up to the next, in order. If the interval goes around
+    /// the end of the universe there are two ranges; otherwise the first is empty.
     pub fn ranges_between(&self, from: Address, to: Address) -> [Range; 2] {
         if to > from {
             [Range::default(), Range::new(from, to)]
@@ -171,8 +187,8 @@ impl Ring {
         }
     }
 
-    /// Each interval with its entry, in order of tokens; the wrapping one is split and its lower
-    /// part comes first of the two.
+    /// Returns each interval with its entry, in order of tokens. An interval that goes around the
+    /// end is split, and its lower part comes first of the two.
     pub fn intervals(&self) -> impl Iterator<Item = (Range, &Entry)> + '_ {
         self.entries.iter().enumerate().flat_map(|(i, entry)| {
             self.ranges_between(entry.token, self.next_token(i))
@@ -182,7 +198,7 @@ impl Ring {
         })
     }
 
-    /// The intervals of one peer, in order of addresses.
+    /// Returns the intervals of one peer, in order of addresses.
     pub fn owned_ranges(&self, peer: PeerName) -> Vec<Range> {
         let mut out: Vec<Range> = self
             .intervals()
@@ -193,7 +209,7 @@ impl Ring {
         out
     }
 
-    /// The addresses of one peer.
+    /// Returns the addresses of one peer.
     pub fn owned(&self, peer: PeerName) -> RangeSet {
         self.intervals()
             .filter(|(_, entry)| entry.peer == peer)
@@ -201,12 +217,12 @@ impl Ring {
             .collect()
     }
 
-    /// Whether the peer owns anything.
+    /// Returns true if the peer owns anything.
     pub fn has_owner(&self, peer: PeerName) -> bool {
         self.entries.iter().any(|entry| entry.peer == peer)
     }
 
-    /// The owners, each once, sorted.
+    /// Returns the owners, each once, sorted.
     pub fn owners(&self) -> Vec<PeerName> {
         let mut out: Vec<PeerName> = self.entries.iter().map(|e| e.peer).collect();
         out.sort_unstable();
@@ -214,7 +230,9 @@ impl Ring {
         out
     }
 
-    /// Gives `range`, all of which `us` must own, to another peer.
+    /// Gives `range`, which `us` must own completely, to another peer.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-5-grant`.
     pub fn grant(&mut self, us: PeerName, range: Range, to: PeerName) -> Vec<Change> {
         let mut changes = Vec::new();
         let Some(mut at) = self.position(range.start) else {
@@ -283,7 +301,9 @@ impl Ring {
         at
     }
 
-    /// Makes everything that `from` owns `to`'s.
+    /// Transfers everything that `from` owns to `to`.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-6-transfer`.
     pub fn transfer(&mut self, from: PeerName, to: PeerName) -> Vec<Change> {
         let mut changes = Vec::new();
         for entry in &mut self.entries {
@@ -296,8 +316,10 @@ impl Ring {
         changes
     }
 
-    /// Sets what `us` says is free in each of its entries: the sum of what `count` says of each
-    /// range of the entry. An entry for which it says `None` is left as it is.
+    /// Sets the number of free addresses in each entry of `us` to the sum of `count` over its
+    /// ranges. Entries for which `count` returns `None` are not changed.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-7-free`.
     pub fn report_free(
         &mut self,
         us: PeerName,
@@ -323,7 +345,9 @@ impl Ring {
         changes
     }
 
-    /// Raises the version of our entry, to settle whose it is.
+    /// Raises the version of our entry, to decide a tie.
+    ///
+    /// Rule: `docs/protocol/ipam.md#3-4-contests`.
     pub fn assert_entry(&mut self, token: Address, step: u32) -> Vec<Change> {
         let mut changes = Vec::new();
         if let Ok(at) = self.entries.binary_search_by_key(&token, |e| e.token) {
@@ -334,7 +358,7 @@ impl Ring {
         changes
     }
 
-    /// Puts back what was there before a series of changes, given in the order they were made.
+    /// Undoes a series of changes, given in their original order.
     pub fn undo(&mut self, changes: &[Change]) {
         let mut before = std::collections::BTreeMap::new();
         for (token, entry) in changes {
@@ -345,8 +369,10 @@ impl Ring {
         self.entries.sort_unstable_by_key(|e| e.token);
     }
 
-    /// Which other peers say that they have free addresses between `start` and `end`, with how
-    /// many in all of the intervals that touch it, sorted by name.
+    /// Returns the other peers that report free addresses in intervals that touch `wanted`, each
+    /// with their number in these intervals, sorted by name.
+    ///
+    /// Rule: `docs/protocol/ipam.md#7-1-allocate`.
     pub fn donors(&self, us: PeerName, wanted: Range) -> Vec<(PeerName, u64)> {
         let mut donors = std::collections::BTreeMap::new();
         for (i, entry) in self.entries.iter().enumerate() {
@@ -364,7 +390,9 @@ impl Ring {
         donors.into_iter().collect()
     }
 
-    /// Whether the ring keeps its rules; else which one it breaks first.
+    /// Checks the invariants. Returns the first violation.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-2-invariants`.
     pub fn check(&self) -> Result<(), RingError> {
         let sorted = self.entries.is_sorted_by_key(|e| e.token);
         if !sorted {
@@ -394,7 +422,7 @@ impl Ring {
     }
 }
 
-/// The token after that of entry `index`, going around.
+/// Returns the token after entry `index`, going around if necessary.
 pub(super) fn next_token(entries: &[Entry], index: usize) -> Address {
     entries
         .get(index + 1)

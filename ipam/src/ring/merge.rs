@@ -5,24 +5,24 @@ use proto::types::PeerName;
 use super::copy::{Change, Entry, Ring, RingError, next_token};
 use crate::range::{Address, Range};
 
-/// Why a received ring was not merged. Nothing of it was taken.
+/// Why a received ring was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
-    /// The received ring breaks its own rules.
+    /// The received ring violates its invariants.
     #[error(transparent)]
     Invalid(RingError),
-    /// The two rings were first divided among different peers.
+    /// The two rings have different seeds.
     #[error("Received ring was seeded differently from ours")]
     Seeds,
     /// The two rings have different universes.
     #[error("Received range differs from ours")]
     Universe,
-    /// A token of another peer lies in a range of ours that has addresses in use.
+    /// A token of another peer lies in a range of ours with addresses in use.
     #[error("Peer {peer} says it owns the IP range from {token}, which I think I own")]
     EntryInMyRange {
-        /// Who says so.
+        /// The owner of the token.
         peer: PeerName,
-        /// Where its range starts.
+        /// The token.
         token: Address,
     },
     /// An entry of ours with addresses in use has another owner at the same version.
@@ -50,22 +50,22 @@ pub enum MergeError {
         /// Their version.
         theirs: u32,
     },
-    /// Both rings are well, but together they would not be.
+    /// The merged ring would violate the invariants.
     #[error("Merge of incoming data causes: {0}")]
     Result(RingError),
-    /// Addresses that are in use here would pass to another peer.
+    /// An address in use here would pass to another peer.
     #[error("Received ring gives away {0}, which is in use here")]
     InUse(Address),
 }
 
-/// What a merge would make of our ring.
+/// Result of a merge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Merged {
     /// The entries after it.
     pub entries: Vec<Entry>,
     /// The seeds, if ours had none.
     pub seeds: Option<Vec<PeerName>>,
-    /// What was there before, for each entry that differs.
+    /// The previous value of each changed entry.
     pub changes: Vec<Change>,
     /// Whether something was taken from theirs.
     pub updated: bool,
@@ -76,18 +76,20 @@ pub struct Merged {
 pub struct Failed {
     /// Why.
     pub error: MergeError,
-    /// New versions of entries of ours that were seen with a higher version before the error
-    /// was found. The original keeps these although it refuses the rest.
+    /// New versions of our entries that had a higher version in the received ring, up to the error.
+    /// Weave Net keeps these although it refuses the rest.
     pub raised: Vec<(Address, u32)>,
 }
 
-/// Two entries that a ring cannot both have: one of ours, and one that gives (part of) its
-/// interval to another peer.
+/// Two contradicting entries: one of ours, and one that gives all or part of its interval to
+/// another peer.
+///
+/// Rule: `docs/protocol/ipam.md#3-4-contests`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Contest {
     /// How they contradict each other.
     pub kind: ContestKind,
-    /// Our entry, or the one before their token.
+    /// Our entry, or our entry before their token.
     pub mine: Entry,
     /// Theirs.
     pub theirs: Entry,
@@ -100,38 +102,38 @@ pub struct Contest {
 pub enum ContestKind {
     /// Theirs is newer, and addresses of ours are in use.
     Newer,
-    /// Both have one version; ours says that we own it.
+    /// Both have the same version, and ours says that we own it.
     SameVersion,
     /// Theirs is a new token inside our interval, where addresses are in use.
     Inside,
-    /// Theirs is a new token behind our last one.
+    /// Theirs is a new token after our last one.
     Behind,
-    /// Both have one version, and by neither the owner is us.
+    /// Both have the same version, and neither says that we own it.
     Others,
 }
 
-/// What to do about a [`Contest`].
+/// Decision about a [`Contest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// What the original does: refuse the message or, of two entries with one version whose
-    /// addresses are idle, take the one that says more are free.
+    /// As in Weave Net: refuse the message, or, of two entries with the same version and idle
+    /// addresses, take the one that reports more free addresses.
     AsOriginal,
-    /// Keep our entry and go on.
+    /// Keep our entry and continue.
     KeepMine,
     /// Take theirs.
     TakeTheirs,
 }
 
-/// What a merge needs to know of the peer whose ring it changes.
+/// What a merge needs to know about the peer whose ring it changes.
 pub trait Rules {
-    /// Whether all of `range` is ours and none of its addresses is in use.
+    /// Returns true if all of `range` is ours and none of its addresses is in use.
     fn is_idle(&self, range: Range) -> bool;
 
-    /// Settles a contest.
+    /// Decides a contest.
     fn decide(&mut self, contest: &Contest) -> Decision;
 }
 
-/// The rules of the original: every contest about addresses in use is an error.
+/// Weave Net's rules: every contest about addresses in use is an error.
 #[derive(Debug)]
 pub struct WeaveRules<F>(pub F);
 
@@ -151,12 +153,14 @@ struct Merge<'a, R> {
     rules: &'a mut R,
     out: Merged,
     raised: Vec<(Address, u32)>,
-    /// The entry last taken from ours, unless one of theirs came since.
+    /// The entry last taken from our ring, unless one of theirs was taken since.
     previous: Option<Entry>,
 }
 
 impl Ring {
-    /// What merging `theirs` would make of this ring, the copy of peer `us`.
+    /// Computes the result of merging `theirs` into this ring, which is the copy of peer `us`.
+    ///
+    /// Rule: `docs/protocol/ipam.md#3-merge`.
     pub fn merge(
         &self,
         us: PeerName,
@@ -179,7 +183,7 @@ impl Ring {
         }
     }
 
-    /// Makes this ring what a merge said it would be.
+    /// Applies the result of a merge to this ring.
     pub fn apply(&mut self, merged: Merged) {
         self.entries = merged.entries;
         if let Some(seeds) = merged.seeds {
@@ -189,6 +193,7 @@ impl Ring {
 }
 
 impl<R: Rules> Merge<'_, R> {
+    /// Rule: `docs/protocol/ipam.md#3-1-checks`.
     fn run(&mut self, theirs: &Ring) -> Result<(), MergeError> {
         theirs.check().map_err(MergeError::Invalid)?;
         let seeded = !self.mine.seeds.is_empty();
@@ -202,7 +207,7 @@ impl<R: Rules> Merge<'_, R> {
         self.out.entries.reserve(most);
         self.walk(&theirs.entries)?;
         self.clip();
-        // Only a changed ring can break the rules.
+        // Only a changed ring can violate the invariants.
         if !self.out.changes.is_empty() {
             let result = Ring {
                 entries: std::mem::take(&mut self.out.entries),
@@ -217,6 +222,7 @@ impl<R: Rules> Merge<'_, R> {
         Ok(())
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-2-walk`.
     fn walk(&mut self, theirs: &[Entry]) -> Result<(), MergeError> {
         let mine = &self.mine.entries;
         let (mut i, mut j) = (0, 0);
@@ -256,6 +262,7 @@ impl<R: Rules> Merge<'_, R> {
         self.previous = None;
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-2-walk`.
     fn new_token(&mut self, theirs: &Entry, next: Address) -> Result<(), MergeError> {
         if let Some(mine) = self.contested(theirs)
             && !self.idle(theirs.token, next)
@@ -276,6 +283,7 @@ impl<R: Rules> Merge<'_, R> {
         Ok(())
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-2-walk`.
     fn behind(&mut self, theirs: &Entry) -> Result<(), MergeError> {
         if let Some(mine) = self.contested(theirs) {
             let next = self
@@ -299,12 +307,13 @@ impl<R: Rules> Merge<'_, R> {
         Ok(())
     }
 
-    /// Our entry whose interval a new token of another peer would split.
+    /// Returns our entry whose interval a new token of another peer would split, if any.
     fn contested(&self, theirs: &Entry) -> Option<Entry> {
         let previous = self.previous.filter(|entry| entry.peer == self.us);
         previous.filter(|_| theirs.peer != self.us)
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-2-walk`.
     fn same_token(
         &mut self,
         mine: &Entry,
@@ -331,6 +340,7 @@ impl<R: Rules> Merge<'_, R> {
         Ok(())
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-2-walk`.
     fn same_version(
         &mut self,
         mine: &Entry,
@@ -370,6 +380,7 @@ impl<R: Rules> Merge<'_, R> {
         Ok(())
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-2-walk`.
     fn newer(&mut self, mine: &Entry, theirs: &Entry, next: Address) -> Result<(), MergeError> {
         if !self.idle(mine.token, next) {
             let decision = self.rules.decide(&Contest {
@@ -406,8 +417,10 @@ impl<R: Rules> Merge<'_, R> {
             .all(|range| self.rules.is_idle(range))
     }
 
-    /// An interval of ours that was split without anything in it being in use keeps saying that
-    /// all of it is free; this corrects that.
+    /// An idle interval of ours that was split still reports its old number of free addresses.
+    /// Corrects that.
+    ///
+    /// Rule: `docs/protocol/ipam.md#3-3-result`.
     fn clip(&mut self) {
         if self.out.changes.is_empty() {
             return;
@@ -421,7 +434,7 @@ impl<R: Rules> Merge<'_, R> {
             let distance = self.mine.distance(entry.token, next);
             if entry.free > distance {
                 self.out.entries[i].free = distance;
-                // Of several changes of one token the first says what was there before.
+                // Of several changes of one token, the first has the previous value.
                 self.out.changes.push((entry.token, Some(entry)));
             }
         }

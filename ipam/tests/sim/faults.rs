@@ -82,7 +82,7 @@ impl World {
         self.rng.choice(&living).copied()
     }
 
-    /// The host is gone for ever, with all that ran on it.
+    /// The host is gone forever, with all that ran on it.
     pub(crate) fn die(&mut self, node: usize) {
         let name = self.nodes[node].name;
         self.note(|| format!("{name} is gone for ever"));

@@ -34,7 +34,7 @@ pub(crate) struct Plan {
     pub(crate) full_disks: bool,
     /// Whether wall clocks differ and jump.
     pub(crate) skew: bool,
-    /// How many hosts leave for ever without a word, each followed by one rmpeer.
+    /// How many hosts leave forever without a word, each followed by one rmpeer.
     pub(crate) deaths: usize,
     /// How many hosts leave by handing over.
     pub(crate) resets: usize,

@@ -35,7 +35,7 @@ pub(crate) struct Node {
     pub(crate) machine: Machine,
     /// Whether the process runs.
     pub(crate) up: bool,
-    /// Whether the host is gone for ever.
+    /// Whether the host is gone forever.
     pub(crate) dead: bool,
     pub(crate) group: u8,
 }

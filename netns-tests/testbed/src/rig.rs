@@ -18,12 +18,16 @@ use proto::types::{PeerName, PeerUid, Time};
 
 use boundary::forwarding_event::Events;
 use boundary::snapshot::{Encap, Link, Snapshot};
+use dataplane::guard::GuardRules;
 use dataplane::plane::{DataConfig, DataPlane};
 use dataplane::tap::{Tap, TapConfig};
 use dataplane::udp::sockets::{Sockets, UdpConfig};
 use kernel::netlink::{LinkChange, NewBridge, NewVeth, VethPeer};
 use kernel::netns::Namespace;
 use lab::host::{HostOptions, Lab};
+
+pub use crate::native_ends::NativeEnd;
+use crate::native_ends::{EndConfig, NativeEnds};
 
 /// Whatever went wrong while a trial was set up.
 pub type TrialError = Box<dyn Error + Send + Sync>;
@@ -37,13 +41,21 @@ const PORT: u16 = 6783;
 /// How planes are to be made.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The key of all links; plain packets without.
+    /// Whether links are native; else they are sleeve.
+    pub native: bool,
+    /// The key of all sleeve links; plain packets without.
     pub key: Option<[u8; 32]>,
-    /// MTU of containers and bridges, in bytes.
+    /// MTU of TAP devices and of containers that have none of their own, in bytes.
     pub mtu: u32,
+    /// MTU of the containers of the first hosts, in bytes.
+    pub container_mtus: Vec<u32>,
+    /// The MTU that planes trust containers of other hosts to have, in bytes; none for any.
+    pub trusted_mtu: Option<u32>,
+    /// What containers may send.
+    pub guard: GuardRules,
     /// MTU of the links between hosts, in bytes.
     pub underlay_mtu: u32,
-    /// Path MTU that the tunnels know from the start; none lets them send packets of any size.
+    /// Path MTU that the links know from the start; none lets them send packets of any size.
     pub path_mtu: Option<usize>,
     /// Segmentation by the kernel on sending.
     pub gso: bool,
@@ -62,8 +74,12 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
+            native: false,
             key: Some([7; 32]),
             mtu: 1376,
+            container_mtus: Vec::new(),
+            trusted_mtu: None,
+            guard: GuardRules::default(),
             underlay_mtu: 1500,
             path_mtu: Some(1500),
             gso: true,
@@ -82,10 +98,58 @@ pub struct Host {
     pub plane: DataPlane,
     /// What it tells.
     pub events: Events,
-    /// Its links, in order of neighbours.
+    /// Its sleeve links, in order of neighbours; native ones have theirs beside them.
     pub tunnels: Vec<Arc<Tunnel>>,
+    /// Its native links, in order of neighbours; none if links are sleeve.
+    pub natives: Vec<NativeEnd>,
     /// The namespace of the container: `eth0` is a port of the bridge.
     pub container: Namespace,
+}
+
+impl Host {
+    /// Makes a link assume this path MTU, in bytes of IP packet.
+    pub fn set_path_mtu(&self, link: usize, path_mtu: usize) {
+        let max_payload = path_mtu - IP_UDP_BYTES;
+        match self.natives.get(link) {
+            Some(native) => native.link.tunnel.set_max_payload(max_payload),
+            None => {
+                let tunnel = &self.tunnels[link];
+                tunnel.set_limits(path_mtu - tunnel.overhead(), max_payload);
+            }
+        }
+    }
+
+    /// Returns the largest packet that fits a link in one piece, in bytes of IP.
+    pub fn link_mtu(&self, link: usize) -> usize {
+        match self.natives.get(link) {
+            Some(native) => native.link.tunnel.mtu(),
+            None => self.tunnels[link].mtu(),
+        }
+    }
+
+    /// Makes a link send to another address, or to none. Returns the one before.
+    pub fn set_remote(&self, link: usize, remote: Option<SocketAddrV4>) -> Option<SocketAddrV4> {
+        match self.natives.get(link) {
+            Some(native) => {
+                let before = native.link.tunnel.remote();
+                native.link.tunnel.set_remote(remote);
+                before
+            }
+            None => {
+                let before = self.tunnels[link].remote();
+                self.tunnels[link].set_remote(remote);
+                before
+            }
+        }
+    }
+
+    /// Returns the handle of a link.
+    pub fn link_id(&self, link: usize) -> LinkId {
+        match self.natives.get(link) {
+            Some(native) => native.link.tunnel.id(),
+            None => self.tunnels[link].id(),
+        }
+    }
 }
 
 /// Hosts whose planes are joined.
@@ -96,6 +160,7 @@ pub struct Trial {
     pub lab: Lab,
     options: Options,
     edges: Vec<(usize, usize)>,
+    natives: NativeEnds,
 }
 
 impl Trial {
@@ -117,7 +182,11 @@ impl Trial {
             lab,
             options: options.clone(),
             edges: edges.to_vec(),
+            natives: NativeEnds::default(),
         };
+        if options.native {
+            trial.make_natives()?;
+        }
         for number in 0..count {
             let host = trial.add_plane(number)?;
             trial.hosts.push(host);
@@ -136,17 +205,17 @@ impl Trial {
         Trial::new(count, &edges, options)
     }
 
-    /// The IPv4 address of a container.
+    /// Returns the IPv4 address of a container.
     pub fn address(number: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 7, 0, small(number) + 1)
     }
 
-    /// The IPv6 address of a container.
+    /// Returns the IPv6 address of a container.
     pub fn address6(number: usize) -> Ipv6Addr {
         Ipv6Addr::new(0xfd07, 0, 0, 0, 0, 0, 0, u16::from(small(number)) + 1)
     }
 
-    /// Both addresses of a container.
+    /// Returns both addresses of a container.
     pub fn addresses(number: usize) -> [IpAddr; 2] {
         [
             Trial::address(number).into(),
@@ -182,8 +251,31 @@ impl Trial {
         Ok(())
     }
 
+    /// Makes the ends of all native links.
+    fn make_natives(&mut self) -> Result<(), TrialError> {
+        let path_mtu = self.options.path_mtu;
+        let max_payload = path_mtu.map_or(usize::MAX, |path_mtu| path_mtu - IP_UDP_BYTES);
+        for here in 0..self.lab.hosts().len() {
+            for there in self.neighbours(here) {
+                let config = EndConfig {
+                    here,
+                    there,
+                    names: (name(here), name(there)),
+                    remote: SocketAddrV4::new(self.lab.hosts()[there].address, PORT),
+                    max_payload,
+                };
+                if !self.natives.add(&config) {
+                    return Err("the cipher refuses the keys of the trial".into());
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn add_plane(&self, number: usize) -> Result<Host, TrialError> {
-        let container = bridge_with_container(&self.lab, number, self.options.mtu)?;
+        let own = self.options.container_mtus.get(number);
+        let mtu = own.copied().unwrap_or(self.options.mtu);
+        let container = bridge_with_container(&self.lab, number, mtu)?;
         Ok(self.start_plane(number)?.on(container))
     }
 
@@ -209,6 +301,8 @@ impl Trial {
                 epoch: Instant::now(),
                 mac_key: number as u64,
                 join: options.join,
+                container_mtu: options.trusted_mtu,
+                guard: options.guard,
             };
             Ok(DataPlane::start(&config, tap, sockets, snapshot)?)
         };
@@ -226,10 +320,11 @@ impl Trial {
             plane,
             events,
             tunnels,
+            natives: self.natives.of(number).cloned().collect(),
         })
     }
 
-    /// The tunnels of a host to its neighbours, in order of names.
+    /// Returns the tunnels of a host to its neighbours, in order of names.
     fn tunnels(&self, number: usize) -> Vec<Arc<Tunnel>> {
         let tunnel = |&neighbour: &usize| {
             let tunnel = Tunnel::new(TunnelConfig {
@@ -255,16 +350,21 @@ impl Trial {
         slots.update(Time::ZERO, routes.peers());
         let peers: Vec<PeerName> = tunnels.iter().map(|tunnel| tunnel.peer()).collect();
         let forwarding = Forwarding::new(routes, &slots, &peers);
-        let link = |tunnel: &Arc<Tunnel>| Link {
+        let links = self.neighbours(number).into_iter().zip(tunnels);
+        let link = |(neighbour, tunnel): (usize, &Arc<Tunnel>)| Link {
             peer: tunnel.peer(),
-            encap: Encap::Sleeve(Arc::clone(tunnel)),
+            encap: match self.natives.get(number, neighbour) {
+                Some(end) => Encap::Native(end.link.clone()),
+                None => Encap::Sleeve(Arc::clone(tunnel)),
+            },
             burst_packets: self.options.burst_packets,
         };
-        let links = tunnels.iter().map(link).collect();
-        Ok(Snapshot::new(forwarding, links, tunnels.to_vec()))
+        let links = links.map(link).collect();
+        let sessions = self.natives.of(number).map(|end| end.session.clone());
+        Ok(Snapshot::new(forwarding, links, tunnels.to_vec()).with_sessions(sessions.collect()))
     }
 
-    /// What a host knows of the mesh: all connections, all established.
+    /// Returns what a host knows of the mesh: all connections, all established.
     fn topology(&self, number: usize) -> Result<Topology, TrialError> {
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT);
         let connection = |&neighbour: &usize| Connection {
@@ -336,7 +436,7 @@ pub fn bridge_with_container(lab: &Lab, number: usize, mtu: u32) -> Result<Names
     Ok(container)
 }
 
-/// The peer on a host.
+/// Returns the peer on a host.
 pub fn name(number: usize) -> PeerName {
     PeerName::from_bytes([0x7a, 0, 0, 0, 0, small(number) + 1])
 }
@@ -345,9 +445,9 @@ fn small(number: usize) -> u8 {
     u8::try_from(number).unwrap_or(u8::MAX - 1)
 }
 
-/// Waits until `condition` holds; whether it did within a few seconds.
+/// Waits until `condition` holds; whether it did within some seconds.
 pub fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !condition() {
         if Instant::now() > deadline {
             return false;
@@ -361,6 +461,7 @@ struct Running {
     plane: DataPlane,
     events: Events,
     tunnels: Vec<Arc<Tunnel>>,
+    natives: Vec<NativeEnd>,
 }
 
 impl Running {
@@ -369,10 +470,11 @@ impl Running {
             plane: self.plane,
             events: self.events,
             tunnels: self.tunnels,
+            natives: self.natives,
             container,
         }
     }
 }
 
-/// Bytes of the headers of IP and UDP.
+/// Size in bytes of the headers of IP and UDP.
 const IP_UDP_BYTES: usize = proto::sleeve::wire::UDP_IP_BYTES;

@@ -2,7 +2,7 @@
 
 use kernel::netns::Namespace;
 
-/// Whether tests may make namespaces. If not, notes that this one did not run.
+/// Returns true if tests may make namespaces. If not, notes that this one did not run.
 pub fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
@@ -30,8 +30,8 @@ pub fn in_new_namespace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     namespace.run(work).unwrap()
 }
 
-/// The rules of the calling thread's namespace as the `nft` tool prints them, without counts.
-/// None, loudly, where it is not installed.
+/// Returns the rules of the calling thread's namespace as the `nft` tool prints them, without
+/// counts. None, loudly, where it is not installed.
 pub fn nft_ruleset(test: &str) -> Option<String> {
     let mut command = std::process::Command::new("nft");
     match command.args(["-s", "list", "ruleset"]).output() {

@@ -30,7 +30,7 @@ fn note(test: &str, needs: &str) -> io::Result<()> {
     file.write_all(format!("{needs}\t{test}\n").as_bytes())
 }
 
-/// What was skipped in this run, by what it needs. Forgets it, and runs that have ended.
+/// Returns what was skipped in this run, by what it needs. Forgets it, and runs that have ended.
 pub fn take() -> BTreeMap<String, Vec<String>> {
     let mut skipped: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let own = run_name(parent_id());
@@ -58,13 +58,13 @@ pub fn take() -> BTreeMap<String, Vec<String>> {
     skipped
 }
 
-/// A folder beside the test programs, which stand in `target/PROFILE/deps`.
+/// Returns a folder beside the test programs, which stand in `target/PROFILE/deps`.
 fn folder() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?;
     Some(program.parent()?.parent()?.join("skipped"))
 }
 
-/// The id of the process that runs all tests, and when it started: ids are given again.
+/// Returns the id of the process that runs all tests, and when it started: ids are given again.
 fn run_name(pid: u32) -> String {
     format!("{pid}-{}", start_time(pid).unwrap_or(0))
 }
@@ -74,8 +74,8 @@ fn is_alive(run: &str) -> bool {
     pid.is_some_and(|pid| start_time(pid).is_some() && run_name(pid) == run)
 }
 
-/// When a process started, in ticks since the system did: the 22nd field of its stat, which is
-/// the 20th behind the command in parentheses.
+/// Returns when a process started, in ticks since the system did: the 22nd field of its stat, which
+/// is the 20th behind the command in parentheses.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;

@@ -8,7 +8,7 @@ use netns_tests::{Kind, Machine, Mesh, needs_docker, nickname, peer_name, wait};
 
 use crate::support::{attached, must_reach};
 
-/// The static binary, from the environment.
+/// Returns the static binary, from the environment.
 fn static_weft() -> Option<PathBuf> {
     std::env::var_os("WEFT_STATIC").map(PathBuf::from)
 }

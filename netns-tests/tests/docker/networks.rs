@@ -288,7 +288,7 @@ fn reset_removes_the_network() {
     );
 }
 
-/// The original's drivers under the original's names.
+/// Weave Net's drivers under Weave Net's names.
 #[test]
 fn the_names_of_the_original() {
     needs_docker!();
@@ -325,8 +325,8 @@ fn the_names_of_the_original() {
     assert_eq!(site.mesh.get(0, "/ip").unwrap(), "{\"owned\":null}\n");
 }
 
-/// The network of the original is made before the mesh is there; when the default range yields to
-/// that of the mesh, so does the network.
+/// The network of Weave Net's driver is made before the mesh is there; when the default range
+/// yields to that of the mesh, so does the network.
 #[test]
 fn networks_follow_a_range_that_yields() {
     needs_docker!();

@@ -1,4 +1,4 @@
-//! The plugin's sockets, without any engine: what was recorded of the original, and nonsense.
+//! The plugin's sockets, without any engine: what was recorded of Weave Net, and nonsense.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -31,8 +31,8 @@ fn send(socket: &Path, request: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-/// A router that serves the original's two drivers as the managed plugin does, without Docker.
-fn original() -> (Mesh, PathBuf, PathBuf) {
+/// Returns a router that serves Weave Net's two drivers as the managed plugin does, without Docker.
+fn weave_net() -> (Mesh, PathBuf, PathBuf) {
     let mut mesh = Mesh::new(&[Kind::Weft]);
     let global = mesh.folder(0).join("weave.sock");
     let local = mesh.folder(0).join("weavemesh.sock");
@@ -51,7 +51,7 @@ fn original() -> (Mesh, PathBuf, PathBuf) {
 #[test]
 fn recorded_calls_have_the_same_answers() {
     needs_root!();
-    let (mesh, global, local) = original();
+    let (mesh, global, local) = weave_net();
     let file = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/vectors/docker_plugin.json"
@@ -105,7 +105,7 @@ fn mac_of(device: &str, mesh: &Mesh) -> String {
 #[test]
 fn nonsense_is_refused_in_time() {
     needs_root!();
-    let (mesh, _, local) = original();
+    let (mesh, _, local) = weave_net();
     let before = mesh.devices(0);
     let begun = Instant::now();
     let id = "0123456789abcdef";
@@ -192,7 +192,7 @@ fn nonsense_is_refused_in_time() {
 #[test]
 fn repeated_calls_do_not_add_up() {
     needs_root!();
-    let (mesh, _, local) = original();
+    let (mesh, _, local) = weave_net();
     let network = r#"{"NetworkID":"n1","Options":{"com.docker.network.generic":{}},
         "IPv4Data":[{"AddressSpace":"null","Pool":"0.0.0.0/0"}]}"#;
     for _ in 0..2 {
@@ -357,7 +357,7 @@ fn addresses_outside_the_range_are_refused() {
 #[test]
 fn reset_removes_the_sockets() {
     needs_root!();
-    let (mesh, global, local) = original();
+    let (mesh, global, local) = weave_net();
     let prefix = format!("--db-prefix={}/", mesh.folder(0).display());
     let told = mesh.weft(0, &["reset", &prefix]).ok();
     for socket in [&global, &local] {

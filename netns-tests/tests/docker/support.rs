@@ -94,7 +94,7 @@ pub(crate) fn must_reach(from: &Namespace, to: &str) {
     assert!(answer.is_some(), "{from} does not reach {to}");
 }
 
-/// The addresses that a container really has on interfaces that Docker made of ours.
+/// Returns the addresses that a container really has on interfaces that Docker made of ours.
 #[track_caller]
 pub(crate) fn addresses_inside(namespace: &Namespace) -> Vec<String> {
     let links = interfaces(namespace);
@@ -106,7 +106,7 @@ pub(crate) fn addresses_inside(namespace: &Namespace) -> Vec<String> {
     v4.map(|net| net.addr().to_string()).collect()
 }
 
-/// The interfaces in a container that Docker made of ours.
+/// Returns the interfaces in a container that Docker made of ours.
 #[track_caller]
 pub(crate) fn interfaces(namespace: &Namespace) -> Vec<Link> {
     let mut links = namespace.netlink().unwrap().links().unwrap();
@@ -114,7 +114,7 @@ pub(crate) fn interfaces(namespace: &Namespace) -> Vec<Link> {
     links
 }
 
-/// The address of the interface that `weft attach` makes.
+/// Returns the address of the interface that `weft attach` makes.
 pub(crate) fn attached(namespace: &Namespace) -> Option<Ipv4Addr> {
     let netlink = namespace.netlink().unwrap();
     let link = netlink.link("ethwe").unwrap()?;

@@ -97,7 +97,7 @@ impl Host {
         self.mesh.weft(0, &["prime"]).ok();
     }
 
-    /// A configuration with these keys beside the usual ones.
+    /// Returns a configuration with these keys beside the usual ones.
     fn conf(&self, version: &str, rest: Value) -> String {
         let mut conf = json!({
             "cniVersion": version, "name": "weave", "type": "weave-net",
@@ -167,7 +167,7 @@ fn links(namespace: &Namespace) -> Vec<String> {
     links.into_iter().map(|link| link.name).collect()
 }
 
-/// The routes and rules of a namespace, as the system's tools print them.
+/// Returns the routes and rules of a namespace, as the system's tools print them.
 fn shown(namespace: &Namespace, program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(arguments).stdout(Stdio::piped());
@@ -184,14 +184,14 @@ fn must_reach(from: &Namespace, to: &str) {
     assert!(answer.unwrap().is_some(), "{to} is not reached");
 }
 
-/// The address of a result of any version, without its prefix.
+/// Returns the address of a result of any version, without its prefix.
 fn address(result: &Value) -> String {
     let text = result["ip4"]["ip"].as_str();
     let text = text.or(result["ips"][0]["address"].as_str()).unwrap();
     text.split('/').next().unwrap().to_owned()
 }
 
-/// Whether `ours` has everything that `theirs` has.
+/// Returns true if `ours` has everything that `theirs` has.
 fn includes(ours: &Value, theirs: &Value) -> bool {
     match (ours, theirs) {
         (Value::Object(ours), Value::Object(theirs)) => theirs
@@ -289,8 +289,8 @@ fn check_shape(result: &Value, version: &str, netns: &str) {
     assert!(gateway.as_str().unwrap().starts_with("10.7.0."));
 }
 
-/// The recorded calls of the original plugin: what it answered, ours answers as well, and does
-/// the same to the container.
+/// The recorded calls of Weave Net's plugin: what it answered, ours answers as well, and does the
+/// same to the container.
 #[test]
 fn the_originals_calls_work_unchanged() {
     needs_root!();
@@ -321,7 +321,7 @@ fn the_originals_calls_work_unchanged() {
         call.program = if ipam { "weave-ipam" } else { "weave-net" };
         call.interface = "eth7";
         if ipam {
-            // The refused ADD before it cost the original an address.
+            // The refused ADD before it cost Weave Net an address.
             host.mesh.post(0, "/ip/lost", "").ok().unwrap();
         }
         if own {

@@ -11,7 +11,7 @@ use serde_json::Value;
 /// What one demonstration leaves behind the next one removes, so they go one at a time here.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// The command, where no other program can be found.
+/// Returns the command, where no other program can be found.
 fn demo(arguments: &[&str]) -> Command {
     let mut command = Command::new(netns_tests::weft());
     command.arg("demo").args(arguments).env_clear();

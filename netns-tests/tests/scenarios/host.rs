@@ -10,7 +10,7 @@ use lab::host::HostOptions;
 use lab::pinger::Pinger;
 use netns_tests::{Kind, Launch, Mesh, Ran, needs_root, wait};
 
-/// A launch that must end by itself, with this exit status: what it said.
+/// Returns a launch that must end by itself, with this exit status: what it said.
 #[track_caller]
 fn refused(mesh: &Mesh, arguments: &[&str], code: i32) -> String {
     let folder = format!("{}/", mesh.folder(0).display());

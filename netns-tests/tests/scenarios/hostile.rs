@@ -13,6 +13,8 @@ use proto::message::Message;
 use proto::topology::{Address, Connection, Peer, encode_update};
 use proto::types::{PeerName, PeerUid};
 
+use crate::native::wait_active;
+
 /// How much a router may grow under attack, in KiB.
 const GROWTH_KIB_MAX: u64 = 16 * 1024;
 
@@ -27,7 +29,12 @@ struct Siege {
 
 impl Siege {
     fn begin(password: Option<&str>) -> Siege {
-        let mut mesh = Mesh::new(&[Kind::Weft; 4]);
+        Siege::of(Kind::Weft, password)
+    }
+
+    /// Returns a siege of a mesh whose links are of this kind.
+    fn of(kind: Kind, password: Option<&str>) -> Siege {
+        let mut mesh = Mesh::new(&[kind; 4]);
         let launch = Launch::new().maybe_password(password);
         mesh.launch(0, &launch);
         let launch = launch.peer(mesh.address(0));
@@ -35,6 +42,9 @@ impl Siege {
         let containers = [mesh.attach(0), mesh.attach(2)];
         mesh.wait_connected(0, 2);
         mesh.wait_routed(&[0, 2]);
+        if kind == Kind::Weft {
+            wait_active(&mesh, &[(0, 2)], "weft");
+        }
         containers[0].must_reach(&containers[1]);
         Siege {
             before_kib: mesh.resident_kib(0),
@@ -316,11 +326,15 @@ fn deaf_connections() {
 #[test]
 fn garbage_on_udp() {
     needs_root!();
-    for password in [None, Some("a secret")] {
-        let siege = Siege::begin(password);
-        let wire = Capture::of(siege.mesh.namespace(0), "eth0", frame::is_sleeve);
+    for (kind, password) in [
+        (Kind::Weft, None),
+        (Kind::Sleeve, None),
+        (Kind::Sleeve, Some("a secret")),
+    ] {
+        let siege = Siege::of(kind, password);
+        let wire = Capture::of(siege.mesh.namespace(0), "eth0", datagrams_of(kind));
         siege.containers[0].count_answers(&siege.containers[1], 5);
-        wire.wait_for("a packet of the sleeve", |_| true);
+        wire.wait_for("a datagram of the link", |_| true);
         let real: Vec<Vec<u8>> = wire
             .all(|_| true)
             .into_iter()
@@ -360,13 +374,30 @@ fn garbage_on_udp() {
     }
 }
 
-/// Packets that were sent once already are dropped.
+/// Recognises what links between routers of this kind send.
+fn datagrams_of(kind: Kind) -> fn(&[u8]) -> bool {
+    match kind {
+        Kind::Weft => frame::is_native,
+        Kind::Sleeve | Kind::Weaver => frame::is_sleeve,
+    }
+}
+
 #[test]
-fn replayed_packets() {
+fn replayed_native_datagrams() {
+    replayed(Kind::Weft);
+}
+
+#[test]
+fn replayed_sleeve_packets() {
+    replayed(Kind::Sleeve);
+}
+
+/// Packets that were sent once already are dropped.
+fn replayed(kind: Kind) {
     needs_root!();
-    let siege = Siege::begin(Some("a secret"));
+    let siege = Siege::of(kind, Some("a secret"));
     let [to, from] = &siege.containers;
-    let wire = Capture::of(siege.mesh.namespace(0), "eth0", frame::is_sleeve);
+    let wire = Capture::of(siege.mesh.namespace(0), "eth0", datagrams_of(kind));
     let arriving = to.capture();
     let socket = from.frames();
     for number in 0..20 {

@@ -19,7 +19,7 @@ fn mesh_of(kinds: &[Kind], launch: &Launch) -> Mesh {
     mesh
 }
 
-/// The first ring by election.
+/// Returns the first ring by election.
 fn elected(kinds: &[Kind]) -> Mesh {
     let count = format!("--ipalloc-init=consensus={}", kinds.len());
     mesh_of(kinds, &Launch::new().with(&count))
@@ -31,7 +31,7 @@ fn owned_by_first(kinds: &[Kind]) -> Mesh {
     mesh_of(kinds, &Launch::new().with(&seed))
 }
 
-/// The owner of each interval, as a router reports it.
+/// Returns the owner of each interval, as a router reports it.
 fn ring(mesh: &Mesh, host: usize) -> BTreeMap<String, String> {
     let report = mesh.report(host);
     let entries = report["IPAM"]["Entries"].as_array().into_iter().flatten();

@@ -8,7 +8,7 @@ use serde_json::Value;
 const REAL: usize = 1;
 const OURS: usize = 2;
 
-/// Both have dialled a third router, and somebody has dialled both.
+/// Returns both have dialled a third router, and somebody has dialled both.
 fn mixed() -> Mesh {
     let mut mesh = Mesh::new(&[Kind::Weft, Kind::Weaver, Kind::Weft, Kind::Weft]);
     mesh.launch_all(

@@ -152,7 +152,7 @@ impl Stream {
         Stream { stop, thread }
     }
 
-    /// The number after the last.
+    /// Returns the number after the last.
     fn stop(self) -> u32 {
         drop(self.stop);
         self.thread.join().unwrap()

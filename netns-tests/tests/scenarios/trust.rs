@@ -16,7 +16,8 @@ fn can_be_read(wire: &Capture, from: &Container, to: &Container, first: u32) -> 
     });
     let numbers = first..first + 10;
     wire.count(|packet| {
-        frame::is_sleeve(packet) && frame::number(packet).is_some_and(|n| numbers.contains(&n))
+        frame::datagram(packet).is_some()
+            && frame::number(packet).is_some_and(|n| numbers.contains(&n))
     }) > 0
 }
 

@@ -87,6 +87,13 @@ impl Code {
                 other.module.len() > module.len() && other.module.starts_with(&module)
             };
             code.files[index].is_face = code.files.iter().any(below);
+            // What only tests need is no product, whatever it is compiled for.
+            if module.iter().any(|name| name == "testing") {
+                let file = &mut code.files[index];
+                file.mentions.clear();
+                file.syntax.items.clear();
+                file.lines = 0;
+            }
             for mention in 0..code.files[index].mentions.len() {
                 let found = &code.files[index].mentions[mention];
                 let full = code.full(&found.module, &found.written, 0);
@@ -149,8 +156,8 @@ impl Code {
         }
     }
 
-    /// What a path means that is written in a module: its names from `crate` or from another
-    /// crate. What is neither stays as it is written.
+    /// Returns what a path means that is written in a module: its names from `crate` or from
+    /// another crate. What is neither stays as it is written.
     fn full(&self, module: &[String], written: &[String], depth: usize) -> Names {
         let Some(first) = written.first() else {
             return Names::new();
@@ -192,8 +199,8 @@ impl Code {
         base
     }
 
-    /// What an import means whose first name is the one that it imports: another crate's, or a
-    /// module's below.
+    /// Returns what an import means whose first name is the one that it imports: another crate's,
+    /// or a module's below.
     fn outside(&self, written: &[String], module: &[String]) -> Names {
         let child = [module, &written[..1]].concat();
         match self.modules.contains_key(&child) {
@@ -202,8 +209,8 @@ impl Code {
         }
     }
 
-    /// The file that defines what this path from `crate` means, and the module by which it was
-    /// reached in the path itself; `None` if it names nothing but a module.
+    /// Returns the file that defines what this path from `crate` means, and the module by which it
+    /// was reached in the path itself; `None` if it names nothing but a module.
     pub(crate) fn target(&self, full: &[String]) -> Option<Target> {
         let (first, names) = full.split_first()?;
         if first != "crate" {
@@ -225,7 +232,7 @@ impl Code {
         (names[..len].to_vec(), &names[len..])
     }
 
-    /// The file that defines a name of a module, through what the module exports again.
+    /// Returns the file that defines a name of a module, through what the module exports again.
     fn definition(&self, module: &[String], item: &str, depth: usize) -> usize {
         let here = self.modules[module];
         let Some(scope) = self.scopes.get(module) else {

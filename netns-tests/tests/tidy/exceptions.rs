@@ -44,7 +44,7 @@ impl Exceptions {
         Exceptions { listed }
     }
 
-    /// What was found and is no exception, and exceptions that are not needed.
+    /// Returns what was found and is no exception, and exceptions that are not needed.
     pub(crate) fn compare(&self, found: &[Violation]) -> Vec<String> {
         let mut complaints = Vec::new();
         let mut used = BTreeSet::new();

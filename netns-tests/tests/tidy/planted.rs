@@ -21,7 +21,7 @@ fn code(files: &[(&str, &str)]) -> Code {
     Code::read(&tree(files), files[0].0)
 }
 
-/// The lines where something was found, by path.
+/// Returns the lines where something was found, by path.
 fn places(found: &[Violation]) -> Vec<(&str, usize)> {
     found
         .iter()
@@ -269,6 +269,17 @@ fn tests_hide_nothing_that_follows() {
     assert_eq!(places(&found), [("ipam/src/lib.rs", 5)]);
 }
 
+/// What stands in a module for tests is none of the product.
+#[test]
+fn modules_for_tests_may_do_more() {
+    let code = code(&[
+        ("ipam/src/lib.rs", "pub mod testing;"),
+        ("ipam/src/testing.rs", "use std::fs;\nstruct Wish;"),
+    ]);
+    assert_eq!(forbidden::paths(&code), []);
+    assert_eq!(names::never(&code), []);
+}
+
 #[test]
 fn each_part_has_what_is_forbidden_in_it() {
     for (path, text) in [
@@ -278,6 +289,7 @@ fn each_part_has_what_is_forbidden_in_it() {
         ),
         ("router/control/src/lib.rs", "fn f() { tokio::spawn(x); }"),
         ("router/dataplane/src/tx.rs", "fn f() { format!(\"\"); }"),
+        ("router/dataplane/src/rx.rs", "fn f(g: &dyn Fn()) {}"),
         (
             "router/dataplane/src/output.rs",
             "fn f() { tracing::debug!(\"\"); }",

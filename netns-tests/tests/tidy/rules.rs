@@ -41,7 +41,7 @@ impl Violation {
     }
 }
 
-/// All product code: one for each library and binary of each crate.
+/// Returns all product code: one for each library and binary of each crate.
 pub(crate) fn product(tree: &Tree) -> Vec<(String, Code)> {
     let mut all = Vec::new();
     for package in tree.packages.iter().filter(|package| package.is_product()) {
@@ -52,7 +52,7 @@ pub(crate) fn product(tree: &Tree) -> Vec<(String, Code)> {
     all
 }
 
-/// What is found in a tree by all rules.
+/// Returns what is found in a tree by all rules.
 pub(crate) fn all(tree: &Tree, product: &[(String, Code)]) -> Vec<Violation> {
     let mut found = Vec::new();
     found.extend(crates::edges(tree));

@@ -42,7 +42,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// The tree that this test stands in.
+    /// Returns the tree that this test stands in.
     pub(crate) fn real() -> Tree {
         let metadata = metadata();
         Tree {
@@ -52,7 +52,7 @@ impl Tree {
         }
     }
 
-    /// The paths of files that end so.
+    /// Returns the paths of files that end so.
     pub(crate) fn ending<'t>(
         &'t self,
         endings: &'t [&str],
@@ -63,7 +63,7 @@ impl Tree {
     }
 }
 
-/// The root of the tree.
+/// Returns the root of the tree.
 pub(crate) fn root() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     folder.parent().unwrap().to_owned()

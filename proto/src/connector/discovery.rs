@@ -1,4 +1,4 @@
-//! Addresses that other peers' connections tell of.
+//! Addresses learned from the connections of other peers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -6,19 +6,21 @@ use std::net::SocketAddr;
 use crate::topology::{Connection, Topology, resolve};
 use crate::types::PeerName;
 
-/// Most discovered addresses; further ones are left out until others go.
+/// Maximum number of discovered addresses; further ones are left out until others go.
 pub(super) const DISCOVERED_MAX: usize = 4096;
-/// Most addresses for one peer; further ones are left out. Peers behind address translation have
-/// one for each network that others see them from.
+/// Maximum number of addresses for one peer; further ones are left out. Peers behind address
+/// translation have one for each network that others see them from.
 const ADDRESSES_PER_PEER_MAX: usize = 8;
 
-/// Addresses with the peers that are said to be there.
+/// Addresses, each with the peers that are reported to be there.
 pub(super) type Candidates = BTreeMap<SocketAddr, BTreeSet<PeerName>>;
 
-/// The addresses of peers that we are not connected to.
+/// Returns the addresses of peers that we are not connected to.
 ///
-/// If the peer was dialled, that is the address that worked; if it dialled, the port it came from
-/// says nothing, and `port`, our own, takes its place.
+/// If the peer was dialled, this is the address that worked. If the peer dialled, its source port
+/// is meaningless, so `port`, our own, is used instead.
+///
+/// Rule: `docs/protocol/mesh.md#8-1-targets`.
 pub(super) fn candidates(
     topology: &Topology,
     connected: &BTreeSet<PeerName>,
@@ -45,7 +47,7 @@ pub(super) fn candidates(
             }
         });
     }
-    // One address of each peer comes before a second one of any, should there be too many.
+    // If there are too many, one address of each peer takes precedence over a second one of any.
     let mut out = Candidates::new();
     for round in 0..ADDRESSES_PER_PEER_MAX {
         for (name, addresses) in names.iter().zip(&found) {
@@ -60,7 +62,10 @@ pub(super) fn candidates(
     out
 }
 
-/// Where to dial the far end of someone else's connection, if that can make sense.
+/// Returns the address at which to dial the remote end of another peer's connection, if it is
+/// usable.
+///
+/// Rule: `docs/protocol/mesh.md#8-1-targets`.
 fn address(connection: &Connection, port: u16, allow_loopback: bool) -> Option<SocketAddr> {
     let mut address = connection.address.socket_addr()?;
     if !connection.outbound {
@@ -69,7 +74,7 @@ fn address(connection: &Connection, port: u16, allow_loopback: bool) -> Option<S
     let ip = address.ip();
     let broadcast = matches!(ip, std::net::IpAddr::V4(ip) if ip.is_broadcast());
     let unusable = ip.is_unspecified() || ip.is_multicast() || broadcast || address.port() == 0;
-    // A loopback address leads to this host, wherever it was said.
+    // A loopback address leads to this host, whoever reports it.
     let foreign = ip.is_loopback() && !allow_loopback;
     (!unusable && !foreign).then_some(address)
 }

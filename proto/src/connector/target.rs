@@ -1,4 +1,4 @@
-//! One address that is dialled: what is going on with it, and when it is tried next.
+//! One address to dial: its state, and when it is tried next.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use crate::types::{PeerName, Time};
 
-/// The first delay after a failure, before it is spread.
+/// The first delay after a failure, before randomisation.
 pub(super) const INTERVAL_MIN: Duration = Duration::from_secs(2);
-/// The longest delay, before it is spread.
+/// The maximum delay, before randomisation.
 pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(6 * 60);
-/// A connection that lived longer than this was a success: its loss is no reason to wait.
+/// A connection that lasted longer than this was a success: it is dialled again without delay.
 pub(super) const RESET_AFTER: Duration = Duration::from_secs(60);
-/// How long a failure is remembered of a discovered address that nobody mentions any more. An
-/// address that is back sooner goes on with its delay, so that what comes and goes is not dialled
-/// each time; one that is back later is new.
+/// How long a failure is remembered for a discovered address that no peer reports any more. An
+/// address that reappears sooner keeps its delay, so that an unstable address is not dialled each
+/// time.
 const FAILURE_KEPT: Duration = Duration::from_secs(10);
-/// The same for an address on which we met ourselves.
+/// The same for an address that led to this router itself.
 const NEVER_KEPT: Duration = Duration::from_secs(10 * 60);
-/// Longest error that is kept for display, in bytes; the rest is cut off.
+/// Maximum length of an error kept for display, in bytes; the rest is cut off.
 const ERROR_BYTES_MAX: usize = 256;
 
 /// An address that the user gave.
@@ -26,25 +26,29 @@ const ERROR_BYTES_MAX: usize = 256;
 pub struct Target {
     /// What the user wrote: `host[:port]`.
     pub text: String,
-    /// The address that the host has.
+    /// The address of the host.
     pub ip: IpAddr,
     /// The port, if one was given.
     pub port: Option<u16>,
 }
 
 impl Target {
-    /// Where to dial; without a port of its own, the other end uses the same as we.
+    /// Returns the address to dial. Without a port, the other end is assumed to use `port`.
+    ///
+    /// Rule: `docs/protocol/mesh.md#8-1-targets`.
     pub fn address(&self, port: u16) -> SocketAddr {
         SocketAddr::new(self.ip, self.port.unwrap_or(port))
     }
 }
 
-/// A text that cannot be a target.
+/// A text that is not a target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid peer name {0:?}, should be host[:port]")]
 pub struct InvalidTarget(pub String);
 
-/// Splits `host[:port]`. An IPv6 address with a port stands in brackets. Port 0 is none.
+/// Splits `host[:port]`. An IPv6 address with a port must be in brackets. Port 0 counts as none.
+///
+/// Format: `docs/protocol/mesh.md#8-1-targets`.
 pub fn split_target(text: &str) -> Result<(&str, Option<u16>), InvalidTarget> {
     let invalid = || InvalidTarget(text.to_owned());
     let (host, port) = match text.strip_prefix('[') {
@@ -69,16 +73,16 @@ pub fn split_target(text: &str) -> Result<(&str, Option<u16>), InvalidTarget> {
     Ok((host, Some(port).filter(|port| *port != 0)))
 }
 
-/// What is going on with an address.
+/// State of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It will be tried when its time has come.
+    /// Waiting for its next attempt.
     Waiting,
-    /// It is being dialled, or the connection is not complete yet.
+    /// Being dialled, or the connection is not introduced yet.
     Attempting(Kind),
-    /// There is a connection that we dialled.
+    /// Connected; this router dialled.
     Connected,
-    /// There is no reason to dial it at present.
+    /// Currently not wanted.
     Suspended,
 }
 
@@ -87,25 +91,25 @@ pub(super) enum State {
 pub(super) enum Kind {
     /// The user named it.
     Direct,
-    /// Other peers' connections lead there.
+    /// It was learned from connections of other peers.
     Discovered,
 }
 
-/// The book that is kept about an address.
+/// What is known of an address.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) state: State,
     pub(super) kind: Kind,
-    /// Whether there is a reason to dial it.
+    /// Whether it is wanted.
     pub(super) wanted: bool,
-    /// When it may be tried, or was tried last; `None` for never again.
+    /// When it may be tried, or was last tried; `None` if it is never tried again.
     pub(super) try_at: Option<Time>,
     pub(super) error: Option<String>,
     /// The peer that answered here last.
     pub(super) peer: Option<PeerName>,
-    /// What the next failure costs.
+    /// The delay after the next failure.
     interval: Duration,
-    /// Until when a discovered address that nobody mentions is remembered.
+    /// Until when a discovered address that no peer reports is remembered.
     keep_until: Time,
     /// Its place in the schedule.
     ticket: Option<(Kind, Ticket)>,
@@ -131,13 +135,16 @@ impl Entry {
         self.interval = INTERVAL_MIN;
     }
 
+    /// Rule: `docs/protocol/mesh.md#8-2-attempts`.
     pub(super) fn try_never(&mut self) {
         self.try_at = None;
         self.interval = INTERVAL_MIN;
     }
 
-    /// Delays the next attempt by something between half and one and a half intervals, so that
-    /// peers that failed together do not come back together.
+    /// Delays the next attempt by a random time of 0.5 to 1.5 intervals, so that peers that failed
+    /// together do not return together.
+    ///
+    /// Rule: `docs/protocol/mesh.md#8-2-attempts`.
     pub(super) fn try_later(&mut self, now: Time, rng: &mut fastrand::Rng) {
         let interval = self.interval.as_micros() as u64;
         let delay = Duration::from_micros(interval / 2 + rng.u64(..interval));
@@ -150,13 +157,15 @@ impl Entry {
         self.error = Some(error[..error.floor_char_boundary(ERROR_BYTES_MAX)].to_owned());
     }
 
-    /// Whether nothing is going on here, so that the entry may come and go with its reasons.
+    /// Returns true if no attempt or connection is in progress.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.state, State::Waiting | State::Suspended)
     }
 
-    /// Brings the state of an idle entry in line with whether it is wanted. Returns whether the
+    /// Updates the state of an idle entry according to whether it is wanted. Returns true if the
     /// entry must be kept.
+    ///
+    /// Rule: `docs/protocol/mesh.md#8-1-targets`.
     pub(super) fn settle(&mut self, now: Time) -> bool {
         if !self.is_idle() {
             return true;
@@ -174,11 +183,11 @@ impl Entry {
     }
 }
 
-/// A place in the queue of those that wait: the time first, then a lot. Without the lot, many
-/// peers that discover each other would all dial the same one first.
+/// Position in the queue of waiting entries: time, then a random number. Without the random number,
+/// many peers that discover each other would all dial the same one first.
 type Ticket = (Time, u32, SocketAddr);
 
-/// All entries that wait, by the time of their next attempt.
+/// All waiting entries, by the time of their next attempt.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Schedule {
     direct: BTreeSet<Ticket>,
@@ -193,7 +202,7 @@ impl Schedule {
         }
     }
 
-    /// Puts an entry where its state and time want it.
+    /// Updates the position of an entry according to its state and time.
     pub(super) fn put(&mut self, address: SocketAddr, entry: &mut Entry, rng: &mut fastrand::Rng) {
         let waits = entry.state == State::Waiting;
         let place = entry.try_at.filter(|_| waits).map(|at| (entry.kind, at));
@@ -208,14 +217,14 @@ impl Schedule {
         }
     }
 
-    /// Takes an entry out.
+    /// Removes an entry.
     pub(super) fn remove(&mut self, entry: &mut Entry) {
         if let Some((kind, ticket)) = entry.ticket.take() {
             self.queue(kind).remove(&ticket);
         }
     }
 
-    /// The address of this kind that has been due for longest.
+    /// Returns the address of this kind that has been due longest.
     pub(super) fn due(&self, kind: Kind, now: Time) -> Option<SocketAddr> {
         let queue = match kind {
             Kind::Direct => &self.direct,
@@ -225,7 +234,7 @@ impl Schedule {
         (*at <= now).then_some(*address)
     }
 
-    /// When something becomes due that is not due yet.
+    /// Returns the next time at which an entry becomes due.
     pub(super) fn next(&self, now: Time) -> Option<Time> {
         let queues = [&self.direct, &self.discovered].into_iter();
         let first = |queue: &BTreeSet<Ticket>| queue.first().map(|(at, ..)| *at);

@@ -62,7 +62,7 @@ impl Rig {
         self.connector.connect(self.now, targets, replace).unwrap();
     }
 
-    /// The addresses that are dialled, in order.
+    /// Returns the addresses that are dialled, in order.
     fn dials(&mut self) -> Vec<String> {
         let mut dials: Vec<SocketAddr> = self.drain().iter().map(|dial| dial.to).collect();
         dials.sort();

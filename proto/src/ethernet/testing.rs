@@ -39,7 +39,7 @@ pub(crate) struct Tcp {
 }
 
 impl Spec {
-    /// A TCP segment over IPv4 without anything special.
+    /// Returns a TCP segment over IPv4 without anything special.
     pub(crate) fn tcp(sequence: u32, payload: Vec<u8>) -> Spec {
         Spec {
             macs: [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]],
@@ -63,7 +63,7 @@ impl Spec {
         }
     }
 
-    /// A UDP datagram over IPv4 without anything special.
+    /// Returns a UDP datagram over IPv4 without anything special.
     pub(crate) fn udp(payload: Vec<u8>) -> Spec {
         Spec {
             tcp: None,
@@ -71,7 +71,7 @@ impl Spec {
         }
     }
 
-    /// The frame, with all checksums.
+    /// Returns the frame, with all checksums.
     pub(crate) fn build(&self) -> Vec<u8> {
         let builder = PacketBuilder::ethernet2(self.macs[0], self.macs[1]);
         let tag = |id: &u16| VlanId::try_new(*id).unwrap();

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::vectors::{bytes, load, map, text};
 
-/// The features of a peer that sends everything it can.
+/// Returns the features of a peer that sends everything it can.
 fn full() -> Features {
     Features {
         name: "7a:9f:3c:0d:5e:11".parse().unwrap(),
@@ -29,7 +29,7 @@ fn without(key: &str) -> Result<Features, FeaturesError> {
     Features::from_map(map)
 }
 
-/// The pairs of a feature stream in their order, and the stream written again from them.
+/// Returns the pairs of a feature stream in their order, and the stream written again from them.
 pub(crate) fn replay(stream: &[u8]) -> (Vec<(String, String)>, Vec<u8>) {
     let mut pairs = Vec::new();
     let mut decoder = gob::Decoder::new(stream);

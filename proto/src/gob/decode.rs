@@ -1,4 +1,4 @@
-//! Walking the values of a stream, in place.
+//! Decoding of the values of a stream, in place.
 
 use super::error::{DEPTH_MAX, Error};
 use super::id;
@@ -7,6 +7,8 @@ use super::types::{Types, WireType};
 use crate::cursor::Cursor;
 
 /// Decodes the values of a complete stream.
+///
+/// Format: `docs/protocol/gob.md#2-messages`.
 #[derive(Debug)]
 pub struct Decoder<'a> {
     types: Types,
@@ -15,7 +17,7 @@ pub struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    /// A decoder for a stream that starts at the front of `input`.
+    /// Creates a decoder for a stream that starts at the front of `input`.
     pub fn new(input: &'a [u8]) -> Decoder<'a> {
         Decoder {
             types: Types::default(),
@@ -24,10 +26,12 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// The next top-level value, or `None` at a clean end of the stream.
+    /// Returns the next top-level value, or `None` at a clean end of the stream.
     ///
-    /// The value before must have been consumed whole, else this is an [`Error::Trailing`].
-    /// Definitions that no value follows are an [`Error::Missing`].
+    /// Returns [`Error::Trailing`] if the previous value was not consumed completely, and
+    /// [`Error::Missing`] if definitions are not followed by a value.
+    ///
+    /// Format: `docs/protocol/gob.md#2-messages`.
     pub fn next_value(&mut self) -> Result<Option<Value<'_, 'a>>, Error> {
         let mut after_definition = false;
         loop {
@@ -55,7 +59,9 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// The next top-level value; an error at the end of the stream.
+    /// Returns the next top-level value, or an error at the end of the stream.
+    ///
+    /// Format: `docs/protocol/gob.md#2-messages`.
     pub fn value(&mut self) -> Result<Value<'_, 'a>, Error> {
         self.next_value()?.ok_or(Error::Missing)
     }
@@ -63,7 +69,9 @@ impl<'a> Decoder<'a> {
 
 /// Finds the first message of a stream that arrives in pieces.
 ///
-/// Returns where its body starts and ends, or `None` while bytes are missing.
+/// Returns the start and end of its body, or `None` while it is incomplete.
+///
+/// Format: `docs/protocol/gob.md#2-messages`.
 pub fn split_message(input: &[u8], limit: usize) -> Result<Option<(usize, usize)>, Error> {
     let Some(&first) = input.first() else {
         return Ok(None);
@@ -88,8 +96,10 @@ pub fn split_message(input: &[u8], limit: usize) -> Result<Option<(usize, usize)
 }
 
 impl Types {
-    /// Decodes the body of one message of a long-lived stream with `read`; `None` if the
+    /// Decodes the body of one message of a long-lived stream with `read`. Returns `None` if the
     /// message was a definition.
+    ///
+    /// Format: `docs/protocol/gob.md#2-messages`.
     pub fn message<'a, T>(
         &mut self,
         body: &'a [u8],
@@ -113,7 +123,7 @@ impl Types {
     }
 }
 
-/// A value that waits to be read. Each method consumes it, and the input it stands for.
+/// A value to be read. Each method consumes it together with its input.
 #[derive(Debug)]
 #[must_use = "a value that is not read stays in the input"]
 pub struct Value<'r, 'a> {
@@ -142,52 +152,70 @@ impl<'a> Value<'_, 'a> {
         }
     }
 
-    /// A boolean; any number but zero is true, as for Go.
+    /// Reads a boolean. Every number except zero is true, as in Go.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn bool(self) -> Result<bool, Error> {
         self.expect(id::BOOL, "bool")?;
         Ok(uint(self.input)? != 0)
     }
 
-    /// A signed number.
+    /// Reads a signed number.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn int(self) -> Result<i64, Error> {
         self.expect(id::INT, "int")?;
         int(self.input)
     }
 
-    /// An unsigned number.
+    /// Reads an unsigned number.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn uint(self) -> Result<u64, Error> {
         self.expect(id::UINT, "uint")?;
         uint(self.input)
     }
 
-    /// An unsigned number that must fit 32 bits.
+    /// Reads an unsigned number that must fit 32 bits.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn uint32(self) -> Result<u32, Error> {
         u32::try_from(self.uint()?).map_err(|_| Error::Range)
     }
 
-    /// An unsigned number that must fit 16 bits.
+    /// Reads an unsigned number that must fit 16 bits.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn uint16(self) -> Result<u16, Error> {
         u16::try_from(self.uint()?).map_err(|_| Error::Range)
     }
 
-    /// A byte string.
+    /// Returns a byte string.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn bytes(self) -> Result<&'a [u8], Error> {
         self.expect(id::BYTES, "bytes")?;
         bytes(self.input)
     }
 
-    /// A text; Go does not check that it is UTF-8, so it comes as bytes.
+    /// Reads a text as bytes, because Go does not check that it is UTF-8.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn string(self) -> Result<&'a [u8], Error> {
         self.expect(id::STRING, "string")?;
         bytes(self.input)
     }
 
-    /// A text with anything that is not UTF-8 replaced.
+    /// Reads a text. Bytes that are not UTF-8 are replaced.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn text(self) -> Result<String, Error> {
         Ok(String::from_utf8_lossy(self.string()?).into_owned())
     }
 
-    /// A slice: calls `each` for every element. Returns their number.
+    /// Reads a slice: calls `each` for every element. Returns the number of elements.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn slice(
         self,
         mut each: impl FnMut(Value<'_, 'a>) -> Result<(), Error>,
@@ -208,7 +236,10 @@ impl<'a> Value<'_, 'a> {
         Ok(count)
     }
 
-    /// A map: reads every key with `key`, then its element with `each`. Returns their number.
+    /// Reads a map: reads every key with `key`, then its element with `each`. Returns the number of
+    /// keys.
+    ///
+    /// Format: `docs/protocol/gob.md#1-primitives`.
     pub fn map<K>(
         self,
         mut key: impl FnMut(Value<'_, 'a>) -> Result<K, Error>,
@@ -240,10 +271,12 @@ impl<'a> Value<'_, 'a> {
         Ok(count)
     }
 
-    /// A struct: calls `each` with the position of a field's name in `known`, for those fields
-    /// that were sent and are known; others are skipped.
+    /// Reads a struct: calls `each` with the position of a field's name in `known`, for those
+    /// fields that were sent and are known. Other fields are skipped.
     ///
-    /// A top-level struct that has fields, but none of the known ones, is refused, as Go does.
+    /// A top-level struct that has fields but none of the known ones is refused, as in Go.
+    ///
+    /// Format: `docs/protocol/gob.md#3-structs`.
     pub fn structure(
         self,
         known: &[&str],
@@ -273,14 +306,14 @@ impl<'a> Value<'_, 'a> {
         })
     }
 
-    /// The undecoded bytes from this value up to the end of its message. A receiver that has
+    /// Returns the undecoded bytes from this value to the end of its message. A receiver that has
     /// seen the same bytes in the same place before need not decode them again.
     pub fn rest(&self) -> &'a [u8] {
         self.input.rest()
     }
 
-    /// Passes over a top-level value and the rest of its message without looking inside, so at no
-    /// cost. Inside another value it is [`Value::skip`].
+    /// Skips a top-level value and the rest of its message without decoding it, at no cost. Inside
+    /// another value this is [`Value::skip`].
     pub fn discard(self) -> Result<(), Error> {
         if self.depth != 0 {
             return self.skip();
@@ -289,7 +322,9 @@ impl<'a> Value<'_, 'a> {
         Ok(())
     }
 
-    /// Reads over a value of any type.
+    /// Skips a value of any type.
+    ///
+    /// Rule: `docs/protocol/gob.md#6-decoding`.
     pub fn skip(self) -> Result<(), Error> {
         match self.type_id {
             id::BOOL | id::INT | id::UINT | id::FLOAT => uint(self.input).map(drop),

@@ -1,9 +1,9 @@
 //! Writing streams as Go's encoder does.
 
-/// The type of a value, as the receiver will be told it.
+/// The type of a value, as it is declared to the receiver.
 #[derive(Clone, Copy, Debug)]
 pub enum Type {
-    /// A boolean.
+    /// Writes a boolean.
     Bool,
     /// A signed number of any width.
     Int,
@@ -21,7 +21,7 @@ pub enum Type {
     Struct(&'static StructType),
 }
 
-/// The definition of a list type. Make it a `static`: its address is its identity.
+/// Definition of a list type. Make it a `static`: its address is its identity.
 #[derive(Debug)]
 pub struct SliceType {
     /// Go's name of the type, empty if it has none.
@@ -54,6 +54,8 @@ pub struct StructType {
 const FIRST_ID: i64 = 65;
 
 /// Writes values to a stream, each type's definition before its first value.
+///
+/// Format: `docs/protocol/gob.md#2-messages`.
 #[derive(Debug, Default)]
 pub struct Encoder {
     out: Vec<u8>,
@@ -63,13 +65,13 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// An encoder that numbers its types from 65.
+    /// Creates an encoder that numbers its types from 65.
     pub fn new() -> Encoder {
         Encoder::default()
     }
 
-    /// An encoder that gives the types these ids in the order in which they are defined, then
-    /// numbers on as usual. With the ids of a recorded stream, the same bytes come out.
+    /// Creates an encoder that assigns these ids to types in the order of their definition, and
+    /// then numbers as usual. With the ids of a recorded stream it produces the same bytes.
     pub fn with_ids(ids: impl IntoIterator<Item = i64>) -> Encoder {
         Encoder {
             given_ids: ids.into_iter().collect(),
@@ -78,6 +80,8 @@ impl Encoder {
     }
 
     /// Writes one top-level value of type `ty`; `write` must write exactly such a value.
+    ///
+    /// Format: `docs/protocol/gob.md#2-messages`.
     pub fn value(&mut self, ty: Type, write: impl FnOnce(&mut Writer<'_>)) {
         let fresh = self.defined.len();
         self.define(ty);
@@ -94,22 +98,22 @@ impl Encoder {
         });
     }
 
-    /// How many bytes the stream has so far.
+    /// Returns the current length of the stream in bytes.
     pub fn len(&self) -> usize {
         self.out.len()
     }
 
-    /// Whether nothing was written yet.
+    /// Returns true if nothing was written yet.
     pub fn is_empty(&self) -> bool {
         self.out.is_empty()
     }
 
-    /// The stream so far; the encoder goes on with the types that it has defined.
+    /// Returns the stream so far. The encoder continues with the types that it has defined.
     pub fn take(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }
 
-    /// The whole stream.
+    /// Returns the complete stream.
     pub fn finish(self) -> Vec<u8> {
         self.out
     }
@@ -121,7 +125,9 @@ impl Encoder {
         self.out.extend_from_slice(&self.scratch);
     }
 
-    /// Numbers a type and those it is made of, itself first, as Go sends them.
+    /// Numbers a type and the types that it consists of, itself first, in Go's order.
+    ///
+    /// Format: `docs/protocol/gob.md#2-messages`.
     fn define(&mut self, ty: Type) {
         if ty.builtin_id().is_some() || self.defined.iter().any(|(known, _)| known.same(ty)) {
             return;
@@ -158,6 +164,7 @@ impl Encoder {
         ty.builtin_id().or_else(defined).unwrap_or_default()
     }
 
+    /// Format: `docs/protocol/gob.md#4-definitions`.
     fn write_definition(&mut self, index: usize) {
         let Some(&(ty, id)) = self.defined.get(index) else {
             return;
@@ -233,35 +240,37 @@ impl Type {
     }
 }
 
-/// Writes one value: a top-level one, an element, or a key.
+/// Writes one value: a top-level value, an element, or a key.
+///
+/// Format: `docs/protocol/gob.md#1-primitives`.
 #[derive(Debug)]
 pub struct Writer<'o> {
     out: &'o mut Vec<u8>,
 }
 
 impl Writer<'_> {
-    /// A boolean.
+    /// Writes a boolean.
     pub fn bool(&mut self, value: bool) {
         self.out.push(u8::from(value));
     }
 
-    /// A signed number.
+    /// Writes a signed number.
     pub fn int(&mut self, value: i64) {
         put_int(self.out, value);
     }
 
-    /// An unsigned number.
+    /// Writes an unsigned number.
     pub fn uint(&mut self, value: u64) {
         put_uint(self.out, value);
     }
 
-    /// A byte string or a text.
+    /// Writes a byte string or a text.
     pub fn bytes(&mut self, value: &[u8]) {
         put_uint(self.out, value.len() as u64);
         self.out.extend_from_slice(value);
     }
 
-    /// A list, each item written by `each`.
+    /// Writes a list, each item by `each`.
     pub fn slice<T>(
         &mut self,
         items: impl ExactSizeIterator<Item = T>,
@@ -273,7 +282,7 @@ impl Writer<'_> {
         }
     }
 
-    /// A map; `each` writes the key, then the element.
+    /// Writes a map. `each` writes the key, then the element.
     pub fn map<T>(
         &mut self,
         items: impl ExactSizeIterator<Item = T>,
@@ -282,7 +291,7 @@ impl Writer<'_> {
         self.slice(items, each);
     }
 
-    /// A struct, its fields written by `fields` in the order of their numbers.
+    /// Writes a struct. `fields` writes its fields in the order of their numbers.
     pub fn structure(&mut self, fields: impl FnOnce(&mut StructWriter<'_>)) {
         fields(&mut StructWriter {
             out: self.out,
@@ -294,6 +303,8 @@ impl Writer<'_> {
 
 /// Writes the fields of a struct, leaving out what Go leaves out: zero numbers, empty texts and
 /// lists. Field numbers count from 0 and must grow.
+///
+/// Format: `docs/protocol/gob.md#3-structs`.
 #[derive(Debug)]
 pub struct StructWriter<'o> {
     out: &'o mut Vec<u8>,
@@ -308,40 +319,40 @@ impl StructWriter<'_> {
         Writer { out: self.out }
     }
 
-    /// A boolean field.
+    /// Writes a boolean field.
     pub fn bool(&mut self, number: usize, value: bool) {
         if value {
             self.field(number).bool(value);
         }
     }
 
-    /// A signed field.
+    /// Writes a signed field.
     pub fn int(&mut self, number: usize, value: i64) {
         if value != 0 {
             self.field(number).int(value);
         }
     }
 
-    /// An unsigned field.
+    /// Writes an unsigned field.
     pub fn uint(&mut self, number: usize, value: u64) {
         if value != 0 {
             self.field(number).uint(value);
         }
     }
 
-    /// A field of bytes.
+    /// Writes a field of bytes.
     pub fn bytes(&mut self, number: usize, value: &[u8]) {
         if !value.is_empty() {
             self.field(number).bytes(value);
         }
     }
 
-    /// A field of text.
+    /// Writes a field of text.
     pub fn string(&mut self, number: usize, value: &[u8]) {
         self.bytes(number, value);
     }
 
-    /// A list field.
+    /// Writes a list field.
     pub fn slice<T>(
         &mut self,
         number: usize,
@@ -353,7 +364,7 @@ impl StructWriter<'_> {
         }
     }
 
-    /// A map field; unlike a list it is written even when it is empty.
+    /// Writes a map field. Unlike a list, it is written even if it is empty.
     pub fn map<T>(
         &mut self,
         number: usize,
@@ -363,12 +374,13 @@ impl StructWriter<'_> {
         self.field(number).map(items, each);
     }
 
-    /// A struct field; it is written even when all its own fields are zero.
+    /// Writes a struct field. It is written even if all its own fields are zero.
     pub fn structure(&mut self, number: usize, fields: impl FnOnce(&mut StructWriter<'_>)) {
         self.field(number).structure(fields);
     }
 }
 
+/// Format: `docs/protocol/gob.md#1-primitives`.
 fn put_uint(out: &mut Vec<u8>, value: u64) {
     if value < 0x80 {
         out.push(value as u8);
@@ -379,6 +391,7 @@ fn put_uint(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_be_bytes()[8 - len..]);
 }
 
+/// Format: `docs/protocol/gob.md#1-primitives`.
 fn put_int(out: &mut Vec<u8>, value: i64) {
     let shifted = value.cast_unsigned() << 1;
     put_uint(out, if value < 0 { !shifted } else { shifted });

@@ -2,10 +2,10 @@
 
 use crate::cursor::EndOfInput;
 
-/// Deepest nesting of values; deeper input is refused.
+/// Maximum nesting of values. Deeper input is refused.
 pub(super) const DEPTH_MAX: u8 = 32;
 
-/// Why a stream could not be decoded. The sender's fault, always.
+/// Why a stream could not be decoded. The sender is always responsible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The stream ends inside an item.
@@ -25,25 +25,25 @@ pub enum Error {
     /// A type id that was never defined.
     #[error("undefined type {0}")]
     UndefinedType(i64),
-    /// A definition that is not allowed: of a reserved id, of one defined before, of no kind of
-    /// type, with an overlong field name, or one type or field more than a stream may have.
+    /// An invalid definition: of a reserved id, of an id defined before, of an unknown kind of
+    /// type, with an overlong field name, or beyond the maximum number of types or fields.
     #[error("bad definition of type {0}")]
     BadDefinition(i64),
-    /// A value of another kind than expected.
+    /// A value has another kind than expected.
     #[error("expected {expected}, got type {got}")]
     Kind {
-        /// What the receiver expects here.
+        /// The kind that the receiver expects.
         expected: &'static str,
         /// The sender's type id.
         got: i64,
     },
-    /// A struct without any field that the receiver knows.
+    /// A struct has no field that the receiver knows.
     #[error("struct has no field in common with the one expected")]
     NoCommonField,
-    /// A field number beyond the struct's definition, or numbers that do not grow.
+    /// A field number is beyond the struct's definition, or numbers do not increase.
     #[error("bad field number")]
     Field,
-    /// A value that cannot even be skipped: an interface. It never occurs here.
+    /// A value that cannot be skipped: an interface. It never occurs in the mesh.
     #[error("unsupported kind of type {0}")]
     Unsupported(i64),
     /// Types are nested too deeply.
@@ -63,7 +63,7 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
-    /// A value decoded well but breaks a rule of the protocol.
+    /// A value is well-formed but violates the protocol.
     #[error("invalid {0}")]
     Invalid(&'static str),
 }

@@ -1,9 +1,11 @@
-//! Numbers, byte strings and struct bodies, as they stand in a message.
+//! Numbers, byte strings and struct bodies.
 
 use super::error::Error;
 use crate::cursor::Cursor;
 
-/// Reads the fields of a struct body up to its closing zero.
+/// Reads the fields of a struct body up to its terminating zero.
+///
+/// Format: `docs/protocol/gob.md#3-structs`.
 pub(super) fn fields<'a>(
     input: &mut Cursor<'a>,
     mut each: impl FnMut(usize, &mut Cursor<'a>) -> Result<(), Error>,
@@ -19,6 +21,7 @@ pub(super) fn fields<'a>(
     }
 }
 
+/// Format: `docs/protocol/gob.md#1-primitives`.
 pub(super) fn uint(input: &mut Cursor<'_>) -> Result<u64, Error> {
     let first = input.u8()?;
     if first < 0x80 {
@@ -36,6 +39,7 @@ pub(super) fn uint(input: &mut Cursor<'_>) -> Result<u64, Error> {
     Ok(u64::from_be_bytes(out))
 }
 
+/// Format: `docs/protocol/gob.md#1-primitives`.
 pub(super) fn int(input: &mut Cursor<'_>) -> Result<i64, Error> {
     let value = uint(input)?;
     let magnitude = (value >> 1).cast_signed();
@@ -46,12 +50,13 @@ pub(super) fn int(input: &mut Cursor<'_>) -> Result<i64, Error> {
     })
 }
 
+/// Format: `docs/protocol/gob.md#1-primitives`.
 pub(super) fn bytes<'a>(input: &mut Cursor<'a>) -> Result<&'a [u8], Error> {
     let len = length(input)?;
     Ok(input.take(len)?)
 }
 
-/// A length in bytes, which cannot exceed what is left.
+/// Reads a length in bytes, which must not exceed the bytes left.
 pub(super) fn length(input: &mut Cursor<'_>) -> Result<usize, Error> {
     let value = uint(input)?;
     usize::try_from(value)
@@ -63,7 +68,7 @@ pub(super) fn length(input: &mut Cursor<'_>) -> Result<usize, Error> {
         })
 }
 
-/// A number of elements; each takes at least one byte, so it is bounded like a length.
+/// Reads a number of elements. Each takes at least one byte, so the bound is that of a length.
 pub(super) fn count(input: &mut Cursor<'_>) -> Result<usize, Error> {
     length(input)
 }

@@ -151,7 +151,7 @@ fn a_type_that_contains_itself_ends_at_the_depth_limit() {
     assert_eq!(error, Error::Depth);
 }
 
-/// A message with this body: its length before it.
+/// Returns a message with this body: its length before it.
 fn message(body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     match u8::try_from(body.len()) {
@@ -165,7 +165,7 @@ fn message(body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The definition of `struct { name uint; ... }` as type `0x40 + number`.
+/// Returns the definition of `struct { name uint; ... }` as type `0x40 + number`.
 fn structure(number: u16, names: &[&[u8]]) -> Vec<u8> {
     let [high, low] = (0x7f + 2 * number).to_be_bytes();
     let mut body = match high {

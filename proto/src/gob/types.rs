@@ -7,12 +7,14 @@ use super::id;
 use super::primitive::{bytes, count, fields, int};
 use crate::cursor::Cursor;
 
-/// Most types that one stream may define; more are refused. Weave's largest stream has 12.
+/// Maximum number of types that one stream may define. Weave Net's largest stream has 12.
+///
+/// Rule: `docs/protocol/gob.md#7-limits`.
 const TYPES_MAX: usize = 64;
-/// Most struct fields that one stream may define in all its types together; more are refused.
-/// It bounds the memory of a long-lived stream.
+/// Maximum number of struct fields that one stream may define in all its types together. It bounds
+/// the memory of a long-lived stream.
 const FIELDS_MAX: usize = 256;
-/// Longest name of a struct field in bytes; a longer one is refused.
+/// Maximum length of a struct field's name in bytes.
 const FIELD_NAME_BYTES_MAX: usize = 128;
 
 /// The types that a stream has defined so far.
@@ -51,7 +53,7 @@ impl Structure {
         Structure { fields, by_name }
     }
 
-    /// Whether a field has this name.
+    /// Returns true if a field has this name.
     pub(super) fn has(&self, name: &str) -> bool {
         let order = |place: &usize| self.fields[*place].name.as_slice().cmp(name.as_bytes());
         self.by_name.binary_search_by(order).is_ok()
@@ -65,7 +67,7 @@ pub(super) struct Field {
 }
 
 impl Types {
-    /// Reads the id of a message. A definition is taken in and gives `None`.
+    /// Reads the type id of a message. Stores a definition and returns `None`.
     pub(super) fn header(&mut self, message: &mut Cursor<'_>) -> Result<Option<i64>, Error> {
         let type_id = int(message)?;
         if type_id < 0 {
@@ -80,6 +82,7 @@ impl Types {
         Ok(Some(type_id))
     }
 
+    /// Format: `docs/protocol/gob.md#4-definitions`.
     fn define(&mut self, type_id: i64, message: &mut Cursor<'_>) -> Result<(), Error> {
         let taken = type_id < id::FIRST_USER || self.defined.contains_key(&type_id);
         if taken || self.defined.len() >= TYPES_MAX {
@@ -189,7 +192,7 @@ fn read_field<'a>(message: &mut Cursor<'a>) -> Result<FieldView<'a>, Error> {
     Ok(out)
 }
 
-/// The name and id that every definition repeats; they carry no meaning here.
+/// Returns the name and id that every definition repeats; they carry no meaning here.
 fn common(message: &mut Cursor<'_>) -> Result<(), Error> {
     fields(message, |field, message| match field {
         0 => bytes(message).map(drop),

@@ -11,7 +11,7 @@ fn name(case: &Value, key: &str) -> PeerName {
     text(case, key).parse().unwrap()
 }
 
-/// The envelope that a recorded gossip message has, from its parts.
+/// Returns the envelope that a recorded gossip message has, from its parts.
 fn envelope<'v>(case: &'v Value, tag: u8, payload: &'v [u8]) -> Message<'v> {
     let (channel, source) = (text(case, "channel"), name(case, "src"));
     match tag {

@@ -1,4 +1,4 @@
-//! Question to answer: what we know ourselves, what others are asked, what nobody is.
+//! Answering questions: from the table, by forwarding, or by refusing.
 //!
 //! | question | answer |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | zone transfers | REFUSED |
 //! | everything else | forward |
 //!
-//! Responses are written straight into a buffer: header and question as they came, then records
-//! with the whole name each, no compression, no EDNS record.
+//! Responses are written directly into a buffer: header and question as received, then records with
+//! uncompressed names and without an EDNS record.
 
 use std::net::Ipv4Addr;
 
@@ -23,18 +23,23 @@ use super::domain::{Domain, LABEL_BYTES_MAX, NAME_BYTES_MAX};
 use super::index::Index;
 use super::message::{self, Query, QueryError, Rcode, TCP_BYTES_MAX, class, rtype};
 
-/// What we answer for, and how.
+/// The zone for which this server answers.
 #[derive(Clone, Debug)]
 pub struct Zone {
     /// The domain whose names are answered from the index.
     pub domain: Domain,
-    /// How many seconds others may remember our answers.
+    /// Time for which answers may be cached, in seconds.
     pub ttl_secs: u32,
-    /// Addresses whose names nobody else is asked for: the range of our own network.
+    /// Addresses whose names are not looked up elsewhere: the range of our own network.
     pub private: Vec<Ipv4Net>,
 }
 
-/// How a query came, which limits the response.
+/// Most bytes of a response over UDP, whatever the client takes; the rest is asked for over TCP. So
+/// much passes everywhere in one packet, and whoever asks in another's name sends that one no flood
+/// (DNS flag day 2020).
+pub const UDP_ANSWER_BYTES_MAX: usize = 1232;
+
+/// Transport of a query, which limits the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// In one datagram.
@@ -44,16 +49,18 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// Most bytes of a response to `query`.
+    /// Returns the maximum size of a response to `query`, in bytes.
+    ///
+    /// Rule: `docs/protocol/names.md#4-2-size`.
     pub fn limit(self, query: &Query<'_>) -> usize {
         match self {
-            Transport::Udp => query.udp_limit(),
+            Transport::Udp => query.udp_limit().min(UDP_ANSWER_BYTES_MAX),
             Transport::Tcp => TCP_BYTES_MAX,
         }
     }
 }
 
-/// What is known about a question.
+/// Decision about a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision<'i> {
     /// These addresses, at least one.
@@ -70,6 +77,8 @@ pub enum Decision<'i> {
 
 impl Zone {
     /// Decides on a query by what `index` holds.
+    ///
+    /// Rule: `docs/protocol/names.md#4-1-answers`.
     pub fn decide<'i>(&self, index: &'i Index, query: &Query<'_>) -> Decision<'i> {
         let name = query.name();
         if self.domain.contains_wire(name) {
@@ -96,6 +105,7 @@ impl Zone {
         }
     }
 
+    /// Rule: `docs/protocol/names.md#4-1-answers`.
     fn decide_reverse<'i>(
         &self,
         index: &'i Index,
@@ -115,7 +125,7 @@ impl Zone {
         }
     }
 
-    /// Whether byte `end` of a name starts a label.
+    /// Returns true if byte `end` of a name starts a label.
     fn ends_at_label(&self, name: &[u8], end: usize) -> bool {
         let mut at = 0;
         while at < end {
@@ -125,6 +135,7 @@ impl Zone {
     }
 }
 
+/// Rule: `docs/protocol/names.md#4-1-answers`.
 fn decide_local<'i>(index: &'i Index, query: &Query<'_>, name: &[u8]) -> Decision<'i> {
     if query.questions() != 1 {
         return Decision::Refuse(Rcode::NxDomain);
@@ -152,18 +163,18 @@ fn read_reverse(mut labels: &[u8]) -> Option<Ipv4Addr> {
     labels.is_empty().then_some(octets.into())
 }
 
-/// What became of a packet.
+/// Result of handling a packet.
 #[derive(Clone)]
 pub enum Reply<'a> {
     /// The buffer holds the response.
     Answered(Rcode),
-    /// Others are to be asked.
+    /// The query must be forwarded.
     Forward(Box<Query<'a>>),
-    /// The packet deserves no response.
+    /// The packet must not be answered.
     Ignored,
 }
 
-/// Answers queries. One per thread; it owns the buffers and the randomness that takes.
+/// Answers queries. Each thread has its own, with its buffers and random number generator.
 #[derive(Debug)]
 pub struct Responder {
     zone: Zone,
@@ -172,7 +183,7 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// A responder for a zone.
+    /// Creates a responder for a zone.
     pub fn new(zone: Zone, rng: Rng) -> Responder {
         Responder {
             zone,
@@ -207,6 +218,7 @@ impl Responder {
         Reply::Answered(Rcode::NoError)
     }
 
+    /// Format: `docs/protocol/names.md#4-1-answers`.
     fn write_addresses(
         &mut self,
         query: &Query<'_>,
@@ -259,6 +271,6 @@ fn reject<'a>(packet: &[u8], error: QueryError, out: &mut Vec<u8>) -> Reply<'a> 
     message::reject(packet, error, out).map_or(Reply::Ignored, Reply::Answered)
 }
 
-/// Bytes of a record between its name and its data.
+/// Size of a record between its name and its data in bytes.
 const RECORD_HEAD_BYTES: usize = 10;
 const IN_ADDR_ARPA: &[u8] = b"\x07in-addr\x04arpa\0";

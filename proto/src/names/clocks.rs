@@ -1,7 +1,7 @@
-//! What the wall clocks of our neighbours say about each other.
+//! Comparison of the wall clocks of neighbours with ours.
 //!
-//! Nothing depends on these clocks here. But routers of the original close connections to peers
-//! whose clock is off by more than [`SKEW_SECS_MAX`], so a user should hear of it.
+//! Nothing depends on these clocks here. But Weave Net routers close connections to peers whose
+//! clock is off by more than [`SKEW_SECS_MAX`], so a user should know.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,9 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    /// Takes in the timestamp of a message of a known peer; returns what became of it.
+    /// Handles the timestamp of a message of a known peer. Returns the events that follow.
+    ///
+    /// Rule: `docs/protocol/names.md#6-weft`.
     pub(super) fn heard(
         &mut self,
         peer: PeerName,
@@ -50,7 +52,7 @@ impl Clocks {
         self.ahead.remove(&peer);
     }
 
-    /// The peers whose clocks are off, and by how many seconds they are ahead of ours.
+    /// Returns the peers whose clocks are off, and by how many seconds they are ahead of ours.
     pub(super) fn off(&self) -> impl Iterator<Item = (PeerName, i64)> {
         let all = self.ahead.iter().map(|(peer, ahead)| (*peer, *ahead));
         all.filter(|(_, ahead)| is_off(*ahead))
@@ -59,7 +61,8 @@ impl Clocks {
     fn median(&self) -> i64 {
         let mut sorted: Vec<i64> = self.ahead.values().copied().collect();
         sorted.sort_unstable();
-        // Of an even number the one nearer to zero, so that half of the peers decide nothing.
+        // With an even number of peers, the middle value nearer to zero, so that half of the peers
+        // decide nothing.
         let upper = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
         let lower = sorted.get(sorted.len().saturating_sub(1) / 2).copied();
         let lower = lower.unwrap_or(0);

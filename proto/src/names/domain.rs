@@ -1,4 +1,4 @@
-//! Names of the DNS in their two forms: text, and the labels that messages carry.
+//! DNS names in their two forms: text, and the labels that messages carry.
 //!
 //! ```text
 //! text    Web.weave.local.
@@ -11,13 +11,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Most bytes of a name on the wire, length bytes included (RFC 1035 section 2.3.4).
+/// Maximum size of a name on the wire in bytes, length bytes included (RFC 1035 section 2.3.4).
 pub const NAME_BYTES_MAX: usize = 255;
-/// Most bytes of one label (RFC 1035 section 2.3.4).
+/// Maximum size of a label in bytes (RFC 1035 section 2.3.4).
 pub const LABEL_BYTES_MAX: usize = 63;
 
-/// Whether this is a fully qualified name that a DNS message can carry: labels of 1 to 63 visible
-/// ASCII characters, each followed by a dot, without escapes.
+/// Returns true if this is a fully qualified name that a DNS message can carry: labels of 1 to 63
+/// visible ASCII characters, each followed by a dot, without escapes.
 pub fn is_hostname(text: &str) -> bool {
     let Some(labels) = text.strip_suffix('.') else {
         return false;
@@ -51,7 +51,7 @@ pub(super) fn wire_as_spelled(text: &str) -> Vec<u8> {
     out
 }
 
-/// A text that is no domain.
+/// A text that is not a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a domain like weave.local.")]
 pub struct ParseDomainError;
@@ -64,17 +64,17 @@ pub struct Domain {
 }
 
 impl Domain {
-    /// The domain in lower case, with its trailing dot.
+    /// Returns the domain in lower case, with its trailing dot.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The labels in lower case.
+    /// Returns the labels in lower case.
     pub(super) fn wire(&self) -> &[u8] {
         &self.wire
     }
 
-    /// Whether a fully qualified name is the domain or lies below it.
+    /// Returns true if a fully qualified name is the domain or lies below it.
     pub fn contains(&self, hostname: &str) -> bool {
         let Some(start) = hostname.len().checked_sub(self.text.len()) else {
             return false;
@@ -84,8 +84,8 @@ impl Domain {
             && (start == 0 || hostname[..start].ends_with('.'))
     }
 
-    /// The full form of a name that a user gives: one that ends in a dot or in the domain is meant
-    /// as it stands, any other is relative to the domain.
+    /// Returns the full form of a name that a user gives: one that ends in a dot or in the domain
+    /// is meant as it stands, any other is relative to the domain.
     pub fn qualify(&self, name: &str) -> String {
         if name.ends_with('.') {
             return name.to_owned();
@@ -97,9 +97,9 @@ impl Domain {
         full + &self.text
     }
 
-    /// The name under which the identity of a lease is found: `IDENTITY.lease.DOMAIN`, letters in
-    /// lower case, dots kept, anything else but digits and `_` as `-`. `None` if no name can be
-    /// made of it.
+    /// Returns the name under which the identity of a lease is found: `IDENTITY.lease.DOMAIN`,
+    /// letters in lower case, dots kept, anything else but digits and `_` as `-`. `None` if no name
+    /// can be made of it.
     pub fn lease_hostname(&self, identity: &str) -> Option<String> {
         let plain = |c: char| match c.to_ascii_lowercase() {
             c @ ('a'..='z' | '0'..='9' | '_' | '.') => c,
@@ -110,7 +110,7 @@ impl Domain {
         is_hostname(&hostname).then_some(hostname)
     }
 
-    /// Whether labels in lower case are the domain or lie below it.
+    /// Returns true if labels in lower case are the domain or lie below it.
     pub(super) fn contains_wire(&self, name: &[u8]) -> bool {
         let mut rest = name;
         while rest.len() > self.wire.len() {

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use super::domain;
 use crate::types::PeerName;
 
-/// Most bytes of a container id. Longer ones make an entry bad.
+/// Maximum size of a container id in bytes. A longer one makes an entry invalid.
 pub const CONTAINER_BYTES_MAX: usize = 255;
-/// Highest version of an entry. Changes by one never get there, and routers with 32-bit numbers
-/// cannot read more, so entries beyond are bad; our own stay at it.
+/// Highest version of an entry. Changes by one never reach it, and 32-bit routers cannot read more,
+/// so entries with a higher one are invalid; our own stay at it.
 pub const VERSION_MAX: u32 = i32::MAX as u32;
 
 /// Seconds since 1970 on the wall clock.
@@ -26,13 +26,15 @@ pub const VERSION_MAX: u32 = i32::MAX as u32;
 pub struct UnixSecs(pub i64);
 
 impl UnixSecs {
-    /// Seconds from `earlier` to this; negative if this is the earlier one.
+    /// Returns the seconds from `earlier` to this; negative if this is earlier.
     pub const fn since(self, earlier: UnixSecs) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
 /// The identity of an entry.
+///
+/// Rule: `docs/protocol/names.md#1-2-identity`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// The name, fully qualified with its trailing dot, spelled as it was given.
@@ -45,19 +47,19 @@ pub struct Key {
     pub addr: Ipv4Addr,
 }
 
-/// Why an entry is not taken.
+/// Why an entry is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadEntry {
-    /// No DNS message can carry the name, or it would garble a page.
+    /// The name cannot be carried by a DNS message, or has control characters.
     #[error("invalid hostname")]
     Hostname,
     /// The id is too long or has control characters.
     #[error("invalid container id")]
     Container,
-    /// The number is no peer name.
+    /// The number is not a peer name.
     #[error("invalid origin")]
     Origin,
-    /// The number is no IPv4 address.
+    /// The number is not an IPv4 address.
     #[error("invalid address")]
     Addr,
     /// The version is negative or above [`VERSION_MAX`].
@@ -72,7 +74,7 @@ pub enum BadEntry {
 }
 
 impl Key {
-    /// An identity whose texts were checked.
+    /// Creates an identity and checks its texts.
     pub fn new(
         hostname: &str,
         origin: PeerName,
@@ -93,7 +95,7 @@ impl Key {
         })
     }
 
-    /// Not above any key of this name, in any spelling.
+    /// Returns a key that is not greater than any key of this name, in any spelling.
     pub(super) fn floor(hostname: &str) -> Key {
         Key {
             hostname: hostname.to_ascii_uppercase().into(),
@@ -103,7 +105,7 @@ impl Key {
         }
     }
 
-    /// Whether both are the same but for the spelling of the name.
+    /// Returns true if both are the same but for the spelling of the name.
     pub fn is_variant_of(&self, other: &Key) -> bool {
         self.cmp_folded(other) == Ordering::Equal
     }
@@ -115,7 +117,9 @@ impl Key {
             .then_with(|| self.addr.cmp(&other.addr))
     }
 
-    /// The order of entries on the wire.
+    /// Returns the order of entries on the wire.
+    ///
+    /// Format: `docs/protocol/names.md#1-3-payload`.
     pub(super) fn cmp_wire(&self, other: &Key) -> Ordering {
         self.hostname
             .cmp(&other.hostname)
@@ -125,8 +129,8 @@ impl Key {
     }
 }
 
-/// Compares with letters folded to lower case. What is equal as it stands is passed over eight
-/// bytes at a time: names share long beginnings and seldom differ in case.
+/// Compares case-insensitively. Equal prefixes are skipped eight bytes at a time: names share long
+/// prefixes and rarely differ in case.
 fn cmp_folded(a: &[u8], b: &[u8]) -> Ordering {
     const STEP: usize = 8;
     let pairs = a.chunks_exact(STEP).zip(b.chunks_exact(STEP));
@@ -150,21 +154,23 @@ impl PartialOrd for Key {
 
 /// What changes about an entry. The greater of two states is the newer one: a higher version, or
 /// the same version and a later tombstone.
+///
+/// Rule: `docs/protocol/names.md#1-2-identity`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct State {
-    /// Counts the times that the entry died or came back.
+    /// Number of times that the entry was deleted or revived.
     pub version: u32,
-    /// When the entry died; 0 while it lives.
+    /// When the entry was deleted; 0 while it is alive.
     pub tombstone: UnixSecs,
 }
 
 impl State {
-    /// Whether the name still stands for the address.
+    /// Returns true if the entry is alive.
     pub const fn is_alive(self) -> bool {
         self.tombstone.0 == 0
     }
 
-    /// This, with a version that overrides `seen`.
+    /// Returns this state with a version that overrides `seen`.
     pub(super) fn above(self, seen: State) -> State {
         State {
             version: seen.version.saturating_add(1).min(VERSION_MAX),
@@ -172,16 +178,20 @@ impl State {
         }
     }
 
-    /// The state after the one death that makes this entry's next version.
+    /// Returns the state after this entry was deleted.
+    ///
+    /// Rule: `docs/protocol/names.md#2-local`.
     pub(super) fn killed(self, wall: UnixSecs) -> State {
         State {
-            // 0 means alive, so a clock that stands before 1970 reads as its first second.
+            // 0 means alive, so a clock before 1970 counts as its first second.
             tombstone: wall.max(UnixSecs(1)),
             ..self.above(self)
         }
     }
 
-    /// The state after the one return that makes this entry's next version.
+    /// Returns the state after this entry was revived.
+    ///
+    /// Rule: `docs/protocol/names.md#2-local`.
     pub(super) fn revived(self) -> State {
         State {
             tombstone: UnixSecs(0),
@@ -193,17 +203,18 @@ impl State {
 /// One entry: an identity and its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Who says what about which name.
+    /// The identity.
     pub key: Arc<Key>,
-    /// Alive or dead, and since which version.
+    /// The state.
     pub state: State,
 }
 
-/// Keeps one spelling of each name of a container at an address: one alive before any dead, then
-/// the newer state, then the smaller spelling. `entries` must be in the order of their keys.
+/// Keeps one spelling of each name of a container at an address, preferring living entries, then
+/// the newer state, then the smaller spelling. `entries` must be sorted by key.
 ///
-/// Routers of the original lose count when they hear of two spellings, so no message of ours
-/// carries both.
+/// Weave Net routers insert two spellings again and again, so no message of ours carries both.
+///
+/// Rule: `docs/protocol/names.md#1-3-payload`.
 pub(super) fn one_spelling(entries: &mut Vec<Entry>) {
     let rank = |entry: &Entry| (entry.state.is_alive(), entry.state);
     entries.dedup_by(|later, kept| {

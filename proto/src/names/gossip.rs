@@ -6,10 +6,10 @@
 //!              Version int, Tombstone int
 //! ```
 //!
-//! Entries are sent in the byte order of their hostnames, each identity and each name in one
-//! spelling only: routers of the original crash on the former and grow without bound on the
-//! latter. A received entry that breaks a rule is left out and counted; only bytes that are no
-//! gob make a message bad as a whole.
+//! Entries are sent sorted by hostname (bytes), each identity once and each name in one spelling:
+//! Weave Net routers crash on repeated identities and grow without bound on two spellings. A
+//! received entry that violates a rule is left out and counted; only bytes that are not valid gob
+//! make the whole message invalid.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::types::PeerName;
 
 /// The name of the channel.
 pub const CHANNEL: &str = "nameserver";
-/// Most bytes of one payload that we make; what does not fit goes into further ones. Leaves room
-/// for the envelope below the 10 MiB that the mesh takes.
+/// Maximum size of an encoded payload in bytes; what does not fit goes into further ones. Leaves
+/// room for the envelope below the mesh's limit of 10 MiB.
 pub const PAYLOAD_BYTES_MAX: usize = 8 << 20;
 
 static GOSSIP_DATA: StructType = StructType {
@@ -46,19 +46,23 @@ static ENTRY: StructType = StructType {
 };
 
 /// A decoded payload.
+///
+/// Format: `docs/protocol/names.md#1-3-payload`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GossipData {
     /// The sender's wall clock when it sent this.
     pub timestamp: UnixSecs,
-    /// The good entries in the order of their keys; of equal keys the one with the newest state.
+    /// The valid entries, sorted by key; of equal keys the one with the newest state.
     pub entries: Vec<Entry>,
     /// How many entries were left out.
     pub bad: usize,
-    /// What was wrong with the first of those.
+    /// Why the first of those was left out.
     pub first_bad: Option<BadEntry>,
 }
 
-/// Reads a payload. Bytes after the value are not looked at.
+/// Decodes a payload. Bytes after the value are ignored.
+///
+/// Format: `docs/protocol/names.md#1-3-payload`.
 pub fn decode(payload: &[u8]) -> Result<GossipData, Error> {
     let mut out = GossipData::default();
     Decoder::new(payload)
@@ -91,13 +95,15 @@ impl GossipData {
     }
 }
 
-/// Puts entries into the order of their keys, each key once with its newest state.
+/// Sorts entries by key and keeps each key once, with its newest state.
 pub(super) fn normalise(entries: &mut Vec<Entry>) {
     entries.sort_by(|a, b| a.key.cmp(&b.key).then_with(|| b.state.cmp(&a.state)));
     entries.dedup_by(|later, kept| later.key == kept.key);
 }
 
-/// Reads one entry: an outer error if this is no gob, an inner one if the content is no good.
+/// Reads one entry. The outer error means malformed gob, the inner one invalid content.
+///
+/// Format: `docs/protocol/names.md#1-1-fields`.
 fn read_entry(value: Value<'_, '_>) -> Result<Result<Entry, BadEntry>, Error> {
     let mut raw = RawEntry::default();
     value.structure(&ENTRY_FIELDS, |field, value| {
@@ -114,7 +120,7 @@ fn read_entry(value: Value<'_, '_>) -> Result<Result<Entry, BadEntry>, Error> {
     Ok(raw.check())
 }
 
-/// An entry as it stands in the stream.
+/// An unchecked entry of the stream.
 #[derive(Default)]
 struct RawEntry<'a> {
     container: &'a [u8],
@@ -150,8 +156,10 @@ impl RawEntry<'_> {
     }
 }
 
-/// Writes payloads that together carry `entries`, each of at most [`PAYLOAD_BYTES_MAX`]; none if
-/// there are no entries.
+/// Encodes payloads of at most [`PAYLOAD_BYTES_MAX`] bytes that together carry `entries`. Returns
+/// none if there are no entries.
+///
+/// Format: `docs/protocol/names.md#1-3-payload`.
 pub fn encode(timestamp: UnixSecs, entries: Vec<Entry>) -> Vec<Vec<u8>> {
     let entries = for_the_wire(entries);
     let mut payloads = Vec::new();
@@ -164,19 +172,23 @@ pub fn encode(timestamp: UnixSecs, entries: Vec<Entry>) -> Vec<Vec<u8>> {
     payloads
 }
 
-/// Writes one payload, even if there are no entries; those that do not fit are left out.
+/// Encodes one payload, even if there are no entries. Entries that do not fit are left out.
+///
+/// Format: `docs/protocol/names.md#1-3-payload`.
 pub fn encode_one(timestamp: UnixSecs, entries: Vec<Entry>) -> Vec<u8> {
     let mut entries = for_the_wire(entries);
     entries.truncate(fitting(entries.iter()));
     write(Encoder::new(), timestamp, &entries)
 }
 
-/// Writes one payload with these ids of its types: those of a recorded one make the same bytes.
+/// Encodes one payload with these type ids. Those of a recorded payload produce the same bytes.
+///
+/// Format: `docs/protocol/names.md#1-3-payload`.
 pub fn encode_with_ids(ids: [i64; 3], timestamp: UnixSecs, entries: Vec<Entry>) -> Vec<u8> {
     write(Encoder::with_ids(ids), timestamp, &for_the_wire(entries))
 }
 
-/// How many of the first entries fit one payload; at least one, however long.
+/// Returns how many of the first entries fit one payload; at least one.
 pub(super) fn fitting<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
     let mut bytes = OVERHEAD_BYTES_MAX;
     let fits = |entry: &&Entry| {
@@ -186,8 +198,9 @@ pub(super) fn fitting<'a>(entries: impl Iterator<Item = &'a Entry>) -> usize {
     entries.take_while(fits).count().max(1)
 }
 
-/// Brings entries into the form in which they may be sent: no identity twice, one spelling of a
-/// name, in wire order.
+/// Prepares entries for sending: each identity once, one spelling of each name, in wire order.
+///
+/// Rule: `docs/protocol/names.md#1-3-payload`.
 fn for_the_wire(mut entries: Vec<Entry>) -> Vec<Entry> {
     normalise(&mut entries);
     entry::one_spelling(&mut entries);
@@ -222,8 +235,8 @@ const ENTRY_FIELDS: [&str; 6] = [
     "Version",
     "Tombstone",
 ];
-/// More than the definitions and the frame of a payload take.
+/// Upper bound of the size of a payload's definitions and framing, in bytes.
 const OVERHEAD_BYTES_MAX: usize = 512;
-/// More than an entry takes besides its texts: six field numbers and the end, two lengths of at
-/// most two bytes, numbers of 7, 5, 5 and 9 bytes.
+/// Upper bound of an entry's size without its texts, in bytes: six field numbers and the end, two
+/// lengths of at most two bytes, numbers of 7, 5, 5 and 9 bytes.
 const ENTRY_BYTES_MAX: usize = 40;

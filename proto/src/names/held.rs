@@ -1,7 +1,7 @@
 //! Entries of peers that are not known yet.
 //!
-//! News of a name can overtake news of its peer. Such entries wait here for a while, so that they
-//! are not lost until the next complete gossip.
+//! News of a name can arrive before news of its peer. Such entries wait here for a while, so that
+//! they are not missing until the next complete gossip.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,14 +9,16 @@ use std::time::Duration;
 use super::entry::Entry;
 use crate::types::{PeerName, Time};
 
-/// How long entries wait for their peer. Two rounds of complete gossip pass in this time.
+/// How long entries wait for their peer: two rounds of complete gossip.
 pub(super) const HELD_FOR: Duration = Duration::from_secs(60);
-/// Most entries that wait; further ones are dropped, and come again with complete gossip.
+/// Maximum number of waiting entries. Further ones are dropped; complete gossip brings them again.
 pub(super) const HELD_MAX: usize = 16_384;
-/// Most entries that wait for the same peer; further ones are dropped likewise.
+/// Maximum number of entries that wait for one peer. Further ones are dropped likewise.
 pub(super) const HELD_PER_ORIGIN_MAX: usize = 4_096;
 
 /// The waiting entries.
+///
+/// Rule: `docs/protocol/names.md#3-receiving`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Held {
     /// No list is empty.
@@ -31,7 +33,7 @@ struct Waiting {
 }
 
 impl Held {
-    /// Keeps an entry; `false` if there is no room.
+    /// Keeps an entry. Returns false if there is no room.
     pub(super) fn keep(&mut self, now: Time, entry: Entry) -> bool {
         if self.len >= HELD_MAX {
             return false;
@@ -60,7 +62,7 @@ impl Held {
         true
     }
 
-    /// Hands out what waits for a peer, in the order of the keys.
+    /// Removes and returns the entries that wait for a peer, sorted by key.
     pub(super) fn release(&mut self, origin: PeerName) -> Vec<Entry> {
         let waiting = self.by_origin.remove(&origin);
         let entries = waiting.map(|waiting| waiting.entries).unwrap_or_default();
@@ -68,18 +70,18 @@ impl Held {
         entries
     }
 
-    /// Drops what has waited long enough.
+    /// Drops entries that have waited long enough.
     pub(super) fn expire(&mut self, now: Time) {
         self.by_origin.retain(|_, waiting| waiting.until > now);
         self.len = self.by_origin.values().map(|w| w.entries.len()).sum();
     }
 
-    /// When something will have waited long enough.
+    /// Returns the time at which the next entries expire.
     pub(super) fn next_expiry(&self) -> Option<Time> {
         self.by_origin.values().map(|waiting| waiting.until).min()
     }
 
-    /// How many entries wait.
+    /// Returns the number of waiting entries.
     pub(super) fn len(&self) -> usize {
         self.len
     }

@@ -1,4 +1,4 @@
-//! The snapshot from which questions are answered: names to addresses and back.
+//! The snapshot from which questions are answered: from names to addresses, and back.
 //!
 //! The table changes one name at a time and is read by every query, so a snapshot shares all that
 //! did not change with the one before: names are spread over shards, each behind a counted
@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::domain;
 
-/// Most addresses of one name that are answered; a TCP message holds fewer.
+/// Maximum number of addresses of one name; a TCP message holds fewer.
 pub const ADDRESSES_MAX: usize = 4096;
 
 /// How many shards names and addresses are each spread over.
@@ -38,7 +38,7 @@ impl Default for Index {
 }
 
 impl Index {
-    /// The index of these fully qualified names; others are left out.
+    /// Returns the index of these fully qualified names; others are left out.
     pub fn of<'a>(names: impl IntoIterator<Item = (&'a str, Ipv4Addr)>) -> Index {
         let mut by_name = BTreeMap::<Vec<u8>, Vec<Ipv4Addr>>::new();
         let mut index = Index::default();
@@ -62,14 +62,14 @@ impl Index {
         index
     }
 
-    /// The addresses of a name given as labels in lower case.
+    /// Returns the addresses of a name given as labels in lower case.
     pub(super) fn addresses(&self, name: &[u8]) -> &[Ipv4Addr] {
         self.names[shard_of(name)]
             .get(name)
             .map_or(&[], |addresses| addresses)
     }
 
-    /// The addresses of a fully qualified name, in any case.
+    /// Returns the addresses of a fully qualified name, in any case.
     pub fn lookup(&self, hostname: &str) -> &[Ipv4Addr] {
         if !domain::is_hostname(hostname) {
             return &[];
@@ -79,19 +79,19 @@ impl Index {
         self.addresses(&name)
     }
 
-    /// The labels of the name of an address.
+    /// Returns the labels of the name of an address.
     pub(super) fn name_of(&self, addr: Ipv4Addr) -> Option<&[u8]> {
         self.reverse[shard_of(&addr.octets())]
             .get(&addr)
             .map(|name| &**name)
     }
 
-    /// How many names have an address.
+    /// Returns how many names have an address.
     pub fn len(&self) -> usize {
         self.names.iter().map(|shard| shard.len()).sum()
     }
 
-    /// Whether no name has an address.
+    /// Returns true if no name has an address.
     pub fn is_empty(&self) -> bool {
         self.names.iter().all(|shard| shard.is_empty())
     }

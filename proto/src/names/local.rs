@@ -7,7 +7,7 @@ use super::entry::{BadEntry, Key};
 use super::table::ENTRIES_PER_ORIGIN_MAX;
 use crate::types::PeerName;
 
-/// What to be told once.
+/// Configuration of [`Names`].
 #[derive(Clone, Debug)]
 pub struct NamesConfig {
     /// Our own name.
@@ -30,7 +30,7 @@ pub enum AddError {
     Full,
 }
 
-/// Which of our entries to delete; what is `None` matches all.
+/// Selects which of our entries to delete. A field that is `None` matches all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filter<'a> {
     /// The name, in any case; the trailing dot may be left out.

@@ -1,4 +1,4 @@
-//! The machine that owns the table.
+//! The state machine that owns the table.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -18,7 +18,7 @@ use crate::types::{PeerName, Time};
 #[cfg(test)]
 mod tests;
 
-/// The names of the mesh as one peer knows them.
+/// The names of the mesh, as known by one peer.
 #[derive(Debug)]
 pub struct Names {
     us: PeerName,
@@ -28,18 +28,18 @@ pub struct Names {
     known: BTreeSet<PeerName>,
     clocks: Clocks,
     counters: Counters,
-    /// Peers of which an event told; see [`Event`].
+    /// Peers that were reported by an event; see [`Event`].
     told: BTreeSet<PeerName>,
     outputs: VecDeque<Output>,
-    /// Entries of ours to be broadcast, and our wall clock at the last of them.
+    /// Our entries to be broadcast, and our wall clock at the last of them.
     unsaid: (UnixSecs, Vec<Entry>),
     next_expiry: Time,
-    /// Where the next complete state starts if the one before was too long.
+    /// Where the next complete state starts, if the previous one was too long.
     state_from: Option<Arc<Key>>,
 }
 
 impl Names {
-    /// An empty table.
+    /// Creates an empty table.
     pub fn new(config: NamesConfig, now: Time) -> Names {
         Names {
             us: config.us,
@@ -57,8 +57,10 @@ impl Names {
         }
     }
 
-    /// Registers a name of a container here and tells everybody. Registering what is registered
-    /// already, in whatever spelling, tells everybody again. Returns the identity of the entry.
+    /// Registers a name of a local container and broadcasts it. A name that is already registered,
+    /// in any spelling, is broadcast again. Returns the identity of the entry.
+    ///
+    /// Rule: `docs/protocol/names.md#2-local`.
     pub fn add(
         &mut self,
         now: Time,
@@ -100,7 +102,9 @@ impl Names {
         Ok(key)
     }
 
-    /// Deletes those of our living entries that match, and tells everybody. Returns which.
+    /// Deletes our living entries that match, and broadcasts that. Returns their identities.
+    ///
+    /// Rule: `docs/protocol/names.md#2-local`.
     pub fn delete(&mut self, now: Time, wall: UnixSecs, filter: &Filter<'_>) -> Vec<Arc<Key>> {
         let ours = self.table.of(self.us);
         let doomed: Vec<Entry> = ours
@@ -118,7 +122,7 @@ impl Names {
         keys
     }
 
-    /// Deletes the names of a container that died.
+    /// Deletes the names of a container that ended.
     pub fn delete_container(
         &mut self,
         now: Time,
@@ -152,8 +156,10 @@ impl Names {
         self.delete_container(now, wall, &container).len()
     }
 
-    /// Takes gossip of a neighbour (tag 4). An error means that these bytes are no `GossipData`;
-    /// the connection can live on.
+    /// Handles gossip of a neighbour (tag 4). An error means that the payload is not a
+    /// `GossipData`; the connection can be kept.
+    ///
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     pub fn handle_gossip(
         &mut self,
         now: Time,
@@ -171,7 +177,9 @@ impl Names {
         Ok(())
     }
 
-    /// Takes a broadcast (tag 6) that `source` originated. Errors as for gossip.
+    /// Handles a broadcast (tag 6) of `source`. Errors are those of gossip.
+    ///
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     pub fn handle_broadcast(
         &mut self,
         now: Time,
@@ -187,8 +195,10 @@ impl Names {
         Ok(())
     }
 
-    /// Takes the complete list of the peers in the topology: entries of those that came are taken
-    /// in if some wait, entries of those that left are dropped.
+    /// Handles the complete list of peers in the topology: merges waiting entries of new peers, and
+    /// drops entries of those that left.
+    ///
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     pub fn handle_peers(&mut self, now: Time, wall: UnixSecs, peers: &[PeerName]) {
         let mut known: BTreeSet<PeerName> = peers.iter().copied().collect();
         known.insert(self.us);
@@ -207,6 +217,8 @@ impl Names {
     }
 
     /// Drops the entries of peers that the topology has removed.
+    ///
+    /// Rule: `docs/protocol/names.md#2-local`.
     pub fn peers_gone(&mut self, gone: &[PeerName]) {
         for &peer in gone.iter().filter(|peer| **peer != self.us) {
             self.known.remove(&peer);
@@ -216,8 +228,10 @@ impl Names {
         }
     }
 
-    /// The complete state, for periodic gossip and new connections. A state too long for one
-    /// payload is handed out in parts, one per call.
+    /// Returns the complete state, for periodic gossip and new connections. A state too long for
+    /// one payload is returned in parts, one per call.
+    ///
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     pub fn state(&mut self, wall: UnixSecs) -> Vec<u8> {
         let mut entries: Vec<Entry> = self
             .table
@@ -238,7 +252,7 @@ impl Names {
         gossip::encode_one(wall, entries)
     }
 
-    /// Does what is due. Spurious calls change nothing.
+    /// Does what is due at `now`. Spurious calls change nothing.
     pub fn handle_timeout(&mut self, now: Time) {
         self.held.expire(now);
         if now < self.next_expiry {
@@ -249,15 +263,15 @@ impl Names {
         self.told.clear();
     }
 
-    /// When [`handle_timeout`](Names::handle_timeout) wants to be called. Any other call may
-    /// change it.
+    /// Returns the time at which [`handle_timeout`](Names::handle_timeout) is due. Any other call
+    /// may change it.
     pub fn poll_timeout(&self) -> Option<Time> {
         let held = self.held.next_expiry();
         Some(held.map_or(self.next_expiry, |held| held.min(self.next_expiry)))
     }
 
-    /// What is to be done next. Calls with `&mut self` other than the polls add to it; what
-    /// several of them want broadcast goes together.
+    /// Returns what to do next. Calls with `&mut self` other than the polls add outputs; their
+    /// broadcasts are combined.
     pub fn poll_output(&mut self) -> Option<Output> {
         let (wall, unsaid) = (self.unsaid.0, std::mem::take(&mut self.unsaid.1));
         for payload in gossip::encode(wall, unsaid) {
@@ -270,34 +284,35 @@ impl Names {
         behind.then(|| Output::Index(Arc::new(self.table.index().clone())))
     }
 
-    /// All entries, alive and dead, ordered by name without case, origin, container, address.
+    /// Returns all entries, alive and deleted, sorted by name (ignoring case), origin, container
+    /// and address.
     pub fn entries(&self) -> impl Iterator<Item = (&Key, State)> {
         self.table.iter().map(|(key, state)| (&**key, state))
     }
 
-    /// The table, for counts.
+    /// Returns the table, for counts.
     pub fn table(&self) -> &Table {
         &self.table
     }
 
-    /// The identities of our own entries that are alive.
+    /// Returns the identities of our own entries that are alive.
     pub fn own_alive(&self) -> impl Iterator<Item = &Arc<Key>> {
         let ours = self.table.of(self.us);
         ours.filter(|(_, state)| state.is_alive())
             .map(|(key, _)| key)
     }
 
-    /// How many entries wait for their peer to become known.
+    /// Returns how many entries wait for their peer to become known.
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// The domain in which names may be registered.
+    /// Returns the domain in which names may be registered.
     pub fn domain(&self) -> &Domain {
         &self.domain
     }
 
-    /// What happened to received entries.
+    /// Returns what happened to received entries.
     pub fn counters(&self) -> Counters {
         self.counters
     }
@@ -307,6 +322,7 @@ impl Names {
         self.clocks.off()
     }
 
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     fn receive(
         &mut self,
         now: Time,
@@ -356,7 +372,9 @@ impl Names {
         }
     }
 
-    /// The state that must replace what somebody says about an entry of ours, if it must.
+    /// Returns the state that must override what another peer says about an entry of ours, if any.
+    ///
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     fn truth_about(&self, wall: UnixSecs, said: &Entry) -> Option<State> {
         match self.table.get(&said.key) {
             Some(ours) => {
@@ -386,7 +404,7 @@ impl Names {
         merged
     }
 
-    /// Has entries of ours broadcast, together with others that were not yet.
+    /// Queues entries of ours for the next broadcast.
     fn broadcast(&mut self, wall: UnixSecs, entries: Vec<Entry>) {
         self.unsaid.0 = wall;
         self.unsaid.1.extend(entries);
@@ -400,7 +418,7 @@ impl Names {
     }
 }
 
-/// Entries of a message, those of unknown peers left out, ours corrected.
+/// The entries of a message, without those of unknown peers, and with ours corrected.
 #[derive(Default)]
 struct Received {
     of_known: Vec<Entry>,

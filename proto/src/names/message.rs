@@ -1,4 +1,4 @@
-//! DNS messages as bytes: queries in, responses out, and the checks a forwarder needs.
+//! DNS messages: decoding queries, encoding responses, and the checks that a forwarder needs.
 //!
 //! ```text
 //! header     id (2) | QR 1, opcode 4, AA 1, TC 1, RD 1 | RA 1, zero 3, rcode 4
@@ -7,24 +7,25 @@
 //! record     name | type (2) | class (2) | TTL (4) | length (2) | data
 //! ```
 //!
-//! (RFC 1035 section 4.) Only what answering takes is read: the first question in full and the
-//! sizes of all else. Names are at most 255 bytes and pointers are not followed, so reading a
-//! message takes time in proportion to its length.
+//! (RFC 1035 section 4.) Only what is needed for an answer is read: the first question, and the
+//! sizes of everything else. Names have at most 255 bytes and pointers are not followed, so reading
+//! takes time in proportion to the length of a message.
 
 use crate::cursor::{Cursor, EndOfInput};
 
 use super::domain::{LABEL_BYTES_MAX, NAME_BYTES_MAX};
 
-/// Bytes of the header of a message.
+/// Size of the header of a message in bytes.
 pub const HEADER_BYTES: usize = 12;
-/// Most bytes of a response over UDP if the query does not say more (RFC 1035 section 2.3.4).
+/// Maximum size of a response over UDP in bytes, unless the query allows more (RFC 1035 section
+/// 2.3.4).
 pub const UDP_BYTES_DEFAULT: u16 = 512;
-/// Most bytes that one UDP datagram over IPv4 can carry.
+/// Maximum UDP payload over IPv4 in bytes.
 pub const UDP_BYTES_MAX: usize = 65_507;
-/// Most bytes of a message over TCP, whose length field has 16 bits.
+/// Maximum size of a message over TCP in bytes; its length field has 16 bits.
 pub const TCP_BYTES_MAX: usize = 65_535;
 
-/// Types of records, as far as they matter here.
+/// Types of records that are used here.
 pub mod rtype {
     /// An IPv4 address.
     pub const A: u16 = 1;
@@ -49,7 +50,7 @@ pub mod class {
 /// The result that a response reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rcode {
-    /// All is well, even if there is no record.
+    /// Success, even if there is no record.
     NoError = 0,
     /// The query could not be read.
     FormErr = 1,
@@ -59,20 +60,20 @@ pub enum Rcode {
     NxDomain = 3,
     /// The kind of query is unknown.
     NotImp = 4,
-    /// The server does not want to.
+    /// The server refuses.
     Refused = 5,
 }
 
-/// Why a packet is no query that can be decided on.
+/// Why a packet is not a valid query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueryError {
-    /// Too short for a header, or itself a response: never to be answered.
+    /// Too short for a header, or itself a response. Must not be answered.
     #[error("not a query")]
     NotAQuery,
-    /// Deserves [`Rcode::FormErr`].
+    /// Must be answered with [`Rcode::FormErr`].
     #[error("malformed query")]
     Malformed,
-    /// Deserves [`Rcode::NotImp`].
+    /// Must be answered with [`Rcode::NotImp`].
     #[error("unknown kind of query")]
     Opcode,
 }
@@ -91,7 +92,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// The labels with their lengths, and the closing zero.
+    /// Returns the labels with their lengths, and the closing zero.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -136,7 +137,9 @@ pub struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// Reads a query. Bytes after its last record are not looked at.
+    /// Parses a query. Bytes after its last record are ignored.
+    ///
+    /// Format: `docs/protocol/names.md#4-1-answers`.
     pub fn parse(packet: &'a [u8]) -> Result<Query<'a>, QueryError> {
         let mut input = Cursor::new(packet);
         let header = input
@@ -180,47 +183,49 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// All bytes of the query.
+    /// Returns all bytes of the query.
     pub fn packet(&self) -> &'a [u8] {
         self.packet
     }
 
-    /// The number that the response must carry.
+    /// Returns the id, which the response must repeat.
     pub fn id(&self) -> u16 {
         id_of(self.packet)
     }
 
-    /// The name asked for.
+    /// Returns the queried name.
     pub fn name(&self) -> &[u8] {
         self.name.as_bytes()
     }
 
-    /// The name asked for, letters as they were sent.
+    /// Returns the queried name, with its letters as sent.
     pub(super) fn name_as_sent(&self) -> &'a [u8] {
         &self.packet[HEADER_BYTES..self.question_end - 4]
     }
 
-    /// The type of record asked for.
+    /// Returns the queried type of record.
     pub fn qtype(&self) -> u16 {
         self.qtype
     }
 
-    /// The class asked for.
+    /// Returns the queried class.
     pub fn qclass(&self) -> u16 {
         self.qclass
     }
 
-    /// How many questions there are; only the first can be read.
+    /// Returns the number of questions; only the first can be read.
     pub fn questions(&self) -> u16 {
         self.questions
     }
 
-    /// How many bytes a response over UDP may have.
+    /// Returns the maximum size of a response over UDP, in bytes.
+    ///
+    /// Rule: `docs/protocol/names.md#4-2-size`.
     pub fn udp_limit(&self) -> usize {
         usize::from(self.udp_bytes.unwrap_or(UDP_BYTES_DEFAULT)).min(UDP_BYTES_MAX)
     }
 
-    /// Starts a response of ours: header and first question. Without records it is complete.
+    /// Starts a response: header and first question. Without records it is complete.
     pub(super) fn start_response(&self, rcode: Rcode, authoritative: bool, out: &mut Vec<u8>) {
         let aa = if authoritative { AA } else { 0 };
         start_response(self.packet, rcode, aa, out);
@@ -228,13 +233,15 @@ impl<'a> Query<'a> {
         out.extend_from_slice(&self.packet[HEADER_BYTES..self.question_end]);
     }
 
-    /// Makes a response that only reports a failure.
+    /// Encodes a response that only reports a failure.
     pub fn failure(&self, rcode: Rcode, out: &mut Vec<u8>) {
         self.start_response(rcode, false, out);
     }
 
-    /// Whether a packet is a response to this query sent with `id`: same question, in any case.
-    /// A failure may leave everything out but its header.
+    /// Returns true if `response` answers this query, sent with `id`: it must have the same
+    /// question, ignoring case. A failure may consist of its header only.
+    ///
+    /// Rule: `docs/protocol/names.md#4-3-forwarding`.
     pub fn is_answered_by(&self, id: u16, response: &[u8]) -> bool {
         let Some(header) = response.first_chunk::<HEADER_BYTES>() else {
             return false;
@@ -255,8 +262,10 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Makes a response of a bare header to a packet of which nothing else could be read; `None` if
-/// it must not be answered.
+/// Encodes a response without a question, to a packet that could not be parsed. Returns `None` if
+/// the packet must not be answered.
+///
+/// Format: `docs/protocol/names.md#4-1-answers`.
 pub fn reject(packet: &[u8], error: QueryError, out: &mut Vec<u8>) -> Option<Rcode> {
     let rcode = match error {
         QueryError::NotAQuery => return None,
@@ -286,7 +295,7 @@ fn start_response(packet: &[u8], rcode: Rcode, flags: u8, out: &mut Vec<u8>) {
     ]);
 }
 
-/// The id of a message that has a header.
+/// Returns the id of a message that has a header.
 pub fn id_of(message: &[u8]) -> u16 {
     message
         .first_chunk()
@@ -300,12 +309,12 @@ pub fn set_id(message: &mut [u8], id: u16) {
     }
 }
 
-/// Whether a response says that it had to leave records out.
+/// Returns true if a response is truncated.
 pub fn is_truncated(response: &[u8]) -> bool {
     response.get(2).is_some_and(|flags| flags & TC != 0)
 }
 
-/// The code by which a response reports its result.
+/// Returns the result code of a response.
 pub fn rcode_of(response: &[u8]) -> u8 {
     response.get(3).map_or(0, |flags| flags & RCODE)
 }
@@ -324,9 +333,11 @@ pub(super) fn set_answers(response: &mut [u8], count: u16) {
     }
 }
 
-/// Cuts a response down to `limit` bytes: keeps the questions, as many answers as fit, and the
-/// options of EDNS, and marks it as truncated. Pointers in names lead backwards, so what is kept
-/// can be read. A response that cannot be read loses all its records.
+/// Cuts a response to `limit` bytes: keeps the questions, as many answers as fit, and the options
+/// of EDNS, and marks it as truncated. Pointers in names lead backwards, so what is kept can be
+/// parsed. A response that cannot be parsed loses all its records.
+///
+/// Rule: `docs/protocol/names.md#4-2-size`.
 pub fn cut_response(response: &mut Vec<u8>, limit: usize) {
     if response.len() <= limit {
         return;
@@ -408,7 +419,7 @@ impl Record {
     }
 }
 
-/// Reads over a name that may end in a pointer.
+/// Skips a name that may end in a pointer.
 fn skip_name(input: &mut Cursor<'_>) -> Result<(), QueryError> {
     let mut bytes = 0;
     loop {

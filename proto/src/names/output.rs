@@ -8,10 +8,10 @@ use super::entry::BadEntry;
 use super::index::Index;
 use crate::types::PeerName;
 
-/// How often dead entries are looked through.
+/// Interval between removals of deleted entries.
 pub const EXPIRY_INTERVAL: Duration = Duration::from_secs(30 * 60);
 
-/// Something to be done, in order.
+/// What the driver must do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Send to random neighbours (tag 4), except towards the one it came from.
@@ -33,16 +33,16 @@ pub enum Output {
         /// What to send.
         payload: Vec<u8>,
     },
-    /// Answer from this from now on. Comes after all else, once for all changes.
+    /// From now on, answer from this index. Returned after all other outputs, once for all changes.
     Index(Arc<Index>),
     /// For the log.
     Event(Event),
 }
 
-/// What a user may want to know.
+/// An event for the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The clock of a peer went off by more than the original tolerates, or came back.
+    /// The clock of a peer differs by more than Weave Net tolerates, or agrees again.
     PeerClock {
         /// Whose clock.
         peer: PeerName,
@@ -51,14 +51,14 @@ pub enum Event {
         /// Whether it is off now.
         off: bool,
     },
-    /// Our own clock is off by the word of most neighbours, or no longer.
+    /// Our own clock differs from those of most neighbours, or agrees again.
     OurClock {
         /// Seconds by which it is ahead of theirs.
         ahead_secs: i64,
         /// Whether it is off now.
         off: bool,
     },
-    /// A peer sends entries that are left out. Told once in [`EXPIRY_INTERVAL`].
+    /// A peer sends invalid entries. Reported once in [`EXPIRY_INTERVAL`].
     BadEntries {
         /// Who sent or originated the message.
         from: PeerName,
@@ -67,7 +67,7 @@ pub enum Event {
         /// What was wrong with the first.
         reason: BadEntry,
     },
-    /// There is no room for entries of this peer. Told once in [`EXPIRY_INTERVAL`].
+    /// There is no room for entries of this peer. Reported once in [`EXPIRY_INTERVAL`].
     Full {
         /// Whose entries.
         origin: PeerName,
@@ -106,18 +106,18 @@ impl fmt::Display for Event {
     }
 }
 
-/// What happened to received entries, counted since the start.
+/// Counters of received entries since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Entries received, repetitions within one message not counted.
     pub received: u64,
     /// Entries that were new or newer.
     pub news: u64,
-    /// Entries said to be ours that were wrong, and were overridden.
+    /// Wrong entries in our name, which were overridden.
     pub overridden: u64,
-    /// Entries left out because they break a rule.
+    /// Invalid entries, which were left out.
     pub bad: u64,
-    /// Unknown entries left out because they died long ago.
+    /// Unknown entries left out because they were deleted long ago.
     pub stale: u64,
     /// Entries left out for want of room in the table.
     pub full: u64,

@@ -1,12 +1,12 @@
-//! The table: every entry we know, and the index made from the living ones.
+//! The table of all known entries, and the index made from the living ones.
 //!
-//! A table is what has been merged into it, whatever the order and repetition: each identity has
-//! the greatest of the states heard. Dead entries stay for [`TOMBSTONE_KEPT`], so that the news of
-//! a death outruns old copies of the living, and are then forgotten.
+//! Its content does not depend on the order or repetition of merges: each identity has the greatest
+//! of the received states. Deleted entries are kept for [`TOMBSTONE_KEPT`], so that old copies do
+//! not revive them, and are then forgotten.
 //!
-//! Clocks of other hosts decide nothing here. How long a dead entry is kept counts from when it
-//! was heard of, and one whose time of death is far from our clock is not taken in anew, or
-//! routers would hand forgotten ones back and forth for ever.
+//! Clocks of other hosts decide nothing here. A deleted entry is kept from the time at which its
+//! deletion was heard of. An unknown one whose time of deletion is far from our clock is not added,
+//! or routers would return forgotten entries to each other forever.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -18,25 +18,25 @@ use super::entry::{Entry, Key, State, UnixSecs};
 use super::index::{ADDRESSES_MAX, Index};
 use crate::types::{PeerName, Time};
 
-/// Most entries in a table, our own not counted. At the limit a new entry takes the place of one
-/// from the peer with the most entries, or is refused if its own peer has that many.
+/// Maximum number of entries in a table, not counting our own. At the limit, a new entry replaces
+/// one of the peer with the most entries, or is refused if its own peer has as many.
 pub const ENTRIES_MAX: usize = 131_072;
-/// Most entries of one peer; further ones are refused.
+/// Maximum number of entries of one peer. Further ones are refused.
 pub const ENTRIES_PER_ORIGIN_MAX: usize = 32_768;
-/// How long a dead entry is kept at least after its death was heard of.
+/// Minimum time for which a deleted entry is kept after its deletion was heard of.
 pub const TOMBSTONE_KEPT: Duration = Duration::from_secs(30 * 60);
-/// How far the clock of a peer may be ahead of ours, in seconds. The original closes connections
-/// beyond it, either way.
+/// By how many seconds the clock of a peer may differ from ours. Beyond it, Weave Net closes
+/// connections.
 pub const SKEW_SECS_MAX: i64 = 900;
 
-/// What a merge did.
+/// Result of a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merged {
     /// The entry is new, or its state is newer than the one known.
     News,
-    /// Nothing that is not known already.
+    /// Nothing new.
     Known,
-    /// A death of long ago of an entry that is not in the table.
+    /// An unknown entry that was deleted long ago.
     Stale,
     /// There is no room.
     Full,
@@ -78,7 +78,7 @@ struct Changed {
 }
 
 impl Table {
-    /// An empty table of the peer `us`.
+    /// Creates an empty table of the peer `us`.
     pub fn new(us: PeerName) -> Table {
         Table {
             us,
@@ -102,38 +102,38 @@ impl Table {
         self
     }
 
-    /// The state of an entry.
+    /// Returns the state of an entry.
     pub fn get(&self, key: &Key) -> Option<State> {
         self.entries.get(key).map(|record| record.state)
     }
 
-    /// All entries in the order of their keys.
+    /// Returns all entries in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<Key>, State)> {
         self.entries.iter().map(|(key, record)| (key, record.state))
     }
 
-    /// How many entries there are, alive or dead.
+    /// Returns how many entries there are, alive or dead.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are no entries.
+    /// Returns true if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// How many entries are alive.
+    /// Returns how many entries are alive.
     pub fn alive(&self) -> usize {
         self.alive.len()
     }
 
-    /// The entries that `origin` registered, in the order of their keys.
+    /// Returns the entries that `origin` registered, in the order of their keys.
     pub fn of(&self, origin: PeerName) -> impl Iterator<Item = (&Arc<Key>, State)> {
         let keys = self.by_origin.get(&origin).into_iter().flatten();
         keys.filter_map(|key| Some((key, self.get(key)?)))
     }
 
-    /// The entries of a name in any spelling.
+    /// Returns the entries of a name in any spelling.
     pub(super) fn variants(&self, key: &Key) -> impl Iterator<Item = (&Arc<Key>, State)> {
         let range = self.entries.range::<Key, _>(&Key::floor(&key.hostname)..);
         range
@@ -142,7 +142,9 @@ impl Table {
             .filter(|(known, _)| known.is_variant_of(key))
     }
 
-    /// Takes an entry in if it is new or newer.
+    /// Merges an entry: stores it if it is new or newer.
+    ///
+    /// Rule: `docs/protocol/names.md#3-receiving`.
     pub fn merge(&mut self, now: Time, wall: UnixSecs, entry: &Entry) -> Merged {
         match self.get(&entry.key) {
             Some(known) if known >= entry.state => Merged::Known,
@@ -159,7 +161,7 @@ impl Table {
         }
     }
 
-    /// Puts an entry in, whatever is known of it.
+    /// Stores an entry, whatever is known of it.
     pub(super) fn set(&mut self, now: Time, entry: &Entry) {
         let key = &entry.key;
         let record = Record {
@@ -199,6 +201,8 @@ impl Table {
     }
 
     /// Forgets entries that died at least [`TOMBSTONE_KEPT`] ago. Returns how many.
+    ///
+    /// Rule: `docs/protocol/names.md#2-local`.
     pub fn expire(&mut self, now: Time) -> usize {
         let long_dead =
             |record: &Record| !record.state.is_alive() && now.since(record.since) >= TOMBSTONE_KEPT;
@@ -214,6 +218,8 @@ impl Table {
     }
 
     /// Makes room for one more entry of `origin` if it may have one.
+    ///
+    /// Rule: `docs/protocol/names.md#5-limits`.
     fn make_room(&mut self, origin: PeerName) -> bool {
         let count = |peer: &PeerName| self.by_origin.get(peer).map_or(0, BTreeSet::len);
         let held = count(&origin);
@@ -251,12 +257,12 @@ impl Table {
         self.changed.addresses.insert(key.addr);
     }
 
-    /// Whether [`index`](Table::index) would return something new.
+    /// Returns true if [`index`](Table::index) would return something new.
     pub fn index_is_behind(&self) -> bool {
         !self.changed.keys.is_empty()
     }
 
-    /// The index of the entries as they are.
+    /// Returns the index of the entries as they are.
     pub fn index(&mut self) -> &Index {
         let changed = std::mem::take(&mut self.changed);
         for (name, key) in &changed.keys {
@@ -272,7 +278,7 @@ impl Table {
         &self.index
     }
 
-    /// The addresses of a name, sorted, each once.
+    /// Returns the addresses of a name, sorted, each once.
     fn addresses_of(&self, hostname: &str) -> Vec<Ipv4Addr> {
         let range = self.alive.range::<Key, _>(&Key::floor(hostname)..);
         let mut out: Vec<Ipv4Addr> = range
@@ -286,8 +292,10 @@ impl Table {
     }
 }
 
-/// Whether the news of this death cannot be of use to one who does not know the entry: it died
-/// long ago, or by a clock that is too far ahead to tell.
+/// Returns true if a deleted entry is not worth adding where it is unknown: it was deleted long
+/// ago, or by a clock that is too far ahead.
+///
+/// Rule: `docs/protocol/names.md#6-weft`.
 pub(super) fn is_stale(state: State, wall: UnixSecs) -> bool {
     let age = wall.since(state.tombstone);
     !state.is_alive() && (age > TOMBSTONE_KEPT.as_secs().cast_signed() || age < -SKEW_SECS_MAX)

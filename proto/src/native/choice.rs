@@ -1,35 +1,37 @@
-//! Which way a frame takes into a native link.
+//! How a frame is sent over a native link.
 
 use super::tunnel::{mtu, records_room};
 use super::wire::{HEADER_BYTES, NAMES_BYTES, RECORD_BYTES, TAG_BYTES};
 use crate::ethernet::{self, Frame, Protocol};
 use crate::sleeve::icmp::IPV6_MTU_MIN;
 
-/// The largest frame that any datagram holds.
+/// Maximum size of a frame that fits any datagram, in bytes.
 const FRAME_BYTES_MAX: usize =
     super::wire::DATAGRAM_BYTES_MAX - HEADER_BYTES - NAMES_BYTES - RECORD_BYTES - TAG_BYTES;
 
-/// What to do with a frame that is to leave through a link.
+/// What to do with a frame that is to be sent over a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// It fits a datagram.
+    /// The frame fits a datagram.
     Fits,
-    /// It is a TCP segment: send it in chunks.
+    /// A TCP segment: send it in chunks.
     Chunks,
     /// Cut the IPv4 packet to the link's MTU and send the pieces.
     Fragment,
-    /// Do not send it; tell its source the link's MTU.
+    /// Do not send it; report the link's MTU to its source.
     TooBig,
     /// Send it in a datagram of its own that the kernel may fragment.
     Oversize,
-    /// Do not send it: it goes to many, so nobody is told.
+    /// Do not send it. It is a broadcast, so its source is not told.
     DropBroadcast,
     /// Do not send it: it is larger than any datagram.
     Drop,
 }
 
-/// Chooses the way of `frame` into a link with datagrams of at most `max_payload` bytes.
-/// `broadcast` tells that the frame goes to all peers.
+/// Chooses how to send `frame` over a link with datagrams of at most `max_payload` bytes.
+/// `broadcast` is true if the frame goes to all peers.
+///
+/// Rule: `docs/native.md#link-quality-and-path-mtu`.
 #[inline]
 pub fn choose(max_payload: usize, frame: &[u8], broadcast: bool) -> Choice {
     if RECORD_BYTES + frame.len() <= records_room(max_payload) {
@@ -52,7 +54,7 @@ fn choose_too_large(max_payload: usize, frame: &[u8], broadcast: bool) -> Choice
     if view.layout().is_some_and(is_tcp) {
         return Choice::Chunks;
     }
-    // Frames with VLAN tags count as not IP here, as on sleeve.
+    // Frames with VLAN tags count as not IP, as on sleeve.
     if view.is_tagged() {
         return oversize;
     }
@@ -66,7 +68,7 @@ fn choose_too_large(max_payload: usize, frame: &[u8], broadcast: bool) -> Choice
             false => Choice::Fragment,
         };
     }
-    // Sources under IPv6 send smaller packets down to its smallest MTU, and none below.
+    // IPv6 sources can be told any MTU down to the minimum of IPv6, and none below.
     if view.ipv6().is_some() && !broadcast && mtu(max_payload) >= IPV6_MTU_MIN {
         return too_big;
     }

@@ -1,4 +1,4 @@
-//! Cutting a super-frame into chunks: one datagram each, with all headers and a part of the
+//! Cutting a super-frame into chunks. Each chunk is one datagram with all headers and a part of the
 //! payload.
 //!
 //! ```text
@@ -8,22 +8,22 @@
 //! last          | headers'                                    | payload | PSH, FIN
 //! ```
 //!
-//! Headers are those of a frame with this part as its payload, so that a chunk whose neighbours
-//! were lost is a frame all the same; its checksums are left as they are in the super-frame. A
-//! part of a TCP stream may end anywhere, so chunks fill the path, whatever the size of segments
-//! is; they even carry segments that would not fit it. UDP datagrams stay whole.
+//! The headers are those of a frame with this part as its payload, so that a chunk whose neighbours
+//! were lost is still a frame; checksums are left as they are in the super-frame. A part of a TCP
+//! stream may end anywhere, so chunks fill the path whatever the size of segments, and even carry
+//! segments that would not fit. UDP datagrams stay whole.
 
 use super::tunnel::records_room;
 use super::wire::{CHUNK_BYTES, CHUNKS_MAX, HEADER_BYTES, NAMES_BYTES, TAG_BYTES, encode_chunk};
 use crate::ethernet::{IPV6_HEADER_BYTES, Ip, Layout, Protocol};
 use crate::offload::split::{Split, TCP_CWR, TCP_FIN, TCP_PSH};
 
-/// Bytes of a datagram before the headers of a chunk.
+/// Size in bytes of a datagram before the headers of a chunk.
 const START_BYTES: usize = HEADER_BYTES + NAMES_BYTES + CHUNK_BYTES;
-/// A path that leaves less room than this for payload is not worth cutting for.
+/// Minimum room for payload in a datagram, in bytes. Super-frames are not cut for paths with less.
 const PART_BYTES_MIN: usize = 64;
 
-/// A super-frame that is to be cut.
+/// A super-frame to be cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunks<'a> {
     split: &'a Split<'a>,
@@ -36,9 +36,8 @@ pub struct Chunks<'a> {
 }
 
 impl<'a> Chunks<'a> {
-    /// Chunks for datagrams of at most `max_payload` bytes. None if the super-frame cannot be cut
-    /// for these: its headers are too long, its UDP datagrams too large, or there would be too
-    /// many chunks.
+    /// Prepares chunks for datagrams of at most `max_payload` bytes. Returns `None` if its headers
+    /// are too long, its UDP datagrams too large, or there would be too many chunks.
     #[inline]
     pub fn new(split: &'a Split<'a>, max_payload: usize) -> Option<Chunks<'a>> {
         let headers = u8::try_from(split.headers_len()).ok()?;
@@ -65,13 +64,13 @@ impl<'a> Chunks<'a> {
         })
     }
 
-    /// How many chunks there are: at least 1, at most [`CHUNKS_MAX`].
+    /// Returns how many chunks there are: at least 1, at most [`CHUNKS_MAX`].
     pub const fn count(&self) -> usize {
         self.count
     }
 
-    /// Bytes of the datagram of chunk `index`; 0 if there is no such chunk. Only the last is
-    /// smaller than the others.
+    /// Returns the size of the datagram of chunk `index` in bytes, or 0 if there is no such chunk.
+    /// Only the last one is smaller than the others.
     #[inline]
     pub fn datagram_len(&self, index: usize) -> usize {
         match self.part(index) {
@@ -80,15 +79,17 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// How many segments begin in chunk `index`; over all chunks as many as there are.
+    /// Returns the number of segments that begin in chunk `index`.
     pub fn segments(&self, index: usize) -> usize {
         let (start, len) = self.part(index);
         let before = |bytes: usize| bytes.div_ceil(usize::from(self.segment));
         before(start + len) - before(start)
     }
 
-    /// Writes chunk `index` into `datagram`, which has [`Chunks::datagram_len`] bytes: all but
-    /// what sealing writes. False and nothing useful written if the length is another.
+    /// Writes chunk `index` into `datagram`, except what encryption writes. Returns false if
+    /// `datagram` does not have [`Chunks::datagram_len`] bytes.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub fn write(&self, index: usize, names: &[u8; NAMES_BYTES], datagram: &mut [u8]) -> bool {
         let (start, len) = self.part(index);
@@ -125,7 +126,7 @@ impl<'a> Chunks<'a> {
         true
     }
 
-    /// Where the part of chunk `index` starts in the payload, and its length.
+    /// Returns the offset of chunk `index` in the payload, and its length.
     #[inline]
     const fn part(&self, index: usize) -> (usize, usize) {
         let start = index.saturating_mul(self.part);
@@ -137,7 +138,7 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    /// Makes the headers of the super-frame those of a part of it.
+    /// Changes the headers of the super-frame to those of a part of it.
     #[inline]
     fn fill(&self, headers: &mut [u8], start: usize, len: usize, last: bool) {
         let Layout {

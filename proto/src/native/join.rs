@@ -1,15 +1,15 @@
-//! Joining the chunks of a super-frame again, for a device that takes super-frames.
+//! Joining the chunks of a super-frame, for a device that accepts super-frames.
 //!
 //! ```text
 //! slab   ..| record | headers | payload 0 |..| record | headers | payload 1 |..
 //! joined            [ headers   payload 0 ]                    [ payload 1 ]      parts, in place
 //! ```
 //!
-//! Chunks stay where they were received, in one buffer that the caller owns (the slab). The chunk
-//! after the last one taken has the next index and the next counter of the same stream; anything
-//! else begins another super-frame. So whatever is lost only makes more of them.
+//! Chunks stay where they were received, in one buffer that the caller owns (the slab). The next
+//! chunk has the next index and the next counter of the same stream; anything else begins another
+//! super-frame. So losses only make more super-frames.
 //!
-//! Nothing may stay when the caller waits for more.
+//! Nothing may be kept while the caller waits for more input.
 
 use std::ops::Range;
 
@@ -34,13 +34,13 @@ pub struct Origin {
     pub names: Names,
 }
 
-/// A chunk whose headers are not what its record says, or not those of a TCP segment or UDP
-/// datagram. It is dropped.
+/// The headers of a chunk do not match its record, or are not those of a TCP segment or UDP
+/// datagram. The chunk is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("chunk is no TCP segment or UDP datagram")]
 pub struct BadChunk;
 
-/// The super-frame that is being put together; see the module.
+/// A super-frame being joined; see the module.
 #[derive(Debug)]
 pub struct ChunkJoiner {
     /// The datagram that the next chunk comes in, if there was one.
@@ -65,7 +65,7 @@ impl Default for ChunkJoiner {
 }
 
 impl ChunkJoiner {
-    /// A joiner with nothing in it.
+    /// Creates an empty joiner.
     pub fn new() -> ChunkJoiner {
         ChunkJoiner {
             next: None,
@@ -81,18 +81,20 @@ impl ChunkJoiner {
         }
     }
 
-    /// Whether nothing is kept back.
+    /// Returns true if nothing is kept.
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The peers that the super-frame concerns.
+    /// Returns the peers that the super-frame concerns.
     pub fn names(&self) -> Option<Names> {
         self.next.map(|next| next.names).filter(|_| self.count > 0)
     }
 
-    /// Takes a chunk that continues the super-frame; false if it does not. True in `.1` if that
+    /// Adds a chunk. Returns false if it does not continue the super-frame, and true in `.1` if it
     /// completes it.
+    ///
+    /// Rule: `docs/native.md#datagrams`.
     #[inline]
     pub fn append(&mut self, slab: &[u8], origin: &Origin, chunk: &Chunk) -> Option<bool> {
         let range = &chunk.range;
@@ -124,7 +126,9 @@ impl ChunkJoiner {
         Some(chunk.last)
     }
 
-    /// Begins a super-frame with a chunk. There must be nothing kept back.
+    /// Begins a super-frame with a chunk. Nothing must be kept.
+    ///
+    /// Rule: `docs/native.md#datagrams`.
     #[inline]
     pub fn start(&mut self, slab: &[u8], origin: &Origin, chunk: &Chunk) -> Result<(), BadChunk> {
         debug_assert!(self.count == 0);
@@ -153,7 +157,8 @@ impl ChunkJoiner {
         Ok(())
     }
 
-    /// Hands out the super-frame, whose headers are completed in the slab. None if there is none.
+    /// Removes and returns the super-frame, whose headers are completed in the slab, or `None` if
+    /// there is none.
     #[inline]
     pub fn take<'a>(&'a mut self, slab: &'a mut [u8]) -> Option<Joined<'a>> {
         let count = std::mem::take(&mut self.count);
@@ -175,14 +180,14 @@ impl ChunkJoiner {
         ))
     }
 
-    /// The headers of the first chunk, to decide where it goes.
+    /// Returns the headers of the first chunk, to decide about forwarding.
     pub fn headers(&self) -> Range<usize> {
         self.first..self.first + self.headers
     }
 
     #[inline]
     fn expect(&mut self, origin: &Origin, index: u8) {
-        // A stream that counts over has run out long before.
+        // A stream runs out of counters before they overflow.
         let next = origin.counter.checked_add(1).zip(index.checked_add(1));
         match next {
             Some((counter, index)) => {

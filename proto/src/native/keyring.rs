@@ -1,13 +1,13 @@
-//! The keys of one link, from one epoch to the next, so that no frame is lost in between.
+//! The keys of one link and their replacement by those of the next epoch, without losing frames.
 //!
 //! ```text
 //! dialler   hello n -->                     <-- hello n     sends and receives under n
 //! acceptor           makes keys, receives under n -->       sends under n once n was used
 //! ```
 //!
-//! The first epoch is begun by both ends at once, later ones by the dialler, so that hellos never
-//! cross. Who answers can receive under the new key before its hello leaves; the dialler can when
-//! the hello arrives. The key before is kept for a while, since datagrams may be on their way.
+//! Both ends begin the first epoch at once; the dialler begins later ones, so that hellos never
+//! cross. The answering end can receive under the new key before its hello leaves, the dialler when
+//! that hello arrives. The previous key is kept for a while for datagrams that are on their way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,13 @@ use super::tunnel::{Receiving, Sending};
 use crate::sleeve::LinkId;
 use crate::types::{PeerName, Time};
 
-/// Between requests for another key: the other end may find that it is too soon, by its own clock.
+/// Interval between requests for another key: by its own clock, the other end may find a request
+/// too early.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module.
+///
+/// Rule: `docs/native.md#keys`.
 pub(super) struct Keyring {
     id: LinkId,
     peer: PeerName,
@@ -37,16 +40,17 @@ pub(super) struct Keyring {
     chain: Chain,
     /// The epoch whose hellos are exchanged next.
     next_epoch: u32,
-    /// Our part of it, once it was sent.
+    /// Our hello of that epoch, once it was sent.
     offer: Option<Offer>,
     send: Option<Arc<Sending>>,
-    /// A key that the peer has not used yet, so that it may not be able to receive under it.
+    /// A key that the peer has not used yet, under which it may not be able to receive.
     send_next: Option<Arc<Sending>>,
     receive: Vec<Kept>,
     keyed_at: Time,
     asked_at: Option<Time>,
-    /// Datagrams sent and received under keys that are gone.
+    /// Datagrams sent and received under discarded keys.
     sent_before: u64,
+    frames_before: u64,
     received_before: u64,
 }
 
@@ -62,7 +66,7 @@ struct Kept {
     until: Option<Time>,
 }
 
-/// What to do about keys that are worn.
+/// What to do about keys that reach their limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rekey {
     /// Begin the next epoch.
@@ -91,11 +95,12 @@ impl Keyring {
             keyed_at: Time::ZERO,
             asked_at: None,
             sent_before: 0,
+            frames_before: 0,
             received_before: 0,
         }
     }
 
-    /// The keys in use.
+    /// Returns the keys in use.
     pub(super) fn keys(&self) -> Keys {
         Keys {
             send: self.send.clone(),
@@ -103,12 +108,12 @@ impl Keyring {
         }
     }
 
-    /// The key under which to send.
+    /// Returns the key under which to send.
     pub(super) fn send(&self) -> Option<&Sending> {
         self.send.as_deref()
     }
 
-    /// The epoch of the newest keys; 0 without any.
+    /// Returns the epoch of the newest keys; 0 without any.
     pub(super) fn epoch(&self) -> u32 {
         self.next_epoch.saturating_sub(1)
     }
@@ -119,18 +124,24 @@ impl Keyring {
         self.sent_before + current
     }
 
+    /// Datagrams with frames that were sent so far.
+    pub(super) fn frames_sent(&self) -> u64 {
+        let current = self.send.as_ref().map_or(0, |key| key.frames());
+        self.frames_before + current
+    }
+
     /// Datagrams received so far.
     pub(super) fn received(&self) -> u64 {
         let current = self.receive.iter().map(|kept| kept.key.datagrams());
         self.received_before + current.sum::<u64>()
     }
 
-    /// When `forget` is due.
+    /// Returns when `forget` is due.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         self.receive.iter().filter_map(|kept| kept.until).min()
     }
 
-    /// Whether it is the turn of this hello.
+    /// Checks that this hello is the expected one.
     pub(super) fn expect(&self, now: Time, hello: &Hello) -> Result<(), ControlError> {
         let unasked = self.next_epoch > 0 && self.dialled && self.offer.is_none();
         if hello.epoch != self.next_epoch || unasked {
@@ -139,14 +150,14 @@ impl Keyring {
                 wanted: self.next_epoch,
             });
         }
-        // By the dialler's clock it is a whole linger since the hellos before.
+        // By the dialler's clock, a whole [`LINGER`] has passed since the previous hellos.
         if hello.epoch > 0 && !self.dialled && now < self.keyed_at + KEY_LINGER / 2 {
             return Err(ControlError::Hasty);
         }
         Ok(())
     }
 
-    /// Begins the next epoch; returns the hello to be sent.
+    /// Begins the next epoch and returns the hello to send.
     pub(super) fn begin(&mut self) -> Result<Vec<u8>, KeysError> {
         let offer = self.make_offer()?;
         let bytes = offer.bytes.clone();
@@ -154,8 +165,8 @@ impl Keyring {
         Ok(bytes)
     }
 
-    /// Takes the peer's part of the next epoch. Keys changed then; if this end has not sent its
-    /// hello before, it is returned and to be sent once the keys are in place.
+    /// Handles the peer's hello of the next epoch, which changes the keys. If this end has not sent
+    /// its hello yet, returns it; send it once the keys are in place.
     pub(super) fn take(
         &mut self,
         now: Time,
@@ -195,7 +206,7 @@ impl Keyring {
         Ok(None)
     }
 
-    /// A datagram opened under the key of `epoch`: the peer uses it. Returns whether keys changed.
+    /// Reports that the peer used the key of `epoch`. Returns true if keys changed.
     pub(super) fn note_used(&mut self, now: Time, epoch: u32) -> bool {
         for kept in &mut self.receive {
             if kept.key.epoch() < epoch {
@@ -208,12 +219,12 @@ impl Keyring {
         is_changed
     }
 
-    /// Forgets keys that are due. Returns whether keys changed.
+    /// Discards expired keys. Returns true if keys changed.
     pub(super) fn forget(&mut self, now: Time) -> bool {
         self.drop_keys(|kept| kept.until.is_some_and(|until| until <= now))
     }
 
-    /// What to do about the keys, if they are worn.
+    /// Returns what to do about keys that reach their limits, if anything.
     pub(super) fn consider(&mut self, now: Time) -> Option<Rekey> {
         let send = self.send.as_ref()?;
         let is_worn = send.is_worn(self.life.datagrams) || self.keyed_at + self.life.time <= now;
@@ -231,7 +242,7 @@ impl Keyring {
         Some(Rekey::Ask)
     }
 
-    /// Whether the peer may make us begin the next epoch.
+    /// Returns true if the peer may request the next epoch.
     pub(super) fn may_begin(&self, now: Time) -> bool {
         let is_rested = self.keyed_at + KEY_LINGER <= now;
         self.dialled && self.offer.is_none() && self.send.is_some() && is_rested
@@ -265,6 +276,7 @@ impl Keyring {
     fn replace_send(&mut self, key: Arc<Sending>) {
         if let Some(old) = self.send.replace(key) {
             self.sent_before += old.datagrams();
+            self.frames_before += old.frames();
         }
         self.send_next = None;
     }

@@ -1,6 +1,6 @@
-//! How the two ends of a link come to keys that nobody else has.
+//! Key agreement between the two ends of a link.
 //!
-//! Each end makes a fresh key pair for each epoch and sends a [`Hello`] down the mesh connection.
+//! Each end creates a fresh key pair for each epoch and sends a [`Hello`] over the mesh connection.
 //!
 //! ```text
 //! secret   X25519(own private key, remote public key)
@@ -12,11 +12,11 @@
 //! ```
 //!
 //! The transcript is everything that both ends sent to introduce themselves, as it went over the
-//! connection. So two ends between which anything of names, connection ids, features, offered
-//! ciphers or public keys was changed have different keys, and nothing opens.
+//! connection. If names, connection ids, features, offered ciphers or public keys were changed on
+//! the way, the ends have different keys, and no datagram opens.
 //!
-//! A later epoch needs the secrets of all before it: who listens in between, or could not stand in
-//! between at the start, gains nothing by standing there later.
+//! A later epoch depends on the secrets of all earlier ones: an attacker who was not in the middle
+//! at the start gains nothing by being there later.
 
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use sha2::{Digest, Sha256};
@@ -28,14 +28,15 @@ use crate::crypto::{KEY_BYTES, SessionKey};
 use crate::cursor::Cursor;
 use crate::types::{ConnUid, PeerName};
 
-/// The version of the native overlay that is spoken here.
+/// The supported version of the native overlay.
 pub const VERSION: u8 = 1;
-/// Bytes of a hello. What follows them in a message is ignored, but part of what keys depend on.
+/// Size of a hello in bytes. Bytes that follow in a message are ignored, but the keys depend on
+/// them.
 pub const HELLO_BYTES: usize = 44;
-/// Longest hello that is taken, in bytes. One that is longer ends the link.
+/// Maximum size of a hello in bytes. A longer one ends the link.
 pub const HELLO_BYTES_MAX: usize = 1024;
 
-/// What an end says to agree on keys for an epoch.
+/// The message by which an end agrees on keys for an epoch.
 ///
 /// ```text
 ///  0  version (1)
@@ -45,22 +46,26 @@ pub const HELLO_BYTES_MAX: usize = 1024;
 ///  8  its sender's number for the key under which it receives (4)
 /// 12  public key (32)
 /// ```
+///
+/// Format: `docs/native.md#keys`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
-    /// The version that its sender speaks.
+    /// The version of its sender.
     pub version: u8,
-    /// The ciphers that its sender takes.
+    /// The ciphers that its sender accepts.
     pub ciphers: Ciphers,
     /// The epoch that it is about.
     pub epoch: u32,
-    /// Under which number its sender wants to receive.
+    /// The session number under which its sender wants to receive.
     pub session: u32,
     /// Its sender's public key for the epoch.
     pub public: [u8; KEY_BYTES],
 }
 
 impl Hello {
-    /// Reads a hello. None if it is too short or too long.
+    /// Decodes a hello. Returns `None` if it is too short or too long.
+    ///
+    /// Format: `docs/native.md#keys`.
     pub fn parse(content: &[u8]) -> Option<Hello> {
         if content.len() > HELLO_BYTES_MAX {
             return None;
@@ -78,7 +83,9 @@ impl Hello {
         })
     }
 
-    /// The bytes of the hello.
+    /// Encodes the hello.
+    ///
+    /// Format: `docs/native.md#keys`.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(HELLO_BYTES);
         out.extend([self.version, self.ciphers.bits(), 0, 0]);
@@ -89,7 +96,7 @@ impl Hello {
     }
 }
 
-/// What the keys of a link depend on beside the hellos.
+/// What the keys of a link depend on besides the hellos.
 #[derive(Clone, Debug)]
 pub struct Binding {
     /// The peer that made the connection.
@@ -98,12 +105,11 @@ pub struct Binding {
     pub acceptor: PeerName,
     /// The number of the connection.
     pub uid: ConnUid,
-    /// The introduction ([`crate::wire::Introduced::transcript`]).
+    /// Digest of the introduction ([`crate::wire::Introduced::transcript`]).
     pub transcript: [u8; 32],
 }
 
-/// Fresh key pairs, one after the other, from one seed. An earlier one cannot be found from what
-/// is left of the seed.
+/// Generates key pairs from a seed. An earlier one cannot be derived from the remaining state.
 pub(super) struct Secrets(Zeroizing<[u8; KEY_BYTES]>);
 
 impl Secrets {
@@ -111,7 +117,7 @@ impl Secrets {
         Secrets(Zeroizing::new(seed))
     }
 
-    /// The next private key.
+    /// Returns the next private key.
     pub(super) fn next(&mut self) -> Result<StaticSecret, KeysError> {
         let prk = Salt::new(HKDF_SHA256, LABEL_SECRETS).extract(self.0.as_slice());
         let private = expand(&prk, b"private key")?;
@@ -120,11 +126,11 @@ impl Secrets {
     }
 }
 
-/// What the keys of the next epoch are bound to.
+/// The value to which the keys of the next epoch are bound.
 pub(super) struct Chain(Zeroizing<[u8; KEY_BYTES]>);
 
 impl Chain {
-    /// The start of the chain: the key of the mesh connection, if it is encrypted.
+    /// Creates the start of the chain from the key of the mesh connection, if it is encrypted.
     pub(super) fn new(session_key: Option<&SessionKey>) -> Chain {
         Chain(Zeroizing::new(
             session_key.map_or([0; KEY_BYTES], |key| *key.as_bytes()),
@@ -132,7 +138,7 @@ impl Chain {
     }
 }
 
-/// The keys of one epoch, for the end that they were made at.
+/// The keys of one epoch, as seen by one end.
 pub(super) struct Keys {
     pub(super) send: Key,
     pub(super) receive: Key,
@@ -142,13 +148,13 @@ pub(super) struct Keys {
 /// Why there are no keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
-    /// The remote's public key is of the kind that gives the secret away.
+    /// The remote's public key is one of those that make the secret predictable.
     #[error("peer sent an unusable public key")]
     PublicKey,
     /// The ends have no cipher in common.
     #[error("no cipher in common with peer")]
     NoCipher,
-    /// The library refused to derive a key, which it does for none of this length.
+    /// The library refused to derive a key, which does not happen for this length.
     #[error("key derivation failed")]
     Derivation,
 }
@@ -163,7 +169,7 @@ pub(super) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    /// The keys that both ends come to.
+    /// Derives the keys, which are the same at both ends.
     pub(super) fn keys(
         &self,
         ours: &Hello,
@@ -191,6 +197,7 @@ impl Exchange<'_> {
         })
     }
 
+    /// Format: `docs/native.md#keys`.
     fn salt(&self) -> [u8; 32] {
         let (dialler, acceptor) = match self.dialled {
             true => (self.our_hello, self.their_hello),
@@ -215,6 +222,8 @@ fn key(cipher: Cipher, prk: &Prk, label: &[u8]) -> Result<Key, KeysError> {
 }
 
 /// HKDF-Expand to the bytes of a key.
+///
+/// Format: `docs/native.md#keys`.
 fn expand(prk: &Prk, label: &[u8]) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeysError> {
     struct Bytes;
     impl KeyType for Bytes {

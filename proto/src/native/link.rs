@@ -1,5 +1,5 @@
-//! One native link, as the control plane sees it: which keys are in use, does anything get
-//! through, at which address is the peer, how large may a datagram be?
+//! State machine of one native link: which keys are in use, whether datagrams get through, the
+//! peer's address, and how large datagrams may be.
 //!
 //! ```text
 //!           confirm            both hellos            a report was answered, a size was found
@@ -9,9 +9,9 @@
 //!                                                                                On hold +
 //! ```
 //!
-//! Reports go over UDP, hellos over the mesh connection. A report that was answered shows that
-//! both directions work; a link is used while there are such answers, left when they stay away,
-//! and tried again for as long as the connection lives.
+//! Reports go over UDP, hellos over the mesh connection. An answered report shows that both
+//! directions work. A link is used while reports are answered, put on hold when they are not, and
+//! tried again as long as the connection lives.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -36,44 +36,45 @@ pub use control::Control;
 
 mod control;
 
-/// The link is left when a report stays unanswered for that long, and all that follow it too.
+/// The link is put on hold if a report, and all after it, stay unanswered for this long.
 pub const HOLD_AFTER: Duration = Duration::from_millis(2500);
-/// Between reports while frames travel, and while none do.
+/// Between reports while frames travel.
 pub const REPORT_BUSY: Duration = Duration::from_millis(250);
-/// See [`REPORT_BUSY`].
-pub const REPORT_IDLE: Duration = Duration::from_secs(2);
-/// Between looks whether frames travel again.
-const IDLE_LOOK: Duration = Duration::from_millis(500);
+/// Between reports while none do: before a device on the way that translates addresses forgets
+/// the link, of which 30 seconds are usual.
+pub const REPORT_REST: Duration = Duration::from_secs(25);
+/// The same on a link that is watched, so that the mesh learns soon that a peer is gone.
+pub const REPORT_WATCH: Duration = Duration::from_secs(3);
+/// Looks whether frames travel again are at multiples of this, so that one turn looks at all links.
+const REST_LOOK: Duration = Duration::from_millis(500);
 /// Between reports while one is not answered.
 pub const REPORT_RETRY: Duration = Duration::from_millis(200);
-/// Between reports on a link that carries nothing since nothing gets through.
+/// Interval between reports on a link that is on hold.
 pub const REPORT_HOPE: Duration = Duration::from_secs(1);
-/// A link over which nothing came for that long keeps no connection alive.
+/// A link over which nothing arrived for this long does not keep its connection alive.
 pub const HOPE_TIME_MAX: Duration = Duration::from_secs(60);
-/// The first waits between reports. A datagram that overtakes the hello on TCP is lost.
+/// The first intervals between reports. A datagram that overtakes the hello on TCP is lost.
 const REPORT_FIRST_MS: [u64; 5] = [10, 20, 40, 80, 160];
-/// Between checks of the size because of losses.
+/// Minimum interval between checks of the size because of losses.
 const SUSPECT_INTERVAL: Duration = Duration::from_secs(1);
-/// For how long reports must be answered again before a link that was left is used again: twice
-/// this, doubled with each time it was left.
+/// A link on hold is used again after reports were answered for twice this time; the time doubles
+/// with each hold.
 const RECOVERY_MIN: Duration = Duration::from_millis(500);
 const RECOVERY_MAX: Duration = Duration::from_secs(64);
-/// A link that was good for so long is forgiven.
+/// Time after which earlier holds of a healthy link do not count any more.
 const FORGIVE_AFTER: Duration = Duration::from_secs(300);
-/// Outputs waiting to be polled; a peer's reports beyond that are not answered.
+/// Maximum number of outputs waiting to be polled. Reports of the peer beyond it are not answered.
 const OUTPUTS_MAX: usize = 256;
-/// Fewer datagrams between two reports are no traffic.
-const TRAFFIC_MIN: u64 = 4;
 /// Of so many datagrams one must be lost for the size to be suspected.
 const SUSPECT_PART: u64 = 8;
 const HOLD_REASON: &str = "reports over UDP are not answered";
 
-/// What a link wants done.
+/// What the driver must do for a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkOutput {
     /// Send a control message to the peer's end.
     Control(Control),
-    /// [`Link::keys`] changed. To be acted on before what follows.
+    /// [`Link::keys`] changed. Must be acted on before later outputs.
     KeysChanged,
     /// Seal a report in a datagram of this size and send it.
     Report {
@@ -91,43 +92,47 @@ pub enum LinkOutput {
         /// Where it is.
         to: SocketAddrV4,
     },
-    /// Frames get through.
+    /// Frames can be sent over the link.
     Established,
-    /// Frames get through no longer.
+    /// Frames must not be sent over the link any more.
     Held(&'static str),
-    /// The link is over. Comes once, and nothing comes after it.
+    /// The link failed. Reported once, as the last output.
     Failed(String),
 }
 
-/// What status pages show of a native link.
+/// Status of a native link.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinkView {
-    /// The cipher, once it was agreed on.
+    /// The cipher, once agreed on.
     pub cipher: Option<Cipher>,
-    /// How many keys were in use before this one.
+    /// Number of earlier keys.
     pub epoch: u32,
     /// The round trip time.
     pub rtt: Option<Duration>,
-    /// The part of our datagrams that is lost, 0 to 1.
+    /// The lost fraction of our datagrams, 0 to 1.
     pub loss_out: Option<f64>,
-    /// The part of the peer's datagrams that is lost.
+    /// The lost fraction of the peer's datagrams, 0 to 1.
     pub loss_in: Option<f64>,
-    /// How often the link was left since nothing came through.
+    /// How often the link was put on hold.
     pub holds: u64,
 }
 
 /// One end of a native link.
+///
+/// Rule: `docs/native.md#link-quality-and-path-mtu`.
 pub struct Link {
     ring: Keyring,
-    /// The peer's first hello, if it came before we were to start.
+    /// The peer's first hello, if it arrived before [`Link::confirm`].
     early: Option<(Vec<u8>, Hello)>,
     remote: Option<SocketAddrV4>,
     search: MtuSearch,
     traffic: Traffic,
     state: State,
     reports: Reports,
+    /// Whether the peer's silence is to be noticed soon even while no frames travel.
+    is_watched: bool,
     holds: u64,
-    /// Holds that are not forgiven yet.
+    /// Number of holds that still count.
     strikes: u32,
     reported: Option<Path>,
     outputs: VecDeque<LinkOutput>,
@@ -143,23 +148,27 @@ enum State {
     Failed,
 }
 
-/// What was said and heard in reports.
+/// What was sent and received in reports.
 #[derive(Debug, Default)]
 struct Reports {
     due: Option<Time>,
-    /// When the last one left that was sent in its turn.
+    /// When the last regular report was sent.
     sent_at: Time,
     count: usize,
-    /// The oldest report of ours that was sent after the latest that was answered.
+    /// Our oldest report that was sent after the latest answered one.
     waiting_since: Option<Time>,
-    /// When a report was last answered, or when we started.
+    /// When a report was last answered, or when the link started.
     answered_at: Time,
-    /// The newest report of the peer that was not answered.
+    /// The newest unanswered report of the peer.
     unanswered: Option<Unanswered>,
     /// When the newest report of the peer was sent, by its clock.
     newest: Option<Time>,
-    /// Datagrams sent and received when our last report left.
-    traffic_before: u64,
+    /// Reports that arrived.
+    received: u64,
+    /// Datagrams with frames that were sent and received when our last report left.
+    frames_before: u64,
+    /// When the peer last asked, and so looked after the link for both.
+    asked_at: Option<Time>,
     suspect_at: Time,
 }
 
@@ -171,7 +180,7 @@ struct Unanswered {
 }
 
 impl Link {
-    /// An end that waits for [`Link::confirm`].
+    /// Creates an end that waits for [`Link::confirm`].
     pub fn new(config: LinkConfig) -> Link {
         Link {
             remote: config.remote,
@@ -181,6 +190,7 @@ impl Link {
             traffic: Traffic::default(),
             state: State::Passive,
             reports: Reports::default(),
+            is_watched: false,
             holds: 0,
             strikes: 0,
             reported: None,
@@ -188,7 +198,7 @@ impl Link {
         }
     }
 
-    /// How datagrams travel at the moment.
+    /// Returns the current path.
     pub fn path(&self) -> Path {
         let max_payload = self.search.size().unwrap_or_default();
         let max_payload = max_payload.saturating_sub(UDP_IP_BYTES);
@@ -201,12 +211,12 @@ impl Link {
         }
     }
 
-    /// The keys in use.
+    /// Returns the keys in use.
     pub fn keys(&self) -> Keys {
         self.ring.keys()
     }
 
-    /// What status pages show.
+    /// Returns the status of the link.
     pub fn view(&self) -> LinkView {
         let (loss_out, loss_in) = self.traffic.loss();
         LinkView {
@@ -219,12 +229,13 @@ impl Link {
         }
     }
 
-    /// What to do next, in order, until `None`. Any `handle_` call and `confirm` may add to it.
+    /// Returns what to do next, in order, until `None`. Any `handle_` call and `confirm` may add
+    /// outputs.
     pub fn poll_output(&mut self) -> Option<LinkOutput> {
         self.outputs.pop_front()
     }
 
-    /// When `handle_timeout` is due. Any other call may change it.
+    /// Returns the time at which `handle_timeout` is due. Any other call may change it.
     pub fn poll_timeout(&self) -> Option<Time> {
         let is_used = matches!(self.state, State::Established { .. });
         [
@@ -238,7 +249,7 @@ impl Link {
         .min()
     }
 
-    /// The connection is the one to be used with its peer: start to send.
+    /// Reports that the connection has become a member and is used with its peer: starts to send.
     pub fn confirm(&mut self, now: Time) {
         if self.state != State::Passive {
             return;
@@ -251,7 +262,7 @@ impl Link {
         }
     }
 
-    /// A control message arrived from the peer.
+    /// Handles a control message of the peer.
     pub fn handle_control(&mut self, now: Time, control: Control) -> Result<(), ControlError> {
         match (control, self.state) {
             (_, State::Failed) => {}
@@ -273,7 +284,7 @@ impl Link {
         Ok(())
     }
 
-    /// A report arrived in a datagram of `bytes` bytes that opened under the key of `epoch`.
+    /// Handles a report that arrived in a datagram of `bytes` bytes under the key of `epoch`.
     pub fn handle_report(&mut self, now: Time, epoch: u32, report: Report, bytes: usize) {
         if matches!(self.state, State::Passive | State::Keying | State::Failed) {
             return;
@@ -281,6 +292,7 @@ impl Link {
         if self.ring.note_used(now, epoch) {
             self.push(LinkOutput::KeysChanged);
         }
+        self.reports.received += 1;
         if self.reports.newest.is_none_or(|at| at < report.sent_at) {
             self.reports.newest = Some(report.sent_at);
             self.traffic.note_sent(report.sent, self.ring.received());
@@ -292,13 +304,16 @@ impl Link {
         });
         if let Some(answer) = report.answer {
             self.handle_answer(now, answer, report.received);
+            if report.wants_answer {
+                self.reports.asked_at = Some(now);
+            }
         }
         if report.wants_answer && self.can_send() && self.outputs.len() < OUTPUTS_MAX {
             self.send_report(now, REPORT_DATAGRAM_BYTES, false);
         }
     }
 
-    /// A datagram that is newer than all before came from another address than the one in use.
+    /// Reports that the newest datagram came from another address than the one in use.
     pub fn handle_moved(&mut self, now: Time, from: SocketAddrV4) {
         if matches!(self.state, State::Passive | State::Failed) || self.remote == Some(from) {
             return;
@@ -320,7 +335,8 @@ impl Link {
         self.report(now);
     }
 
-    /// A device of ours refused a datagram since it takes IP packets of `size` bytes only.
+    /// Reports that a local device refused a datagram because it only accepts IP packets of `size`
+    /// bytes.
     pub fn handle_too_big(&mut self, now: Time, size: usize) {
         if self.ring.send().is_some() {
             let sizes = self.search.handle_too_big(now, self.rtt(), size);
@@ -329,7 +345,7 @@ impl Link {
         }
     }
 
-    /// Time passed.
+    /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Time) {
         if matches!(self.state, State::Passive | State::Failed) {
             return;
@@ -348,7 +364,7 @@ impl Link {
             }
         }
         if due(self.reports.due) {
-            match self.idle_until(now) {
+            match self.rests_until(now) {
                 Some(look_at) => self.reports.due = Some(look_at),
                 None => self.report(now),
             }
@@ -361,12 +377,13 @@ impl Link {
         self.review(now);
     }
 
-    /// Whether nothing came through for so long that the link keeps no connection alive.
+    /// Returns true if nothing got through for so long that the link does not keep its connection
+    /// alive.
     pub fn is_hopeless(&self, now: Time) -> bool {
         self.hopeless_at().is_some_and(|at| at <= now)
     }
 
-    /// When it will be hopeless unless something comes through.
+    /// Returns when the link stops keeping its connection alive, unless something gets through.
     pub fn hopeless_at(&self) -> Option<Time> {
         match self.state {
             State::Passive | State::Established { .. } | State::Failed => None,
@@ -418,7 +435,7 @@ impl Link {
         self.review(now);
     }
 
-    /// Sees whether frames are to be sent over the link from here on.
+    /// Updates whether frames are sent over the link.
     fn review(&mut self, now: Time) {
         let is_sized = self.search.size().is_some() && !self.search.is_looking();
         match self.state {
@@ -453,26 +470,58 @@ impl Link {
         self.push(LinkOutput::Held(HOLD_REASON));
     }
 
-    /// For how long reports must be answered before the link is used again.
+    /// Returns for how long reports must be answered before the link is used again.
     fn recovery(&self) -> Duration {
         let doubled = RECOVERY_MIN * 2_u32.saturating_pow(self.strikes.min(16));
         doubled.min(RECOVERY_MAX)
     }
 
-    /// When to look again whether a report is due, if hardly anything was sent or received since
-    /// the last one.
-    fn idle_until(&self, now: Time) -> Option<Time> {
-        let is_used = matches!(self.state, State::Established { .. });
-        let traffic = self.ring.sent() + self.ring.received() - self.reports.traffic_before;
-        let due = self.reports.sent_at + REPORT_IDLE;
-        if !is_used || self.reports.waiting_since.is_some() || traffic >= TRAFFIC_MIN || due <= now
-        {
-            return None;
+    /// Watches the peer, or watches it no longer: its silence is noticed within seconds, even while
+    /// no frames travel.
+    pub fn watch(&mut self, now: Time, is_watched: bool) {
+        let begins = is_watched && !self.is_watched;
+        self.is_watched = is_watched;
+        if begins && self.reports.due.is_some_and(|due| due > now) {
+            self.reports.due = Some(next_look(now));
         }
-        Some(due.min(now + IDLE_LOOK))
     }
 
-    /// Sends a report that is to be answered, and sees to the next one.
+    /// Reports at once if the link rests, since somebody doubts that the peer is there.
+    pub fn look(&mut self, now: Time) {
+        let is_used = matches!(self.state, State::Established { .. });
+        if is_used && self.reports.waiting_since.is_none() {
+            self.report(now);
+        }
+    }
+
+    /// When to look again whether a report is due, if no frames were sent or received since the
+    /// last one.
+    ///
+    /// One end looks after a link at rest for both: its report proves one direction, and what it
+    /// answers, which is the answer to the one before, the other. The other end asks itself only
+    /// when that stays away.
+    fn rests_until(&self, now: Time) -> Option<Time> {
+        let is_used = matches!(self.state, State::Established { .. });
+        let rest = match self.is_watched {
+            true => REPORT_WATCH,
+            false => REPORT_REST,
+        };
+        let asked = self.reports.asked_at.map(|at| at + rest + rest / 2);
+        let due = (self.reports.sent_at + rest).max(asked.unwrap_or_default());
+        let is_busy = self.frames() != self.reports.frames_before;
+        if !is_used || self.reports.waiting_since.is_some() || is_busy || due <= now {
+            return None;
+        }
+        Some(due.min(next_look(now)))
+    }
+
+    /// Datagrams with frames that were sent and received so far.
+    fn frames(&self) -> u64 {
+        let received = self.ring.received();
+        self.ring.frames_sent() + received.saturating_sub(self.reports.received)
+    }
+
+    /// Sends a report that requests an answer, and schedules the next one.
     fn report(&mut self, now: Time) {
         if !self.can_send() {
             self.reports.due = None;
@@ -481,7 +530,7 @@ impl Link {
         self.reports.waiting_since.get_or_insert(now);
         self.send_report(now, REPORT_DATAGRAM_BYTES, true);
         self.reports.sent_at = now;
-        self.reports.traffic_before = self.ring.sent() + self.ring.received();
+        self.reports.frames_before = self.frames();
         let first = REPORT_FIRST_MS.get(self.reports.count);
         self.reports.count = self.reports.count.saturating_add(1);
         let wait = match (self.state, first) {
@@ -587,7 +636,13 @@ impl fmt::Debug for Link {
     }
 }
 
-/// Whether so many datagrams are lost that larger ones may not get through at all.
+/// The next time at which links look whether frames travel.
+fn next_look(now: Time) -> Time {
+    let interval = REST_LOOK.as_micros() as u64;
+    Time::from_micros((now.as_micros() / interval + 1) * interval)
+}
+
+/// Returns true if so many datagrams are lost that larger ones may not get through at all.
 const fn is_suspicious(sample: Sample) -> bool {
     sample.lost > 0 && sample.lost * SUSPECT_PART >= sample.sent
 }

@@ -1,5 +1,4 @@
-//! The search for the largest datagram that a path carries, by sending such and hearing from the
-//! other end which arrived (RFC 8899). Sizes are those of IP packets.
+//! The search for the path MTU by probing (RFC 8899). Sizes are those of IP packets.
 //!
 //! ```text
 //!          +--> Look: a few sizes at once --nothing or not the largest--> all usual sizes at once
@@ -12,9 +11,8 @@
 //!                    +--from time to time--> Raise: larger sizes
 //! ```
 //!
-//! Nobody on the way is believed: reports of routers are not looked at, and datagrams for the
-//! search leave by a socket for which the kernel does not look at them either. What a device of our
-//! own refuses is a fact.
+//! ICMP reports of routers are ignored, also by the kernel for the socket that sends probes. What a
+//! local device refuses is a fact.
 
 use std::time::Duration;
 
@@ -24,40 +22,42 @@ use crate::types::Time;
 pub(super) const SIZE_MAX: usize = 65535;
 /// A size that nearly every path takes.
 const SIZE_BASE: usize = 1280;
-/// Sizes that are tried; nothing below is of use.
+/// Sizes that are tried. Smaller ones are useless.
 const USUAL_SIZES: [usize; 19] = [
     SIZE_MAX, 9000, 8166, 4352, 2002, 1500, 1492, 1480, 1472, 1460, 1450, 1420, 1400, 1380, 1340,
     1300, SIZE_BASE, 1000, 576,
 ];
-/// Bounds that are so close are good enough.
+/// The search ends when its bounds are this close, in bytes.
 const PRECISION: usize = 8;
-/// How often a size is tried before it counts as too large.
+/// Number of unanswered probes after which a size counts as too large.
 const TRIES_MAX: u32 = 3;
-/// How long answers are waited for: three round trips, within these bounds.
+/// Bounds of the time to wait for an answer, which is three round trips.
 const WAIT_MIN: Duration = Duration::from_millis(60);
 const WAIT_MAX: Duration = Duration::from_secs(1);
-/// Between looks for room above the size in use; the first ones come sooner, since what was found
-/// first may have suffered from losses.
+/// Intervals between searches for a larger size. The first ones are shorter, because losses may
+/// have affected the first search.
 const RAISE_INTERVALS: [Duration; 3] = [
     Duration::from_secs(10),
     Duration::from_secs(60),
     Duration::from_secs(600),
 ];
-/// Larger sizes tried in one look for room.
+/// Number of larger sizes tried in one search.
 const RAISE_SIZES: usize = 3;
 
 /// The state of the search on one path.
+///
+/// Rule: `docs/native.md#link-quality-and-path-mtu`.
 #[derive(Debug)]
 pub(super) struct MtuSearch {
-    /// What traffic uses.
+    /// The size in use.
     size: Option<usize>,
     /// The largest size that was answered since the search began anew.
     proven: Option<usize>,
     /// The largest size that was sent since then.
     sent: usize,
-    /// Answers to what was sent before say nothing any more.
+    /// Answers to probes sent before this are ignored.
     since: Time,
-    /// What our own device takes.
+    /// The limit of the local device.
     device: usize,
     phase: Phase,
     raises: usize,
@@ -65,7 +65,7 @@ pub(super) struct MtuSearch {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing was asked for yet.
+    /// No probe was requested yet.
     Off,
     Look {
         round: u32,
@@ -103,22 +103,22 @@ impl MtuSearch {
         }
     }
 
-    /// The size that traffic may use; None until one was found.
+    /// Returns the size in use, or `None` until one was found.
     pub(super) fn size(&self) -> Option<usize> {
         self.size
     }
 
-    /// Whether nothing was tested yet.
+    /// Returns true if nothing was tested yet.
     pub(super) fn is_off(&self) -> bool {
         self.phase == Phase::Off
     }
 
-    /// Whether a first size is still being looked for.
+    /// Returns true if a first size is still being looked for.
     pub(super) fn is_looking(&self) -> bool {
         matches!(self.phase, Phase::Look { .. })
     }
 
-    /// When `handle_timeout` is due.
+    /// Returns the time at which `handle_timeout` is due.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         match self.phase {
             Phase::Off => None,
@@ -130,8 +130,8 @@ impl MtuSearch {
         }
     }
 
-    /// Begins anew, as on a path of which nothing is known; what was found stays in use until
-    /// there is something better. Returns the sizes to send.
+    /// Restarts the search, as on an unknown path. The size in use is kept until there is a result.
+    /// Returns the sizes to send.
     pub(super) fn start(&mut self, now: Time, rtt: Duration) -> Vec<usize> {
         self.proven = None;
         self.sent = 0;
@@ -140,7 +140,7 @@ impl MtuSearch {
         self.look(now, rtt, 0)
     }
 
-    /// A device of ours takes packets of `size` only. Returns the sizes to send.
+    /// Reports that a local device only accepts packets of `size` bytes. Returns the sizes to send.
     pub(super) fn handle_too_big(&mut self, now: Time, rtt: Duration, size: usize) -> Vec<usize> {
         let size = size.clamp(USUAL_SIZES[USUAL_SIZES.len() - 1], SIZE_MAX);
         if size == self.device && self.size.is_none_or(|used| used <= size) {
@@ -159,8 +159,8 @@ impl MtuSearch {
         }
     }
 
-    /// A datagram that was sent at `sent_at` is known to have arrived with this size. Returns the
-    /// sizes to send.
+    /// Reports that a datagram of `size` bytes, sent at `sent_at`, arrived. Returns the sizes to
+    /// send.
     pub(super) fn handle_arrived(
         &mut self,
         now: Time,
@@ -191,7 +191,7 @@ impl MtuSearch {
         Vec::new()
     }
 
-    /// Many datagrams are lost: see whether those of the size in use still arrive. Returns the
+    /// Reports heavy losses: checks that datagrams of the size in use still arrive. Returns the
     /// sizes to send.
     pub(super) fn suspect(&mut self, now: Time, rtt: Duration) -> Vec<usize> {
         match (self.phase, self.size) {
@@ -207,7 +207,7 @@ impl MtuSearch {
         }
     }
 
-    /// Time passed. Returns the sizes to send.
+    /// Does what is due at `now`. Returns the sizes to send.
     pub(super) fn handle_timeout(&mut self, now: Time, rtt: Duration) -> Vec<usize> {
         if self.poll_timeout().is_none_or(|at| at > now) {
             return Vec::new();
@@ -253,7 +253,7 @@ impl MtuSearch {
         }
     }
 
-    /// Sends the most likely sizes at first, all usual ones if that was not enough.
+    /// Probes the most likely sizes first, and all usual sizes if these do not suffice.
     fn look(&mut self, now: Time, rtt: Duration, round: u32) -> Vec<usize> {
         let wait = (wait(rtt) * 2_u32.saturating_pow(round.min(4))).min(WAIT_MAX);
         self.phase = Phase::Look {
@@ -268,7 +268,7 @@ impl MtuSearch {
         self.send([device].into_iter().chain(smaller))
     }
 
-    /// Goes on from what the look found: up to the next usual size, or to the device's.
+    /// Continues from what the search found: up to the next usual size, or the device's.
     fn narrow_or_rest(&mut self, now: Time, rtt: Duration) -> Vec<usize> {
         let good = self.proven.unwrap_or_default();
         let device = self.device;
@@ -288,7 +288,7 @@ impl MtuSearch {
         }
     }
 
-    /// Tests half way between what arrives and what does not.
+    /// Probes half way between the bounds.
     fn narrow(&mut self, now: Time, rtt: Duration, bad: usize) -> Vec<usize> {
         let good = self.proven.unwrap_or_default();
         if bad <= good + PRECISION {
@@ -305,7 +305,7 @@ impl MtuSearch {
         (bad, candidate): (usize, usize),
         tries: u32,
     ) -> Vec<usize> {
-        // What was found so far is good enough to be used.
+        // Uses what was found so far.
         self.size = self.proven.or(self.size);
         self.phase = Phase::Narrow {
             bad,

@@ -1,24 +1,24 @@
-//! Which datagrams of a stream were seen already.
+//! Replay protection of a native stream.
 //!
 //! ```text
 //! counter    block (27 bits) | bit (5 bits)
 //! cell       block (32 bits) | which of its 32 counters were seen (32 bits)
 //! ```
 //!
-//! A block of counters has one cell where it can be, which it shares with those that lie a window
-//! before and behind it. A later block takes the cell over; an earlier one is refused from then on.
-//! So no counter is ever accepted twice, and one that is less than [`WINDOW`] behind the newest is
-//! accepted once. As every cell stands for itself, any number of threads may ask at the same time.
+//! Each block of counters has one cell, which it shares with the blocks that lie a window before
+//! and after it. A later block takes the cell over; earlier ones are refused from then on. So no
+//! counter is accepted twice, and one that is less than [`WINDOW`] behind the newest is accepted
+//! once. Cells are independent, so any number of threads may check counters at once.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// How far behind the newest datagram of its stream another one may come and is still taken.
+/// How far a datagram may be behind the newest of its stream and still be accepted.
 pub const WINDOW: u32 = ((CELLS - 1) * BLOCK) as u32;
 
 const CELLS: usize = 512;
 const BLOCK: usize = 32;
 
-/// What was seen of one stream.
+/// Replay state of one stream.
 #[derive(Debug)]
 pub(super) struct Window {
     cells: [AtomicU64; CELLS],
@@ -40,8 +40,10 @@ impl Window {
         }
     }
 
-    /// Remembers a datagram; None if it was seen before, or is too old to tell. To be asked only
-    /// after authentication.
+    /// Records a datagram. Returns `None` if it was seen before, or is too old to tell. Call this
+    /// only after authentication.
+    ///
+    /// Rule: `docs/native.md#what-an-attacker-can-do`.
     #[inline]
     pub(super) fn accept(&self, counter: u32) -> Option<Accepted> {
         let block = u64::from(counter) / BLOCK as u64;
@@ -65,8 +67,8 @@ impl Window {
         let newest = self.newest.load(Relaxed);
         let is_newest = counter >= newest;
         if is_newest {
-            // Of two threads that come here at once the older datagram may win. Then one more
-            // counts as newest, which decides about an address and nothing else.
+            // If two threads arrive here at once, the older datagram may win. Then one more counts
+            // as newest, which only affects the peer's address.
             self.newest.store(counter, Relaxed);
         }
         Some(Accepted { is_newest })

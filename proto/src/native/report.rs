@@ -1,5 +1,5 @@
-//! The message by which the two ends of a link see that datagrams get through, how long they take
-//! and how many are lost.
+//! The message by which the two ends of a link measure whether datagrams get through, how long they
+//! take, and how many are lost.
 //!
 //! ```text
 //!  0  when it was sent, by its sender's clock (8)
@@ -18,41 +18,45 @@ use super::wire::{HEADER_BYTES, TAG_BYTES};
 use crate::cursor::Cursor;
 use crate::types::Time;
 
-/// Bytes of a report without zeros behind it.
+/// Size in bytes of a report without padding,.
 pub const REPORT_BYTES: usize = 41;
-/// Bytes of the smallest datagram with a report.
+/// Size of the smallest datagram with a report, in bytes.
 pub const REPORT_DATAGRAM_BYTES: usize = HEADER_BYTES + REPORT_BYTES + TAG_BYTES;
 
 const FLAG_ANSWER: u8 = 1;
 
 /// A report.
+///
+/// Format: `docs/native.md#link-quality-and-path-mtu`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// When it was sent. Means something to its sender only.
+    /// When it was sent, by the clock of its sender.
     pub sent_at: Time,
     /// The latest report from the other end that was not answered before.
     pub answer: Option<Answer>,
-    /// How many datagrams its sender sent so far, under all keys.
+    /// Number of datagrams that its sender has sent, under all keys.
     pub sent: u64,
-    /// How many it received.
+    /// Number of datagrams that its sender has received.
     pub received: u64,
-    /// Whether the other end is to answer at once.
+    /// Whether the other end must answer at once.
     pub wants_answer: bool,
 }
 
-/// What one report says of another that it answers.
+/// The part of a report that answers another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// When that was sent, as it said.
+    /// When that report was sent, as it said.
     pub sent_at: Time,
-    /// How long ago it arrived.
+    /// Time since it arrived.
     pub waited: Duration,
-    /// Bytes of its datagram; not zero.
+    /// Size of its datagram in bytes; not zero.
     pub bytes: u32,
 }
 
 impl Report {
-    /// Reads a body. None if it is too short for a report.
+    /// Decodes the body of a report. Returns `None` if it is too short.
+    ///
+    /// Format: `docs/native.md#link-quality-and-path-mtu`.
     pub fn parse(body: &[u8]) -> Option<Report> {
         let mut cursor = Cursor::new(body);
         let sent_at = Time::from_micros(cursor.u64().ok()?);
@@ -74,7 +78,9 @@ impl Report {
         })
     }
 
-    /// Writes the report over all of `body`, filled up with zeros. False if there is no room.
+    /// Writes the report to `body`, padded with zeros. Returns false if there is no room.
+    ///
+    /// Format: `docs/native.md#link-quality-and-path-mtu`.
     pub fn write(&self, body: &mut [u8]) -> bool {
         let Some((fields, padding)) = body.split_first_chunk_mut::<REPORT_BYTES>() else {
             return false;

@@ -1,7 +1,7 @@
 //! The ciphers of native datagrams.
 //!
-//! AES-256-GCM where the processors of both ends have instructions for it, ChaCha20-Poly1305
-//! otherwise. Both take a nonce of 12 bytes that must never be used twice with one key; here it
+//! AES-256-GCM if the processors of both ends have instructions for it, otherwise
+//! ChaCha20-Poly1305. Both use a nonce of 12 bytes that must never be used twice with one key; it
 //! is built from the number of a stream and a counter of that stream (`tunnel.rs`).
 
 use std::fmt;
@@ -21,7 +21,7 @@ pub enum Cipher {
 }
 
 impl Cipher {
-    /// Its name, for people.
+    /// Returns the name of the cipher, for people.
     pub const fn name(self) -> &'static str {
         match self {
             Cipher::Aes256Gcm => "aes-256-gcm",
@@ -30,7 +30,7 @@ impl Cipher {
     }
 }
 
-/// Which ciphers an end takes, as the bits of its hello.
+/// The ciphers that an end accepts, as the bits of its hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ciphers(u8);
 
@@ -40,17 +40,17 @@ impl Ciphers {
     /// ChaCha20-Poly1305 alone.
     pub const PORTABLE: Ciphers = Ciphers(CHACHA);
 
-    /// The ciphers of these bits; bits without meaning are left out.
+    /// Creates the set from its bits. Unknown bits are ignored.
     pub const fn from_bits(bits: u8) -> Ciphers {
         Ciphers(bits & (AES | CHACHA))
     }
 
-    /// The bits.
+    /// Returns the bits.
     pub const fn bits(self) -> u8 {
         self.0
     }
 
-    /// The cipher that two ends use: the fastest that both take.
+    /// Returns the fastest cipher that both ends accept.
     pub const fn agree(self, other: Ciphers) -> Option<Cipher> {
         match self.0 & other.0 {
             both if both & AES != 0 => Some(Cipher::Aes256Gcm),
@@ -63,14 +63,15 @@ impl Ciphers {
 const AES: u8 = 1;
 const CHACHA: u8 = 2;
 
-/// A key made ready for its cipher.
+/// A key prepared for its cipher.
 pub(super) struct Key {
     cipher: Cipher,
     key: LessSafeKey,
 }
 
 impl Key {
-    /// None for a key that the library refuses, which none of this length is.
+    /// Prepares a key. Returns `None` if the library refuses it, which does not happen for this
+    /// length.
     pub(super) fn new(cipher: Cipher, bytes: &[u8; KEY_BYTES]) -> Option<Key> {
         let algorithm = match cipher {
             Cipher::Aes256Gcm => &AES_256_GCM,
@@ -85,8 +86,10 @@ impl Key {
         self.cipher
     }
 
-    /// Encrypts `body` in place and returns its tag, which covers `header` too. None for a body
-    /// that is too long for the cipher, which none that fits a datagram is.
+    /// Encrypts `body` in place and returns its tag, which also covers `header`. Returns `None` if
+    /// `body` is too long for the cipher, which does not happen within a datagram.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub(super) fn seal(
         &self,
@@ -101,8 +104,10 @@ impl Key {
         sealed.ok()?.as_ref().try_into().ok()
     }
 
-    /// Decrypts in place what is followed by its tag, if the tag is right; leaves it unspecified
-    /// if not.
+    /// Decrypts a body, followed by its tag, in place if the tag is valid. Otherwise its content is
+    /// unspecified.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub(super) fn open(
         &self,

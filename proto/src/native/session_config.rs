@@ -11,30 +11,30 @@ use crate::crypto::SessionKey;
 use crate::sleeve::LinkId;
 use crate::types::PeerName;
 
-/// Keys are replaced when they are so old.
+/// Age at which keys are replaced.
 pub const KEY_TIME_MAX: Duration = Duration::from_secs(3600);
-/// How long the key before is kept once the other end uses the next one. Also between epochs, at
-/// least.
+/// How long the previous key is kept once the other end uses the next one. Also the minimum
+/// interval between epochs.
 pub const KEY_LINGER: Duration = Duration::from_secs(10);
 
-/// How long a key is used. The other end may use it for less.
+/// Limits of the use of a key. Those of the other end may be lower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyLife {
-    /// After this time another one is wanted.
+    /// Time after which another key is requested.
     pub time: Duration,
-    /// After so many datagrams of one stream another one is wanted.
+    /// Number of datagrams of one stream after which another key is requested.
     pub datagrams: u64,
 }
 
 impl KeyLife {
-    /// The longest that is safe, which is what everybody uses but tests.
+    /// The highest safe limits, which are used except in tests.
     pub const MAX: KeyLife = KeyLife {
         time: KEY_TIME_MAX,
         datagrams: REKEY_DATAGRAMS,
     };
 }
 
-/// What a link is told when it is made.
+/// Configuration of a link.
 pub struct LinkConfig {
     /// Its handle.
     pub id: LinkId,
@@ -42,13 +42,13 @@ pub struct LinkConfig {
     pub peer: PeerName,
     /// Whether we made the connection.
     pub dialled: bool,
-    /// What keys depend on.
+    /// What the keys depend on.
     pub binding: Binding,
     /// The key of the mesh connection, if it is encrypted.
     pub session_key: Option<SessionKey>,
     /// 32 random bytes, used for nothing else.
     pub seed: [u8; 32],
-    /// The ciphers that we take.
+    /// The ciphers that we accept.
     pub ciphers: Ciphers,
     /// Our numbers for keys.
     pub numbers: SessionNumbers,
@@ -58,23 +58,23 @@ pub struct LinkConfig {
     pub remote: Option<SocketAddrV4>,
 }
 
-/// The numbers under which a peer receives, all different, and hard to guess.
+/// The session numbers under which a peer receives: all different, and hard to guess.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionNumbers {
     key: u64,
 }
 
 impl SessionNumbers {
-    /// Numbers that depend on a random key.
+    /// Creates a source of numbers from a random key.
     pub const fn new(key: u64) -> SessionNumbers {
         SessionNumbers { key }
     }
 
-    /// The number of a link's key. Two that are in use at the same time differ, unless there were
-    /// a billion links in between.
+    /// Returns the session number of a link's key. Two that are in use at the same time differ,
+    /// unless there were a billion links in between.
     pub const fn number(self, link: LinkId, epoch: u32) -> u32 {
         let [a, b] = [self.key as u32, (self.key >> 32) as u32];
-        // Every step can be undone, so different numbers stay different.
+        // Every step is reversible, so different numbers stay different.
         let mut x = (link.0 as u32) << 2 | (epoch & 3);
         x = (x ^ a).wrapping_mul(0x9e37_79b1);
         x = (x ^ x >> 15 ^ b).wrapping_mul(0x85eb_ca6b);
@@ -88,7 +88,7 @@ impl SessionNumbers {
 pub struct Keys {
     /// The key under which to send.
     pub send: Option<Arc<Sending>>,
-    /// The keys under which datagrams may come.
+    /// The keys under which datagrams may arrive.
     pub receive: Vec<Arc<Receiving>>,
 }
 
@@ -113,18 +113,18 @@ pub enum ControlError {
     /// No message has this tag.
     #[error("unknown control message {0} of the native overlay")]
     UnknownTag(u8),
-    /// The content is none.
+    /// The content is malformed.
     #[error("malformed hello of {0} bytes")]
     Malformed(usize),
-    /// The keys before are too young to be replaced.
+    /// The current keys are too new to be replaced.
     #[error("hello too soon after the one before")]
     Hasty,
-    /// It is not the turn of this epoch.
+    /// The epoch is not the expected one.
     #[error("hello for epoch {got}, {wanted} wanted")]
     Epoch {
         /// The epoch in the message.
         got: u32,
-        /// The one that is next.
+        /// The expected epoch.
         wanted: u32,
     },
 }

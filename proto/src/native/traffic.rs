@@ -1,16 +1,19 @@
-//! Round trips and losses of a link, from the reports of both ends.
+//! Round trip time and losses of a link, measured from the reports of both ends.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::types::Time;
 
-/// Our reports that may still be answered; older ones are forgotten.
+/// Maximum number of our reports that may still be answered; older ones are forgotten.
 const REPORTS_MAX: usize = 32;
-/// Losses are told of at least so many datagrams.
+/// Minimum number of datagrams for which losses are computed.
 const SAMPLE_MIN: u64 = 4;
 
-/// What was measured.
+/// An answer that waited longer says nothing of the round trip.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// The measurements.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     rtt: Option<Duration>,
@@ -25,11 +28,11 @@ pub(super) struct Traffic {
 struct Loss {
     /// What was sent and received when it was last compared.
     compared: Option<(u64, u64)>,
-    /// The lost part, in 1/2^16, as a moving average.
+    /// The lost fraction in units of 1/2^16, as a moving average.
     average: Option<u32>,
 }
 
-/// What came of one comparison.
+/// Result of one comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
     pub(super) sent: u64,
@@ -37,7 +40,7 @@ pub(super) struct Sample {
 }
 
 impl Traffic {
-    /// A report of ours leaves.
+    /// Records that a report is sent.
     pub(super) fn note_report(&mut self, now: Time, sent: u64) {
         if self.reports.len() >= REPORTS_MAX {
             self.reports.pop_front();
@@ -45,7 +48,7 @@ impl Traffic {
         self.reports.push_back((now, sent));
     }
 
-    /// A report of ours was answered. Returns what was lost on the way out since the one answered
+    /// Handles the answer to a report. Returns the outgoing losses since the report answered
     /// before.
     pub(super) fn note_answer(
         &mut self,
@@ -54,27 +57,30 @@ impl Traffic {
         waited: Duration,
         received: u64,
     ) -> Option<Sample> {
-        let took = now.since(sent_at).saturating_sub(waited);
-        self.rtt = Some(match self.rtt {
-            None => took,
-            Some(rtt) => (rtt * 7 + took) / 8,
-        });
+        // Over a long wait the two clocks drift apart by more than a short round trip takes.
+        if waited <= WAIT_MAX {
+            let took = now.since(sent_at).saturating_sub(waited);
+            self.rtt = Some(match self.rtt {
+                None => took,
+                Some(rtt) => (rtt * 7 + took) / 8,
+            });
+        }
         let index = self.reports.iter().position(|(at, _)| *at == sent_at)?;
         let (_, sent) = self.reports.drain(..=index).next_back()?;
         self.outward.compare(sent, received)
     }
 
-    /// The other end says how many datagrams it sent; we know how many arrived.
+    /// Handles how many datagrams the other end has sent, compared with how many arrived.
     pub(super) fn note_sent(&mut self, sent: u64, received: u64) {
         self.inward.compare(sent, received);
     }
 
-    /// The smoothed round trip time.
+    /// Returns the smoothed round trip time.
     pub(super) fn rtt(&self) -> Option<Duration> {
         self.rtt
     }
 
-    /// The lost part of datagrams, 0 to 1: of those that left, and of those that should have come.
+    /// Returns the lost fractions of outgoing and of incoming datagrams, 0 to 1.
     pub(super) fn loss(&self) -> (Option<f64>, Option<f64>) {
         (self.outward.part(), self.inward.part())
     }
@@ -91,7 +97,7 @@ impl Loss {
             return None;
         }
         self.compared = Some((sent, received));
-        // More may have come than the report knew of.
+        // More may have arrived than the report knew of.
         let lost = sent_since.saturating_sub(received.saturating_sub(received_before));
         let part = (lost << 16).checked_div(sent_since).unwrap_or_default() as u32;
         self.average = Some(match self.average {
@@ -127,7 +133,10 @@ mod tests {
         traffic.note_answer(at(220), at(200), Duration::ZERO, 0);
         assert_eq!(traffic.rtt(), Some(Duration::from_millis(90)));
         // A wait that is longer than the whole is a lie, and no panic.
-        traffic.note_answer(at(230), at(200), Duration::from_secs(9), 0);
+        traffic.note_answer(at(230), at(200), Duration::from_secs(1), 0);
+        let before = traffic.rtt();
+        traffic.note_answer(at(9900), at(200), Duration::from_secs(9), 0);
+        assert_eq!(traffic.rtt(), before, "nothing is told by so long a wait");
     }
 
     #[test]

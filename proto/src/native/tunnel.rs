@@ -1,8 +1,8 @@
-//! What the threads that carry frames know of one native link.
+//! The part of a native link that is shared with the threads that carry frames.
 //!
-//! A key serves one direction for a while (an epoch). [`Sending`] and [`Receiving`] hold one each;
-//! whoever needs a key for another epoch makes new ones. The address and the size of datagrams
-//! outlive keys; they are in [`Tunnel`].
+//! A key serves one direction for one epoch. [`Sending`] and [`Receiving`] hold one key each;
+//! another epoch needs new ones. The address and the size of datagrams outlive keys; they are in
+//! [`Tunnel`].
 
 use std::fmt;
 use std::net::SocketAddrV4;
@@ -23,22 +23,22 @@ use crate::sleeve::tunnel::AtomicRemote;
 use crate::sleeve::wire::UDP_IP_BYTES;
 use crate::types::PeerName;
 
-/// How many pairs of threads of a sender have streams of their own.
+/// Maximum number of pairs of threads of a sender with streams of their own.
 pub const QUEUES_MAX: usize = 16;
 /// The stream of reports.
 pub const STREAM_REPORTS: u8 = 2 * QUEUES_MAX as u8;
-/// Streams on which a receiver takes datagrams: 0 up to this, not included. On others they are
-/// dropped, so that a sender cannot make a receiver remember more.
+/// Number of streams on which a receiver accepts datagrams. On others they are dropped, so that a
+/// sender cannot make a receiver use more memory.
 pub const STREAMS_MAX: usize = 64;
-/// A stream of which so many datagrams were sent under one key asks for a new key.
+/// Number of datagrams of one stream after which a new key is requested.
 pub const REKEY_DATAGRAMS: u64 = 1 << 30;
 
-/// The stream of the thread that takes frames from TAP queue `queue`.
+/// Returns the stream of the thread that takes frames from TAP queue `queue`.
 pub const fn stream_of_captured(queue: usize) -> u8 {
     2 * (queue % QUEUES_MAX) as u8
 }
 
-/// The stream of the thread that receives on socket `queue`, for what it relays.
+/// Returns the stream of the thread that receives on socket `queue`, for what it relays.
 pub const fn stream_of_relayed(queue: usize) -> u8 {
     stream_of_captured(queue) + 1
 }
@@ -58,7 +58,7 @@ pub struct Sending {
 struct Stream(AtomicU64);
 
 impl Sending {
-    /// A key under which nothing was sent.
+    /// Creates an unused key.
     pub(super) fn new(epoch: u32, session: u32, key: Key) -> Sending {
         Sending {
             epoch,
@@ -68,39 +68,45 @@ impl Sending {
         }
     }
 
-    /// Makes a key from its bytes, for tests and benchmarks. None if the cipher refuses it.
+    /// Creates a key from its bytes, for tests and benchmarks. Returns `None` if the cipher refuses
+    /// it.
     #[doc(hidden)]
     pub fn from_bytes(cipher: Cipher, session: u32, key: &[u8; KEY_BYTES]) -> Option<Sending> {
         Some(Sending::new(0, session, Key::new(cipher, key)?))
     }
 
-    /// Which key of the link this is.
+    /// Returns the epoch of the key.
     pub const fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// The cipher.
+    /// Returns the cipher.
     pub const fn cipher(&self) -> Cipher {
         self.key.cipher()
     }
 
     /// Draws `count` consecutive counters of a stream and returns the first. No counter is drawn
-    /// twice, by however many threads. None if there are not so many left, or no such stream.
+    /// twice, by any number of threads. Returns `None` if there are not enough left, or no such
+    /// stream.
+    ///
+    /// Rule: `docs/native.md#nonces-and-limits`.
     #[inline]
     pub fn draw(&self, stream: u8, count: u32) -> Option<u32> {
         let next = &self.streams.get(usize::from(stream))?.0;
         let first = next.fetch_add(count.into(), Relaxed);
         let end = first.saturating_add(count.into());
-        // What runs out stays run out: 2^64 is beyond reach.
+        // An exhausted stream stays exhausted: 2^64 cannot be reached.
         if end > COUNTERS {
             return None;
         }
         u32::try_from(first).ok()
     }
 
-    /// Completes a datagram: writes its header, encrypts its body in place, appends the tag.
-    /// `datagram` has room for exactly these. `counter` was drawn from `stream` and is used once.
-    /// False if nothing was sealed, since there is no room for header and tag.
+    /// Completes a datagram: writes its header, encrypts its body in place, and appends the tag.
+    /// `datagram` has room for exactly these. `counter` must be drawn from `stream` and used once.
+    /// Returns false if there is no room for header and tag.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub fn seal(&self, kind: Kind, stream: u8, counter: u32, datagram: &mut [u8]) -> bool {
         let header = Header {
@@ -124,12 +130,18 @@ impl Sending {
         true
     }
 
-    /// How many datagrams were sent under this key.
+    /// Returns the number of datagrams sent under this key.
     pub fn datagrams(&self) -> u64 {
         self.streams.iter().map(|stream| stream.drawn()).sum()
     }
 
-    /// Whether this many were sent on one stream.
+    /// How many of them were on streams for frames.
+    pub fn frames(&self) -> u64 {
+        let streams = self.streams.iter().take(usize::from(STREAM_REPORTS));
+        streams.map(Stream::drawn).sum()
+    }
+
+    /// Returns true if this many datagrams were sent on one stream.
     pub fn is_worn(&self, datagrams: u64) -> bool {
         self.streams
             .iter()
@@ -158,14 +170,14 @@ impl fmt::Debug for Sending {
     }
 }
 
-/// Why a datagram was dropped whole. None of these is worth more than a counter: anyone can send
-/// such datagrams.
+/// Why a datagram was dropped completely. These are only counted, because anyone can send such
+/// datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// It was not sealed with the key of its session, or was changed since.
+    /// The datagram was not encrypted with the key of its session, or was changed since.
     #[error("datagram does not open")]
     Forged,
-    /// It was seen before, or is too old to tell, or is of a stream that nobody has.
+    /// The datagram was seen before, is too old to tell, or belongs to an invalid stream.
     #[error("datagram was seen before")]
     Replayed,
 }
@@ -173,27 +185,26 @@ pub enum OpenError {
 /// A datagram that was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// Where its plain body lies in the datagram.
+    /// Range of its decrypted body in the datagram.
     pub body: Range<usize>,
     /// Whether all datagrams of its stream that were seen before are older.
     pub is_newest: bool,
 }
 
-/// A key for what we receive, and what was seen under it.
+/// A key for receiving, with its replay state.
 pub struct Receiving {
     link: LinkId,
     epoch: u32,
     peer: PeerName,
     session: u32,
     key: Key,
-    /// Made when the first datagram of a stream has opened.
+    /// Created when the first datagram of a stream was authenticated.
     windows: [OnceLock<Box<Window>>; STREAMS_MAX],
     datagrams: AtomicU64,
 }
 
 impl Receiving {
-    /// A key under which nothing was received. `session` is our number for it, under which the
-    /// other end sends.
+    /// Creates an unused key. `session` is our number for it, under which the other end sends.
     pub(super) fn new(
         (link, peer): (LinkId, PeerName),
         epoch: u32,
@@ -211,7 +222,8 @@ impl Receiving {
         }
     }
 
-    /// Makes a key from its bytes, for tests and benchmarks. None if the cipher refuses it.
+    /// Creates a key from its bytes, for tests and benchmarks. Returns `None` if the cipher refuses
+    /// it.
     #[doc(hidden)]
     pub fn from_bytes(
         (link, peer): (LinkId, PeerName),
@@ -223,28 +235,30 @@ impl Receiving {
         Some(Receiving::new((link, peer), 0, session, key))
     }
 
-    /// The link.
+    /// Returns the link.
     pub const fn link(&self) -> LinkId {
         self.link
     }
 
-    /// The neighbour at the other end.
+    /// Returns the neighbour at the other end.
     pub const fn peer(&self) -> PeerName {
         self.peer
     }
 
-    /// Which key of the link this is.
+    /// Returns the epoch of the key.
     pub const fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// Our number for the key.
+    /// Returns our number for the key.
     pub const fn session(&self) -> u32 {
         self.session
     }
 
-    /// Opens a datagram in place whose header was parsed and names this session: decrypts it, then
-    /// checks that it is new.
+    /// Opens a datagram in place whose header names this session: decrypts it, then checks that it
+    /// is new.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub fn open(&self, header: &Header, datagram: &mut [u8]) -> Result<Opened, OpenError> {
         let len = datagram.len();
@@ -273,7 +287,7 @@ impl Receiving {
         self.datagrams.fetch_add(count, Relaxed);
     }
 
-    /// How many datagrams were opened under this key.
+    /// Returns how many datagrams were opened under this key.
     pub fn datagrams(&self) -> u64 {
         self.datagrams.load(Relaxed)
     }
@@ -291,21 +305,21 @@ impl fmt::Debug for Receiving {
     }
 }
 
-/// Where datagrams of a link go and how large they may be; shared between the link's state
-/// machine, which sets it, and the threads that carry frames.
+/// Address and maximum size of a link's datagrams, shared between the link's state machine, which
+/// sets them, and the threads that carry frames.
 pub struct Tunnel {
     id: LinkId,
     us: PeerName,
     peer: PeerName,
     remote: AtomicRemote,
-    /// The largest datagram that the path is known to carry.
+    /// Size in bytes of the largest datagram that the path is known to carry,.
     max_payload: AtomicU32,
-    /// An address from which new datagrams came and which was told to the state machine.
+    /// The last address that was reported to the state machine.
     told: AtomicRemote,
 }
 
 impl Tunnel {
-    /// A link that sends nothing yet.
+    /// Creates a link that sends nothing yet.
     pub fn new(id: LinkId, us: PeerName, peer: PeerName, remote: Option<SocketAddrV4>) -> Tunnel {
         Tunnel {
             id,
@@ -317,7 +331,7 @@ impl Tunnel {
         }
     }
 
-    /// The handle of the link.
+    /// Returns the handle of the link.
     pub const fn id(&self) -> LinkId {
         self.id
     }
@@ -327,12 +341,12 @@ impl Tunnel {
         self.us
     }
 
-    /// The neighbour at the other end.
+    /// Returns the neighbour at the other end.
     pub const fn peer(&self) -> PeerName {
         self.peer
     }
 
-    /// Where datagrams go; None until the neighbour was heard.
+    /// Returns the address to which datagrams are sent, or `None` until the neighbour was heard.
     #[inline]
     pub fn remote(&self) -> Option<SocketAddrV4> {
         self.remote.get()
@@ -344,8 +358,9 @@ impl Tunnel {
         self.told.set(None);
     }
 
-    /// Whether it is news that the newest datagram came from `from`. True once for each address
-    /// that differs from the one in use, and from the one of which it was true before.
+    /// Returns true if `from`, the source of the newest datagram, must be reported to the state
+    /// machine: once for each address that differs from the one in use and from the one last
+    /// reported.
     #[inline]
     pub fn is_news(&self, from: SocketAddrV4) -> bool {
         if self.remote.get() == Some(from) || self.told.get() == Some(from) {
@@ -355,12 +370,12 @@ impl Tunnel {
         true
     }
 
-    /// Nobody was told of the news after all: they are news again with the next datagram.
+    /// Undoes the last [`Tunnel::is_news`]: the address is reported again with the next datagram.
     pub fn forget_news(&self) {
         self.told.set(None);
     }
 
-    /// The largest datagram, in bytes of UDP payload.
+    /// Returns the maximum size of a datagram, in bytes of UDP payload.
     #[inline]
     pub fn max_payload(&self) -> usize {
         self.max_payload.load(Relaxed) as usize
@@ -372,7 +387,7 @@ impl Tunnel {
         self.max_payload.store(max, Relaxed);
     }
 
-    /// The largest frame that fits a datagram, without its Ethernet header.
+    /// Returns the maximum size of a frame without its Ethernet header, in bytes.
     #[inline]
     pub fn mtu(&self) -> usize {
         mtu(self.max_payload())
@@ -390,23 +405,26 @@ impl fmt::Debug for Tunnel {
     }
 }
 
-/// The largest frame, without its Ethernet header, that fits a datagram of this size.
+/// Returns the maximum size of a frame without its Ethernet header, in bytes, for datagrams of this
+/// size.
 pub const fn mtu(max_payload: usize) -> usize {
     (max_payload + UDP_IP_BYTES).saturating_sub(OVERHEAD_BYTES)
 }
 
-/// Bytes of records that a datagram of this size holds.
+/// Returns the number of bytes of records that fit a datagram of this size.
 pub const fn records_room(max_payload: usize) -> usize {
     max_payload.saturating_sub(HEADER_BYTES + NAMES_BYTES + TAG_BYTES)
 }
 
 const _: () = assert!(records_room(1472) == mtu(1472) + ethernet::HEADER_BYTES + RECORD_BYTES);
 
-/// How many counters a stream has under one key.
+/// Number of counters of a stream under one key.
 const COUNTERS: u64 = 1 << 32;
 
-/// The nonce of a datagram: different for any two that are sealed with one key, as the counters
-/// of one stream are, and streams have numbers of their own.
+/// Returns the nonce of a datagram. It differs for any two datagrams under one key, because
+/// counters of one stream differ, and so do the numbers of streams.
+///
+/// Format: `docs/native.md#nonces-and-limits`.
 #[inline]
 const fn nonce(stream: u8, counter: u32) -> [u8; 12] {
     let [a, b, c, d] = counter.to_be_bytes();

@@ -31,19 +31,19 @@ use crate::ethernet;
 use crate::sleeve::wire::UDP_IP_BYTES;
 use crate::types::PeerName;
 
-/// Bytes of a datagram before its body.
+/// Size of the header of a datagram, in bytes.
 pub const HEADER_BYTES: usize = 16;
-/// Bytes of a datagram behind its body.
+/// Size in bytes of the tag after the body of a datagram,.
 pub const TAG_BYTES: usize = 16;
-/// Bytes of a body of frames before its records.
+/// Size in bytes of the peer names before the records of a body,.
 pub const NAMES_BYTES: usize = 12;
-/// Bytes of a record before its frame.
+/// Size of the header of a record with a frame, in bytes.
 pub const RECORD_BYTES: usize = 4;
-/// Bytes of a record before its chunk.
+/// Size of the header of a record with a chunk, in bytes.
 pub const CHUNK_BYTES: usize = RECORD_BYTES + 4;
 /// The largest UDP payload over IPv4.
 pub const DATAGRAM_BYTES_MAX: usize = 65507;
-/// Most chunks of one super-frame.
+/// Maximum number of chunks of one super-frame.
 pub const CHUNKS_MAX: usize = 256;
 
 /// Bytes by which a datagram with one frame exceeds what follows the frame's Ethernet header, IP
@@ -51,7 +51,7 @@ pub const CHUNKS_MAX: usize = 256;
 pub const OVERHEAD_BYTES: usize =
     UDP_IP_BYTES + HEADER_BYTES + NAMES_BYTES + RECORD_BYTES + ethernet::HEADER_BYTES + TAG_BYTES;
 
-/// What a datagram is.
+/// Kind of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// It carries frames.
@@ -69,23 +69,25 @@ impl Kind {
     }
 }
 
-/// What stands in the clear before the body of a datagram. Nothing of it is to be believed before
-/// the datagram was opened.
+/// The unencrypted header of a datagram. It must not be trusted before the datagram was opened.
+///
+/// Format: `docs/native.md#datagrams`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the datagram is.
+    /// The kind of the datagram.
     pub kind: Kind,
     /// The stream that counted it.
     pub stream: u8,
     /// The receiver's number for the key.
     pub session: u32,
-    /// Which of the stream's datagrams under this key it is.
+    /// The counter of the datagram in its stream under this key.
     pub counter: u32,
 }
 
 impl Header {
-    /// Reads the header of a datagram that is long enough to have a body. None if it has another
-    /// form.
+    /// Decodes the header of a datagram. Returns `None` if it is malformed or too short for a body.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub fn parse(datagram: &[u8]) -> Option<Header> {
         if datagram.len() < HEADER_BYTES + TAG_BYTES {
@@ -125,7 +127,9 @@ impl Header {
         })
     }
 
-    /// The bytes of the header.
+    /// Encodes the header.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub const fn encode(&self) -> [u8; HEADER_BYTES] {
         let [s0, s1, s2, s3] = self.session.to_be_bytes();
@@ -137,7 +141,9 @@ impl Header {
     }
 }
 
-/// Whether this is no sleeve packet, but one of ours or garbage.
+/// Returns true if this is not a sleeve packet.
+///
+/// Format: `docs/native.md#datagrams`.
 #[inline]
 pub fn is_native(datagram: &[u8]) -> bool {
     datagram.first_chunk::<6>() == Some(PeerName::UNKNOWN.as_bytes())
@@ -153,7 +159,9 @@ pub struct Names {
 }
 
 impl Names {
-    /// Reads the names at the start of a body of frames.
+    /// Decodes the names at the start of a body of frames.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub fn parse(body: &[u8]) -> Option<Names> {
         let &[a, b, c, d, e, f, g, h, i, j, k, l] = body.first_chunk::<NAMES_BYTES>()?;
@@ -163,7 +171,9 @@ impl Names {
         })
     }
 
-    /// The bytes of the names.
+    /// Encodes the names.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub const fn encode(&self) -> [u8; NAMES_BYTES] {
         let [a, b, c, d, e, f] = *self.source.as_bytes();
@@ -172,7 +182,7 @@ impl Names {
     }
 }
 
-/// A record of an opened body; ranges are within the bytes that [`Records`] was made with.
+/// A record of a decrypted body. Ranges refer to the bytes for which [`Records`] was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// A frame.
@@ -201,13 +211,13 @@ pub struct Chunk {
     pub range: Range<usize>,
 }
 
-/// A record that makes no sense. Those behind it are good, unless its end cannot be told.
+/// A malformed record. Later records are valid, unless its end is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
-    /// A record ends beyond the body, or has no whole header.
+    /// A record ends beyond the body, or its header is incomplete.
     #[error("record ends beyond its datagram")]
     TooShort,
-    /// There are no such records.
+    /// The kind of the record is unknown.
     #[error("unknown kind of record {0}")]
     Kind(u8),
     /// A chunk without payload, or with no segment size.
@@ -215,8 +225,8 @@ pub enum RecordError {
     Chunk,
 }
 
-/// Walks over the records of a body of frames. Does not hold it, so that frames can be changed or
-/// passed on meanwhile.
+/// Iterates over the records of a body of frames. Does not hold the body, so that frames can be
+/// changed or passed on meanwhile.
 #[derive(Clone, Debug)]
 pub struct Records {
     next: usize,
@@ -224,7 +234,7 @@ pub struct Records {
 }
 
 impl Records {
-    /// The records that lie at `range` of some bytes: a body without its names.
+    /// Creates an iterator over the records at `range`: a body without its names.
     pub const fn new(range: Range<usize>) -> Records {
         Records {
             next: range.start,
@@ -232,7 +242,9 @@ impl Records {
         }
     }
 
-    /// The next record, in the bytes that the range belongs to.
+    /// Returns the next record of the bytes for which this was created.
+    ///
+    /// Format: `docs/native.md#datagrams`.
     #[inline]
     pub fn next(&mut self, bytes: &[u8]) -> Option<Result<Record, RecordError>> {
         let rest = bytes.get(self.next..self.end)?;
@@ -285,6 +297,8 @@ fn parse_chunk(bytes: &[u8], range: Range<usize>, index: u8, last: bool) -> Opti
 }
 
 /// Writes the header of a record with a frame of `len` bytes.
+///
+/// Format: `docs/native.md#datagrams`.
 #[inline]
 pub const fn encode_frame(len: u16, open_checksum: bool) -> [u8; RECORD_BYTES] {
     let flags = if open_checksum { FLAG_OPEN_CHECKSUM } else { 0 };
@@ -293,6 +307,8 @@ pub const fn encode_frame(len: u16, open_checksum: bool) -> [u8; RECORD_BYTES] {
 }
 
 /// Writes the header of a record with a chunk whose headers and payload have `len` bytes.
+///
+/// Format: `docs/native.md#datagrams`.
 #[inline]
 pub const fn encode_chunk(
     index: u8,

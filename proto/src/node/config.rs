@@ -11,25 +11,39 @@ use crate::types::{PeerName, PeerUid, ShortId};
 use crate::wire::{VERSION_MAX, VERSION_MIN};
 
 /// A connection must be introduced within this time, or it is closed.
+///
+/// Rule: `docs/protocol/mesh.md#9-timers`.
 pub const INTRODUCTION_TIME_MAX: Duration = Duration::from_secs(10);
 /// A connection that completes no message for this long is closed.
+///
+/// Rule: `docs/protocol/mesh.md#5-1-heartbeats`.
 pub const READ_TIME_MAX: Duration = Duration::from_secs(60);
 /// A connection of whose outgoing bytes none left the driver for this long is closed.
+///
+/// Rule: `docs/protocol/mesh.md#9-timers`.
 pub const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
 /// Between heartbeats on a connection.
+///
+/// Rule: `docs/protocol/mesh.md#5-1-heartbeats`.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 /// Between the times at which the complete state of every channel is gossiped.
+///
+/// Rule: `docs/protocol/mesh.md#5-4-relaying`.
 pub const GOSSIP_INTERVAL: Duration = Duration::from_secs(30);
 /// Between a topology update and the removal of peers that it put out of reach.
+///
+/// Rule: `docs/protocol/mesh.md#6-4-garbage`.
 pub const GARBAGE_DELAY: Duration = Duration::from_secs(1);
 /// How long a change of a peer's entry is news for a new neighbour that could be reached in
 /// another way before: as long as a dead connection may have kept it from hearing of it.
+///
+/// Rule: `docs/protocol/mesh.md#10-weft`.
 pub(super) const RECENT_TIME: Duration = Duration::from_secs(90);
 /// How many of such entries it is told, the latest.
 pub(super) const RECENT_MAX: usize = 16;
 /// Accepted connections that may be without introduction at the same time. When one more comes,
 /// the oldest of the address that has most of them is closed.
-pub const INTRODUCTIONS_MAX: usize = 64;
+pub const INTRODUCTIONS_MAX: usize = 512;
 /// Peers of which entries are put into topology messages in one go.
 pub(super) const PEERS_PER_TURN_MAX: usize = 256;
 /// Bytes at which a topology message is ended and the next one begun.
@@ -72,6 +86,8 @@ pub struct NodeConfig {
     /// Whether no frame may travel in the clear: no subnet is trusted, and overlays that do not
     /// encrypt are not used.
     pub require_encryption: bool,
+    /// Whether to do with others of our kind what only they understand.
+    pub abilities: bool,
     /// The gossip channels that the driver handles.
     pub channels: Vec<String>,
     /// The seed of everything that is left to chance.
@@ -97,6 +113,7 @@ impl NodeConfig {
             ciphers: Ciphers::PORTABLE,
             key_life: KeyLife::MAX,
             require_encryption: false,
+            abilities: true,
             channels: Vec::new(),
             seed,
         }

@@ -55,6 +55,8 @@ pub(super) struct Member {
     pub(super) key: Option<SessionKey>,
     /// Whether both ends trust the network between them.
     pub(super) trusted: bool,
+    /// Whether both ends compare digests of the topology.
+    pub(super) has_digests: bool,
     /// What the other end offers.
     pub(super) remote_overlays: Arc<[String]>,
     pub(super) overlay: OverlaySwitch,

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::config::{INTRODUCTIONS_MAX, NodeConfig, PEERS_PER_TURN_MAX};
 use super::connection::{Connection, Member};
+use super::digests::Exchange;
 use super::event::{CloseReason, Event};
 use super::happened::Happened;
 use super::introduction::prepare_member;
@@ -71,6 +72,24 @@ impl Connections {
     /// The connection to a neighbour.
     pub(super) fn of_peer(&self, peer: PeerName) -> Option<ConnId> {
         self.members.get(&peer).copied()
+    }
+
+    /// All neighbours, each with its connection.
+    pub(super) fn neighbours(&self) -> Vec<(PeerName, ConnId)> {
+        let all = self.members.iter();
+        all.map(|(peer, conn)| (*peer, *conn)).collect()
+    }
+
+    /// Whether the other end of a connection compares digests with us.
+    pub(super) fn has_digests(&self, conn: ConnId) -> bool {
+        let member = self.conns.get(&conn).and_then(|c| c.member.as_ref());
+        member.is_some_and(|member| member.has_digests)
+    }
+
+    /// The connections to neighbours that compare digests with us.
+    pub(super) fn with_digests(&self) -> Vec<ConnId> {
+        let all = self.members.values().copied();
+        all.filter(|conn| self.has_digests(*conn)).collect()
     }
 
     pub(super) fn ids(&self) -> Vec<ConnId> {
@@ -307,6 +326,13 @@ impl Connections {
         };
         let (place, tag, body) = match message {
             Message::Heartbeat | Message::Empty => return None,
+            Message::Own { kind, body } => {
+                let exchange = Exchange::decode(kind, body).filter(|_| member.has_digests);
+                if exchange.is_none() {
+                    member.ignore(|| format!("message of unknown kind {kind}"), sink);
+                }
+                return exchange.map(Happened::Exchange);
+            }
             Message::Unknown(tag) => {
                 member.ignore(|| format!("message with unknown tag {tag}"), sink);
                 return None;

@@ -3,10 +3,13 @@
 //! No part knows another. What happens in one of them comes here ([`Happened`]), and the others
 //! are told of it from here, in an order that is the same in every run.
 
+use std::collections::BTreeSet;
+
 use super::channels::{Content, TOPOLOGY_ID};
 use super::config::{GOSSIP_INTERVAL, NodeConfig};
 use super::connection::Member;
 use super::connections::Connections;
+use super::digests::{Digests, Exchange, Task};
 use super::event::{CloseReason, Event};
 use super::happened::Happened;
 use super::membership::Membership;
@@ -27,6 +30,7 @@ pub(super) struct Core {
     pub(super) membership: Membership,
     pub(super) connections: Connections,
     pub(super) relay: Relay,
+    pub(super) digests: Digests,
     pub(super) connector: Connector,
     pub(super) sink: Sink,
 }
@@ -48,6 +52,7 @@ impl Core {
         let mut sink = Sink::default();
         sink.push(Output::Routes(membership.routes().clone()));
         Core {
+            digests: Digests::new(rng.fork()),
             relay: Relay::new(&config.channels, now, first_gossip, rng),
             membership,
             connections,
@@ -71,6 +76,10 @@ impl Core {
                 Happened::Gossip(neighbour, message) => {
                     self.handle_gossip(now, (conn, neighbour), &message)
                 }
+                Happened::Exchange(exchange) => {
+                    self.handle_exchange(now, conn, exchange);
+                    Ok(())
+                }
                 Happened::Established(peer) => {
                     self.membership.establish_connection(peer);
                     Ok(())
@@ -86,6 +95,7 @@ impl Core {
     /// Brings everything up to date that follows from what was just handled.
     pub(super) fn settle(&mut self, now: Time) {
         self.membership.note_changes(now);
+        self.exchange(now);
         self.pass_on();
         while let Some(conn) = self.connections.pop_touched() {
             self.connections.flush(now, conn, &mut self.sink);
@@ -172,8 +182,14 @@ impl Core {
             .add_connection(link.peer, link.address, link.outbound);
         self.connector.handle_added(now, conn, link);
         self.sink.event(event);
-        if restarted || !is_known {
-            self.send_all_state(conn);
+        let is_news = restarted || !is_known;
+        if is_news {
+            self.send_outside_state(conn);
+        }
+        if self.connections.has_digests(conn) {
+            self.tell_digest(now, conn);
+        } else if is_news {
+            self.tell_all(conn);
         } else {
             let names = self.membership.recent_changes(now);
             if !names.is_empty() {
@@ -190,6 +206,7 @@ impl Core {
         let Some(connection) = self.connections.remove(conn, &mut self.sink) else {
             return;
         };
+        self.digests.forget(conn);
         let peer = connection.member.map(|member| member.label);
         if let Some(peer) = &peer {
             self.membership
@@ -253,6 +270,10 @@ impl Core {
         }
         let merged = self.membership.merge(now, payload);
         let merged = merged.map_err(CloseReason::Topology)?;
+        self.digests.handle_entries(now, conn);
+        if !merged.improved.is_empty() {
+            self.digests.note_change(now);
+        }
         if merged.ignored > 0 {
             self.sink.counters.topology_ignored += merged.ignored as u64;
             let member = self.connections.member_mut(conn);
@@ -261,17 +282,62 @@ impl Core {
                 self.sink.event(Event::TopologyIgnored { peer, entries });
             }
         }
-        let (route, names) = match kind {
-            DeliveryKind::Broadcast { source } => (Route::Broadcast { source }, merged.named),
-            _ => {
-                let except = Some(neighbour);
-                (Route::Neighbours { except }, merged.improved)
+        match kind {
+            DeliveryKind::Broadcast { source } => {
+                self.tell_peers_later(Route::Broadcast { source }, merged.named);
             }
-        };
+            _ => self.pass_on_peers(neighbour, merged.improved),
+        }
+        Ok(())
+    }
+
+    /// Passes on what a neighbour told of these peers. Who compares digests tells all neighbours
+    /// itself, so what comes from a neighbour of ours that does goes on to those only that it does
+    /// not list, and to some of the others.
+    fn pass_on_peers(&mut self, from: PeerName, names: BTreeSet<PeerName>) {
+        let (heard, told): (BTreeSet<PeerName>, BTreeSet<PeerName>) =
+            names.into_iter().partition(|name| {
+                let conn = self.connections.of_peer(*name);
+                conn.is_none_or(|conn| !self.connections.has_digests(conn))
+            });
+        let except = Some(from);
+        self.tell_peers_later(Route::Neighbours { except }, heard);
+        if told.is_empty() {
+            return;
+        }
+        let drawn = self.relay.draw(self.membership.routes(), except);
+        for (peer, conn) in self.connections.neighbours() {
+            let has_digests = self.connections.has_digests(conn);
+            if peer == from || !has_digests && !drawn.contains(&peer) {
+                continue;
+            }
+            let is_news = |name: &PeerName| {
+                !has_digests || *name != peer && !self.membership.topology().lists(*name, peer)
+            };
+            let names: BTreeSet<PeerName> = told.iter().copied().filter(is_news).collect();
+            if !names.is_empty() {
+                self.enqueue(conn, TOPOLOGY_ID, Reach::Neighbour, News::Peers(names));
+            }
+        }
+    }
+
+    /// Tells of our own entry and of these new neighbours: all that compare digests, and some of
+    /// the others.
+    pub(super) fn announce(&mut self, now: Time, names: &BTreeSet<PeerName>) {
+        self.digests.note_change(now);
+        let drawn = self.relay.draw(self.membership.routes(), None);
+        for (peer, conn) in self.connections.neighbours() {
+            if self.connections.has_digests(conn) || drawn.contains(&peer) {
+                let news = News::Peers(names.clone());
+                self.enqueue(conn, TOPOLOGY_ID, Reach::Neighbour, news);
+            }
+        }
+    }
+
+    fn tell_peers_later(&mut self, route: Route, names: BTreeSet<PeerName>) {
         if !names.is_empty() {
             self.tell_later(TOPOLOGY_ID, route, News::Peers(names));
         }
-        Ok(())
     }
 
     pub(super) fn tell(&mut self, now: Time, channel: &str, route: Route, content: Content) {
@@ -309,24 +375,83 @@ impl Core {
         }
     }
 
-    /// Tells a new neighbour everything.
-    pub(super) fn send_all_state(&mut self, conn: ConnId) {
+    /// Tells a neighbour all that is known of the mesh.
+    fn tell_all(&mut self, conn: ConnId) {
         let names = self.membership.all();
         self.enqueue(conn, TOPOLOGY_ID, Reach::Neighbour, News::Peers(names));
+    }
+
+    /// Tells a new neighbour the state of all channels that the driver handles.
+    fn send_outside_state(&mut self, conn: ConnId) {
         for id in self.relay.all_outside() {
             self.enqueue(conn, id, Reach::Neighbour, News::State);
         }
     }
 
-    /// Tells some neighbours everything, as is done from time to time.
-    pub(super) fn gossip_all_state(&mut self) {
+    /// Tells some neighbours everything, as is done from time to time. Of the topology those that
+    /// compare digests are told one.
+    pub(super) fn gossip_all_state(&mut self, now: Time) {
+        for peer in self.relay.draw(self.membership.routes(), None) {
+            if let Some(conn) = self.connections.of_peer(peer)
+                && !self.connections.has_digests(conn)
+            {
+                self.tell_all(conn);
+            }
+        }
+        self.tell_digests(now);
         let route = Route::Neighbours { except: None };
-        let names = self.membership.all();
-        self.tell_later(TOPOLOGY_ID, route, News::Peers(names));
         for id in self.relay.all_outside() {
             self.tell_later(id, route, News::State);
         }
         self.relay.age();
+    }
+
+    /// A neighbour compares what it knows with what we know.
+    fn handle_exchange(&mut self, now: Time, conn: ConnId, exchange: Exchange) {
+        match exchange {
+            Exchange::Digest(theirs) => {
+                let ours = self.membership.topology().digest();
+                self.digests.handle_digest(now, conn, theirs, ours);
+            }
+            Exchange::Want => self.digests.handle_want(now, conn),
+        }
+    }
+
+    /// Does what comparing digests asks for.
+    fn exchange(&mut self, now: Time) {
+        loop {
+            let ours = || self.membership.topology().digest();
+            let Some(task) = self.digests.next(now, ours) else {
+                return;
+            };
+            match task {
+                Task::Want(conn) => self.send_exchange(now, conn, Exchange::Want),
+                Task::TellAll(conn) => self.tell_all(conn),
+                Task::TellDigest(conn) => self.tell_digest(now, conn),
+                Task::Settled => self.tell_digests(now),
+            }
+        }
+    }
+
+    fn tell_digest(&mut self, now: Time, conn: ConnId) {
+        let digest = self.membership.topology().digest();
+        self.send_exchange(now, conn, Exchange::Digest(digest));
+    }
+
+    /// Tells our digest to some neighbours.
+    fn tell_digests(&mut self, now: Time) {
+        for conn in self.digests.draw(self.connections.with_digests()) {
+            self.tell_digest(now, conn);
+        }
+    }
+
+    fn send_exchange(&mut self, now: Time, conn: ConnId, exchange: Exchange) {
+        let message = Message::Own {
+            kind: exchange.kind(),
+            body: exchange.body(),
+        };
+        self.send(now, conn, &message.encode());
+        self.connections.touch(conn);
     }
 
     pub(super) fn enqueue(&mut self, conn: ConnId, channel: ChannelId, reach: Reach, news: News) {

@@ -1,5 +1,6 @@
 //! What one part of a node has to say to the others.
 
+use super::digests::Exchange;
 use super::event::CloseReason;
 use crate::types::PeerName;
 use crate::wire::Introduced;
@@ -12,6 +13,8 @@ pub(super) enum Happened {
     Introduced(Box<Introduced>),
     /// A gossip message arrived from this neighbour: the whole message.
     Gossip(PeerName, Vec<u8>),
+    /// A neighbour of our kind compares what it knows with what we know.
+    Exchange(Exchange),
     /// A connection to this neighbour carries frames.
     Established(PeerName),
     /// A connection is over, though it was not closed yet.

@@ -8,7 +8,7 @@ use super::connection::{Connection, Member, Told};
 use super::event::{CloseReason, PeerLabel};
 use crate::connector::Dial;
 use crate::crypto::PrivateKey;
-use crate::features::Features;
+use crate::features::{Ability, Features};
 use crate::native::SessionNumbers;
 use crate::overlay::{OverlaySwitch, Params};
 use crate::sleeve::LinkId;
@@ -27,7 +27,7 @@ pub(super) fn open_connection(
     let trusting =
         !config.require_encryption && subnets.iter().any(|subnet| subnet.contains(&remote.ip()));
     let overlays = config.overlays.iter();
-    let features = Features {
+    let mut features = Features {
         name: config.name,
         nickname: config.nickname.clone(),
         uid: config.uid,
@@ -37,6 +37,9 @@ pub(super) fn open_connection(
         overlays: Some(overlays.map(|overlay| overlay.name().to_owned()).collect()),
         extra: BTreeMap::new(),
     };
+    if config.abilities {
+        features.add_abilities(&Ability::ALL);
+    }
     let wire = WireConfig {
         min_version: config.min_version,
         max_version: config.max_version,
@@ -65,6 +68,7 @@ pub(super) fn prepare_member(
         session_key: introduced.session_key.clone(),
         trusted,
         sealed_only: config.require_encryption,
+        quiet: config.abilities && remote.can(Ability::Quiet),
         transcript: introduced.transcript,
         seed: connection.native_seed,
         ciphers: config.ciphers,
@@ -82,6 +86,7 @@ pub(super) fn prepare_member(
         encrypted: introduced.session_key.is_some(),
         key: params.sleeve_key().cloned(),
         trusted,
+        has_digests: config.abilities && remote.can(Ability::Digests),
         remote_overlays: remote.overlays.clone().unwrap_or_default().into(),
         overlay,
         told: Told::default(),

@@ -104,6 +104,11 @@ impl Relay {
         self.relays.push(channel, route, news, has_state)
     }
 
+    /// Draws some neighbours, `except` this one.
+    pub(super) fn draw(&mut self, routes: &Routes, except: Option<PeerName>) -> Vec<PeerName> {
+        routes.random_neighbours(except, &mut self.rng)
+    }
+
     /// The first of the news that wait, and to whom they go.
     pub(super) fn pop(&mut self, routes: &Routes) -> Option<Mailing> {
         let (channel, route, news) = self.relays.pop()?;

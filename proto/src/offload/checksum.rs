@@ -5,7 +5,7 @@
 
 use crate::ethernet::{IPV4_HEADER_BYTES, Ip, Layout, Protocol};
 
-/// A ones' complement sum under way.
+/// A ones' complement sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum(u64);
 
@@ -13,14 +13,14 @@ impl Sum {
     /// The sum of nothing.
     pub const ZERO: Sum = Sum(0);
 
-    /// The sum of `data`. An odd last byte counts as the high half of a word, so only the last
-    /// piece of a message may be odd.
+    /// Returns the sum of `data`. An odd last byte counts as the high half of a word, so only the
+    /// last piece of a message may be odd.
     #[inline]
     pub fn of(data: &[u8]) -> Sum {
         Sum(sum(data))
     }
 
-    /// Both sums together.
+    /// Returns both sums together.
     #[inline]
     pub const fn plus(self, other: Sum) -> Sum {
         // Folding to 34 bits keeps room for 2^30 additions.
@@ -39,7 +39,8 @@ impl Sum {
         Sum(self.0 + words.to_be() as u64)
     }
 
-    /// The sum in 16 bits, in network order as a number: what a partial checksum field holds.
+    /// Returns the sum in 16 bits, in network order as a number: what a partial checksum field
+    /// holds.
     #[inline]
     pub const fn fold(self) -> u16 {
         let mut sum = self.0;
@@ -51,13 +52,13 @@ impl Sum {
         u16::from_be(sum as u16)
     }
 
-    /// The checksum: the complement of the sum.
+    /// Returns the checksum: the complement of the sum.
     #[inline]
     pub const fn finish(self) -> u16 {
         !self.fold()
     }
 
-    /// The checksum as UDP sends it: never zero, which would mean "none".
+    /// Returns the checksum as UDP sends it: never zero, which would mean "none".
     #[inline]
     pub const fn finish_udp(self) -> u16 {
         match self.finish() {
@@ -67,14 +68,14 @@ impl Sum {
     }
 }
 
-/// The checksum of `data`.
+/// Returns the checksum of `data`.
 #[inline]
 pub fn checksum(data: &[u8]) -> u16 {
     Sum::of(data).finish()
 }
 
-/// The sum of the pseudo header: addresses, protocol and length of the transport part. `network`
-/// starts with the IP header.
+/// Returns the sum of the pseudo header: addresses, protocol and length of the transport part.
+/// `network` starts with the IP header.
 #[inline]
 pub fn pseudo_header(ip: Ip, network: &[u8], protocol: u8, len: usize) -> Sum {
     let addresses = match ip {
@@ -86,8 +87,8 @@ pub fn pseudo_header(ip: Ip, network: &[u8], protocol: u8, len: usize) -> Sum {
         .plus_u16(protocol.into())
 }
 
-/// Completes a partial checksum: sums `frame` from `start` on, the partial sum in the field at
-/// `start + offset` included, and puts the complement there. None, and nothing changed, if the
+/// Completes a partial checksum: sums `frame` from `start`, including the partial sum in the field
+/// at `start + offset`, and stores the complement there. Returns `None` and changes nothing if the
 /// field lies outside of the frame.
 #[inline]
 pub fn complete(frame: &mut [u8], start: usize, offset: usize) -> Option<()> {
@@ -99,8 +100,8 @@ pub fn complete(frame: &mut [u8], start: usize, offset: usize) -> Option<()> {
     Some(())
 }
 
-/// Whether the checksums of a TCP segment or UDP datagram are right, for IPv4 that of the IP
-/// header too. A UDP datagram without checksum has none that is right.
+/// Returns true if the checksums of a TCP segment or UDP datagram are right, for IPv4 including
+/// that of the IP header. Returns false for a UDP datagram without a checksum.
 #[inline]
 pub fn verify(frame: &[u8], layout: &Layout) -> bool {
     let (Some(network), Some(segment)) = (
@@ -120,7 +121,7 @@ pub fn verify(frame: &[u8], layout: &Layout) -> bool {
     pseudo.plus(Sum::of(segment)).fold() == 0xffff
 }
 
-/// The checksum after one 16-bit word under it changed from `old` to `new` (RFC 1624).
+/// Returns the checksum after one 16-bit word under it changed from `old` to `new` (RFC 1624).
 #[inline]
 pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     let sum = !checksum as u32 + !old as u32 + new as u32;

@@ -1,4 +1,4 @@
-//! The header that a TAP device with `IFF_VNET_HDR` puts before each frame, in both directions.
+//! The header before each frame of a TAP device with `IFF_VNET_HDR`, in both directions.
 //!
 //! ```text
 //!  0 flags          1: the checksum at csum_start + csum_offset is partial; 2: known to be right
@@ -14,9 +14,9 @@
 //! Numbers are in the byte order of the machine (Linux `tun`, unless told otherwise by
 //! `TUNSETVNETLE` or `TUNSETVNETBE`).
 
-/// Bytes of the header.
+/// Size of the header in bytes.
 pub const VNET_BYTES: usize = 10;
-/// Bytes of the header's longer variant, which `TUNSETVNETHDRSZ` selects.
+/// Size of the header's longer variant in bytes, which `TUNSETVNETHDRSZ` selects.
 pub const VNET_MERGED_BYTES: usize = 12;
 
 /// Flag: the checksum is partial, to be completed from `csum_start` on.
@@ -77,7 +77,7 @@ impl VnetHeader {
         }
     }
 
-    /// The bytes of the header; the longer variant has two zero bytes behind them.
+    /// Returns the bytes of the header; the longer variant has two zero bytes behind them.
     #[inline]
     pub const fn encode(&self) -> [u8; VNET_BYTES] {
         let [a, b] = self.header_len.to_ne_bytes();
@@ -87,12 +87,12 @@ impl VnetHeader {
         [self.flags, self.gso_type, a, b, c, d, e, f, g, h]
     }
 
-    /// Whether the frame's checksum is partial.
+    /// Returns true if the frame's checksum is partial.
     pub const fn needs_csum(&self) -> bool {
         self.flags & FLAG_NEEDS_CSUM != 0
     }
 
-    /// Whether the frame stands for several segments.
+    /// Returns true if the frame stands for several segments.
     pub const fn is_super(&self) -> bool {
         self.gso_type & !GSO_ECN != GSO_NONE
     }

@@ -1,4 +1,4 @@
-//! Joining consecutive segments of a flow into super-frames, for a device that takes them.
+//! Joining consecutive segments of a flow into super-frames, for a device that accepts them.
 //!
 //! ```text
 //! slab   ..| hdr | payload 0 |..| hdr | payload 1 |..| hdr | payload 2 |..
@@ -6,16 +6,17 @@
 //! ```
 //!
 //! Frames stay where they were received, in one buffer that the caller owns (the slab). The
-//! [`Joiner`] keeps their places, and hands out a super-frame as the list of its parts, which one
-//! gathering write gives to the device: payload is not copied. Only the headers of the first
+//! [`Joiner`] keeps their ranges, and returns a super-frame as the list of its parts, which one
+//! gathering write passes to the device: payload is not copied. Only the headers of the first
 //! segment are changed, when the super-frame is complete.
 //!
-//! Segments are joined if a kernel that cuts the super-frame again makes the same segments of
-//! it: the same headers apart from what counts up, contiguous sequence numbers, equal sizes
-//! except for a shorter last one. Anything else passes unchanged, and after whatever of the same
-//! flow came before it. A wrong checksum is never repaired: such a segment passes alone.
+//! Segments are joined if a kernel that splits the super-frame again would produce the same
+//! segments: the same headers apart from counters, contiguous sequence numbers, and equal sizes
+//! except for a shorter last one. Everything else passes unchanged, after what came before it in
+//! the same flow. A wrong checksum is never repaired: such a segment passes alone.
 //!
-//! Nothing may stay when the caller waits for more: [`Joiner::flush`] ends each batch.
+//! Nothing may be kept while the caller waits for more input: call [`Joiner::flush`] after each
+//! batch.
 
 use std::ops::Range;
 
@@ -31,9 +32,9 @@ pub use self::joined::{
 mod flow;
 mod joined;
 
-/// How many flows are open at a time. One more makes the oldest leave.
+/// Maximum number of open flows. Another one flushes the oldest.
 pub const FLOWS_MAX: usize = 16;
-/// Which super-frames the device takes.
+/// The kinds of super-frames that the device accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JoinKinds {
     /// TCP over IPv4.
@@ -80,7 +81,7 @@ pub struct Joiner {
 }
 
 impl Joiner {
-    /// A joiner that makes super-frames of these kinds.
+    /// Creates a joiner that makes super-frames of these kinds.
     pub fn new(kinds: JoinKinds) -> Joiner {
         Joiner {
             kinds,
@@ -96,15 +97,15 @@ impl Joiner {
         self.kinds = kinds;
     }
 
-    /// Whether nothing is kept back.
+    /// Returns true if nothing is kept.
     pub fn is_empty(&self) -> bool {
         self.keys.iter().all(|key| *key == 0)
     }
 
-    /// Takes the frame that lies at `range` in `slab`. `sink` gets what is complete: at once for
-    /// a frame that cannot be joined, else when a later segment, [`FLOWS_MAX`] or a flush ends
-    /// the flow's super-frame. The slab must stay the same until the flush. A range outside of
-    /// the slab is no frame.
+    /// Adds the frame at `range` in `slab`. `sink` receives complete frames: at once a frame that
+    /// cannot be joined, otherwise when a later segment, [`FLOWS_MAX`] or a flush ends the flow's
+    /// super-frame. The slab must not change until the flush. A range outside of the slab is
+    /// ignored.
     #[inline]
     pub fn push(
         &mut self,
@@ -148,14 +149,14 @@ impl Joiner {
         }
     }
 
-    /// Gives everything that was kept back to `sink`, oldest first.
+    /// Passes everything that was kept to `sink`, oldest first.
     pub fn flush(&mut self, slab: &mut [u8], sink: &mut impl FnMut(&Joined<'_>)) {
         while let Some(index) = self.oldest() {
             self.emit(index, slab, sink);
         }
     }
 
-    /// The open flow that this frame belongs to.
+    /// Returns the open flow that this frame belongs to.
     #[inline]
     fn find(&mut self, slab: &[u8], key: u64, frame: &[u8], layout: &Layout) -> Option<usize> {
         let is = |index: usize| {
@@ -171,7 +172,7 @@ impl Joiner {
         Some(self.recent)
     }
 
-    /// A free place, if need be that of the oldest flow.
+    /// Returns a free place, if necessary that of the oldest flow.
     #[inline]
     fn vacate(&mut self, slab: &mut [u8], sink: &mut impl FnMut(&Joined<'_>)) -> usize {
         if let Some(free) = self.keys.iter().position(|key| *key == 0) {
@@ -209,8 +210,8 @@ impl Joiner {
     }
 }
 
-/// Whether a frame without a TCP or UDP header that can be read may belong to a TCP or UDP flow
-/// all the same: fragments, and what is malformed.
+/// Returns true if a frame without a readable TCP or UDP header may still belong to a TCP or UDP
+/// flow: fragments, and malformed packets.
 fn may_carry_flow(view: &Frame<'_>) -> bool {
     let protocol = match (view.ipv4(), view.ipv6()) {
         (Some(ip), _) => ip.protocol(),

@@ -1,4 +1,4 @@
-//! Cutting a super-frame into the segments it stands for.
+//! Splitting a super-frame into the segments that it represents.
 //!
 //! ```text
 //! super-frame  | Ethernet, tags | IP, options | TCP, options or UDP | payload ............... |
@@ -7,21 +7,25 @@
 //! last         |                |             | PSH and FIN         | what is left   |
 //! ```
 //!
-//! The caller asks for the number of segments and the length of each, reserves exactly that
-//! space where the segment is to be sent from, and has it written there: one copy of the payload
-//! ([`Split::write_segment`]), with its checksum taken while the copy is in the cache.
-//! [`Split::write_chunk`] writes the same bytes without checksums, for a carrier that protects
-//! them otherwise and whose receiver fills them in; [`Split::write_headers`] and
-//! [`Split::payload`] serve one that gathers.
+//! The caller asks for the number of segments and the length of each, reserves exactly that space
+//! where the segment will be sent from, and has it written there: one copy of the payload
+//! ([`Split::write_segment`]), with its checksum computed while the copy is in the cache.
+//! [`Split::write_chunk`] writes the same bytes without checksums, for a carrier that authenticates
+//! them otherwise and whose receiver fills them in. [`Split::write_headers`] and [`Split::payload`]
+//! serve a carrier with gathering writes.
 
 use super::checksum::{self, Sum};
 use super::header::{GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHeader};
 use crate::ethernet::{Frame, Ip, Layout, Protocol};
 
-/// The most segments that one super-frame may stand for. 64 KiB at the smallest segment size
-/// that Linux accepts (48 bytes) are 1366; a frame that claims more is refused.
+/// Maximum number of segments of one super-frame. 64 KiB at the smallest segment size that Linux
+/// accepts (48 bytes) are 1366; a frame that claims more is refused.
 pub const SPLIT_SEGMENTS_MAX: usize = 2048;
 
+/// TCP flags of segments that stay whole: a connection's start or end by force, urgent data.
+const TCP_SYN_RST_URG: u8 = 0x02 | 0x04 | 0x20;
+/// Payload of the smallest segments that a TCP super-frame is cut into for a smaller link.
+const CUT_PAYLOAD_MIN: usize = 64;
 /// TCP flag: no more data follows.
 pub(crate) const TCP_FIN: u8 = 0x01;
 /// TCP flag: hand over what has arrived.
@@ -29,10 +33,10 @@ pub(crate) const TCP_PSH: u8 = 0x08;
 /// TCP flag: congestion window reduced.
 pub(crate) const TCP_CWR: u8 = 0x80;
 
-/// Why a frame is not the super-frame that its vnet header announces.
+/// Why a frame does not match the super-frame that its vnet header announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SplitError {
-    /// The segmentation type is none that was agreed on with the device.
+    /// The segmentation type was not agreed on with the device.
     #[error("unknown segmentation type {0:#04x}")]
     UnknownType(u8),
     /// The frame is no whole TCP or UDP packet, or not of the announced kind.
@@ -56,7 +60,7 @@ pub enum SplitError {
     },
 }
 
-/// A super-frame that was checked and can be cut.
+/// A super-frame that was checked and can be split.
 #[derive(Clone, Debug)]
 pub struct Split<'a> {
     frame: &'a [u8],
@@ -116,33 +120,56 @@ impl<'a> Split<'a> {
         Ok(split)
     }
 
-    /// The whole super-frame.
+    /// Returns the whole super-frame.
     pub const fn frame(&self) -> &'a [u8] {
         self.frame
     }
 
-    /// Where its parts lie; the headers of each segment lie at the same places.
+    /// Returns the offsets of its parts; the headers of each segment have the same offsets.
     pub const fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// Payload bytes of each segment but the last.
+    /// Number of payload bytes of each segment except the last.
     pub const fn gso_size(&self) -> usize {
         self.gso_size
     }
 
-    /// How many segments there are: at least 1, at most [`SPLIT_SEGMENTS_MAX`].
+    /// The same TCP super-frame in smaller segments, none of which has more than `frame_len` bytes
+    /// with its headers. None if its segments are not larger, or cannot be cut.
+    ///
+    /// TCP carries a stream, so its receiver takes the bytes however they are cut.
+    pub fn cut_to(&self, frame_len: usize) -> Option<Split<'a>> {
+        let flags = self.frame.get(self.layout.transport + 13)?;
+        if self.layout.protocol != Protocol::Tcp || flags & TCP_SYN_RST_URG != 0 {
+            return None;
+        }
+        let gso_size = frame_len.checked_sub(self.headers_len())?;
+        let payload = self.layout.end - self.layout.payload;
+        let segments = payload.div_ceil(gso_size.max(1));
+        let is_smaller = gso_size < self.gso_size && payload > gso_size;
+        if gso_size < CUT_PAYLOAD_MIN || !is_smaller || segments > SPLIT_SEGMENTS_MAX {
+            return None;
+        }
+        Some(Split {
+            gso_size,
+            segments,
+            ..self.clone()
+        })
+    }
+
+    /// Returns how many segments there are: at least 1, at most [`SPLIT_SEGMENTS_MAX`].
     pub const fn segments(&self) -> usize {
         self.segments
     }
 
-    /// Bytes of the headers of each segment.
+    /// Returns the length of the headers of each segment, in bytes.
     pub const fn headers_len(&self) -> usize {
         self.layout.payload
     }
 
-    /// Bytes of segment `index` with its headers; only the last is shorter than the others. 0 if
-    /// there is no such segment.
+    /// Returns the length of segment `index` with its headers in bytes, or 0 if there is no such
+    /// segment. Only the last one is shorter than the others.
     #[inline]
     pub fn segment_len(&self, index: usize) -> usize {
         if index >= self.segments {
@@ -151,7 +178,7 @@ impl<'a> Split<'a> {
         self.headers_len() + self.payload(index).len()
     }
 
-    /// The payload of segment `index`; empty if there is no such segment.
+    /// Returns the payload of segment `index`; empty if there is no such segment.
     #[inline]
     pub fn payload(&self, index: usize) -> &'a [u8] {
         let whole = self
@@ -163,8 +190,9 @@ impl<'a> Split<'a> {
         rest.get(..self.gso_size).unwrap_or(rest)
     }
 
-    /// Writes segment `index` to the start of `out` as a complete frame with all checksums.
-    /// Returns its length, or 0 and nothing written if there is no such segment or no room.
+    /// Writes segment `index` to the start of `out` as a complete frame with all checksums, and
+    /// returns its length in bytes. Returns 0 and writes nothing if there is no such segment or no
+    /// room.
     #[inline]
     pub fn write_segment(&self, index: usize, out: &mut [u8]) -> usize {
         let len = self.segment_len(index);
@@ -196,9 +224,9 @@ impl<'a> Split<'a> {
         len
     }
 
-    /// Writes the headers of segment `index` only, complete with checksums over the payload that
-    /// stays where it is. Returns [`Split::headers_len`], or 0 and nothing written if there is no
-    /// such segment or no room.
+    /// Writes only the headers of segment `index`, with checksums over the payload, which stays
+    /// where it is. Returns [`Split::headers_len`], or 0 and writes nothing if there is no such
+    /// segment or no room.
     #[inline]
     pub fn write_headers(&self, index: usize, out: &mut [u8]) -> usize {
         let len = self.headers_len();

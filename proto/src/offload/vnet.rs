@@ -8,19 +8,19 @@ pub use super::header::{
 use super::split::{Split, SplitError};
 use crate::ethernet::Frame;
 
-/// What a frame from the device is, once its vnet header was checked against it.
+/// A frame from the device, after its vnet header was checked.
 #[derive(Debug)]
 pub enum Captured<'a> {
     /// A complete frame.
     Whole(&'a [u8]),
-    /// A frame that is complete but for the checksum of its TCP segment or UDP datagram.
+    /// A frame that is complete except for the checksum of its TCP segment or UDP datagram.
     Open(OpenFrame<'a>),
     /// Many segments in one frame.
     Super(Split<'a>),
 }
 
-/// A frame that is complete but for the checksum of its TCP segment or UDP datagram, in whose
-/// field is the sum of the pseudo header.
+/// A frame that is complete except for the checksum of its TCP segment or UDP datagram, whose field
+/// contains the sum of the pseudo header.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenFrame<'a> {
     frame: &'a [u8],
@@ -29,7 +29,8 @@ pub struct OpenFrame<'a> {
 }
 
 impl<'a> OpenFrame<'a> {
-    /// A frame with an open checksum. None if it has no whole TCP segment or UDP datagram.
+    /// Creates a frame with an open checksum. Returns `None` if it has no complete TCP segment or
+    /// UDP datagram.
     #[inline]
     pub fn new(frame: &'a [u8]) -> Option<OpenFrame<'a>> {
         let layout = Frame::parse(frame).ok()?.layout()?;
@@ -40,7 +41,7 @@ impl<'a> OpenFrame<'a> {
         })
     }
 
-    /// The bytes of the frame, its checksum open.
+    /// Returns the bytes of the frame, its checksum open.
     pub const fn bytes(&self) -> &'a [u8] {
         self.frame
     }
@@ -54,7 +55,7 @@ impl<'a> OpenFrame<'a> {
     }
 }
 
-/// A frame whose vnet header does not fit it. Such frames are dropped.
+/// The vnet header of a frame does not fit it. Such frames are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VnetError {
     /// The checksum would lie outside of the frame.
@@ -64,17 +65,17 @@ pub enum VnetError {
         start: u16,
         /// Where the checksum would lie behind it.
         offset: u16,
-        /// Bytes of the frame.
+        /// Returns the length of the frame in bytes.
         len: usize,
     },
-    /// The frame is no super-frame of the announced type.
+    /// The frame is not a super-frame of the announced type.
     #[error(transparent)]
     Split(#[from] SplitError),
 }
 
 impl<'a> Captured<'a> {
-    /// Makes of a frame from the device what can be sent: completes a partial checksum in place,
-    /// checks a super-frame. A super-frame that holds a single segment is one all the same.
+    /// Prepares a frame from the device for sending: completes a partial checksum in place, and
+    /// checks a super-frame, which may consist of a single segment.
     #[inline]
     pub fn new(header: VnetHeader, frame: &'a mut [u8]) -> Result<Captured<'a>, VnetError> {
         Captured::with(header, frame, false)
@@ -161,7 +162,7 @@ mod tests {
             let whole = spec.build();
             let csum_offset = if spec.tcp.is_some() { 16 } else { 6 };
             let mut frame = whole.clone();
-            // What Linux leaves in the field: the sum of addresses, protocol and length.
+            // Linux leaves the sum of addresses, protocol and length in the field.
             let len = (frame.len() - 34) as u32;
             let mut sum = u32::from(frame[23]) + len;
             for pair in frame[26..34].chunks(2) {

@@ -1,19 +1,21 @@
 //! Which overlays there are.
 
-/// An overlay that this build can run.
+/// An overlay that this router supports.
+///
+/// Rule: `docs/protocol/sleeve.md#1-4-kinds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Overlay {
-    /// Our own UDP encapsulation, always sealed.
+    /// weft's own UDP encapsulation, always encrypted.
     Weft,
-    /// Weave's UDP encapsulation.
+    /// Weave Net's UDP encapsulation.
     Sleeve,
 }
 
 impl Overlay {
-    /// All of them, the best first.
+    /// All overlays, the preferred one first.
     pub const ALL: [Overlay; 2] = [Overlay::Weft, Overlay::Sleeve];
 
-    /// The name under which it is offered.
+    /// Returns the name under which it is offered.
     pub const fn name(self) -> &'static str {
         match self {
             Overlay::Weft => "weft",
@@ -21,7 +23,7 @@ impl Overlay {
         }
     }
 
-    /// The overlay of this name.
+    /// Creates the overlay of this name.
     pub fn from_name(name: &str) -> Option<Overlay> {
         Overlay::ALL
             .into_iter()

@@ -7,16 +7,16 @@ use crate::native::{self, Keys, Report};
 use crate::sleeve::link::Path;
 use crate::sleeve::{LinkId, Special};
 
-/// How a forwarder is doing.
+/// Health of a forwarder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
     /// Not established yet.
     Pending,
     /// Established.
     Established,
-    /// Established before, but nothing gets through at the moment.
+    /// Established before, but currently nothing gets through.
     OnHold(String),
-    /// Over, for the life of the connection.
+    /// Failed for the life of the connection.
     Failed(String),
 }
 
@@ -27,13 +27,13 @@ pub struct ForwarderView {
     pub overlay: Overlay,
     /// Its link.
     pub link: LinkId,
-    /// How it is doing, and why not better.
+    /// Its health, with the reason.
     pub health: Health,
-    /// How its packets travel; `None` once it failed.
+    /// Path of its packets; `None` once it failed.
     pub path: Option<Path>,
     /// Whether its packets are encrypted.
     pub sealed: bool,
-    /// What is known of a native link beyond that.
+    /// Further facts of a native link.
     pub native: Option<native::LinkView>,
 }
 
@@ -51,8 +51,8 @@ pub struct LinkOutput {
 pub enum LinkAction {
     /// Its packets travel in another way.
     Path(Path),
-    /// A native link has other keys. Datagrams that need them may come at once, and what follows
-    /// may be sent with them.
+    /// A native link has new keys. Datagrams under them may arrive at once, and later outputs may
+    /// use them.
     Keys(Keys),
     /// Send a special frame over a sleeve link; the frame says on which channel it goes.
     Special(Special),
@@ -61,7 +61,7 @@ pub enum LinkAction {
     Report(Report, usize),
 }
 
-/// What the overlays of a connection want done.
+/// What the driver must do for the overlays of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SwitchOutput {
     /// Send this protocol message down the connection.
@@ -77,18 +77,18 @@ pub enum SwitchOutput {
         /// Where it is.
         to: SocketAddrV4,
     },
-    /// The links to try for a frame, in this order, from here on.
+    /// From now on, the links to try for a frame, in this order.
     Order(Vec<LinkId>),
-    /// The first forwarder is established. Comes once.
+    /// The first forwarder is established. Reported once.
     Established,
-    /// A forwarder that was established is left for a while, or used again.
+    /// An established forwarder was put on hold, or is used again.
     Health {
         /// Its overlay.
         overlay: Overlay,
-        /// Why it is left; `None` if it is used again.
+        /// Why it is on hold; `None` if it is used again.
         held: Option<String>,
     },
-    /// A forwarder is over; others go on.
+    /// A forwarder failed; others continue.
     LinkFailed {
         /// The link.
         link: LinkId,
@@ -97,6 +97,6 @@ pub enum SwitchOutput {
         /// Why.
         reason: String,
     },
-    /// No forwarder is left: the connection is to be closed. Comes once, at the end.
+    /// No forwarder is left: close the connection. Reported once, as the last output.
     Broken(String),
 }

@@ -6,7 +6,7 @@ use crate::crypto::SessionKey;
 use crate::native::{Ciphers, KeyLife, SessionNumbers};
 use crate::types::{ConnUid, PeerName};
 
-/// What a connection tells its overlays when it is introduced.
+/// Parameters of a connection, given to its overlays when it is introduced.
 #[derive(Clone, Debug)]
 pub struct Params {
     /// Ourself.
@@ -17,7 +17,7 @@ pub struct Params {
     pub uid: ConnUid,
     /// The other end's TCP address.
     pub remote: SocketAddr,
-    /// Whether we made the connection, and so know where the other end listens.
+    /// Whether we made the connection, and therefore know where the other end listens.
     pub dialled: bool,
     /// The key of the connection, if its messages are encrypted.
     pub session_key: Option<SessionKey>,
@@ -25,20 +25,22 @@ pub struct Params {
     pub trusted: bool,
     /// Whether an overlay whose frames would travel in the clear is refused.
     pub sealed_only: bool,
-    /// The introduction ([`crate::wire::Introduced::transcript`]).
+    /// Whether both ends leave sleeve alone while the native overlay does well.
+    pub quiet: bool,
+    /// Digest of the introduction ([`crate::wire::Introduced::transcript`]).
     pub transcript: [u8; 32],
-    /// 32 random bytes for native keys, used for nothing else.
+    /// 32 random bytes used only for native keys.
     pub seed: [u8; 32],
-    /// The ciphers that we take.
+    /// The ciphers that we accept.
     pub ciphers: Ciphers,
-    /// Our numbers for native keys.
+    /// Source of our session numbers for native keys.
     pub numbers: SessionNumbers,
     /// How long a native key is used.
     pub key_life: KeyLife,
 }
 
 impl Params {
-    /// The key for sleeve packets; `None` without a password or on a trusted link.
+    /// Returns the key for sleeve packets; `None` without a password or on a trusted link.
     pub fn sleeve_key(&self) -> Option<&SessionKey> {
         self.session_key.as_ref().filter(|_| !self.trusted)
     }

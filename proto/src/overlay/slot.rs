@@ -1,4 +1,4 @@
-//! One overlay of a connection, in the place that its index names.
+//! One overlay of a connection.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use crate::sleeve::link::Path;
 use crate::sleeve::{self, LinkId};
 use crate::types::Time;
 
-/// A place and what is in it.
+/// An overlay with its forwarder.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) overlay: Overlay,
@@ -21,9 +21,11 @@ pub(super) struct Slot {
     pub(super) health: Health,
     pub(super) forwarder: Option<Forwarder>,
     sealed: bool,
+    /// Whether the peer fell silent on a link that is a reserve.
+    silent: bool,
 }
 
-/// One way to the peer. A further overlay is a further variant.
+/// The state machine of one overlay.
 #[derive(Debug)]
 pub(super) enum Forwarder {
     Sleeve(Box<sleeve::link::Link>),
@@ -31,6 +33,7 @@ pub(super) enum Forwarder {
 }
 
 impl Slot {
+    /// Rule: `docs/protocol/sleeve.md#1-3-forwarders`.
     pub(super) fn prepare(overlay: Overlay, params: &Params, link: LinkId) -> Slot {
         let sealed = overlay == Overlay::Weft || params.sleeve_key().is_some();
         let forwarder = match params.remote {
@@ -43,6 +46,10 @@ impl Slot {
                 Ok(match overlay {
                     Overlay::Sleeve => {
                         let link = sleeve::link::Link::new(params.uid, sealed, remote);
+                        let link = match params.quiet {
+                            true => link.as_reserve(),
+                            false => link,
+                        };
                         Forwarder::Sleeve(Box::new(link))
                     }
                     Overlay::Weft => {
@@ -62,7 +69,13 @@ impl Slot {
             health,
             forwarder,
             sealed,
+            silent: false,
         }
+    }
+
+    /// Returns true once after the peer fell silent on a link that is a reserve.
+    pub(super) fn take_silence(&mut self) -> bool {
+        std::mem::take(&mut self.silent)
     }
 
     pub(super) fn path(&self) -> Option<Path> {
@@ -91,7 +104,7 @@ impl Slot {
         }
     }
 
-    /// From when on it keeps no connection alive, if nothing changes; `None` if it does.
+    /// Returns when this link stops keeping the connection alive; `None` while it is healthy.
     pub(super) fn hopeless_at(&self) -> Option<Time> {
         match &self.forwarder {
             Some(Forwarder::Sleeve(_)) => None,
@@ -100,7 +113,7 @@ impl Slot {
         }
     }
 
-    /// Turns the forwarder's outputs into those of the switch. Tells whether it became
+    /// Converts the forwarder's outputs into those of the switch. Returns true if it became
     /// established.
     pub(super) fn collect(
         &mut self,
@@ -111,7 +124,8 @@ impl Slot {
         let was = self.health.clone();
         let failed = match &mut self.forwarder {
             Some(Forwarder::Sleeve(forwarder)) => {
-                collect_sleeve(forwarder, (self.link, &mut self.health), (mode, place), to)
+                let slot = (self.link, &mut self.health, &mut self.silent);
+                collect_sleeve(forwarder, slot, (mode, place), to)
             }
             Some(Forwarder::Native(forwarder)) => {
                 collect_native(forwarder, (self.link, &mut self.health), (mode, place), to)
@@ -175,10 +189,10 @@ fn about(link: LinkId, what: LinkAction) -> SwitchOutput {
     SwitchOutput::Link(LinkOutput { link, what })
 }
 
-/// Returns why the forwarder is over, if it is.
+/// Converts the outputs of a sleeve link. Returns the reason if it failed.
 fn collect_sleeve(
     forwarder: &mut sleeve::link::Link,
-    (link, health): (LinkId, &mut Health),
+    (link, health, silent): (LinkId, &mut Health, &mut bool),
     (mode, place): (OverlayMode, usize),
     to: &mut VecDeque<SwitchOutput>,
 ) -> Option<String> {
@@ -199,13 +213,18 @@ fn collect_sleeve(
                 *health = Health::Established;
                 continue;
             }
+            Wanted::Silent => {
+                *silent = true;
+                *health = Health::Pending;
+                continue;
+            }
             Wanted::Failed(error) => return Some(error.to_string()),
         });
     }
     None
 }
 
-/// The same for a native one.
+/// Converts the outputs of a native link. Returns the reason if it failed.
 fn collect_native(
     forwarder: &mut native::link::Link,
     (link, health): (LinkId, &mut Health),

@@ -16,6 +16,7 @@ fn params(dialled: bool) -> Params {
         session_key: None,
         trusted: false,
         sealed_only: false,
+        quiet: false,
         transcript: [3; 32],
         seed: [u8::from(dialled); 32],
         ciphers: Ciphers::ALL,

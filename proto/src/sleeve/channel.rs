@@ -1,18 +1,18 @@
-//! Which way a frame takes into a link.
+//! How a frame is sent over a link.
 
 use super::tunnel::Tunnel;
 use super::wire::{Channel, FRAME_HEADER_BYTES, PACKET_BYTES_MAX};
 use crate::ethernet::{self, Frame, Ipv4};
 
-/// What to do with a frame that is to leave through a link.
+/// What to do with a frame that is to be sent over a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// Send it as it is on this channel.
     Send(Channel),
     /// Cut the IPv4 packet to the link's MTU (`Fragments`) and send the pieces on the DF channel.
     Fragment,
-    /// Do not send it; tell its source the link's MTU (`icmp::too_big`). The answer enters our own
-    /// switch as if it came from the peer that the frame was for.
+    /// Do not send it; report the link's MTU to its source (`icmp::too_big`). The answer enters our
+    /// own switch as if it came from the frame's destination peer.
     TooBig,
     /// Do not send it.
     Drop(DropReason),
@@ -23,14 +23,15 @@ pub enum Choice {
 pub enum DropReason {
     /// The neighbour's address is not known yet.
     NoAddress,
-    /// It must not be fragmented, does not fit, and nobody is told, since it is for many.
+    /// It does not fit and must not be fragmented. Its source is not told, because it is a
+    /// broadcast.
     TooBigBroadcast,
     /// It is larger than any packet.
     TooBig,
 }
 
 impl DropReason {
-    /// A short name for counters.
+    /// Returns a short name for counters.
     pub const fn as_str(self) -> &'static str {
         match self {
             DropReason::NoAddress => "no_address",
@@ -40,9 +41,11 @@ impl DropReason {
     }
 }
 
-/// Chooses the way of `frame` into the link. `broadcast` tells that the frame goes to all peers.
+/// Chooses how to send `frame` over a link. `broadcast` is true if the frame goes to all peers.
 ///
-/// Frames with VLAN tags count as not IP, as the original router sees them.
+/// Frames with VLAN tags count as not IP, as in Weave Net.
+///
+/// Rule: `docs/protocol/sleeve.md#3-3-choice`.
 #[inline]
 pub fn choose(tunnel: &Tunnel, frame: &[u8], broadcast: bool) -> Choice {
     if tunnel.remote().is_none() {
@@ -70,9 +73,11 @@ pub fn choose(tunnel: &Tunnel, frame: &[u8], broadcast: bool) -> Choice {
     }
 }
 
-/// What is not IPv4 goes on the non-DF channel, where the kernel fragments it. Where fragments
-/// were not seen to arrive, an IPv6 frame that needs them is answered, as the source can send
-/// smaller packets down to the smallest MTU of IPv6; below that, fragments are the only hope.
+/// Chooses how to send a frame that is not IPv4: on the non-DF channel, where the kernel fragments
+/// it. If fragments were not seen to arrive, the source of an IPv6 frame that needs them is told to
+/// send smaller packets, unless the MTU is below the minimum of IPv6.
+///
+/// Rule: `docs/protocol/sleeve.md#7-1-icmp`.
 fn choose_other(tunnel: &Tunnel, frame: &[u8], sendable: bool) -> Choice {
     if !sendable && !tunnel.fragments_proven() && tunnel.mtu() >= super::icmp::IPV6_MTU_MIN {
         let ipv6 = Frame::parse(frame).ok().filter(|view| !view.is_tagged());

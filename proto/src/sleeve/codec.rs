@@ -1,9 +1,9 @@
-//! Packing frames into packets, sealing and opening packets, in the caller's buffers.
+//! Packing frames into packets, and encrypting and decrypting packets, in the caller's buffers.
 //!
-//! A packet is built where it will be sent from: [`PacketBuilder::append`] reserves the space of
-//! a frame and hands it out to be filled, [`PacketBuilder::finish`] writes the header and
-//! encrypts in place. The one copy of a frame on its way out is the caller's into that space. On
-//! the way in, [`open`] decrypts in place and the frames are used where they lie.
+//! A packet is built where it will be sent from: [`PacketBuilder::append`] reserves the space of a
+//! frame and returns it to be filled, and [`PacketBuilder::finish`] writes the header and encrypts
+//! in place. The only copy of an outgoing frame is the caller's into that space. For incoming
+//! packets, [`open`] decrypts in place, and frames are used where they lie.
 
 use std::ops::Range;
 
@@ -16,10 +16,12 @@ use super::wire::{
 };
 use crate::types::PeerName;
 
-/// A packet that is being filled. The builder does not hold the buffer, so that many can be open
-/// at once; every call gets the same one, whose first byte is the packet's first.
+/// A packet under construction. The builder does not hold the buffer, so that many can be open at
+/// once; every call must pass the same buffer, in which the packet starts at the first byte.
 ///
-/// A clone taken before [`PacketBuilder::append`] is how an append is taken back.
+/// To undo an append, use a clone taken before [`PacketBuilder::append`].
+///
+/// Format: `docs/protocol/sleeve.md#2-1-layout`.
 #[derive(Clone, Debug)]
 pub struct PacketBuilder {
     channel: Channel,
@@ -30,7 +32,7 @@ pub struct PacketBuilder {
 }
 
 impl PacketBuilder {
-    /// An empty packet on `channel`, with the limits that the link has at this moment.
+    /// Creates an empty packet on `channel`, with the current limits of the link.
     #[inline]
     pub fn new(tunnel: &Tunnel, channel: Channel) -> PacketBuilder {
         let max = tunnel.max_payload();
@@ -47,8 +49,8 @@ impl PacketBuilder {
         }
     }
 
-    /// An empty packet for one special frame, which may be larger than the link is known to
-    /// carry: that is what it tests.
+    /// Creates an empty packet for one special frame, which may be larger than the link is known to
+    /// carry.
     pub fn for_special(tunnel: &Tunnel, channel: Channel) -> PacketBuilder {
         PacketBuilder {
             first_max: PACKET_BYTES_MAX,
@@ -56,28 +58,30 @@ impl PacketBuilder {
         }
     }
 
-    /// The channel that the packet is for.
+    /// Returns the channel of the packet.
     pub const fn channel(&self) -> Channel {
         self.channel
     }
 
-    /// Whether it holds no frame yet.
+    /// Returns true if the packet has no frames.
     pub const fn is_empty(&self) -> bool {
         self.frames == 0
     }
 
-    /// How many frames it holds.
+    /// Returns the number of frames in the packet.
     pub const fn frames(&self) -> usize {
         self.frames
     }
 
-    /// Bytes of the packet so far, header included.
+    /// Returns the current length of the packet in bytes, header included.
     pub const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether a frame of `frame_len` bytes can be appended. One that does not fit into an empty
-    /// packet fits into none on this channel and is to be dropped.
+    /// Returns true if a frame of `frame_len` bytes can be appended. A frame that does not fit into
+    /// an empty packet fits into none on this channel and must be dropped.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#3-2-aggregation`.
     #[inline]
     pub const fn fits(&self, frame_len: usize) -> bool {
         if frame_len > u16::MAX as usize || self.frames >= FRAMES_PER_PACKET_MAX {
@@ -91,9 +95,11 @@ impl PacketBuilder {
         self.len + FRAME_HEADER_BYTES + frame_len <= max
     }
 
-    /// Appends a frame of `frame_len` bytes, captured at `source` and on its way to
-    /// `destination`, and returns the space where it is to be written. The space holds whatever
-    /// was in the buffer. None if it does not fit the packet or the buffer.
+    /// Appends a frame of `frame_len` bytes, captured at `source` and meant for `destination`, and
+    /// returns the space into which to write it. The space contains whatever was in the buffer.
+    /// Returns `None` if the frame does not fit into the packet or the buffer.
+    ///
+    /// Format: `docs/protocol/sleeve.md#2-2-frames`.
     #[inline]
     pub fn append<'b>(
         &mut self,
@@ -117,8 +123,11 @@ impl PacketBuilder {
         Some(frame)
     }
 
-    /// Writes the header, encrypts if the link does, and returns the bytes of the packet, which
-    /// is ready to be sent. 0 if `buffer` is not the one that frames were appended to.
+    /// Writes the header, encrypts if the link is encrypted, and returns the length of the packet
+    /// in bytes, which is then ready to be sent. Returns 0 if `buffer` is not the one to which
+    /// frames were appended.
+    ///
+    /// Format: `docs/protocol/sleeve.md#2-1-layout`.
     #[inline]
     pub fn finish(self, tunnel: &Tunnel, buffer: &mut [u8]) -> usize {
         let Some(packet) = buffer.get_mut(..self.len) else {
@@ -138,42 +147,44 @@ impl PacketBuilder {
     }
 }
 
-/// Why a packet was dropped whole. None of these is worth more than a counter: anyone can send
-/// such packets.
+/// Why a packet was dropped completely. These are only counted, because anyone can send such
+/// packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// It ends before its header does.
+    /// The packet is shorter than its header.
     #[error("packet is shorter than its header")]
     TooShort,
-    /// It does not come from the neighbour of this link.
+    /// The packet is not from the neighbour of this link.
     #[error("packet is from another peer")]
     OtherSender,
-    /// It was not sealed with the key of this link, or was changed since.
+    /// The packet was not encrypted with the key of this link, or was changed since.
     #[error("packet does not open")]
     Forged,
-    /// It was seen before, or is too old to tell.
+    /// The packet was seen before, or is too old to tell.
     #[error("packet was seen before")]
     Replayed,
 }
 
-/// What is wrong with the frames of an authentic packet. The frames before it are good.
+/// An error in the frames of an authentic packet. The frames before it are valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Bytes are left that are no whole frame header.
+    /// The remaining bytes are shorter than a frame header.
     #[error("{0} octets of trailing garbage")]
     Trailing(usize),
-    /// A frame is shorter than it says.
+    /// A frame is shorter than its announced length.
     #[error("too short; expected frame of length {expected}, got {got}")]
     FrameTooShort {
-        /// The length in its header.
+        /// The announced length.
         expected: usize,
-        /// The bytes that are there.
+        /// The number of bytes left.
         got: usize,
     },
 }
 
-/// Opens a packet in place: decrypts it, then checks that it is new. On success its frames lie
-/// in `packet`, where [`Opened::next`] finds them.
+/// Opens a packet in place: decrypts it, then checks that it is new. On success, [`Opened::next`]
+/// returns its frames, which lie in `packet`.
+///
+/// Format: `docs/protocol/sleeve.md#2-4-receiving`.
 #[inline]
 pub fn open(tunnel: &Tunnel, replay: &mut Replay, packet: &mut [u8]) -> Result<Opened, OpenError> {
     if sender(packet).ok_or(OpenError::TooShort)? != tunnel.peer() {
@@ -209,11 +220,11 @@ pub struct Enclosed {
     pub source: PeerName,
     /// The peer that it is for.
     pub destination: PeerName,
-    /// Where it lies in the packet. Empty frames exist.
+    /// Its range in the packet, which may be empty.
     pub range: Range<usize>,
 }
 
-/// Walks over the frames of an opened packet. Does not hold the packet, so that frames can be
+/// Iterates over the frames of an opened packet. Does not hold the packet, so that frames can be
 /// changed, joined or passed on meanwhile.
 #[derive(Clone, Debug)]
 pub struct Opened {
@@ -223,13 +234,15 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// The channel that the packet was sent on; unknown for a plain one.
+    /// Returns the channel on which the packet was sent, or `None` for a plain packet.
     pub const fn channel(&self) -> Option<Channel> {
         self.channel
     }
 
-    /// The next frame of `packet`, which is the one that was opened. After an error there are no
-    /// more.
+    /// Returns the next frame of `packet`, which must be the packet that was opened. After an error
+    /// there are no more frames.
+    ///
+    /// Format: `docs/protocol/sleeve.md#2-2-frames`.
     #[inline]
     pub fn next(&mut self, packet: &[u8]) -> Option<Result<Enclosed, DecodeError>> {
         let rest = packet.get(self.next..self.len)?;

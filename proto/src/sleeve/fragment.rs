@@ -1,12 +1,12 @@
-//! Cutting an IPv4 packet into fragments that fit a link, as a router on the way would.
+//! Fragmenting IPv4 packets to fit a link, as a router on the path would.
 
 use crate::ethernet::{ETHERTYPE_IPV4, Frame, IPV4_HEADER_BYTES};
 use crate::offload::checksum;
 
-/// Frames are filled up with zeros to this length, as the original router does.
+/// Minimum length of a frame; shorter ones are padded with zeros, as in Weave Net.
 pub const FRAME_BYTES_MIN: usize = 60;
 
-/// The largest number of bytes that fragments of one packet can reach.
+/// Maximum size of an IPv4 packet, which fragments must not exceed.
 const PACKET_BYTES_MAX: usize = 65535;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
@@ -14,7 +14,7 @@ const OFFSET_MASK: u16 = 0x1fff;
 /// Why a frame cannot be fragmented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FragmentError {
-    /// It carries no IPv4 packet.
+    /// The frame does not carry an IPv4 packet.
     #[error("frame carries no IPv4 packet")]
     NotIpv4,
     /// The packet's total length exceeds the frame.
@@ -22,19 +22,19 @@ pub enum FragmentError {
     Truncated {
         /// The total length in the header.
         announced: usize,
-        /// The bytes that are there.
+        /// The number of bytes left.
         got: usize,
     },
     /// The MTU leaves no room for 8 bytes behind the header.
     #[error("MTU {0} leaves no room behind the IPv4 header")]
     MtuTooSmall(usize),
-    /// The packet is a fragment that ends beyond the largest packet.
+    /// The packet is a fragment that ends beyond the maximum packet size.
     #[error("fragment ends beyond the largest IPv4 packet")]
     BeyondEnd,
 }
 
-/// The fragments of one packet. Like a split, they are written one by one into space that the
-/// caller has reserved.
+/// The fragments of one packet. They are written one by one into space that the caller has
+/// reserved.
 #[derive(Clone, Debug)]
 pub struct Fragments<'a> {
     /// Ethernet and IP header.
@@ -47,8 +47,10 @@ pub struct Fragments<'a> {
 }
 
 impl<'a> Fragments<'a> {
-    /// Fragments for a link whose frames have at most `mtu` bytes behind the Ethernet header.
-    /// A packet that fits becomes one fragment, unless rounding to 8 bytes makes it two.
+    /// Prepares fragments for a link whose frames have at most `mtu` bytes after the Ethernet
+    /// header. A packet that fits becomes one fragment, unless rounding to 8 bytes makes two.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#7-2-fragments`.
     pub fn new(frame: &'a [u8], mtu: usize) -> Result<Fragments<'a>, FragmentError> {
         let view = Frame::parse(frame).map_err(|_| FragmentError::NotIpv4)?;
         if view.ethertype() != ETHERTYPE_IPV4 {
@@ -82,12 +84,13 @@ impl<'a> Fragments<'a> {
         })
     }
 
-    /// How many fragments there are; at least 1.
+    /// Returns the number of fragments; at least 1.
     pub const fn count(&self) -> usize {
         self.count
     }
 
-    /// Bytes of the frame of fragment `index`; 0 if there is no such fragment.
+    /// Returns the length of the frame of fragment `index` in bytes, or 0 if there is no such
+    /// fragment.
     pub fn frame_len(&self, index: usize) -> usize {
         if index >= self.count {
             return 0;
@@ -95,8 +98,10 @@ impl<'a> Fragments<'a> {
         (self.headers.len() + self.part(index).len()).max(FRAME_BYTES_MIN)
     }
 
-    /// Writes the frame of fragment `index` to the start of `out` and returns its length, or 0
-    /// and nothing written if there is no such fragment or no room.
+    /// Writes the frame of fragment `index` to the start of `out` and returns its length in bytes.
+    /// Returns 0 and writes nothing if there is no such fragment or no room.
+    ///
+    /// Format: `docs/protocol/sleeve.md#7-2-fragments`.
     pub fn write(&self, index: usize, out: &mut [u8]) -> usize {
         let len = self.frame_len(index);
         let Some((headers, rest)) = out

@@ -1,4 +1,4 @@
-//! Answers to packets that do not fit a link and must not be fragmented.
+//! ICMP answers to packets that do not fit a link and must not be fragmented.
 //!
 //! ```text
 //! Ethernet   the frame's, addresses swapped, tags kept
@@ -26,8 +26,11 @@ const ICMP_BYTES: usize = 8;
 const TTL: u8 = 64;
 
 /// Writes the answer to `frame`, which does not fit a link with this `mtu`, to the start of `out`:
-/// "fragmentation needed" for IPv4, "packet too big" for IPv6. Returns its length; None if there
-/// is no answer to such a frame or no room ([`ANSWER_BYTES_MAX`] always suffices).
+/// "fragmentation needed" for IPv4, "packet too big" for IPv6. Returns its length in bytes, or
+/// `None` if such a frame is not answered or there is no room ([`ANSWER_BYTES_MAX`] bytes always
+/// suffice).
+///
+/// Format: `docs/protocol/sleeve.md#7-1-icmp`.
 pub fn too_big(frame: &[u8], mtu: usize, out: &mut [u8]) -> Option<usize> {
     let view = Frame::parse(frame).ok()?;
     let headers = frame.get(..view.network_offset())?;

@@ -1,5 +1,5 @@
-//! One sleeve link, as the control plane sees it: is the peer there, at which address, and how
-//! large may a packet be?
+//! State machine of one sleeve link: whether the peer is alive, at which address, and how large
+//! packets may be.
 //!
 //! ```text
 //!            confirm                 control 1 (the peer heard us)
@@ -8,9 +8,9 @@
 //!                           +-- 60 s without a valid heartbeat --> failed
 //! ```
 //!
-//! The dialler knows where to send; the other side learns it from the first heartbeat that
-//! carries the connection's UID, and follows when it comes from elsewhere (NAT). Established
-//! means that the other side hears *us*. See `mtu.rs` for the search of the path MTU.
+//! The dialler knows where to send. The other end learns the address from the first heartbeat with
+//! the connection's UID, and follows it if it changes (NAT). Established means that the other end
+//! hears *us*. `mtu.rs` searches for the path MTU.
 
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
@@ -24,22 +24,24 @@ use super::wire::{
 use crate::ethernet;
 use crate::types::{ConnUid, Time};
 
-/// The link fails when no valid heartbeat came for that long.
+/// The link fails if no valid heartbeat arrives for this long.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between heartbeats until the peer confirms to have received one.
+/// Interval between heartbeats until the peer confirms that it received one.
 pub const HEARTBEAT_FAST: Duration = Duration::from_millis(500);
-/// Between heartbeats after that.
+/// Interval between heartbeats after that.
 pub const HEARTBEAT_SLOW: Duration = Duration::from_secs(10);
-/// The first waits between heartbeats. A packet that overtakes the TCP messages that make the
-/// other side ready for it is lost, so the first ones are repeated quickly.
+/// The first intervals between heartbeats. A packet that overtakes the TCP messages which prepare
+/// the other end for it is lost, so the first ones are repeated quickly.
 const HEARTBEAT_FIRST_MS: [u64; 5] = [10, 20, 40, 80, 160];
-/// Between tests of whether large packets arrive when the kernel fragments them.
+/// Interval between tests of whether packets that the kernel fragments arrive.
 pub const FRAGMENTATION_TEST_INTERVAL: Duration = Duration::from_secs(300);
-/// Outputs waiting to be polled; a peer's tests beyond that are not answered.
+/// Maximum number of outputs waiting to be polled. Tests of the peer beyond it are not answered.
 const OUTPUTS_MAX: usize = 64;
 
-/// Between a packet of one frame and the mtu of that frame: IP and UDP, packet header, frame
-/// header, Ethernet header.
+/// Returns the difference between the size of a packet with one frame and the MTU of that frame, in
+/// bytes: IP, UDP, packet, frame and Ethernet headers.
+///
+/// Rule: `docs/protocol/sleeve.md#2-6-sizes`.
 pub const fn overhead_bytes(encrypted: bool) -> usize {
     let packet = if encrypted {
         SEALED_HEADER_BYTES
@@ -49,14 +51,14 @@ pub const fn overhead_bytes(encrypted: bool) -> usize {
     UDP_IP_BYTES + packet + FRAME_HEADER_BYTES + ethernet::HEADER_BYTES
 }
 
-/// A control message between the two ends of a sleeve link. Travels over TCP.
+/// A control message between the two ends of a sleeve link, sent over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// 1: a valid heartbeat of yours arrived.
+    /// Tag 1: a valid heartbeat of the receiver arrived.
     ConnectionEstablished,
-    /// 2: your fragmentation test arrived.
+    /// Tag 2: the receiver's fragmentation test arrived.
     FragmentationReceived,
-    /// 3: your test of this mtu arrived.
+    /// Tag 3: the receiver's test of this MTU arrived.
     MtuVerified(u16),
 }
 
@@ -69,7 +71,7 @@ pub enum ControlError {
     /// The content has the wrong length.
     #[error("sleeve control message {tag} with {len} bytes")]
     Length {
-        /// The message's tag.
+        /// Returns the tag of the message.
         tag: u8,
         /// Bytes of its content.
         len: usize,
@@ -77,7 +79,9 @@ pub enum ControlError {
 }
 
 impl Control {
-    /// The message with this tag and content. Content after what is expected is ignored.
+    /// Decodes the message with this tag and content. Additional content is ignored.
+    ///
+    /// Format: `docs/protocol/sleeve.md#5-1-control-messages`.
     pub fn decode(tag: u8, content: &[u8]) -> Result<Control, ControlError> {
         match (tag, content) {
             (1, _) => Ok(Control::ConnectionEstablished),
@@ -91,7 +95,9 @@ impl Control {
         }
     }
 
-    /// The message's tag.
+    /// Returns the tag of the message.
+    ///
+    /// Format: `docs/protocol/sleeve.md#5-1-control-messages`.
     pub const fn tag(self) -> u8 {
         match self {
             Control::ConnectionEstablished => 1,
@@ -100,7 +106,9 @@ impl Control {
         }
     }
 
-    /// The message's content.
+    /// Returns the content of the message.
+    ///
+    /// Format: `docs/protocol/sleeve.md#5-1-control-messages`.
     pub fn content(self) -> Vec<u8> {
         match self {
             Control::ConnectionEstablished | Control::FragmentationReceived => Vec::new(),
@@ -117,22 +125,22 @@ pub enum LinkError {
     HeartbeatTimeout,
 }
 
-/// How packets of a link travel.
+/// Address and limits for packets of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
-    /// Where the peer listens; `None` until it is known.
+    /// Address of the peer; `None` until it is known.
     pub remote: Option<SocketAddrV4>,
-    /// The largest frame without its Ethernet header that fits one packet.
+    /// Maximum size of a frame without its Ethernet header, in bytes.
     pub mtu: usize,
-    /// Whether the peer verified the mtu.
+    /// Whether the peer verified the MTU.
     pub mtu_verified: bool,
-    /// The largest UDP payload on the DF channel.
+    /// Maximum UDP payload on the DF channel, in bytes.
     pub max_payload: usize,
     /// Whether packets that the kernel fragments were seen to arrive.
     pub fragments: bool,
 }
 
-/// What a link wants done.
+/// What the driver must do for a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkOutput {
     /// Send a special frame to the peer, on its own channel.
@@ -148,13 +156,18 @@ pub enum LinkOutput {
         /// Where it is.
         to: SocketAddrV4,
     },
-    /// The peer hears us. Comes once.
+    /// The peer hears us. Comes once for each time that it begins.
     Established,
+    /// The peer is silent, so the link waits for [`Link::confirm`] again. Only of a link that is a
+    /// reserve.
+    Silent,
     /// The link is over. Comes once, and nothing comes after it.
     Failed(LinkError),
 }
 
 /// One end of a sleeve link.
+///
+/// Rule: `docs/protocol/sleeve.md#5-2-states`.
 #[derive(Debug)]
 pub struct Link {
     uid: ConnUid,
@@ -163,7 +176,10 @@ pub struct Link {
     search: MtuSearch,
     fragments: bool,
     state: State,
+    /// Whether the link may be left and begun anew.
+    is_reserve: bool,
     heard_peer: bool,
+    heard_at: Option<Time>,
     first_heartbeats: usize,
     heartbeat_due: Option<Time>,
     timeout: Option<Time>,
@@ -181,7 +197,8 @@ enum State {
 }
 
 impl Link {
-    /// An end that waits for [`Link::confirm`]. `remote` is known to the side that dialled.
+    /// Creates one end, which waits for [`Link::confirm`]. `remote` is known to the end that
+    /// dialled.
     pub fn new(uid: ConnUid, encrypted: bool, remote: Option<SocketAddrV4>) -> Link {
         let overhead = overhead_bytes(encrypted);
         Link {
@@ -191,7 +208,9 @@ impl Link {
             search: MtuSearch::new(overhead),
             fragments: false,
             state: State::Passive,
+            is_reserve: false,
             heard_peer: false,
+            heard_at: None,
             first_heartbeats: 0,
             heartbeat_due: None,
             timeout: None,
@@ -201,7 +220,7 @@ impl Link {
         }
     }
 
-    /// How packets travel at the moment.
+    /// Returns the current path.
     pub fn path(&self) -> Path {
         let mtu = self.search.mtu();
         Path {
@@ -213,17 +232,18 @@ impl Link {
         }
     }
 
-    /// Whether the peer confirmed to hear us.
+    /// Returns true if the peer confirmed that it hears us.
     pub fn is_established(&self) -> bool {
         self.state == State::Established
     }
 
-    /// What to do next, in order, until `None`. Any `handle_` call and `confirm` may add to it.
+    /// Returns what to do next, in order, until `None`. Any `handle_` call and `confirm` may add
+    /// outputs.
     pub fn poll_output(&mut self) -> Option<LinkOutput> {
         self.outputs.pop_front()
     }
 
-    /// When `handle_timeout` is due. Any other call may change it.
+    /// Returns the time at which `handle_timeout` is due. Any other call may change it.
     pub fn poll_timeout(&self) -> Option<Time> {
         [
             self.heartbeat_due,
@@ -236,7 +256,9 @@ impl Link {
         .min()
     }
 
-    /// The connection is the one to be used with its peer: start to send.
+    /// Reports that the connection has become a member and is used with its peer: starts to send.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#5-2-states`.
     pub fn confirm(&mut self, now: Time) {
         if self.state != State::Passive {
             return;
@@ -247,7 +269,33 @@ impl Link {
         self.heartbeat(now);
     }
 
-    /// A special frame arrived from the peer, at `from`.
+    /// From now on the link is a reserve: it can be left, and ends with its connection only.
+    #[must_use]
+    pub fn as_reserve(mut self) -> Link {
+        self.is_reserve = true;
+        self
+    }
+
+    /// Leaves the link: says nothing until [`Link::confirm`].
+    pub fn leave(&mut self) {
+        if self.state == State::Failed {
+            return;
+        }
+        self.state = State::Passive;
+        self.heard_peer = false;
+        self.heard_at = None;
+        self.first_heartbeats = 0;
+        self.heartbeat_due = None;
+        self.timeout = None;
+        self.fragmentation_test_due = None;
+        self.search = MtuSearch::new(self.overhead);
+        self.fragments = false;
+        self.report_path();
+    }
+
+    /// Handles a special frame that arrived from the peer at the address `from`.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#5-2-states`.
     pub fn handle_special(&mut self, now: Time, from: SocketAddrV4, special: Special) {
         if matches!(self.state, State::Passive | State::Failed) {
             return;
@@ -260,7 +308,9 @@ impl Link {
         }
     }
 
-    /// A control message arrived from the peer.
+    /// Handles a control message of the peer.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#5-2-states`.
     pub fn handle_control(&mut self, now: Time, control: Control) {
         match (control, self.state) {
             (_, State::Failed) => {}
@@ -277,7 +327,8 @@ impl Link {
         }
     }
 
-    /// The kernel refused a packet of the DF channel since the path takes `path_mtu` bytes.
+    /// Reports that the kernel refused a packet of the DF channel because the path carries only
+    /// `path_mtu` bytes.
     pub fn handle_too_big(&mut self, now: Time, path_mtu: usize) {
         if matches!(self.state, State::Fast | State::Established) {
             let sizes = self.search.handle_too_big(now, path_mtu);
@@ -285,11 +336,17 @@ impl Link {
         }
     }
 
-    /// Time passed.
+    /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Time) {
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         if due(self.timeout) {
-            self.fail(LinkError::HeartbeatTimeout);
+            match self.is_reserve {
+                true => {
+                    self.leave();
+                    self.push(LinkOutput::Silent);
+                }
+                false => self.fail(LinkError::HeartbeatTimeout),
+            }
             return;
         }
         if due(self.heartbeat_due) {
@@ -307,6 +364,7 @@ impl Link {
         }
     }
 
+    /// Rule: `docs/protocol/sleeve.md#5-3-heartbeats`.
     fn handle_heartbeat(&mut self, now: Time, from: SocketAddrV4) {
         match self.remote {
             None => {
@@ -324,13 +382,18 @@ impl Link {
             }
             Some(_) => {}
         }
+        let before = self.heard_at.replace(now);
         if !self.heard_peer {
             self.heard_peer = true;
             self.push(LinkOutput::Control(Control::ConnectionEstablished));
+        } else if self.is_reserve && before.is_some_and(|at| now < at + HEARTBEAT_FAST * 2) {
+            // The other end began anew and waits to hear that we hear it.
+            self.answer(Control::ConnectionEstablished);
         }
         self.timeout = Some(now + HEARTBEAT_TIMEOUT);
     }
 
+    /// Rule: `docs/protocol/sleeve.md#5-4-fragmentation`.
     fn establish(&mut self, now: Time) {
         self.state = State::Established;
         self.heartbeat_due = Some(now + HEARTBEAT_SLOW);
@@ -339,6 +402,7 @@ impl Link {
         self.push(LinkOutput::Special(Special::PROBE));
     }
 
+    /// Rule: `docs/protocol/sleeve.md#5-3-heartbeats`.
     fn heartbeat(&mut self, now: Time) {
         if self.remote.is_none() {
             self.heartbeat_due = None;
@@ -354,6 +418,7 @@ impl Link {
         self.heartbeat_due = Some(now + wait);
     }
 
+    /// Rule: `docs/protocol/sleeve.md#5-4-fragmentation`.
     fn test_fragmentation(&mut self, now: Time) {
         self.fragmentation_test_due = Some(now + FRAGMENTATION_TEST_INTERVAL);
         self.fragments = false;
@@ -368,7 +433,7 @@ impl Link {
         }
     }
 
-    /// Answers a test, unless the peer sends them faster than answers are fetched.
+    /// Answers a test, unless the peer sends tests faster than outputs are polled.
     fn answer(&mut self, control: Control) {
         if self.outputs.len() < OUTPUTS_MAX {
             self.push(LinkOutput::Control(control));

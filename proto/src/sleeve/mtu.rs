@@ -1,7 +1,7 @@
-//! The search for the largest frame that a path carries.
+//! The search for the path MTU of a sleeve link.
 //!
-//! The kernel's complaint about a packet gives a first candidate, which is proven, or refuted by
-//! eight unanswered tests, and then halved in on. As Weave's router does it:
+//! A packet that the kernel reports as too big gives the first candidate. A candidate is verified
+//! by an answer or refuted by eight unanswered tests, and a binary search follows, as in Weave Net:
 //!
 //! ```text
 //! too big (path MTU P) --> candidate = P - overhead, good = 552, bad = candidate + 1
@@ -9,51 +9,53 @@
 //! 8 tests unanswered   --> bad = candidate  --+--> else candidate = (good + bad) / 2, next test
 //! ```
 //!
-//! Three things differ, none of which the other side notices except by the sizes of tests:
+//! It differs from Weave Net in three ways, which the other end notices only by the sizes of tests:
 //!
-//! * Traffic does not rely on a candidate that stays unanswered. After a few tests a handful of
-//!   usual sizes is tried at once, and the largest that was ever verified is what traffic uses.
-//! * A path too narrow even for the lower bound is searched further down.
-//! * What was found is verified again from time to time, and larger sizes are tried.
+//! * Frames do not use a candidate that stays unanswered. After a few tests several usual sizes are
+//!   tried at once, and frames use the largest verified size.
+//! * A path too narrow for the lower bound is searched below it.
+//! * The result is verified again periodically, and larger sizes are tried.
 
 use std::time::Duration;
 
 use super::wire::MTU_UNKNOWN;
 use crate::types::Time;
 
-/// The mtu before the kernel ever complained.
+/// The MTU while the kernel has not reported any packet as too big.
 pub(super) const MTU_UNLIMITED: usize = MTU_UNKNOWN;
-/// Where a search starts from below; not tested itself unless nothing larger gets through.
+/// The lower bound of a search. It is tested only if nothing larger passes.
 const MTU_FLOOR: u16 = 552;
-/// The smallest IPv4 MTU; nothing below is tried.
+/// The minimum IPv4 MTU. Nothing smaller is tried.
 const MTU_MIN: u16 = 68;
-/// The largest path MTU that IPv4 knows.
+/// The maximum path MTU of IPv4.
 const PATH_MTU_MAX: usize = 65535;
-/// How often a size is tested before it counts as too big.
+/// Number of unanswered tests after which a size counts as too big.
 const TESTS_MAX: u32 = 8;
-/// The same when looking for room above a size that works.
+/// The same for sizes above one that works.
 const TESTS_UPWARD_MAX: u32 = 3;
-/// After that many unanswered tests traffic stops using an unproven size.
+/// Number of unanswered tests after which frames stop using an unverified size.
 const TESTS_TRUSTED: u32 = 4;
-/// The wait for an answer to the first test; doubles with each further one.
+/// Time to wait for an answer to the first test; it doubles with each further test.
 const TEST_WAIT: Duration = Duration::from_millis(10);
-/// When a search in which nothing was ever verified is repeated.
+/// Delay before a search that verified nothing is repeated.
 const RETRY_WAIT: Duration = Duration::from_secs(30);
-/// MTUs of links that occur, from which sizes to try are derived.
+/// Common path MTUs, from which the sizes to try are derived.
 const USUAL_PATH_MTUS: [usize; 16] = [
     8166, 4352, 2002, 1500, 1492, 1480, 1454, 1420, 1400, 1380, 1340, 1300, 1200, 1100, 1000, 800,
 ];
 
 /// The state of the search on one path.
+///
+/// Rule: `docs/protocol/sleeve.md#6-path-mtu`.
 #[derive(Debug)]
 pub(super) struct MtuSearch {
-    /// Bytes by which an IP packet exceeds the mtu of the frame in it.
+    /// Number of bytes by which an IP packet exceeds the MTU of its frame.
     overhead: usize,
-    /// What the kernel's last complaint allows; `None` while it never complained.
+    /// The limit given by the kernel's last report; `None` if there was none.
     ceiling: Option<u16>,
-    /// The largest size verified since the path was last seen to be smaller.
+    /// The largest size verified since the path was last found to be smaller.
     proven: Option<u16>,
-    /// Whether the ceiling, though not refuted yet, is kept away from traffic.
+    /// Whether frames do not use the ceiling, although it is not refuted yet.
     doubted: bool,
     round: Option<Round>,
     retry: Option<Time>,
@@ -63,9 +65,9 @@ pub(super) struct MtuSearch {
 enum Aim {
     /// Finding the largest size that passes.
     Search,
-    /// Seeing whether the size in use still passes.
+    /// Checking that the size in use still passes.
     Check,
-    /// Looking for room above the size in use.
+    /// Looking for a larger size than the one in use.
     Upward,
 }
 
@@ -82,7 +84,8 @@ struct Round {
 }
 
 impl MtuSearch {
-    /// A path that has not complained yet, and adds `overhead` bytes to each frame's mtu.
+    /// Creates the search on a new path whose packets exceed the MTU of their frame by `overhead`
+    /// bytes.
     pub(super) fn new(overhead: usize) -> MtuSearch {
         MtuSearch {
             overhead,
@@ -94,7 +97,7 @@ impl MtuSearch {
         }
     }
 
-    /// The mtu for traffic.
+    /// Returns the MTU for frames.
     pub(super) fn mtu(&self) -> usize {
         let mtu = match (self.ceiling, self.proven) {
             (None, _) => return MTU_UNLIMITED,
@@ -105,22 +108,25 @@ impl MtuSearch {
         usize::from(mtu)
     }
 
-    /// Whether the mtu was verified by the other side.
+    /// Returns true if the other end verified the MTU.
     pub(super) fn is_verified(&self) -> bool {
         self.ceiling.is_some() && self.proven.is_some()
     }
 
-    /// The size under test.
+    /// Returns the size under test.
     pub(super) fn candidate(&self) -> Option<u16> {
         self.round.as_ref().map(|round| round.candidate)
     }
 
-    /// When `handle_timeout` is due.
+    /// Returns the time at which `handle_timeout` is due.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         self.round.as_ref().map(|r| r.deadline).or(self.retry)
     }
 
-    /// The kernel refused a packet on a path of `path_mtu` bytes. Returns the sizes to test.
+    /// Reports that the kernel refused a packet on a path of `path_mtu` bytes. Returns the sizes to
+    /// test.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#6-1-search`.
     pub(super) fn handle_too_big(&mut self, now: Time, path_mtu: usize) -> Vec<u16> {
         let path_mtu = path_mtu.min(PATH_MTU_MAX);
         let allowed = path_mtu.saturating_sub(self.overhead);
@@ -146,7 +152,9 @@ impl MtuSearch {
         self.start(now, aim, allowed)
     }
 
-    /// The other side received a test of `size`. Returns the sizes to test.
+    /// Reports that the other end received a test of `size`. Returns the sizes to test.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#6-1-search`.
     pub(super) fn handle_verified(&mut self, now: Time, size: u16) -> Vec<u16> {
         let Some(ceiling) = self.ceiling else {
             return Vec::new();
@@ -170,7 +178,9 @@ impl MtuSearch {
         self.advance(now)
     }
 
-    /// Time passed. Returns the sizes to test.
+    /// Does what is due at `now`. Returns the sizes to test.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#6-1-search`.
     pub(super) fn handle_timeout(&mut self, now: Time) -> Vec<u16> {
         if let (Some(retry), None) = (self.retry, &self.round)
             && retry <= now
@@ -206,7 +216,9 @@ impl MtuSearch {
         self.advance(now)
     }
 
-    /// Verifies anew what is in use, and looks for room above it. Returns the sizes to test.
+    /// Verifies the size in use again, and then looks for a larger one. Returns the sizes to test.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#6-2-search-in-weft`.
     pub(super) fn recheck(&mut self, now: Time) -> Vec<u16> {
         match (self.proven, &self.round) {
             (Some(proven), None) => self.start(now, Aim::Check, proven),
@@ -237,6 +249,7 @@ impl MtuSearch {
         self.test(now)
     }
 
+    /// Rule: `docs/protocol/sleeve.md#6-1-search`.
     fn test(&mut self, now: Time) -> Vec<u16> {
         let Some(round) = &mut self.round else {
             return Vec::new();
@@ -246,6 +259,7 @@ impl MtuSearch {
         vec![round.candidate]
     }
 
+    /// Rule: `docs/protocol/sleeve.md#6-1-search`.
     fn advance(&mut self, now: Time) -> Vec<u16> {
         let Some(round) = &mut self.round else {
             return Vec::new();
@@ -258,7 +272,7 @@ impl MtuSearch {
         let (aim, good) = (round.aim, round.good);
         self.round = None;
         match (aim, self.proven, self.ceiling) {
-            // The lower bound was never tested, only assumed.
+            // The lower bound was only assumed and never tested.
             (Aim::Search, None, _) if good == MTU_FLOOR => self.start(now, Aim::Search, MTU_FLOOR),
             (_, None, _) => {
                 self.retry = Some(now + RETRY_WAIT);
@@ -271,8 +285,10 @@ impl MtuSearch {
         }
     }
 
-    /// The size in use passes no longer. If something smaller does, the path became narrower;
-    /// if nothing does, nothing can be learned from it.
+    /// Handles that the size in use does not pass any more. If a smaller one does, the path became
+    /// narrower; if none does, nothing can be concluded.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#6-2-search-in-weft`.
     fn check_failed(&mut self, now: Time) -> Vec<u16> {
         let other = self.round.take().map_or(0, |round| round.other);
         self.doubted = false;
@@ -286,6 +302,7 @@ impl MtuSearch {
         self.start(now, Aim::Search, failed - 1)
     }
 
+    /// Rule: `docs/protocol/sleeve.md#6-2-search-in-weft`.
     fn usual_sizes(&self, below: u16) -> impl Iterator<Item = u16> {
         let overhead = self.overhead;
         USUAL_PATH_MTUS

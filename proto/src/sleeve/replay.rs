@@ -1,36 +1,38 @@
-//! Which packets of a link were seen already.
+//! Replay protection of a sleeve link.
 //!
-//! Sequence numbers fall into windows of 2^20. Of the current window and the one before it, each
-//! number is remembered; what is older is refused. A number beyond the next window makes
-//! everything before it forgotten.
+//! Sequence numbers are divided into windows of 2^20. The numbers of the current window and of the
+//! one before it are remembered; older ones are refused. A number beyond the next window makes all
+//! earlier ones forgotten.
 
 use super::wire::{COUNTER_DF, Channel};
 
-/// How many sequence numbers make up a window.
+/// Number of sequence numbers in a window.
 pub const WINDOW: u64 = 1 << WINDOW_BITS;
 
 const WINDOW_BITS: u32 = 20;
 const WORDS: usize = (WINDOW / 64) as usize;
 
-/// What one receiver remembers of one link: both channels.
+/// Replay state of one receiver of one link, for both channels.
 ///
-/// Belongs to the thread that opens the link's packets. Takes no memory until the first encrypted
-/// packet, then 128 KiB for each channel that is used, and as much again once a channel has
-/// reached its second window.
+/// Belongs to the thread that opens the link's packets. It uses no memory until the first encrypted
+/// packet, then 128 KiB for each channel in use, and as much again once a channel has reached its
+/// second window.
 pub struct Replay {
     channels: [Sequence; 2],
 }
 
 impl Replay {
-    /// Nothing was seen.
+    /// Creates an empty state.
     pub const fn new() -> Replay {
         Replay {
             channels: [Sequence::new(), Sequence::new()],
         }
     }
 
-    /// Whether a packet that opened with `counter` is seen for the first time; remembers it. To
-    /// be asked only after authentication.
+    /// Returns true if a packet with `counter` is seen for the first time, and remembers it. Call
+    /// this only after authentication.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#2-5-replay`.
     #[inline]
     pub fn accept(&mut self, counter: u64) -> bool {
         self.channels[channel_of(counter).index()].accept(counter & !COUNTER_DF)
@@ -53,7 +55,7 @@ impl std::fmt::Debug for Replay {
     }
 }
 
-/// The channel that a counter says its packet came on.
+/// Returns the channel that a counter names.
 #[inline]
 pub(super) const fn channel_of(counter: u64) -> Channel {
     if counter & COUNTER_DF != 0 {
@@ -79,6 +81,7 @@ impl Sequence {
         }
     }
 
+    /// Rule: `docs/protocol/sleeve.md#2-5-replay`.
     #[inline]
     fn accept(&mut self, sequence: u64) -> bool {
         let window = sequence >> WINDOW_BITS;
@@ -117,7 +120,7 @@ impl Set {
         }
     }
 
-    /// Adds `number`; false if it was there.
+    /// Adds `number`. Returns false if it was present.
     #[inline]
     fn insert(&mut self, number: usize) -> bool {
         if self.words.is_empty() {

@@ -1,4 +1,4 @@
-//! What the threads that carry frames know of one link.
+//! The part of a sleeve link that is shared with the threads that carry frames.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -12,7 +12,7 @@ use crate::crypto::{Nonce, SessionKey};
 use crate::ethernet;
 use crate::types::PeerName;
 
-/// The handle of one link. Never reused.
+/// Handle of one link. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
 
@@ -22,7 +22,7 @@ impl fmt::Display for LinkId {
     }
 }
 
-/// What does not change while a link lives.
+/// The constant properties of a link.
 #[derive(Debug)]
 pub struct TunnelConfig {
     /// The handle of the link.
@@ -31,19 +31,19 @@ pub struct TunnelConfig {
     pub us: PeerName,
     /// The neighbour at the other end.
     pub peer: PeerName,
-    /// The key of the connection; None sends and takes plain packets.
+    /// The key of the connection; `None` for plain packets.
     pub key: Option<SessionKey>,
-    /// Whether we made the TCP connection, which keeps the nonces of both directions apart.
+    /// Whether we made the TCP connection, which distinguishes the nonces of both directions.
     pub dialled: bool,
-    /// Where packets go; None until the neighbour was heard.
+    /// Address to which packets are sent; `None` until the neighbour was heard.
     pub remote: Option<SocketAddrV4>,
 }
 
-/// One link as it is shared between the link's state machine, which sets address, MTU and
-/// flags, and the threads that carry frames, which read them and draw counters.
+/// A link as shared between its state machine, which sets address, MTU and flags, and the threads
+/// that carry frames, which read them and draw counters.
 ///
-/// Each field is an atomic of its own and read without order between them: a frame that is
-/// judged by a new MTU and sent to an old address is as good as one sent a moment earlier.
+/// Each field is a separate atomic and is read without ordering: a frame that is checked against a
+/// new MTU and sent to an old address is no worse than one sent a moment earlier.
 pub struct Tunnel {
     config: TunnelConfig,
     remote: AtomicRemote,
@@ -55,7 +55,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// A link whose path is unknown: MTU and packet size are the largest there are.
+    /// Creates a link whose path is unknown: MTU and packet size have their maximum.
     pub fn new(config: TunnelConfig) -> Tunnel {
         let remote = AtomicRemote::new(config.remote);
         Tunnel {
@@ -68,7 +68,7 @@ impl Tunnel {
         }
     }
 
-    /// The handle of the link.
+    /// Returns the handle of the link.
     pub const fn id(&self) -> LinkId {
         self.config.id
     }
@@ -78,22 +78,22 @@ impl Tunnel {
         self.config.us
     }
 
-    /// The neighbour at the other end.
+    /// Returns the neighbour at the other end.
     pub const fn peer(&self) -> PeerName {
         self.config.peer
     }
 
-    /// Whether packets are encrypted.
+    /// Returns true if packets are encrypted.
     pub const fn is_encrypted(&self) -> bool {
         self.config.key.is_some()
     }
 
-    /// Whether we made the TCP connection.
+    /// Returns true if we made the TCP connection.
     pub const fn dialled(&self) -> bool {
         self.config.dialled
     }
 
-    /// Where packets go; None until the neighbour was heard.
+    /// Address to which packets are sent; `None` until the neighbour was heard.
     #[inline]
     pub fn remote(&self) -> Option<SocketAddrV4> {
         self.remote.get()
@@ -104,13 +104,13 @@ impl Tunnel {
         self.remote.set(remote);
     }
 
-    /// The largest frame that fits, without its Ethernet header of 14 bytes.
+    /// Returns the maximum size of a frame without its Ethernet header, in bytes.
     #[inline]
     pub fn mtu(&self) -> usize {
         self.mtu.load(Ordering::Relaxed) as usize
     }
 
-    /// The largest packet, in bytes of UDP payload.
+    /// Returns the maximum size of a packet, in bytes of UDP payload.
     #[inline]
     pub fn max_payload(&self) -> usize {
         self.max_payload.load(Ordering::Relaxed) as usize
@@ -124,7 +124,7 @@ impl Tunnel {
             .store(clamp(max_payload, PACKET_BYTES_MAX), Ordering::Relaxed);
     }
 
-    /// Whether large packets without DF were seen to arrive.
+    /// Returns true if large packets without DF were seen to arrive.
     #[inline]
     pub fn fragments_proven(&self) -> bool {
         self.fragments_proven.load(Ordering::Relaxed)
@@ -135,7 +135,9 @@ impl Tunnel {
         self.fragments_proven.store(proven, Ordering::Relaxed);
     }
 
-    /// Bytes of a packet before its frames.
+    /// Returns the size of the packet header in bytes.
+    ///
+    /// Format: `docs/protocol/sleeve.md#2-1-layout`.
     #[inline]
     pub const fn header_len(&self) -> usize {
         if self.is_encrypted() {
@@ -145,8 +147,9 @@ impl Tunnel {
         }
     }
 
-    /// Bytes by which a packet with one frame exceeds what follows the frame's Ethernet header,
-    /// IP and UDP included: path MTU minus this is the MTU of the link.
+    /// Returns the difference between the path MTU and the MTU of the link, in bytes.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#2-6-sizes`.
     pub const fn overhead(&self) -> usize {
         UDP_IP_BYTES + self.header_len() + FRAME_HEADER_BYTES + ethernet::HEADER_BYTES
     }
@@ -155,8 +158,10 @@ impl Tunnel {
         self.config.key.as_ref()
     }
 
-    /// Draws the counter of the next packet, with the channel in its top bit. No counter is
-    /// drawn twice, by however many threads.
+    /// Returns the counter of the next packet, with the channel in its top bit. No counter is
+    /// returned twice, to any number of threads.
+    ///
+    /// Rule: `docs/protocol/sleeve.md#2-3-encryption`.
     #[inline]
     pub(super) fn next_counter(&self, channel: Channel) -> u64 {
         let sequence = self.counters[channel.index()].fetch_add(1, Ordering::Relaxed);
@@ -166,10 +171,12 @@ impl Tunnel {
         }
     }
 
+    /// Format: `docs/protocol/sleeve.md#2-3-encryption`.
     pub(super) const fn send_nonce(&self, counter: u64) -> Nonce {
         Nonce::sleeve(self.config.dialled, counter)
     }
 
+    /// Format: `docs/protocol/sleeve.md#2-3-encryption`.
     pub(super) const fn receive_nonce(&self, counter: u64) -> Nonce {
         Nonce::sleeve(!self.config.dialled, counter)
     }
@@ -187,7 +194,7 @@ impl fmt::Debug for Tunnel {
     }
 }
 
-/// An address, or none, that threads share. Address (32 bits) and port (16 bits); 0 for none.
+/// An optional address shared by threads: address (32 bits) and port (16 bits); 0 for none.
 pub(crate) struct AtomicRemote(AtomicU64);
 
 impl AtomicRemote {

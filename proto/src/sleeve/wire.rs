@@ -1,4 +1,4 @@
-//! The layout of sleeve packets and of the frames that routers send to each other.
+//! Layout of sleeve packets, and of the special frames between routers.
 //!
 //! ```text
 //! plain packet                          encrypted packet
@@ -15,17 +15,17 @@
 use crate::ethernet;
 use crate::types::{ConnUid, PeerName};
 
-/// The two ways in which a packet travels.
+/// The two channels of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Channel {
-    /// With DF set: never fragmented on the way; too large a packet is reported by the kernel.
+    /// DF set: packets are never fragmented, and the kernel reports those that are too large.
     Df,
-    /// With DF clear: kernels and routers may fragment it.
+    /// DF clear: kernels and routers may fragment packets.
     NonDf,
 }
 
 impl Channel {
-    /// 0 or 1, to index a pair of things.
+    /// Returns 0 or 1, to index a pair.
     pub const fn index(self) -> usize {
         match self {
             Channel::Df => 0,
@@ -34,28 +34,32 @@ impl Channel {
     }
 }
 
-/// A frame from router to router, which never enters a switch.
+/// A frame between routers, which never enters a switch.
+///
+/// Format: `docs/protocol/sleeve.md#4-special-frames`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
-    /// "I am here, at the address that this came from"; it carries the number of the connection.
+    /// Announces that the sender is alive and at which address; carries the UID of the connection.
     Heartbeat(ConnUid),
-    /// Too large for one packet on purpose: it arrives only where kernels fragment.
+    /// Deliberately too large for one packet: it arrives only if packets are fragmented on the way.
     FragmentationTest,
-    /// As large as a frame with `mtu` bytes behind its Ethernet header: whether such frames
-    /// arrive. The receiver answers with `mtu`.
+    /// A frame with `mtu` bytes after its Ethernet header, to test whether such frames arrive. The
+    /// receiver answers with `mtu`.
     MtuTest {
-        /// Frame length without the Ethernet header.
+        /// Length of the frame without its Ethernet header, in bytes.
         mtu: u16,
     },
 }
 
 impl Special {
-    /// The test of the largest size, sent to provoke the kernel's answer with its path MTU.
+    /// A test of the maximum size, sent to make the kernel report its path MTU.
     pub const PROBE: Special = Special::MtuTest {
         mtu: (PROBE_FRAME_BYTES - ethernet::HEADER_BYTES) as u16,
     };
 
-    /// Bytes of the frame.
+    /// Returns the length of the frame in bytes.
+    ///
+    /// Format: `docs/protocol/sleeve.md#4-special-frames`.
     pub const fn frame_len(self) -> usize {
         match self {
             Special::Heartbeat(_) => HEARTBEAT_FRAME_BYTES,
@@ -64,7 +68,9 @@ impl Special {
         }
     }
 
-    /// The channel that it tests or, for heartbeats, uses.
+    /// Returns the channel on which it is sent.
+    ///
+    /// Format: `docs/protocol/sleeve.md#4-special-frames`.
     pub const fn channel(self) -> Channel {
         match self {
             Special::Heartbeat(_) | Special::MtuTest { .. } => Channel::Df,
@@ -72,8 +78,10 @@ impl Special {
         }
     }
 
-    /// Writes the frame over all of `out`, which has [`Special::frame_len`] bytes (a longer one
-    /// is filled up with zeros, a shorter one cuts it).
+    /// Writes the frame to `out`, which should have [`Special::frame_len`] bytes: a longer one is
+    /// padded with zeros, a shorter one truncates the frame.
+    ///
+    /// Format: `docs/protocol/sleeve.md#4-special-frames`.
     pub fn write(self, out: &mut [u8]) {
         out.fill(0);
         if let (Special::Heartbeat(uid), Some(field)) = (self, out.get_mut(HEARTBEAT_UID)) {
@@ -81,8 +89,11 @@ impl Special {
         }
     }
 
-    /// What a special frame says. None if it is no special frame ([`ethernet::is_special`]), is
-    /// longer than any, or is a fragmentation test with anything in it.
+    /// Classifies a special frame. Returns `None` if it is not a special frame
+    /// ([`ethernet::is_special`]), is longer than any, or is a fragmentation test whose content is
+    /// not zero.
+    ///
+    /// Format: `docs/protocol/sleeve.md#4-special-frames`.
     pub fn classify(frame: &[u8]) -> Option<Special> {
         if !ethernet::is_special(frame) {
             return None;
@@ -104,7 +115,9 @@ impl Special {
     }
 }
 
-/// The name that a packet claims to come from; None if it is too short for one.
+/// Returns the name of the peer from which a packet claims to come, or `None` if it is too short.
+///
+/// Format: `docs/protocol/sleeve.md#2-1-layout`.
 #[inline]
 pub fn sender(packet: &[u8]) -> Option<PeerName> {
     packet
@@ -112,29 +125,29 @@ pub fn sender(packet: &[u8]) -> Option<PeerName> {
         .map(|name| PeerName::from_bytes(*name))
 }
 
-/// Bytes of IPv4 and UDP headers before a packet.
+/// Size in bytes of IPv4 and UDP headers before a packet.
 pub const UDP_IP_BYTES: usize = 28;
-/// Bytes of a plain packet before its frames.
+/// Size in bytes of a plain packet before its frames.
 pub const PLAIN_HEADER_BYTES: usize = 6;
-/// Bytes of an encrypted packet before its frames.
+/// Size in bytes of an encrypted packet before its frames.
 pub const SEALED_HEADER_BYTES: usize = 30;
-/// Bytes of a frame in a packet before its Ethernet header.
+/// Size in bytes of a frame in a packet before its Ethernet header.
 pub const FRAME_HEADER_BYTES: usize = 14;
-/// The largest packet that UDP over IPv4 carries.
+/// Maximum UDP payload over IPv4, in bytes.
 pub const PACKET_BYTES_MAX: usize = 65507;
-/// The most frames that are put into one packet. More in a received one are taken all the same.
+/// Maximum number of frames put into one packet. A received packet may have more.
 pub const FRAMES_PER_PACKET_MAX: usize = 100;
-/// The MTU of a link whose path is not known yet.
+/// The MTU of a link whose path is unknown.
 pub const MTU_UNKNOWN: usize = 65535;
 
-/// Bytes of the frame of a heartbeat.
+/// Size of the frame of a heartbeat in bytes.
 pub const HEARTBEAT_FRAME_BYTES: usize = 22;
-/// Bytes of the frame of a fragmentation test.
+/// Size of the frame of a fragmentation test in bytes.
 pub const FRAGMENTATION_TEST_FRAME_BYTES: usize = 60001;
-/// Bytes of the frame that asks for the kernel's path MTU.
+/// Size of the probe for the kernel's path MTU, in bytes.
 pub const PROBE_FRAME_BYTES: usize = 60000;
 
-/// Bit of the counter: sent on the DF channel.
+/// Bit of the counter that marks the DF channel.
 pub const COUNTER_DF: u64 = 1 << 63;
 
 use std::ops::Range;

@@ -1,15 +1,15 @@
-//! Small numbers for peers, so that one stands beside a MAC address in one word.
+//! Small numbers for peers, so that one shares a word with a MAC address.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::macs::{MAC_AGE_MAX, PeerSlot};
 use crate::types::{PeerName, Time};
 
-/// Most peers that have a slot. Addresses at further peers are not learned.
+/// Maximum number of peers with a slot. Addresses at further peers are not learned.
 pub const PEERS_MAX: usize = u16::MAX as usize - 1;
 
-/// Which peer has which slot. A number that became free rests for [`MAC_AGE_MAX`] before another
-/// peer gets it, so that no address entry outlives its meaning.
+/// Assignment of slots to peers. A freed number is not reused for [`MAC_AGE_MAX`], so that no entry
+/// of the MAC table outlives its meaning.
 pub struct PeerSlots {
     taken: BTreeMap<PeerName, PeerSlot>,
     resting: VecDeque<(Time, PeerSlot)>,
@@ -18,7 +18,7 @@ pub struct PeerSlots {
 }
 
 impl PeerSlots {
-    /// Slots of which only ours is taken.
+    /// Creates an assignment in which only our own slot is taken.
     pub fn new(us: PeerName) -> PeerSlots {
         PeerSlots {
             taken: BTreeMap::from([(us, PeerSlot::US)]),
@@ -27,13 +27,13 @@ impl PeerSlots {
         }
     }
 
-    /// The slot of a peer.
+    /// Returns the slot of a peer.
     pub fn get(&self, name: PeerName) -> Option<PeerSlot> {
         self.taken.get(&name).copied()
     }
 
-    /// Gives each of `peers` a slot and takes those of all others away (never ours). Returns the
-    /// slots that became free: what was learned of them is to be forgotten.
+    /// Gives each of `peers` a slot and frees those of all others, except ours. Returns the freed
+    /// slots, whose learned addresses must be forgotten.
     pub fn update(&mut self, now: Time, peers: &[PeerName]) -> Vec<PeerSlot> {
         debug_assert!(peers.is_sorted());
         let mut freed = Vec::new();
@@ -55,7 +55,7 @@ impl PeerSlots {
         freed
     }
 
-    /// One more than the highest slot ever given out.
+    /// Returns one more than the highest slot ever assigned.
     pub(super) fn end(&self) -> usize {
         usize::from(self.next)
     }

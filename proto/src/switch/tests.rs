@@ -66,8 +66,8 @@ fn a_full_bucket_gives_way_only_to_what_is_heard_while_others_are_silent() {
     let all: Vec<Mac> = (0..4 * MACS_MAX as u64)
         .map(|n| mac(n << 1 | 2 << 40))
         .collect();
-    for &m in &all {
-        macs.learn(at(0), m, PeerSlot(1));
+    for (&m, slot) in all.iter().zip((1..=8).cycle()) {
+        macs.learn(at(0), m, PeerSlot(slot));
     }
     let known = all.iter().filter(|&&m| macs.lookup(m).is_some()).count();
     assert!(known <= MACS_MAX && known > MACS_MAX / 2, "{known} known");
@@ -76,6 +76,32 @@ fn a_full_bucket_gives_way_only_to_what_is_heard_while_others_are_silent() {
     assert_eq!(macs.learn(at(60), late, PeerSlot(1)), Learned::New);
     assert_eq!(macs.lookup(late), Some(PeerSlot(1)));
     assert_eq!(macs.entries().count(), known);
+}
+
+#[test]
+fn one_peer_cannot_fill_the_table() {
+    let macs = MacTable::new(7);
+    let fresh = |n: u64| mac(n << 1 | 2 << 40);
+    for n in 0..4 * MACS_MAX as u64 {
+        macs.learn(at(0), fresh(n), PeerSlot(1));
+    }
+    assert_eq!(macs.entries().count(), MACS_PER_PEER_MAX);
+    let others = (1 << 30)..(1 << 30) + 2000;
+    for n in others.clone() {
+        assert_eq!(macs.learn(at(1), fresh(n), PeerSlot(2)), Learned::New);
+    }
+    // The addresses of others stay where they are, however long it goes on.
+    for n in 0..4 * MACS_MAX as u64 {
+        macs.learn(at(100), fresh(n | 1 << 35), PeerSlot(1));
+    }
+    for n in others {
+        assert_eq!(macs.lookup(fresh(n)), Some(PeerSlot(2)));
+    }
+    let of_one = macs.entries().filter(|entry| entry.at == PeerSlot(1));
+    assert!(of_one.count() <= MACS_PER_PEER_MAX);
+    // Those that leave make room.
+    macs.forget_peer(PeerSlot(1));
+    assert_eq!(macs.learn(at(101), fresh(1), PeerSlot(1)), Learned::New);
 }
 
 #[test]
@@ -107,8 +133,8 @@ fn threads_that_learn_the_same_addresses_leave_one_entry_of_each() {
     }
 }
 
-/// The recorded steps of the original's table. Where the original refuses a captured address
-/// that is known elsewhere, ours follows it, and says from where.
+/// The recorded steps of Weave Net's table. Where Weave Net refuses a captured address that is
+/// known elsewhere, ours follows it, and says from where.
 #[test]
 fn mac_cache_vector() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/sleeve.json");

@@ -3,26 +3,25 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-/// Where a connection leads, as the peer that has it wrote it down.
+/// The remote address of a connection, as the peer that has the connection wrote it.
 ///
 /// A mesh of a thousand peers has up to a million of these, so the common form, an IPv4 address
-/// with a port, takes no memory of its own. Any other text is kept as it came, and goes out again
-/// as it came.
+/// with a port, needs no allocation. Any other text is kept and sent on unchanged.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Address {
-    /// `a.b.c.d:port`, written without needless zeros.
+    /// `a.b.c.d:port`, without leading zeros.
     V4(SocketAddrV4),
-    /// Anything else: IPv6, nothing at all, or nonsense.
+    /// Any other text: IPv6, empty, or invalid.
     Text(Box<[u8]>),
 }
 
 impl Address {
-    /// The address that this text stands for.
+    /// Creates an address from its text.
     pub fn from_text(text: &[u8]) -> Address {
         parse_v4(text).map_or_else(|| Address::Text(text.into()), Address::V4)
     }
 
-    /// The socket address, if the text is one.
+    /// Returns the socket address, or `None` if the text is not one.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Address::V4(addr) => Some(SocketAddr::V4(*addr)),
@@ -49,7 +48,7 @@ impl Address {
         }
     }
 
-    /// Bytes of memory beside the value itself.
+    /// Returns the size of the memory allocated besides the value itself, in bytes.
     pub(super) fn extra_bytes(&self) -> usize {
         match self {
             Address::V4(_) => 0,
@@ -111,7 +110,7 @@ impl Text {
     }
 }
 
-/// Reads `a.b.c.d:port`, only in the one spelling that writing gives again.
+/// Parses `a.b.c.d:port`, only in the spelling in which it would be written.
 fn parse_v4(text: &[u8]) -> Option<SocketAddrV4> {
     let mut rest = text;
     let mut octets = [0; 4];
@@ -123,7 +122,7 @@ fn parse_v4(text: &[u8]) -> Option<SocketAddrV4> {
     Some(SocketAddrV4::new(Ipv4Addr::from(octets), port))
 }
 
-/// Reads a number of at most five digits without leading zeros, and the byte behind it.
+/// Parses a number of at most five digits without leading zeros, and the byte after it.
 fn number(rest: &mut &[u8], end: Option<u8>) -> Option<u32> {
     let (first, mut value) = (*rest.first()?, 0);
     for count in 0.. {

@@ -2,7 +2,7 @@
 
 use crate::types::{PeerName, PeerUid, ShortId};
 
-/// What a handshake told of the peer at the other end.
+/// The peer at the other end of a connection, as it introduced itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Introduced<'a> {
     /// Its name.
@@ -15,29 +15,29 @@ pub struct Introduced<'a> {
     pub short_id: Option<ShortId>,
 }
 
-/// A peer at the other end of a connection was let in.
+/// The peer at the other end of a connection was accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admitted {
     /// The peer is known from an earlier start, so it has forgotten everything.
     pub restarted: bool,
 }
 
-/// Why the peer at the other end of a connection was not let in.
+/// Why the peer at the other end of a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// Another router carries our name. Dialling again leads to the same.
+    /// Another router has our name. Dialling again would have the same result.
     #[error("peer names collide: {0} is our own name, and another router carries it too")]
     NameCollision(PeerName),
-    /// It is ourselves. Dialling again leads to the same.
+    /// The peer is this router itself. Dialling again would have the same result.
     #[error("cannot connect to ourself")]
     Ourself,
-    /// A discovered address led to a peer that the mesh does not know, or to one without a name.
+    /// The peer at a discovered address is unknown to the mesh, or has no name.
     #[error("found unknown remote name: {0}")]
     UnknownPeer(PeerName),
 }
 
 impl Refused {
-    /// Whether dialling the same address again would lead to the same.
+    /// Returns true if dialling the same address again would have the same result.
     pub fn is_final(self) -> bool {
         matches!(self, Refused::NameCollision(_) | Refused::Ourself)
     }

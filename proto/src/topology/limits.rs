@@ -1,14 +1,14 @@
 //! How much of what others tell is kept.
 
-/// Most peers that are kept. Beyond it, peers are taken in only when they connect to us.
+/// Maximum number of peers. Beyond it, only peers that connect to us are added.
 pub const PEERS_MAX: usize = 8192;
-/// Most connections in one entry. An entry with more is ignored.
+/// Maximum number of connections in one entry. An entry with more is ignored.
 pub const CONNECTIONS_PER_PEER_MAX: usize = 4096;
-/// Longest nickname, in bytes. An entry with a longer one is ignored.
+/// Maximum length of a nickname in bytes. An entry with a longer one is ignored.
 pub const NICKNAME_BYTES_MAX: usize = 1024;
-/// Longest text of an address, in bytes. An entry with a longer one is ignored.
+/// Maximum length of an address text in bytes. An entry with a longer one is ignored.
 pub const ADDRESS_BYTES_MAX: usize = 64;
-/// Memory for the lists and texts of all entries, in bytes: enough for a thousand peers that are
-/// all connected to each other, twice. An entry that does not fit is ignored, unless it is of a
-/// peer that is connected to us.
+/// Maximum memory for the lists and texts of all entries, in bytes: twice the need of a thousand
+/// peers that are all connected to each other. An entry that does not fit is ignored, unless its
+/// peer is connected to us.
 pub const ENTRIES_BYTES_MAX: usize = 48 << 20;

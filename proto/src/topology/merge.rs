@@ -1,4 +1,4 @@
-//! Taking in what others tell.
+//! Merging updates of other peers.
 
 use std::collections::BTreeSet;
 
@@ -9,26 +9,28 @@ use super::update::{self, Header, Peer};
 use crate::gob::Error;
 use crate::types::{PeerName, PeerUid};
 
-/// What an update did.
+/// Result of a merge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Merged {
-    /// Peers that the update told something new of: what goes on to neighbours.
+    /// Peers about which the update had news. They are passed on to neighbours.
     pub improved: BTreeSet<PeerName>,
-    /// All peers that the update has an entry of: what goes on if it was a broadcast.
+    /// All peers of which the update had an entry. They are passed on if it was a broadcast.
     pub named: BTreeSet<PeerName>,
-    /// How many entries were left out because they reach a limit.
+    /// Number of entries that were left out because of a limit.
     pub ignored: usize,
 }
 
 impl Topology {
-    /// Takes in an update. An error leaves everything as it was.
+    /// Merges an update. If it returns an error, nothing changed.
     ///
-    /// Lists of entries that are not newer than what is known are not looked into, so an update
-    /// that brings nothing new costs little, however large it is.
+    /// Connections of entries that are not newer than the known ones are not decoded, so an update
+    /// without news is cheap, however large it is.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-3-merge`.
     pub fn merge(&mut self, update: &[u8]) -> Result<Merged, Error> {
         let mut merged = Merged::default();
         let (mut fresh, mut wanted) = (Vec::new(), 0);
-        // The highest version under which an earlier start of ourselves is still known.
+        // The highest version of an entry from an earlier start of this peer.
         let mut old_self = None;
         let own = self.header(self.us);
         update::decode(
@@ -54,7 +56,7 @@ impl Topology {
         for peer in fresh {
             match peer.filter(|peer| self.has_room_for(peer)) {
                 None => merged.ignored += 1,
-                // The update may have had a newer one of the same peer before.
+                // An earlier entry of the update may have been a newer one of the same peer.
                 Some(peer) if self.is_news(&peer.header()) => {
                     merged.improved.insert(peer.name);
                     self.take_entry(peer);
@@ -72,12 +74,13 @@ impl Topology {
         self.peers.get(&name).map(Peer::header)
     }
 
+    /// Rule: `docs/protocol/mesh.md#6-3-merge`.
     fn is_news(&self, header: &Header) -> bool {
         self.header(header.name)
             .is_none_or(|known| header.is_newer_than(&known))
     }
 
-    /// Whether the limits allow this entry in place of the one that is known of the peer, if any.
+    /// Returns true if the limits allow this entry in place of the known one, if any.
     fn has_room_for(&self, peer: &Peer) -> bool {
         if self.references.contains_key(&peer.name) {
             return true;
@@ -96,7 +99,9 @@ impl Topology {
         self.insert(peer);
     }
 
-    /// Adds the peers that are known only because connections of `improved` lead to them.
+    /// Adds placeholders for unknown peers to which connections of `improved` lead.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-3-merge`.
     fn add_placeholders(&mut self, improved: &BTreeSet<PeerName>) {
         let names: Vec<PeerName> = self.names().collect();
         let mut unknown = BTreeSet::new();
@@ -120,7 +125,9 @@ impl Topology {
         }
     }
 
-    /// Lifts our version beyond `version`, so that our entry replaces that of an earlier start.
+    /// Raises our version above `version`, so that our entry replaces that of an earlier start.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-3-merge`.
     fn outdo(&mut self, version: u64) {
         let beyond = version.saturating_add(1);
         if let Some(ourself) = self.peers.get_mut(&self.us)

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use super::update::Connection;
 use crate::types::PeerName;
 
-/// Calls `each` for every connection with the index of its remote in `names`, if it is there.
-/// Both must be in order of names.
+/// Calls `each` for every connection with the index of its remote in `names`, if any. Both must be
+/// sorted by name.
 pub(crate) fn resolve<'c>(
     names: &[PeerName],
     connections: &'c [Connection],
@@ -20,10 +20,10 @@ pub(crate) fn resolve<'c>(
     }
 }
 
-/// Where `name` is in `names`, or would be, not before `start`.
+/// Returns the position of `name` in `names`, or where it would be inserted, not before `start`.
 ///
-/// In a full list neighbours are next to each other, in a sparse one far apart: the step doubles
-/// until it is past the name.
+/// Names are close together in a full list and far apart in a sparse one, so the step doubles until
+/// it has passed the name.
 fn find_from(names: &[PeerName], start: usize, name: PeerName) -> Result<usize, usize> {
     let (mut low, mut high, mut step) = (start, start, 1);
     loop {

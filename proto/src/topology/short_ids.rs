@@ -1,29 +1,31 @@
-//! Who owns which short id.
+//! Ownership of short ids.
 //!
-//! Any peer may claim any of the 4096 ids. Of several claimants the one with the lowest name
-//! owns the id, so all peers agree without talking about it.
+//! Any peer may claim any of the 4096 ids. Of several claimants the one with the lowest name owns
+//! the id, so all peers agree without communicating.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{PeerName, ShortId};
 
-/// Random draws before the free ids are counted.
+/// Number of random draws before a free id is searched for.
 const DRAWS: u8 = 10;
 
 /// The claims on short ids.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ShortIds {
-    /// Emptied sets stay, since a later use of such an id is a change and not a first use.
+    /// Empty sets are kept, because a later use of such an id is a change and not a first use.
     claims: BTreeMap<ShortId, BTreeSet<PeerName>>,
 }
 
 impl ShortIds {
-    /// The peer that owns `id`.
+    /// Returns the peer that owns `id`.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-5-short-ids`.
     pub(super) fn owner(&self, id: ShortId) -> Option<PeerName> {
         self.claims.get(&id)?.first().copied()
     }
 
-    /// Adds a claim. Returns whether the id passed from one owner to another.
+    /// Adds a claim. Returns true if the id changed its owner.
     pub(super) fn claim(&mut self, id: ShortId, name: PeerName) -> bool {
         let Some(claimants) = self.claims.get_mut(&id) else {
             self.claims.insert(id, BTreeSet::from([name]));
@@ -32,7 +34,7 @@ impl ShortIds {
         claimants.insert(name) && claimants.first() == Some(&name)
     }
 
-    /// Takes a claim back. Returns whether the id passed from one owner to another.
+    /// Removes a claim. Returns true if the id changed its owner.
     pub(super) fn release(&mut self, id: ShortId, name: PeerName) -> bool {
         let Some(claimants) = self.claims.get_mut(&id) else {
             return false;
@@ -42,7 +44,9 @@ impl ShortIds {
         owned && !claimants.is_empty()
     }
 
-    /// A random id that nobody claims, if there is one.
+    /// Returns a random unclaimed id, or `None` if there is none.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-5-short-ids`.
     pub(super) fn draw(&self, rng: &mut fastrand::Rng) -> Option<ShortId> {
         for _ in 0..DRAWS {
             let id = ShortId::new(rng.u16(..ShortId::COUNT))?;

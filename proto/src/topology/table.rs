@@ -16,7 +16,7 @@ use crate::types::{PeerName, PeerUid, ShortId};
 pub struct Topology {
     pub(super) us: PeerName,
     pub(super) peers: BTreeMap<PeerName, Peer>,
-    /// How many local connections hold a peer; those that none holds are not in here.
+    /// Number of local connections that hold each peer. Peers that none holds are absent.
     pub(super) references: BTreeMap<PeerName, u32>,
     pub(super) short_ids: ShortIds,
     /// The sum of [`Peer::extra_bytes`] over all peers.
@@ -25,20 +25,20 @@ pub struct Topology {
     pub(super) rng: fastrand::Rng,
 }
 
-/// What is left to do after changes.
+/// What the caller must do after changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Changes {
     /// Our own entry has a new version: announce it.
     pub announce: bool,
-    /// Peers or connections changed: calculate routes, look for targets.
+    /// Peers or connections changed: calculate routes and look for targets.
     pub routes: bool,
-    /// A short id passed from one peer to another: what was derived from short ids is stale.
+    /// A short id has another owner: everything derived from short ids is stale.
     pub short_ids: bool,
 }
 
 impl Topology {
-    /// A mesh of one peer, ourselves. We claim `short_id`, or a random one.
+    /// Creates a mesh of one peer, ourselves, which claims `short_id` or a random id.
     pub fn new(
         name: PeerName,
         nickname: &str,
@@ -70,41 +70,49 @@ impl Topology {
         }
     }
 
-    /// Our own name.
+    /// Returns our own name.
     pub fn us(&self) -> PeerName {
         self.us
     }
 
-    /// The peer of this name, connections in order of their remotes' names.
+    /// Returns the peer with this name. Its connections are sorted by the names of their remotes.
     pub fn peer(&self, name: PeerName) -> Option<&Peer> {
         self.peers.get(&name)
     }
 
-    /// All peers in order of names, ourselves among them.
+    /// Returns true if a peer lists a connection to `remote`.
+    pub fn lists(&self, name: PeerName, remote: PeerName) -> bool {
+        let peer = self.peers.get(&name);
+        peer.is_some_and(|peer| peer.position(remote).is_ok())
+    }
+
+    /// Returns all peers, sorted by name, including ourselves.
     pub fn peers(&self) -> impl ExactSizeIterator<Item = &Peer> {
         self.peers.values()
     }
 
-    /// Names of all peers in order.
+    /// Returns the names of all peers, sorted.
     pub fn names(&self) -> impl ExactSizeIterator<Item = PeerName> {
         self.peers.keys().copied()
     }
 
-    /// The peer that owns a short id.
+    /// Returns the peer that owns a short id.
     pub fn short_id_owner(&self, id: ShortId) -> Option<PeerName> {
         self.short_ids.owner(id)
     }
 
-    /// What is to be done since this was last called.
+    /// Returns what must be done since the last call.
     pub fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
     }
 
-    /// Checks who answered at the other end of a connection, adds the peer if it is unknown and
-    /// `accept_new` allows it, and holds it until [`Topology::release`].
+    /// Checks the peer at the other end of a connection, adds it if it is unknown and `accept_new`
+    /// is true, and holds it until [`Topology::release`].
     ///
-    /// Only connections to discovered addresses have `accept_new` false. A known peer keeps its
-    /// entry as it is: the connection's own gossip brings a newer one.
+    /// `accept_new` is false only for connections to discovered addresses. The entry of a known
+    /// peer is not changed: gossip over the connection brings a newer one.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-4-features`.
     pub fn admit(&mut self, peer: Introduced<'_>, accept_new: bool) -> Result<Admitted, Refused> {
         let known = self.peers.get(&peer.name).map(|known| known.uid);
         match known {
@@ -142,7 +150,9 @@ impl Topology {
         }
     }
 
-    /// Puts a connection of ours into our entry, not established, in place of any to that peer.
+    /// Adds a connection, not yet established, to our entry. Replaces any connection to that peer.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-6-duplicates`.
     pub fn add_connection(&mut self, remote: PeerName, address: SocketAddr, outbound: bool) {
         let connection = Connection {
             remote,
@@ -160,6 +170,8 @@ impl Topology {
     }
 
     /// Marks our connection to `remote` as one that carries frames. Does nothing if there is none.
+    ///
+    /// Rule: `docs/protocol/mesh.md#3-6-duplicates`.
     pub fn establish_connection(&mut self, remote: PeerName) {
         self.change_ourself(|ourself| {
             let Ok(index) = ourself.position(remote) else {
@@ -169,10 +181,12 @@ impl Topology {
         });
     }
 
-    /// Takes our connection to `remote` out of our entry. Does nothing if there is none.
+    /// Removes our connection to `remote` from our entry. Does nothing if there is none.
     ///
-    /// [`Topology::collect_garbage`] must follow before anything is announced: an update with
-    /// peers that are out of reach may go round in circles.
+    /// Call [`Topology::collect_garbage`] before anything is announced: an update with unreachable
+    /// peers may circulate forever.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-4-garbage`.
     pub fn delete_connection(&mut self, remote: PeerName) {
         self.change_ourself(|ourself| {
             let found = ourself.position(remote);
@@ -180,16 +194,20 @@ impl Topology {
         });
     }
 
-    /// The entries of those of `names` that are known, as an update.
+    /// Encodes the entries of the known peers among `names` as an update.
+    ///
+    /// Format: `docs/protocol/mesh.md#6-1-payload`.
     pub fn encode(&self, names: impl IntoIterator<Item = PeerName>) -> Vec<u8> {
         encode_update(names.into_iter().filter_map(|name| self.peers.get(&name)))
     }
 
-    /// The entries of those of `names` that are known, as updates of about `bytes_max` each: a
-    /// part is ended by the entry that makes it reach that size.
+    /// Encodes the entries of the known peers among `names` as updates of about `bytes_max` bytes
+    /// each: a part ends with the entry that makes it reach that size.
     ///
-    /// The state of a mesh may be longer than one message can be. Parts may be taken in in any
+    /// The state of a mesh may exceed the maximum size of a message. Parts can be merged in any
     /// order, and each on its own.
+    ///
+    /// Format: `docs/protocol/mesh.md#6-1-payload`.
     pub fn encode_parts(
         &self,
         names: impl IntoIterator<Item = PeerName>,
@@ -211,6 +229,8 @@ impl Topology {
 
     /// Removes peers that cannot be reached from us over any listed connections, established or
     /// not, unless a local connection holds them. Returns their names in order.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-4-garbage`.
     pub fn collect_garbage(&mut self) -> Vec<PeerName> {
         let reached = self.reachable();
         let gone: Vec<PeerName> = self
@@ -232,7 +252,7 @@ impl Topology {
         gone
     }
 
-    /// For each peer in order of names, whether it can be reached from us.
+    /// Returns for each peer, in order of names, whether it can be reached from us.
     fn reachable(&self) -> Vec<bool> {
         let names: Vec<PeerName> = self.names().collect();
         let peers: Vec<&Peer> = self.peers().collect();
@@ -271,7 +291,7 @@ impl Topology {
         self.changes.routes = true;
     }
 
-    /// Takes what an entry that is not in the table any more counted for out of the sums.
+    /// Subtracts a removed entry from the totals.
     fn forget_entry(&mut self, peer: &Peer) {
         self.extra_bytes = self.extra_bytes.saturating_sub(peer.extra_bytes());
         if let Some(id) = peer.short_id {
@@ -279,7 +299,7 @@ impl Topology {
         }
     }
 
-    /// Changes our entry; `change` says whether it did.
+    /// Changes our entry. `change` returns true if it changed anything.
     fn change_ourself(&mut self, change: impl FnOnce(&mut Peer) -> bool) {
         let Some(ourself) = self.peers.get_mut(&self.us) else {
             return;
@@ -293,8 +313,10 @@ impl Topology {
         }
     }
 
-    /// Claims another short id if ours belongs to a peer with a lower name. While none is free we
-    /// keep ours, and try again when peers go.
+    /// Claims another short id if ours is owned by a peer with a lower name. If none is free, keeps
+    /// ours and tries again when peers leave.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-5-short-ids`.
     pub(super) fn settle_short_id(&mut self) {
         let Some(ourself) = self.peers.get_mut(&self.us) else {
             return;
@@ -316,7 +338,7 @@ impl Topology {
     }
 }
 
-/// As much of a nickname as is kept.
+/// Returns the part of a nickname that is kept.
 fn cut(nickname: &str) -> Box<[u8]> {
     let end = nickname.floor_char_boundary(NICKNAME_BYTES_MAX);
     nickname.as_bytes()[..end].into()

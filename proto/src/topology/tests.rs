@@ -52,7 +52,7 @@ fn introduced(value: u64) -> Introduced<'static> {
     }
 }
 
-/// The changes that are waiting, as letters.
+/// Returns the changes that are waiting, as letters.
 fn changes(topology: &mut Topology) -> String {
     let changes = topology.take_changes();
     let letter = |flag, letter| if flag { letter } else { "" };
@@ -458,7 +458,7 @@ static RAW_CONNECTIONS: SliceType = SliceType {
 /// A name, the number of a short id, and names of remotes.
 type RawEntry<'t> = (&'t [u8], u64, &'t [&'t [u8]]);
 
-/// An update as another kind of sender would write it.
+/// Returns an update as another kind of sender would write it.
 fn raw_update(entries: &[RawEntry<'_>]) -> Vec<u8> {
     let mut encoder = Encoder::new();
     for (name, short_id, remotes) in entries {

@@ -15,15 +15,17 @@ use crate::gob::{Decoder, Encoder, Error, SliceType, StructType, Type, Value};
 use crate::types::{PeerName, PeerUid, ShortId};
 
 /// A peer as the mesh knows it.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Peer {
     /// Its name.
     pub name: PeerName,
-    /// Its nickname, as it came: Go does not check that texts are UTF-8.
+    /// Its nickname, as received: Go does not check that texts are UTF-8.
     pub nickname: Box<[u8]>,
-    /// Which start of the peer this tells of; 0 for a placeholder.
+    /// The UID of the peer's start that this entry describes; 0 for a placeholder.
     pub uid: PeerUid,
-    /// The peer's own count of its changes; a higher one is newer.
+    /// The peer's count of its own changes; a higher one is newer.
     pub version: u64,
     /// Its claim on a short id.
     pub short_id: Option<ShortId>,
@@ -31,7 +33,9 @@ pub struct Peer {
     pub connections: Vec<Connection>,
 }
 
-/// A connection as the peer at one of its ends describes it.
+/// A connection, as described by the peer at one of its ends.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Connection {
     /// The peer at the other end.
@@ -45,30 +49,30 @@ pub struct Connection {
 }
 
 impl Peer {
-    /// Whether this peer is known only as the far end of someone's connection.
+    /// Returns true if this peer is known only as the remote end of a connection.
     pub fn is_placeholder(&self) -> bool {
         self.uid == PeerUid(0)
     }
 
-    /// The nickname as a text.
+    /// Returns the nickname as a text.
     pub fn nickname(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.nickname)
     }
 
-    /// Its connection to `remote`. Only for lists in order of names, as a `Topology`
-    /// keeps them.
+    /// Returns the connection of the peer to `remote`. Applies only to lists in order of names, as
+    /// a `Topology` keeps them.
     pub fn connection(&self, remote: PeerName) -> Option<&Connection> {
         let index = self.position(remote).ok()?;
         self.connections.get(index)
     }
 
-    /// Where the connection to `remote` stands, or would stand.
+    /// Returns the position of the connection to `remote`, or where it would be inserted.
     pub(super) fn position(&self, remote: PeerName) -> Result<usize, usize> {
         self.connections
             .binary_search_by_key(&remote, |connection| connection.remote)
     }
 
-    /// What says whether this is newer than what is known.
+    /// Returns the fields that decide which of two entries is newer.
     pub(super) fn header(&self) -> Header {
         Header {
             name: self.name,
@@ -78,7 +82,7 @@ impl Peer {
         }
     }
 
-    /// Bytes of memory that depend on what the peer says of itself.
+    /// Returns the memory that depends on what the peer says about itself, in bytes.
     pub(super) fn extra_bytes(&self) -> usize {
         let texts: usize = self
             .connections
@@ -88,7 +92,7 @@ impl Peer {
         self.nickname.len() + texts + self.connections.len() * size_of::<Connection>()
     }
 
-    /// Puts connections in order of names. Of several to one peer the last one stays.
+    /// Sorts connections by name. Of several to one peer, keeps the last one.
     pub(super) fn sort_connections(&mut self) {
         self.connections.sort_by_key(|connection| connection.remote);
         self.connections.dedup_by(|later, earlier| {
@@ -132,7 +136,7 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What decides which of two descriptions of a peer is kept.
+/// The fields that decide which of two entries of a peer is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) name: PeerName,
@@ -142,7 +146,9 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Whether this description replaces the `known` one.
+    /// Returns true if this entry replaces the `known` one.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-3-merge`.
     pub(super) fn is_newer_than(&self, known: &Header) -> bool {
         (self.version, self.uid) > (known.version, known.uid)
             || (self.version, self.uid) == (known.version, known.uid)
@@ -153,10 +159,12 @@ impl Header {
 
 /// Reads the peers of an update one by one.
 ///
-/// `wanted` is asked about each peer; of one that is not wanted the connections are not looked at.
-/// Wanted peers come out with their connections in the order of the update, or as `None` if they
-/// break a limit. Peers and connections that carry the all-zero name are left out: real routers
-/// pass on what a bad member invented.
+/// `wanted` is called for each peer; if it returns false, the peer's connections are not decoded.
+/// `each` receives wanted peers with their connections in the order of the update, or `None` if
+/// they exceed a limit. Peers and connections with the all-zero name are left out: Weave Net
+/// routers pass on what a misbehaving member invented.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 pub(super) fn decode(
     update: &[u8],
     mut wanted: impl FnMut(&Header) -> bool,
@@ -188,20 +196,26 @@ pub(super) fn decode(
     Ok(())
 }
 
-/// All peers of an update, with their connections, in its order. What breaks a limit or has no
-/// name is left out.
+/// Decodes all peers of an update with their connections, in its order. Leaves out what exceeds a
+/// limit or has no name.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 pub fn decode_update(update: &[u8]) -> Result<Vec<Peer>, Error> {
     let mut peers = Vec::new();
     decode(update, |_| true, |peer| peers.extend(peer))?;
     Ok(peers)
 }
 
-/// An update that tells of `peers`.
+/// Encodes an update with the entries of `peers`.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 pub fn encode_update<'p>(peers: impl IntoIterator<Item = &'p Peer>) -> Vec<u8> {
     encode_update_with(Encoder::new(), peers)
 }
 
-/// An update written by `encoder`, which may bring the type ids of a recorded one.
+/// Encodes an update with `encoder`, which may have the type ids of a recorded one.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 pub fn encode_update_with<'p>(
     mut encoder: Encoder,
     peers: impl IntoIterator<Item = &'p Peer>,
@@ -250,7 +264,9 @@ static CONNECTION_SUMMARIES: SliceType = SliceType {
     elem: Type::Struct(&CONNECTION_SUMMARY),
 };
 
-/// Writes the two values that tell of one peer.
+/// Writes the two values of one peer.
+///
+/// Format: `docs/protocol/mesh.md#6-1-payload`.
 pub(super) fn write_peer(encoder: &mut Encoder, peer: &Peer) {
     encoder.value(Type::Struct(&PEER_SUMMARY), |w| {
         w.structure(|s| {
@@ -301,7 +317,7 @@ impl<'a> PeerSummary<'a> {
         Ok(out)
     }
 
-    /// Numbers that are no short id count as none, so that they are never passed on.
+    /// Returns the short id. Numbers out of range count as none, so that they are never passed on.
     fn short_id(&self) -> Option<ShortId> {
         ShortId::new(self.short_id).filter(|_| self.has_short_id)
     }

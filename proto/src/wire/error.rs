@@ -4,20 +4,20 @@ use super::magic::{HEADER_BYTES, Magic};
 use crate::features::FeaturesError;
 use crate::gob;
 
-/// Longest message in bytes, as sent (so with its seal, if it is encrypted). A longer one is
-/// not sent, and ends the connection when it is announced.
+/// Maximum size of a message in bytes, as sent (with its tag, if it is encrypted). A longer message
+/// is not sent; a connection that announces one is closed.
 pub const MESSAGE_BYTES_MAX: usize = 10 * 1024 * 1024;
 
-/// Whose fault it is that a connection failed.
+/// Which side is responsible for a failed connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The other end breaks the protocol, or speaks another.
+    /// The other end violates the protocol, or speaks another one.
     Misbehaved,
-    /// The other end is right in itself, but does not fit us.
+    /// The other end follows the protocol but is incompatible with this one.
     Incompatible,
-    /// The other end does not know our password.
+    /// The other end does not know the password.
     Unauthorised,
-    /// It is our own.
+    /// This end is responsible.
     Local,
 }
 
@@ -38,7 +38,7 @@ pub enum WireError {
         /// What we accept.
         ours: (u8, u8),
     },
-    /// The byte that announces encryption has no meaning.
+    /// The encryption flag has an unknown value.
     #[error("bad encryption flag {0}")]
     Flag(u8),
     /// We have a password, the other end has none.
@@ -47,25 +47,25 @@ pub enum WireError {
     /// The other end has a password, we have none.
     #[error("remote uses a password, but we do not")]
     RemoteEncrypted,
-    /// The public key is malformed, or of the kind that gives the session key away.
+    /// The public key is malformed, or one of the few that make the session key predictable.
     #[error("remote sent an unusable public key")]
     PublicKey,
-    /// The first message does not open.
+    /// The first message cannot be decrypted.
     #[error("unable to decrypt the first message: the passwords differ")]
     Password,
-    /// A later message does not open.
+    /// A later message cannot be decrypted.
     #[error("unable to decrypt a message: it was changed on the way")]
     Forged,
     /// A message is too short to be encrypted.
     #[error("message is too short to be encrypted")]
     Unsealed,
-    /// As many messages as there are nonces were exchanged.
+    /// All nonces of this direction are used up.
     #[error("connection has used up its sequence numbers")]
     Exhausted,
     /// The features are not acceptable.
     #[error("bad introduction: {0}")]
     Features(#[from] FeaturesError),
-    /// A message announces more bytes than are accepted in this phase.
+    /// A message announces more bytes than this phase accepts.
     #[error("incoming message exceeds maximum size: {len} > {limit}")]
     TooLong {
         /// The announced length.
@@ -76,7 +76,7 @@ pub enum WireError {
     /// The gob stream of protocol 1 is broken.
     #[error("bad message stream: {0}")]
     Gob(#[from] gob::Error),
-    /// The stream ended after so many bytes of the header.
+    /// The stream ended after this many bytes of the header.
     #[error("remote closed the connection after {0} of {HEADER_BYTES} bytes of its header")]
     EndInHeader(usize),
     /// The stream ended before the ends were introduced.
@@ -85,16 +85,16 @@ pub enum WireError {
     /// The stream ended inside a message.
     #[error("remote closed the connection inside a message")]
     EndInMessage,
-    /// There is no introduced connection to send a message over.
+    /// The connection is not introduced yet, so no message can be sent.
     #[error("connection is not introduced")]
     NotIntroduced,
-    /// A message of ours has this many bytes, which is too long.
+    /// An outgoing message of this many bytes is too long.
     #[error("outgoing message exceeds maximum size: {0} > {MESSAGE_BYTES_MAX}")]
     SendTooLong(usize),
 }
 
 impl WireError {
-    /// Whose fault it is.
+    /// Returns which side is responsible.
     pub const fn fault(&self) -> Fault {
         match self {
             WireError::Versions { .. } | WireError::Features(FeaturesError::Flavour(_)) => {

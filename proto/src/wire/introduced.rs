@@ -5,19 +5,19 @@ use std::sync::Arc;
 use crate::crypto::SessionKey;
 use crate::features::Features;
 
-/// Lowest version of the protocol that is spoken here.
+/// Lowest supported version of the protocol.
 pub const VERSION_MIN: u8 = 1;
-/// Highest version of the protocol that is spoken here.
+/// Highest supported version of the protocol.
 pub const VERSION_MAX: u8 = 2;
 
-/// What one end brings to a connection.
+/// Configuration of one end of a connection.
 #[derive(Clone, Debug)]
 pub struct WireConfig {
     /// Lowest version to accept.
     pub min_version: u8,
     /// Highest version to accept.
     pub max_version: u8,
-    /// The password, if messages are to be encrypted. An empty one encrypts too.
+    /// The password, if messages are to be encrypted. An empty password also encrypts.
     pub password: Option<Arc<[u8]>>,
     /// Our features for this connection.
     pub features: Features,
@@ -25,8 +25,8 @@ pub struct WireConfig {
     pub recorded: Recorded,
 }
 
-/// What of a recorded introduction would come out otherwise in another run: the features with
-/// their order and type ids, and a session key where neither private key is known.
+/// Non-deterministic parts of a recorded introduction, overridden in tests: the encoded features
+/// with their order and type ids, and the session key where neither private key is known.
 #[derive(Clone, Debug, Default)]
 pub struct Recorded {
     /// The stream of our features.
@@ -36,7 +36,7 @@ pub struct Recorded {
 }
 
 impl WireConfig {
-    /// All versions that are spoken here.
+    /// Creates a configuration that accepts every supported version.
     pub fn new(features: Features, password: Option<Arc<[u8]>>) -> WireConfig {
         WireConfig {
             min_version: VERSION_MIN,
@@ -48,16 +48,16 @@ impl WireConfig {
     }
 }
 
-/// How an introduction ended.
+/// Result of a completed introduction.
 #[derive(Clone, Debug)]
 pub struct Introduced {
-    /// The features of the other end; with version 1 only those that it has.
+    /// The features of the other end; with version 1 only the five that this version has.
     pub remote: Features,
     /// The version of the protocol that is used.
     pub version: u8,
     /// The key of the connection, if it is encrypted.
     pub session_key: Option<SessionKey>,
-    /// A digest of everything that both ends sent up to here, the same at both unless something
-    /// was changed on the way.
+    /// Digest of everything that both ends have sent so far. It is the same at both ends unless
+    /// something was changed on the way.
     pub transcript: [u8; 32],
 }

@@ -4,10 +4,11 @@ use std::fmt;
 
 /// What both ends send first.
 pub(crate) const MAGIC: &[u8; 5] = b"weave";
-/// Bytes of the header that both ends send first.
+/// Size in bytes of the header that both ends send first.
 pub(crate) const HEADER_BYTES: usize = MAGIC.len() + 2;
 
-/// The first bytes of somebody who speaks another protocol. Shows them, and what they look like.
+/// The first bytes of a remote that speaks another protocol. Displays them, with a guess at the
+/// protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Magic(pub [u8; 5]);
 

@@ -15,14 +15,14 @@ use crate::features;
 use crate::gob;
 use crate::vectors::{bytes, list, load, map, text, unhex};
 
-/// Bytes of the flag of protocol 2 and of the public key after it.
+/// Size in bytes of the flag of protocol 2 and of the public key after it.
 const FLAG_BYTES: usize = 1 + KEY_BYTES;
 
 fn key(value: &Value, key: &str) -> [u8; KEY_BYTES] {
     bytes(value, key).try_into().unwrap()
 }
 
-/// The end of a recorded introduction, ready to say the same again.
+/// Returns the end of a recorded introduction, ready to say the same again.
 fn recorded_end(case: &Value, side: &str) -> Wire {
     let end = &case[side];
     let features = Features::from_map(map(end, "features")).unwrap();
@@ -44,8 +44,8 @@ fn recorded_end(case: &Value, side: &str) -> Wire {
     Wire::new(config, dialled, PrivateKey::from_bytes(private))
 }
 
-/// The gob stream of the features in a recorded introduction, if it came so far, checked against
-/// their map.
+/// Returns the gob stream of the features in a recorded introduction, if it came so far, checked
+/// against their map.
 fn recorded_features(case: &Value, side: &str, dialled: bool) -> Option<Vec<u8>> {
     let end = &case[side];
     let sent = bytes(end, "all_bytes_sent");
@@ -80,20 +80,20 @@ fn recorded_features(case: &Value, side: &str, dialled: bool) -> Option<Vec<u8>>
     Some(stream)
 }
 
-/// The first two messages of a gob stream: the definition of the feature map, and the map.
+/// Returns the first two messages of a gob stream: the definition of the feature map, and the map.
 fn gob_prefix(stream: &[u8]) -> Vec<u8> {
     let (_, end) = gob::split_message(stream, 1000).unwrap().unwrap();
     let (_, more) = gob::split_message(&stream[end..], 1000).unwrap().unwrap();
     stream[..end + more].to_vec()
 }
 
-/// The first message of a stream of protocol 2.
+/// Returns the first message of a stream of protocol 2.
 fn length_prefixed(stream: &[u8]) -> Option<&[u8]> {
     let (len, rest) = stream.split_first_chunk()?;
     rest.get(..usize::try_from(u32::from_be_bytes(*len)).unwrap())
 }
 
-/// All that an end has to send, as one piece each.
+/// Returns all that an end has to send, as one piece each.
 fn transmit(wire: &mut Wire) -> Vec<Vec<u8>> {
     std::iter::from_fn(|| wire.poll_transmit()).collect()
 }
@@ -143,7 +143,8 @@ fn message(wire: &mut Wire) -> Option<Vec<u8>> {
     }
 }
 
-/// The messages and the introduction that a stream of bytes brings, in pieces of random sizes.
+/// Returns the messages and the introduction that a stream of bytes brings, in pieces of random
+/// sizes.
 fn feed_in_pieces(wire: &mut Wire, stream: &[u8], seed: u64) -> (Introduced, Vec<Vec<u8>>) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut rest = stream;
@@ -157,7 +158,7 @@ fn feed_in_pieces(wire: &mut Wire, stream: &[u8], seed: u64) -> (Introduced, Vec
     (introduced, std::iter::from_fn(|| message(wire)).collect())
 }
 
-/// The error that stands for what the original says.
+/// Returns the error that stands for what Weave Net says.
 fn error_of(text: &str) -> WireError {
     match text {
         "password specified, but peer requested an unencrypted connection" => {
@@ -365,8 +366,8 @@ fn recorded_headers_get_the_recorded_answers() {
     }
 }
 
-/// An end of a captured session. We have the private key of the client alone, so the router's
-/// end is given the session key.
+/// Returns an end of a captured session. We have the private key of the client alone, so the
+/// router's end is given the session key.
 fn captured_end(session: &Value, client: bool) -> Wire {
     let streams = ["tcp_router_to_client", "tcp_client_to_router"];
     let own = bytes(session, streams[usize::from(client)]);

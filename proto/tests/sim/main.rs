@@ -10,6 +10,7 @@
 mod check;
 mod frames;
 mod plan;
+mod rest;
 mod store;
 mod tcp;
 mod trace;

@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     old_protocol: Vec<bool>,
     /// Who offers the native overlay.
     native: Vec<bool>,
+    /// Who does with others what only some understand.
+    modern: Vec<bool>,
     nat: Vec<bool>,
     network: Network,
     faults: usize,
@@ -62,6 +64,9 @@ impl Plan {
             discovery: rng.bool(),
             old_protocol: (0..hosts).map(|_| rng.u32(..6) == 0).collect(),
             native: vec![false; hosts],
+            modern: (0..hosts as u64)
+                .map(|host| (seed + host) % 5 != 0)
+                .collect(),
             nat,
             network: Network {
                 latency_us: latency / 2..latency * 2,
@@ -93,6 +98,7 @@ impl Plan {
                 config.password = self.encrypted.then(|| b"secret".as_slice().into());
                 config.discovery = self.discovery;
                 config.max_version = if self.old_protocol[host] { 1 } else { 2 };
+                config.abilities = self.modern[host];
                 if !self.native[host] {
                     config.overlays = vec![Overlay::Sleeve];
                 }

@@ -17,6 +17,7 @@ const DEVICE_MTU: usize = 1500;
 impl World {
     pub(crate) fn send_special(&mut self, host: usize, link: LinkId, special: Special) {
         self.udp_packets += 1;
+        self.specials += 1;
         let h = &self.hosts[host];
         let (info, path) = &h.links[&link];
         let Some(to) = path.remote else { return };
@@ -102,7 +103,7 @@ impl World {
         assert!(report.write(&mut datagram[HEADER_BYTES..bytes - TAG_BYTES]));
         let counter = key.draw(STREAM_REPORTS, 1).unwrap();
         assert!(key.seal(Kind::Report, STREAM_REPORTS, counter, &mut datagram));
-        if packet > self.network.path_mtu {
+        if packet > self.network.path_mtu || self.native_blocked {
             return;
         }
         for _ in 0..1 + u32::from(self.rng.u32(..1000) < self.network.doubling) {

@@ -145,6 +145,10 @@ pub(crate) struct World {
     pub(crate) lost_routes: Vec<String>,
     pub(crate) tcp_bytes: u64,
     pub(crate) udp_packets: u64,
+    /// Special frames of sleeve that were sent.
+    pub(crate) specials: u64,
+    /// Whether native datagrams get lost.
+    pub(crate) native_blocked: bool,
     queue: BinaryHeap<Reverse<Scheduled>>,
     order: u64,
     pub(crate) pipes: BTreeMap<usize, Pipe>,
@@ -172,6 +176,8 @@ impl World {
             lost_routes: Vec::new(),
             tcp_bytes: 0,
             udp_packets: 0,
+            specials: 0,
+            native_blocked: false,
             queue: BinaryHeap::new(),
             order: 0,
             pipes: BTreeMap::new(),

@@ -103,6 +103,36 @@ fn all_views_of_all_topologies_agree() {
     assert_eq!((topologies, views), (22, 163));
 }
 
+/// Where all see the mesh alike, the broadcasts of each source come to each peer from its parent
+/// and from nobody else.
+#[test]
+fn broadcasts_come_from_the_parent_alone() {
+    let mut checked = 0;
+    for case in vectors("routes.json") {
+        let views = list(&case, "views").iter();
+        let all: Vec<Routes> = views
+            .map(|expected| Routes::calculate(&view(&case, name(&expected["ourself"]))))
+            .collect();
+        for here in &all {
+            for source in here.peers().iter().filter(|source| **source != here.us()) {
+                let senders: Vec<PeerName> = all
+                    .iter()
+                    .filter(|there| there.broadcast(*source).contains(&here.us()))
+                    .map(Routes::us)
+                    .collect();
+                let parent = here.parent(*source);
+                assert!(senders.len() <= 1, "{senders:?}");
+                if let Some(sender) = senders.first() {
+                    assert_eq!(parent, Some(*sender));
+                    checked += 1;
+                }
+            }
+            assert_eq!(here.parent(here.us()), None);
+        }
+    }
+    assert!(checked > 500, "{checked}");
+}
+
 #[test]
 fn neighbours_are_drawn_by_weight_and_never_twice() {
     // We are in the middle: 20 peers behind one neighbour, and four neighbours with nobody behind.

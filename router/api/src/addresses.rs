@@ -19,7 +19,7 @@ use super::services::Services;
 use control::errors;
 use report::time::duration;
 
-/// The routes of everything that has to do with addresses.
+/// Returns the routes of everything that has to do with addresses.
 pub(super) fn routes() -> Router<Services> {
     Router::new()
         .route("/ipinfo/defaultsubnet", get(default_subnet))
@@ -53,7 +53,7 @@ pub(super) async fn ask(
     }
 }
 
-/// A refusal in Weave Net's words; requests that were cancelled are no errors there.
+/// Returns a refusal in Weave Net's words; requests that were cancelled are no errors there.
 pub(super) fn refuse(error: &RequestError, prefix: &str) -> Answer {
     match error {
         RequestError::Cancelled { .. } => Ok(cancelled()),
@@ -67,7 +67,7 @@ fn cancelled() -> Response {
     text(StatusCode::OK, "cancelled".to_owned())
 }
 
-/// What the query says about a request for an address.
+/// Query parameters of a request for an address.
 struct Wanted {
     time_max: Option<Duration>,
     identity: Option<Identity>,
@@ -103,7 +103,7 @@ impl Wanted {
     }
 }
 
-/// The kind of identity that a form names.
+/// Returns the kind of identity that a form names.
 pub(super) fn kind(form: &Form) -> Result<IdentityKind, Refusal> {
     match form.first("kind") {
         "" | "explicit" => Ok(IdentityKind::Explicit),
@@ -115,9 +115,7 @@ pub(super) fn kind(form: &Form) -> Result<IdentityKind, Refusal> {
 }
 
 fn cidr(ip: &str, len: &str) -> Result<Cidr, Refusal> {
-    let text = format!("{ip}/{len}");
-    text.parse()
-        .map_err(|error: ipam::range::ParseCidrError| Refusal::bad(error))
+    Cidr::parse_address(&format!("{ip}/{len}")).map_err(Refusal::bad)
 }
 
 fn subnet(ip: &str, len: &str) -> Result<Cidr, Refusal> {

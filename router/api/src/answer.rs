@@ -1,4 +1,4 @@
-//! What handlers answer with.
+//! Responses of handlers.
 
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -9,7 +9,7 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 /// The type of JSON.
 pub(super) const JSON: &str = "application/json";
 
-/// What a handler gives: a body, or a status with a text.
+/// Result of a handler: a body, or a status with a text.
 pub(super) type Answer = Result<Response, Refusal>;
 
 /// A refused request: the status, and a line that says why.
@@ -40,7 +40,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// A body of text; an empty one has no type, as with Weave Net.
+/// Returns a body of text; an empty one has no type, as with Weave Net.
 pub(super) fn text(status: StatusCode, body: String) -> Response {
     typed(status, PLAIN, body)
 }

@@ -9,7 +9,7 @@ use super::answer::{Answer, JSON, Refusal, typed};
 use super::form::Form;
 use super::services::{MeasureError, Services};
 
-/// For how long one figure is measured, if nobody says.
+/// Time for which one figure is measured by default.
 const SECONDS: u32 = 3;
 
 pub(super) fn routes() -> Router<Services> {
@@ -18,7 +18,7 @@ pub(super) fn routes() -> Router<Services> {
         .route("/weft/bench/{peer}", post(measure))
 }
 
-/// What is being measured; null if nothing is.
+/// Returns what is being measured; null if nothing is.
 async fn step(State(services): State<Services>) -> Answer {
     let step = services.measure.step();
     Ok(typed(StatusCode::OK, JSON, step.to_string()))

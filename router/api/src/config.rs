@@ -1,9 +1,9 @@
-//! How the router runs, as far as pages show it.
+//! The router's configuration, as far as pages show it.
 
 use ipnet::Ipv4Net;
 use report::model::PluginReport;
 
-/// What pages show that does not change while the router runs.
+/// Facts for pages that do not change while the router runs.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Our name for people.
@@ -32,7 +32,7 @@ pub struct Config {
     pub plugin: Option<PluginReport>,
 }
 
-/// How names are served.
+/// Configuration of names.
 #[derive(Clone, Debug)]
 pub struct NamesConfig {
     /// The domain, with a trailing dot.

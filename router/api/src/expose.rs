@@ -7,6 +7,7 @@ use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::{delete, post};
+use ipam::range::Cidr;
 use ipnet::Ipv4Net;
 
 use super::answer::{Answer, Refusal, text};
@@ -31,6 +32,7 @@ async fn expose(
             "unable to parse ip addr: invalid CIDR address: {text}"
         ))
     })?;
+    Cidr::parse_address(&text).map_err(Refusal::bad)?;
     let form = Form::read(request).await?;
     let skip_nat = form
         .bool("skipNAT")

@@ -36,12 +36,12 @@ impl Form {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The first value of a field; empty if there is none.
+    /// Returns the first value of a field; empty if there is none.
     pub(super) fn first(&self, name: &str) -> &str {
         self.all(name).next().unwrap_or_default()
     }
 
-    /// A truth as Go reads it; an absent one is false.
+    /// Returns a truth as Go reads it; an absent one is false.
     pub(super) fn bool(&self, name: &str) -> Result<bool, String> {
         match self.first(name) {
             "" => Ok(false),

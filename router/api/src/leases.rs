@@ -17,10 +17,10 @@ use super::answer::{Answer, JSON, Refusal, text, typed};
 use super::form::Form;
 use super::services::Services;
 
-/// How long reserving an address may take: it may have to be asked of another peer.
+/// Maximum time for reserving an address: it may have to be asked of another peer.
 const RESERVE_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// The routes of leases.
+/// Returns the routes of leases.
 pub(super) fn routes() -> Router<Services> {
     Router::new()
         .route("/leases", get(leases).post(import))
@@ -160,7 +160,7 @@ async fn give(services: &Services, wish: Wish) -> Answer {
     }
 }
 
-/// The key of the lease that is meant: the only one of that name, if no subnet is given.
+/// Returns the key of the lease that is meant: the only one of that name, if no subnet is given.
 async fn find(
     services: &Services,
     name: &str,

@@ -19,7 +19,7 @@ use super::services::Services;
 use control::errors::NamesError;
 use control::request::NameFilter;
 
-/// The routes of everything that has to do with names.
+/// Returns the routes of everything that has to do with names.
 pub(super) fn routes() -> Router<Services> {
     Router::new()
         .route("/domain", get(domain))
@@ -31,7 +31,7 @@ pub(super) fn routes() -> Router<Services> {
         .route("/name/{container}/{ip}", put(add).delete(remove))
 }
 
-/// The answer of a service that is off.
+/// Returns the answer of a service that is off.
 fn off() -> Refusal {
     Refusal(StatusCode::NOT_FOUND, "404 page not found".to_owned())
 }
@@ -48,15 +48,25 @@ async fn domain(State(services): State<Services>) -> Answer {
     }
 }
 
-/// Where questions for names are taken.
+/// Returns where questions for names are taken.
 fn listening(services: &Services) -> Result<SocketAddr, Refusal> {
     let server = services.name_server.as_ref().ok_or_else(off)?;
     Ok(server.status().address)
 }
 
 async fn dns_address(State(services): State<Services>) -> Answer {
-    let address = listening(&services)?;
-    Ok(text(StatusCode::OK, address.ip().to_string()))
+    let mut ip = listening(&services)?.ip();
+    if ip.is_unspecified() {
+        let server = services.name_server.as_ref().ok_or_else(off)?;
+        // Every container of Docker's reaches Docker's bridge, which comes last.
+        let resolvers = server.resolvers().await.map_err(Refusal::failed)?;
+        let last = resolvers.last().ok_or_else(|| {
+            let why = "this host has no address that containers reach (weft expose gives it one)";
+            Refusal(StatusCode::SERVICE_UNAVAILABLE, why.to_owned())
+        })?;
+        ip = (*last).into();
+    }
+    Ok(text(StatusCode::OK, ip.to_string()))
 }
 
 async fn dns_address_port(State(services): State<Services>) -> Answer {

@@ -18,7 +18,7 @@ use control::errors::ConnectError;
 use report::metrics;
 use report::model::Report;
 
-/// What a listener serves.
+/// The scope of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Everything.
@@ -29,7 +29,7 @@ pub enum Scope {
     Metrics,
 }
 
-/// What a listener of this scope serves.
+/// Returns what a listener of this scope serves.
 pub fn router(scope: Scope, services: Services) -> Router {
     let metrics = Router::new().route("/metrics", get(get_metrics));
     let status = Router::new()

@@ -1,5 +1,5 @@
-//! What the HTTP interface reaches beside the control loop. Each is filled in at launch, so that
-//! pages and routes build without what is behind them.
+//! Services that the HTTP interface reaches beside the control loop. They are filled in at launch,
+//! so that pages and routes build without their implementations.
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,14 +18,14 @@ use report::metrics::MetricSource;
 /// An answer that takes time.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Everything that routes work on.
+/// The state that routes work on.
 #[derive(Clone)]
 pub struct Services {
     /// The way to the control loop.
     pub client: Client,
-    /// How the router runs.
+    /// The router's configuration.
     pub config: Arc<Config>,
-    /// What the data plane counts.
+    /// Counters of the data plane.
     pub figures: Arc<dyn Figures>,
     /// The host's own addresses.
     pub gateway: Arc<dyn Gateway>,
@@ -50,7 +50,7 @@ pub trait Gateway: Send + Sync {
     fn hide(&self, address: Option<Ipv4Net>) -> Later<'_, Result<Vec<Ipv4Net>, String>>;
 }
 
-/// What is asked of Docker's networks.
+/// Requests to Docker's networks.
 pub trait DockerNetworks: Send + Sync {
     /// Returns true if Docker says that there is no such container, or that it does not run.
     fn has_ended<'a>(&'a self, container: &'a str) -> Later<'a, bool>;
@@ -58,13 +58,13 @@ pub trait DockerNetworks: Send + Sync {
     /// Removes the networks that weft makes by itself. Returns what became of them, one a line.
     fn remove(&self) -> Later<'_, Vec<String>>;
 
-    /// What Docker's calls have taken, as JSON.
+    /// Returns what Docker's calls have taken, as JSON.
     fn latency(&self) -> Value;
 }
 
 /// Measures how fast frames get to other routers.
 pub trait Measure: Send + Sync {
-    /// What is being measured at the moment; null if nothing is.
+    /// Returns what is being measured at the moment; null if nothing is.
     fn step(&self) -> Value;
 
     /// Measures towards a peer, given by name or nickname, and returns the figures. `seconds` is
@@ -85,7 +85,7 @@ pub enum MeasureError {
 
 /// The server that answers questions for names.
 pub trait NameServer: Send + Sync {
-    /// How it does.
+    /// Returns how it does.
     fn status(&self) -> NameServerStatus;
 
     /// Addresses of this host at which containers can ask on the usual port; none if nobody
@@ -93,17 +93,17 @@ pub trait NameServer: Send + Sync {
     fn resolvers(&self) -> Later<'_, Result<Vec<Ipv4Addr>, String>>;
 }
 
-/// How the server for names does.
+/// Status of the server for names.
 #[derive(Clone, Debug)]
 pub struct NameServerStatus {
-    /// Where questions are taken, or would be if nobody else had the port.
+    /// Addresses that queries are answered on, or would be if no other program had the port.
     pub address: SocketAddr,
     /// The host's servers; the usual port is left out, as in the file that names them.
     pub upstreams: Vec<String>,
-    /// How it listens on UDP, as JSON.
+    /// Its UDP listener's state, as JSON.
     pub udp: Value,
-    /// How it listens on TCP, as JSON.
+    /// Its TCP listener's state, as JSON.
     pub tcp: Value,
-    /// What keeps questions from being answered, in words for people.
+    /// Obstacles to answering queries, in words for people.
     pub warnings: Vec<String>,
 }

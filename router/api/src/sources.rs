@@ -9,22 +9,22 @@ use serde_json::Value;
 use super::config::Config;
 use super::services::{NameServerStatus, Services};
 
-/// What reports, status pages and metrics are made from.
+/// The view from which reports, status pages and metrics are made.
 pub(crate) struct Sources<'a> {
     /// The state of the loop.
     pub(crate) view: &'a View,
-    /// How the router runs.
+    /// The router's configuration.
     pub(crate) config: &'a Config,
-    /// What the data plane counts.
+    /// Counters of the data plane.
     pub(crate) figures: &'a dyn Figures,
-    /// What the server for names says of itself; `None` if names are off.
+    /// Status of the server for names; `None` if names are off.
     pub(crate) name_server: Option<NameServerStatus>,
-    /// What Docker's calls have taken.
+    /// Times of Docker's calls.
     pub(crate) docker: Value,
 }
 
 impl<'a> Sources<'a> {
-    /// All of them.
+    /// Returns all of them.
     pub(crate) fn of(services: &'a Services, view: &'a View) -> Sources<'a> {
         let server = services.name_server.as_ref();
         Sources {

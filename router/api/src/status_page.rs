@@ -23,7 +23,7 @@ pub(crate) enum Page {
 }
 
 impl Page {
-    /// The page of this name.
+    /// Returns the page of this name.
     pub(crate) fn named(name: &str) -> Option<Page> {
         Some(match name {
             "" => Page::Overview,
@@ -219,7 +219,7 @@ fn in_brackets(words: &[String]) -> String {
     }
 }
 
-/// What the overview says about address allocation.
+/// Returns what the overview says about address allocation.
 pub(crate) fn ipam_status(ipam: &IpamReport) -> String {
     let entries = ipam.entries.as_deref().unwrap_or_default();
     if !entries.is_empty() {

@@ -102,7 +102,7 @@ fn write_connections(out: &mut String, connections: &Value) -> std::fmt::Result 
     Ok(())
 }
 
-/// What calls of Docker take, in the order in which it is shown.
+/// The stages of Docker's calls, in the order in which they are shown.
 const DOCKER_PARTS: [&str; 8] = [
     "total",
     "list",
@@ -114,7 +114,7 @@ const DOCKER_PARTS: [&str; 8] = [
     "overhead",
 ];
 
-/// What the latest calls of Docker took; nothing if there were none.
+/// Returns what the latest calls of Docker took; nothing if there were none.
 fn write_docker(out: &mut String, docker: &Value) -> std::fmt::Result {
     for (call, parts) in docker.as_object().into_iter().flatten() {
         write!(out, "{call:>15}: {} calls of Docker;", parts["count"])?;
@@ -133,7 +133,7 @@ fn write_docker(out: &mut String, docker: &Value) -> std::fmt::Result {
     Ok(())
 }
 
-/// What concerns addresses beyond Weave Net's pages; nothing if none are allocated.
+/// Returns what concerns addresses beyond Weave Net's pages; nothing if none are allocated.
 fn write_addresses(out: &mut String, ipam: &Value) -> std::fmt::Result {
     if ipam.is_null() {
         return Ok(());

@@ -6,10 +6,10 @@ use proto::types::Time;
 
 /// Says what time it is.
 pub trait Clock: Send {
-    /// The time as the core counts it. Never goes back.
+    /// Returns the time as the core counts it. Never goes back.
     fn now(&self) -> Time;
 
-    /// What the wall clock shows, which may jump.
+    /// Returns what the wall clock shows, which may jump.
     fn wall(&self) -> SystemTime;
 }
 

@@ -1,4 +1,4 @@
-//! What control asks of the TCP connections of the mesh, and what they tell it.
+//! The port between control and the TCP connections of the mesh.
 
 use std::net::SocketAddr;
 
@@ -33,7 +33,7 @@ pub trait Connections: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamId(pub u64);
 
-/// What happened on the connections.
+/// Events of the connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConnectionEvent {
     /// Somebody connected.

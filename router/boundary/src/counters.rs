@@ -1,5 +1,5 @@
-//! What the data threads count. Each thread has its own counters and is the only one to write them,
-//! so counting takes no locked instruction; readers sum over the threads.
+//! Counters of the data threads. Each thread has its own counters and is the only one to write
+//! them, so counting takes no locked instruction; readers sum over the threads.
 //!
 //! Frames are those of the wire: a super-frame counts as the segments it stands for. All threads
 //! together satisfy, whenever nothing is on the way inside them,
@@ -16,7 +16,7 @@ use proto::native;
 use proto::sleeve::{self, OpenError};
 use proto::switch::SwitchDrop;
 
-/// Something that is counted beside drops.
+/// A counter other than those of drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
     /// Frames read from the TAP device.
@@ -59,13 +59,11 @@ pub enum Count {
     Moves,
     /// Addresses that were not learned for want of room.
     NotLearned,
-    /// Frames from other peers whose source peer claims to be us.
-    OwnSource,
     /// Events that control was too busy to take.
     EventsLost,
 }
 
-/// How many counters there are.
+/// Number of counters.
 pub const COUNTS: usize = Count::EventsLost as usize + 1;
 
 impl Count {
@@ -91,7 +89,6 @@ impl Count {
         (Count::SendBatches, "send_batches"),
         (Count::Moves, "moves"),
         (Count::NotLearned, "not_learned"),
-        (Count::OwnSource, "own_source"),
         (Count::EventsLost, "events_lost"),
     ];
 }
@@ -106,7 +103,7 @@ macro_rules! drop_reasons {
             /// All reasons.
             pub const ALL: &[DropReason] = &[ $( DropReason::$name, )* ];
 
-            /// A short name for labels.
+            /// Returns a short name for labels.
             pub const fn as_str(self) -> &'static str {
                 match self { $( DropReason::$name => $text, )* }
             }
@@ -129,6 +126,28 @@ drop_reasons! {
     UnknownPeer = "unknown_peer",
     /// No established connections lead to the destination peer.
     NoRoute = "no_route",
+    /// Came from another peer and claims to have been captured here.
+    OwnSource = "own_source",
+    /// Would go back to the neighbour that it came from.
+    Backwards = "backwards",
+    /// Multicast of this host's own bridge, which concerns nobody else.
+    OwnMulticast = "own_multicast",
+    /// Came in a plain sleeve packet from another address than that of its link.
+    OtherAddress = "other_address",
+    /// Came in a plain sleeve packet of a neighbour that sends by another link.
+    IdleLink = "idle_link",
+    /// Has the MAC address of another peer's host or container.
+    SpoofedMac = "spoofed_mac",
+    /// Has the IP address of another peer's container.
+    SpoofedAddress = "spoofed_address",
+    /// Has an address that no container of this host was given.
+    NotOwn = "not_own",
+    /// A router advertisement of IPv6, which containers may not send.
+    RouterAdvertisement = "router_advertisement",
+    /// An answer of a DHCP server, which containers may not send.
+    DhcpServer = "dhcp_server",
+    /// Has a new MAC address, and its peer has as many as one may have.
+    TooManyMacs = "too_many_macs",
     /// The next hop has no link.
     NoLink = "no_link",
     /// For all peers, and there are none.
@@ -165,12 +184,12 @@ drop_reasons! {
     KeyWorn = "key_worn",
 }
 
-/// How many reasons to drop there are.
+/// Number of reasons to drop.
 pub const DROPS: usize = DropReason::KeyWorn as usize + 1;
 
 impl DropReason {
-    /// Whether it is packets that are counted, which may hold any number of frames: such drops are
-    /// outside of the sum over frames.
+    /// Returns true if it is packets that are counted, which may hold any number of frames: such
+    /// drops are outside of the sum over frames.
     pub const fn counts_packets(self) -> bool {
         matches!(
             self,
@@ -263,12 +282,13 @@ impl Totals {
         }
     }
 
-    /// The value of a counter.
+    /// Returns the value of a counter.
     pub const fn get(&self, count: Count) -> u64 {
         self.counts[count as usize]
     }
 
-    /// How many frames (or packets, [`DropReason::counts_packets`]) were dropped for `reason`.
+    /// Returns how many frames (or packets, [`DropReason::counts_packets`]) were dropped for
+    /// `reason`.
     pub const fn dropped(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize]
     }

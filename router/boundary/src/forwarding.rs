@@ -1,4 +1,4 @@
-//! What control asks of the data plane, and what pages read of it.
+//! The port between control and the data plane, and what pages read of it.
 
 use std::io;
 
@@ -50,20 +50,20 @@ pub enum SendError {
     Refused(#[from] io::Error),
 }
 
-/// What pages show of the data plane: read from its atomics by whoever looks, at no cost to the
-/// threads that carry frames.
+/// Readable state of the data plane: read from its atomics, at no cost to the threads that carry
+/// frames.
 pub trait Figures: Send + Sync {
-    /// The counters of all threads, summed.
+    /// Returns the counters of all threads, summed.
     fn counters(&self) -> Totals;
 
-    /// What is in force.
+    /// Returns what is in force.
     fn status(&self) -> ForwardingStatus;
 
-    /// The MAC table, in no order.
+    /// Returns the MAC table, in no order.
     fn macs(&self) -> Vec<MacEntry>;
 }
 
-/// What is in force in the data plane, in words for people.
+/// Features in force in the data plane, in words for people.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForwardingStatus {
     /// Pairs of threads.

@@ -1,7 +1,7 @@
-//! What the data threads tell control. They never wait for it: what it has no room for is counted
-//! and lost, and each of these can be lost, since the sender of a special frame or a report repeats it, a
-//! packet that is too large and a datagram from a new address are followed by others, and moves of MAC
-//! addresses are news only.
+//! Events from the data threads to control. The threads never wait for control: events for which
+//! there is no room are dropped and counted. Each event may be lost, since the sender of a special
+//! frame or a report repeats it, a packet that is too large and a datagram from a new address are
+//! followed by others, and moves of MAC addresses are informational.
 
 use std::net::SocketAddrV4;
 
@@ -10,19 +10,20 @@ use proto::sleeve::{LinkId, Special};
 use proto::types::{Mac, PeerName, Time};
 use tokio::sync::mpsc;
 
-/// How many events wait for control. Further ones are lost ([`Count::EventsLost`]).
+/// Maximum number of events that wait for control. Further ones are dropped
+/// ([`Count::EventsLost`]).
 ///
 /// [`Count::EventsLost`]: crate::counters::Count::EventsLost
 pub const EVENTS_MAX: usize = 1024;
 
-/// Something that control has to know.
+/// An event for control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataEvent {
     /// A frame between routers came over a link.
     Special {
         /// The link that it opened with.
         link: LinkId,
-        /// Where its packet came from.
+        /// Source address of its packet.
         from: SocketAddrV4,
         /// What it says.
         special: Special,
@@ -37,7 +38,7 @@ pub enum DataEvent {
         report: Report,
         /// Bytes of its datagram.
         bytes: usize,
-        /// When it came.
+        /// Time of its arrival.
         at: Time,
     },
     /// A datagram of a native link that is newer than all before came from another address.
@@ -58,7 +59,7 @@ pub enum DataEvent {
     Moved {
         /// The address.
         mac: Mac,
-        /// Where it was; unknown if that peer has just gone.
+        /// Its earlier peer; unknown if that peer has just gone.
         from: Option<PeerName>,
         /// Where it is.
         to: PeerName,
@@ -72,10 +73,10 @@ pub enum DataEvent {
     },
 }
 
-/// Where events come out. `recv` waits on a tokio runtime, `blocking_recv` anywhere else.
+/// Receiver of events. `recv` waits on a tokio runtime, `blocking_recv` anywhere else.
 pub type Events = mpsc::Receiver<DataEvent>;
 
-/// Where events go in.
+/// Sender of events.
 pub type EventSender = mpsc::Sender<DataEvent>;
 
 /// Makes the two ends of the queue of events.

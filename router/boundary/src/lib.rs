@@ -1,4 +1,4 @@
-//! Where control meets its surroundings: what it is told and what it hands on.
+//! The boundary of control: its inputs and outputs.
 //!
 //! Control and the data plane do not know each other. They share the types of this crate, which
 //! has no threads, sockets or files.
@@ -8,6 +8,7 @@ pub mod connections;
 pub mod counters;
 pub mod forwarding;
 pub mod forwarding_event;
+pub mod owners;
 pub mod records;
 pub mod snapshot;
 #[doc(hidden)]

@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Change {
     /// Names the record.
     pub key: Vec<u8>,
-    /// What it holds from then on.
+    /// The addresses that it holds from then on.
     pub value: Option<Vec<u8>>,
 }
 
@@ -33,7 +33,7 @@ pub enum StoreError {
     Open {
         /// The file.
         path: String,
-        /// What the system said.
+        /// The system's error.
         error: String,
     },
     /// The file was written by a later version.
@@ -57,7 +57,7 @@ pub enum StoreError {
     Save {
         /// The file.
         path: String,
-        /// What the system said.
+        /// The system's error.
         error: String,
     },
     /// A batch could neither be saved nor be shown not to be.
@@ -65,7 +65,7 @@ pub enum StoreError {
     Uncertain {
         /// The file.
         path: String,
-        /// What the system said.
+        /// The system's error.
         error: String,
     },
     /// The store has ended.
@@ -93,10 +93,15 @@ impl fmt::Display for Held {
 /// all further ones fail as well, until [`Records::resume`]: a batch must not be saved that was
 /// made in the belief that the one before it was.
 pub trait Records: Send + Sync {
-    /// Saves a batch whole or not at all, then calls `done`, from any thread.
+    /// Saves a batch whole or not at all, then calls `done`, from any thread. It was made in the
+    /// belief that all earlier ones of this call are saved: after one that failed, the others fail
+    /// until [`Records::resume`].
     fn save(&self, changes: Vec<Change>, done: Done);
 
-    /// Lets batches that are handed in from here on be tried again after a failure.
+    /// As [`Records::save`], for a batch to which it does not matter whether others were saved.
+    fn save_alone(&self, changes: Vec<Change>, done: Done);
+
+    /// Lets batches in order that are handed in from here on be tried again after a failure.
     fn resume(&self);
 }
 

@@ -1,4 +1,4 @@
-//! What control tells the data threads, as one immutable value.
+//! The forwarding state that control publishes to the data threads, as one immutable value.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -9,19 +9,21 @@ use proto::sleeve::{LinkId, Tunnel};
 use proto::switch::{Forwarding, LinkIndex};
 use proto::types::PeerName;
 
+use crate::owners::Owners;
+
 /// The way by which frames are sent to a neighbour.
 #[derive(Clone, Debug)]
 pub enum Encap {
-    /// Weave's own format.
+    /// Weave Net's own format.
     Sleeve(Arc<Tunnel>),
     /// Our own.
     Native(NativeLink),
 }
 
-/// What it takes to send over a native link.
+/// State for sending over a native link.
 #[derive(Clone, Debug)]
 pub struct NativeLink {
-    /// Where to, and how much at once.
+    /// Destination, and number at once.
     pub tunnel: Arc<native::Tunnel>,
     /// The key.
     pub key: Arc<native::Sending>,
@@ -41,7 +43,7 @@ pub struct Session {
 pub struct Link {
     /// The neighbour.
     pub peer: PeerName,
-    /// How frames are sent.
+    /// Path by which frames are sent.
     pub encap: Encap,
     /// Most packets that are sent to it back to back, for receivers with small buffers; zero for
     /// no limit. What exceeds it waits, in order, until the receiver has had time to read.
@@ -49,7 +51,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// The handle of the link.
+    /// Returns the handle of the link.
     pub fn id(&self) -> LinkId {
         match &self.encap {
             Encap::Sleeve(tunnel) => tunnel.id(),
@@ -59,19 +61,22 @@ impl Link {
 }
 
 /// Routes, links and keys as they are for a while.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
-    forwarding: Forwarding,
+    forwarding: Arc<Forwarding>,
     links: Box<[Link]>,
     tunnels: Box<[Arc<Tunnel>]>,
     /// Sorted by number.
     sessions: Box<[Session]>,
+    /// Sorted.
+    idle: Box<[LinkId]>,
+    owners: Arc<Owners>,
 }
 
 impl Snapshot {
-    /// A snapshot in which frames leave by `links`, which are those that `forwarding` was made
-    /// with, in the same order, and sleeve packets are taken from `tunnels`. A neighbour may have
-    /// several, while one connection takes the place of another.
+    /// Creates a snapshot in which frames leave by `links`, which are those that `forwarding` was
+    /// made with, in the same order, and sleeve packets are taken from `tunnels`. A neighbour may
+    /// have several, while one connection takes the place of another.
     pub fn new(
         forwarding: Forwarding,
         links: Vec<Link>,
@@ -85,10 +90,12 @@ impl Snapshot {
         );
         tunnels.sort_by_key(|tunnel| (tunnel.peer(), Reverse(tunnel.id())));
         Snapshot {
-            forwarding,
+            forwarding: Arc::new(forwarding),
             links: links.into(),
             tunnels: tunnels.into(),
             sessions: Box::default(),
+            idle: Box::default(),
+            owners: Arc::default(),
         }
     }
 
@@ -102,27 +109,55 @@ impl Snapshot {
         }
     }
 
-    /// Where frames go.
-    pub const fn forwarding(&self) -> &Forwarding {
+    /// Takes frames with these addresses only from their owners.
+    #[must_use]
+    pub fn with_owners(self, owners: Arc<Owners>) -> Snapshot {
+        Snapshot { owners, ..self }
+    }
+
+    /// To whom addresses belong.
+    #[inline]
+    pub fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// Takes no frames of containers in plain packets of these sleeve links, since their
+    /// neighbours send by other links: anybody can make a plain packet.
+    #[must_use]
+    pub fn with_idle(self, mut links: Vec<LinkId>) -> Snapshot {
+        links.sort();
+        Snapshot {
+            idle: links.into(),
+            ..self
+        }
+    }
+
+    /// Returns true if the neighbour at the other end of a sleeve link sends by another link.
+    pub fn is_idle(&self, link: LinkId) -> bool {
+        self.idle.binary_search(&link).is_ok()
+    }
+
+    /// Returns where frames go.
+    pub fn forwarding(&self) -> &Forwarding {
         &self.forwarding
     }
 
-    /// The links, at the places that [`LinkIndex`] names.
+    /// Returns the links, at the places that [`LinkIndex`] names.
     pub fn links(&self) -> &[Link] {
         &self.links
     }
 
-    /// The link at `index`.
+    /// Returns the link at `index`.
     pub fn link(&self, index: LinkIndex) -> Option<&Link> {
         self.links.get(index.get())
     }
 
-    /// The sleeve tunnels from which packets are taken, sorted by neighbour.
+    /// Returns the sleeve tunnels from which packets are taken, sorted by neighbour.
     pub fn tunnels(&self) -> &[Arc<Tunnel>] {
         &self.tunnels
     }
 
-    /// The key with this number.
+    /// Returns the key with this number.
     #[inline]
     pub fn session(&self, number: u32) -> Option<&Session> {
         let sessions = &self.sessions;
@@ -130,7 +165,7 @@ impl Snapshot {
         sessions.get(place.ok()?)
     }
 
-    /// The places of the tunnels of a neighbour, the newest first.
+    /// Returns the places of the tunnels of a neighbour, the newest first.
     #[inline]
     pub fn tunnels_of(&self, peer: PeerName) -> Range<usize> {
         let start = self.tunnels.partition_point(|tunnel| tunnel.peer() < peer);

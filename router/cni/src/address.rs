@@ -20,11 +20,11 @@ use crate::error::{CniError, Code};
 use crate::invocation::Call;
 use web::client::{Client, ClientError, encode};
 
-/// How long an address may take; the router may have to ask others for it.
+/// Maximum time to allocate an address; the router may have to ask others for it.
 const TIME_MAX: Duration = Duration::from_secs(30);
-/// How much longer than the router we wait, so that its reason is heard.
+/// Additional time to wait beyond the router's limit, so that its reason is received.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long an identity that is up elsewhere is waited for.
+/// Maximum time to wait for an identity that is up elsewhere.
 const HAND_OVER_TIME_MAX: Duration = Duration::from_secs(3);
 const HAND_OVER_POLL: Duration = Duration::from_millis(200);
 /// The owner of the bridge's own addresses.
@@ -42,7 +42,7 @@ pub(super) struct Addresses<'c> {
 /// An address, and the MAC address that goes with it if it is an identity's.
 pub(super) type Given = (Ipv4Net, Option<Mac>);
 
-/// Whose the addresses of an attachment are.
+/// Owner of an attachment's addresses.
 pub(super) fn owner(network: &str, attachment: &Attachment) -> String {
     let Attachment {
         container,
@@ -51,12 +51,12 @@ pub(super) fn owner(network: &str, attachment: &Attachment) -> String {
     format!("{}{container}:{interface}", owners_start(network))
 }
 
-/// What the owners of a network start with.
+/// Returns what the owners of a network start with.
 pub(super) fn owners_start(network: &str) -> String {
     format!("cni:{network}:")
 }
 
-/// The attachment that a call is about.
+/// Returns the attachment that a call is about.
 pub(super) fn attachment(call: &Call) -> Attachment {
     Attachment {
         container: call.container.clone(),
@@ -98,7 +98,7 @@ impl<'c> Addresses<'c> {
         Ok(given)
     }
 
-    /// An address with the prefix of the subnet that the network gives addresses from.
+    /// Creates an address with the prefix of the subnet that the network gives addresses from.
     async fn with_prefix(&self, wanted: Wanted) -> Result<Ipv4Net, CniError> {
         let Wanted { address, prefix } = wanted;
         let subnet = match (prefix, self.conf.ipam.subnet) {
@@ -122,8 +122,8 @@ impl<'c> Addresses<'c> {
         Ipv4Net::new(address, subnet.prefix_len()).map_err(CniError::failed)
     }
 
-    /// The identity of the container and its kind, if it is to have the same address wherever it
-    /// runs next.
+    /// Returns the identity of the container and its kind, if it is to have the same address
+    /// wherever it runs next.
     fn identity(&self, call: &Call) -> Result<Option<(String, &'static str)>, CniError> {
         if !self.conf.sticky {
             return Ok(None);
@@ -223,7 +223,7 @@ impl<'c> Addresses<'c> {
         Ok(address)
     }
 
-    /// The addresses of an owner.
+    /// Returns the addresses of an owner.
     pub(super) async fn of(&self, owner: &str) -> Result<Vec<Ipv4Net>, CniError> {
         let answer = self.client.get(&format!("/ip/{}", encode(owner))).await?;
         if answer.status.as_u16() == 404 {
@@ -236,7 +236,7 @@ impl<'c> Addresses<'c> {
             .collect())
     }
 
-    /// All owners of this network's addresses.
+    /// Returns all owners of this network's addresses.
     pub(super) async fn owners(&self) -> Result<Vec<String>, CniError> {
         let answer = self.client.get_json("/ip").await?;
         if answer.status.as_u16() == 404 {
@@ -334,7 +334,7 @@ fn is_away(error: &ClientError) -> bool {
     )
 }
 
-/// An identity that is up elsewhere may end there at any moment.
+/// Returns an identity that is up elsewhere may end there at any moment.
 fn in_use(error: ClientError) -> CniError {
     match &error {
         ClientError::Refused { text, .. } if text.starts_with("identity ") => {

@@ -1,4 +1,4 @@
-//! What the runtime's log is told beside the answer.
+//! Messages for the runtime's log, beside the answer.
 
 /// Tells the runtime's log something that is no failure.
 pub(crate) fn complain(line: &str) {

@@ -15,9 +15,9 @@ use web::endpoint::Endpoint;
 
 /// The bridge, unless the configuration names another.
 const BRIDGE: &str = "weave";
-/// Where what could not be given back is kept, unless the configuration says otherwise.
+/// Default folder for addresses that could not be given back.
 const STATE_DIR: &str = "/var/lib/weft/cni";
-/// Where the router answers, unless configuration or environment say otherwise.
+/// Default address of the router's control interface.
 const HTTP_ADDR: &str = "127.0.0.1:6784";
 /// Longest name of a network, in bytes; a longer one is refused.
 const NAME_BYTES_MAX: usize = 75;
@@ -42,7 +42,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// All that we know.
+    /// All that this version knows.
     pub const ALL: [Version; 7] = [
         Version::V0_1_0,
         Version::V0_2_0,
@@ -68,7 +68,7 @@ impl Version {
         }
     }
 
-    /// The version of this name. None named is the first.
+    /// Returns the version of this name. None named is the first.
     pub fn named(text: &str) -> Option<Version> {
         if text.is_empty() {
             return Some(Version::V0_1_0);
@@ -127,21 +127,21 @@ pub struct NetConf {
     pub is_gateway: bool,
     /// Whether the network wants the plugin to masquerade; it does not.
     pub ip_masq: bool,
-    /// Where addresses come from.
+    /// The source of addresses.
     pub ipam: IpamConf,
     /// Copied to the result.
     pub dns: Value,
     /// Whether a pod has the same address wherever it runs next.
     pub sticky: bool,
-    /// Where the router answers.
+    /// Address of the router's control interface.
     pub http_addr: Endpoint,
-    /// Where what could not be given back is kept.
+    /// Folder for addresses that could not be released.
     pub state_dir: PathBuf,
     /// The addresses that the runtime wants the container to have.
     pub wanted: Vec<Wanted>,
     /// The MAC address that the runtime wants the interface to have.
     pub mac: Option<Mac>,
-    /// What ADD answered, for CHECK and DEL.
+    /// The result of ADD, for CHECK and DEL.
     pub previous: Option<Value>,
     /// The attachments that exist, for GC.
     pub attachments: Option<Vec<Attachment>>,
@@ -156,7 +156,7 @@ pub struct Wanted {
     pub prefix: Option<u8>,
 }
 
-/// Where addresses come from.
+/// The source of addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IpamConf {
     /// The plugin that gives them; `None` is the router.
@@ -246,7 +246,7 @@ impl Default for Keys {
 }
 
 impl NetConf {
-    /// The version of a configuration.
+    /// Returns the version of a configuration.
     pub fn version_of(text: &str) -> Result<Version, CniError> {
         let value = parse(text)?;
         let version = match &value["cniVersion"] {
@@ -411,7 +411,7 @@ fn wrong(key: &str, why: impl std::fmt::Display) -> CniError {
     CniError::new(Code::Config, format!("invalid {key}"), why)
 }
 
-/// A letter or digit, then also `_`, `.` and `-`.
+/// Returns a letter or digit, then also `_`, `.` and `-`.
 fn check_name(name: &str) -> Result<(), CniError> {
     let starts = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     let goes_on = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);

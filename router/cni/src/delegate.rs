@@ -12,7 +12,7 @@ use crate::error::{CniError, Code};
 use crate::invocation::Call;
 use host::blocking::blocking;
 
-/// How long another plugin may take.
+/// Maximum time for another plugin.
 const TIME_MAX: Duration = Duration::from_secs(60);
 /// Longest answer that is read, in bytes; a longer one is an error.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;

@@ -1,4 +1,4 @@
-//! How a call fails.
+//! Errors of calls.
 
 use std::fmt;
 
@@ -45,7 +45,7 @@ pub struct CniError {
 }
 
 impl CniError {
-    /// A failure: its kind, what it is, and why; the last may be empty.
+    /// Creates a failure: its kind, what it is, and why; the last may be empty.
     pub fn new(code: Code, msg: impl fmt::Display, details: impl fmt::Display) -> CniError {
         CniError::foreign(code as u32, msg, details)
     }
@@ -74,7 +74,7 @@ impl CniError {
         self
     }
 
-    /// Whether it failed for this reason.
+    /// Returns true if it failed for this reason.
     pub(super) fn is(&self, code: Code) -> bool {
         self.code == code as u32
     }

@@ -1,4 +1,4 @@
-//! What the runtime asks for, in the environment.
+//! The runtime's request, as it stands in the environment.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use host::container_name::is_made_up;
 /// Longest container id, in bytes; a longer one is refused.
 const CONTAINER_BYTES_MAX: usize = 100;
 
-/// What is to be done.
+/// The command of a call of the runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Attach a container.
@@ -54,17 +54,17 @@ impl Command {
 /// A call: what to do, and with which container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// What to do.
+    /// Advice for the user.
     pub command: Command,
     /// The container's id; empty where the command is about none.
     pub container: String,
-    /// Where its network namespace is; DEL may come without.
+    /// Path of its network namespace; may be absent in DEL.
     pub netns: Option<PathBuf>,
     /// The name of the interface in it.
     pub interface: String,
-    /// What else the runtime tells: `CNI_ARGS`.
+    /// Further arguments of the runtime: `CNI_ARGS`.
     pub arguments: BTreeMap<String, String>,
-    /// Where other plugins are.
+    /// Folders of other plugins.
     pub path: Vec<PathBuf>,
 }
 
@@ -108,7 +108,7 @@ impl Call {
         Ok(call)
     }
 
-    /// Who the container is, if the runtime says so.
+    /// Returns who the container is, if the runtime says so.
     pub fn caller(&self) -> Option<Caller<'_>> {
         let get = |name: &str| self.arguments.get(name).filter(|value| !value.is_empty());
         let name = get("K8S_POD_NAME")?;
@@ -119,7 +119,7 @@ impl Call {
     }
 }
 
-/// Who a container is.
+/// Identity of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller<'c> {
     /// A pod of Kubernetes.
@@ -137,8 +137,8 @@ pub enum Caller<'c> {
 }
 
 impl Caller<'_> {
-    /// The identity by which an address is kept, as the router is asked for it. `None` for a name
-    /// that nobody chose. The same pod is never in two places; the same name may be.
+    /// Returns the identity by which an address is kept, as the router is asked for it. `None` for
+    /// a name that nobody chose. The same pod is never in two places; the same name may be.
     pub fn identity(&self) -> Option<(String, &'static str)> {
         match self {
             Caller::Pod { namespace, name } => Some((format!("{namespace}/{name}"), "explicit")),
@@ -147,7 +147,7 @@ impl Caller<'_> {
         }
     }
 
-    /// The name that others find it by.
+    /// Returns the name that others find it by.
     pub fn name(&self) -> String {
         match self {
             Caller::Pod { namespace, name } => format!("{name}.{namespace}"),
@@ -160,7 +160,7 @@ fn wrong(name: &str, why: impl std::fmt::Display) -> CniError {
     CniError::new(Code::Environment, format!("invalid {name}"), why)
 }
 
-/// A letter or digit, then also `_`, `.` and `-`.
+/// Returns a letter or digit, then also `_`, `.` and `-`.
 fn check_container(id: &str) -> Result<(), CniError> {
     let starts = id.starts_with(|c: char| c.is_ascii_alphanumeric());
     let goes_on = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);

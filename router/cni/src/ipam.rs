@@ -24,7 +24,7 @@ pub(super) async fn run(call: &Call, conf: &NetConf) -> Result<Option<Value>, Cn
     }
 }
 
-/// What the container gets: the addresses, and what the configuration says of the ways out.
+/// Returns what the container gets: the addresses, and what the configuration says of the ways out.
 pub(super) fn outcome(conf: &NetConf, given: &[Given]) -> Outcome {
     let ips = given.iter().map(|(address, _)| Ip {
         address: (*address).into(),
@@ -76,13 +76,13 @@ pub(super) async fn check(
     ))
 }
 
-/// What ADD answered.
+/// Returns what ADD answered.
 pub(super) fn previous(conf: &NetConf) -> Result<Outcome, CniError> {
     let missing = || CniError::new(Code::Config, "invalid prevResult", "CHECK needs one");
     Outcome::read(conf.previous.as_ref().ok_or_else(missing)?)
 }
 
-/// The owners of the attachments that exist.
+/// Returns the owners of the attachments that exist.
 pub(super) fn valid_owners(conf: &NetConf) -> Result<Vec<String>, CniError> {
     let missing = || {
         CniError::new(

@@ -98,7 +98,7 @@ impl Net<'_> {
         }
     }
 
-    /// What the original refuses, in its words.
+    /// Returns what Weave Net refuses, in its words.
     fn refuse_unsupported(&self) -> Result<(), CniError> {
         if self.conf.is_gateway {
             return Err(CniError::failed("Gateway functionality not supported"));
@@ -111,7 +111,7 @@ impl Net<'_> {
         Ok(())
     }
 
-    /// The container's namespace, which must not be the host's.
+    /// Returns the container's namespace, which must not be the host's.
     fn target(&self) -> Result<Namespace, CniError> {
         let path = self.call.netns.clone().unwrap_or_default();
         let target = Namespace::at(&path).map_err(|error| match error {

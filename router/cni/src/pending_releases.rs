@@ -1,4 +1,4 @@
-//! Addresses that could not be given back because the router was away.
+//! Addresses that could not be released because the router did not run.
 //!
 //! A DEL must succeed without the router, or containers could not be removed while it is updated,
 //! or after it is gone for good. What is to be given back is noted in a folder, one empty file for
@@ -21,7 +21,7 @@ pub(super) struct Spool {
 }
 
 impl Spool {
-    /// The notes under a folder that keeps state. Nothing is made before there is a note.
+    /// Creates the notes under a folder that keeps state. Nothing is made before there is a note.
     pub(super) fn new(state_dir: &Path) -> Spool {
         Spool {
             folder: state_dir.join("releases"),

@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 /// plugins did and, for a collection of garbage, all containers of a host.
 const CONF_BYTES_MAX: u64 = 16 << 20;
 
-/// What the program is to the runtime.
+/// The plugin that the program acts as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plugin {
     /// Attaches containers.
@@ -39,7 +39,7 @@ pub enum Plugin {
 }
 
 impl Plugin {
-    /// The plugin that a program of this name is, if it is one: ours, or the original's.
+    /// Returns the plugin that a program of this name is, if it is one: ours, or Weave Net's.
     pub fn of(program: &str) -> Option<Plugin> {
         match Path::new(program).file_name().and_then(OsStr::to_str)? {
             "weft-net" | "weave-net" => Some(Plugin::Net),
@@ -72,7 +72,7 @@ pub async fn run(plugin: Plugin) -> (String, bool) {
     }
 }
 
-/// The answer to one call. `version` is set as soon as it is known, since errors name it.
+/// Returns the answer to one call. `version` is set as soon as it is known, since errors name it.
 async fn answer(
     plugin: Plugin,
     variable: &(dyn Fn(&str) -> Option<String> + Sync),
@@ -103,14 +103,14 @@ async fn answer(
     }
 }
 
-/// All versions that we know. The runtime's own is repeated if it is one of them.
+/// Returns all versions that we know. The runtime's own is repeated if it is one of them.
 fn versions(text: &str) -> Value {
     let asked = NetConf::version_of(text).ok();
     let shown = asked.unwrap_or(Version::NEWEST);
     json!({ "cniVersion": shown.text(), "supportedVersions": Version::ALL.map(Version::text) })
 }
 
-/// JSON as the original prints it: four blanks a level.
+/// JSON as Weave Net prints it: four blanks a level.
 fn indented(value: &Value) -> String {
     let mut out = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");

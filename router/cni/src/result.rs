@@ -1,4 +1,4 @@
-//! What a call achieved: the result of ADD, in the shape of each version.
+//! The result of ADD, in the shape of each version.
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::conf::Version;
 use crate::error::{CniError, Code};
 
-/// What a container has got.
+/// A container's addresses and interfaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// The interfaces that were made, on the host and in the container.
@@ -19,7 +19,7 @@ pub struct Outcome {
     pub ips: Vec<Ip>,
     /// Its routes.
     pub routes: Vec<RouteEntry>,
-    /// How it finds names; copied from the configuration.
+    /// Its resolver configuration; copied from the network's.
     pub dns: Map<String, Value>,
 }
 
@@ -54,7 +54,7 @@ pub struct Ip {
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct RouteEntry {
-    /// Where it leads.
+    /// Its destination.
     #[serde(deserialize_with = "network")]
     pub dst: IpNet,
     /// The next hop; that of the address if not given.

@@ -16,33 +16,33 @@ use crate::conf::Version;
 
 /// The program; the other names lead to it.
 const PROGRAM: &str = "weft-net";
-/// Other names of the program: its second function, and the original's names, so that conflists
-/// which were written for it work unchanged.
+/// Other names of the program: its second function, and Weave Net's names, so that conflists which
+/// were written for it work unchanged.
 const LINKS: [&str; 3] = ["weft-ipam", "weave-net", "weave-ipam"];
-/// What is added to the name of a file of others that is in the way.
+/// Suffix that is added to the name of a foreign file that is in the way.
 const ASIDE: &str = ".before-weft";
 /// The plugin that forwards ports of the host.
 const PORTMAP: &str = "portmap";
 
-/// What to install, and where.
+/// Files to install, and their places.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Where the runtime looks for plugins.
+    /// Folder in which the runtime looks for plugins.
     pub bin_dir: PathBuf,
-    /// Where the runtime looks for networks.
+    /// Folder in which the runtime looks for networks.
     pub conf_dir: PathBuf,
     /// The network's name.
     pub name: String,
     /// Whether its pods keep their addresses.
     pub sticky: bool,
-    /// Where the router answers, if that is not where the plugin looks by itself.
+    /// Address of the router's control interface, if it is not the plugin's default.
     pub http_addr: Option<String>,
     /// The bridge, if it is not the usual one.
     pub bridge: Option<String>,
 }
 
 impl Setup {
-    /// The conflist's path.
+    /// Returns the conflist's path.
     pub fn conflist(&self) -> PathBuf {
         self.conf_dir.join(format!("10-{}.conflist", self.name))
     }
@@ -98,7 +98,7 @@ impl Setup {
         Ok(removed)
     }
 
-    /// Whether a network that is left uses the program by a name of ours.
+    /// Returns true if a network that is left uses the program by a name of ours.
     fn is_named_elsewhere(&self) -> bool {
         let entries = fs::read_dir(&self.conf_dir).into_iter().flatten();
         let paths = entries.flatten().map(|entry| entry.path());
@@ -127,7 +127,7 @@ impl Setup {
         fs::rename(temporary, path)
     }
 
-    /// The conflist. Its versions are those that all its plugins know.
+    /// Returns the conflist. Its versions are those that all its plugins know.
     fn network(&self, portmap: Option<Vec<Version>>) -> Value {
         let mut plugin = json!({ "type": PROGRAM, "hairpinMode": true });
         if self.sticky {
@@ -163,7 +163,7 @@ impl Setup {
         })
     }
 
-    /// The versions of the plugin that forwards ports; `None` if it is not installed.
+    /// Returns the versions of the plugin that forwards ports; `None` if it is not installed.
     async fn portmap_versions(&self) -> Option<Vec<Version>> {
         let program = self.bin_dir.join(PORTMAP);
         if !program.is_file() {
@@ -177,7 +177,7 @@ impl Setup {
     }
 }
 
-/// Whether a path is a name that leads to our program.
+/// Returns true if a path is a name that leads to our program.
 fn is_ours(path: &Path) -> bool {
     fs::read_link(path).is_ok_and(|target| target == Path::new(PROGRAM))
 }
@@ -188,7 +188,7 @@ fn aside(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// A name that no runtime takes for a plugin or a network.
+/// Returns a name that no runtime takes for a plugin or a network.
 fn temporary(name: &str) -> String {
     format!(".{name}.new")
 }
@@ -245,7 +245,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let setup = setup(folder.path());
         fs::create_dir_all(&setup.bin_dir).unwrap();
-        // The original's program and names.
+        // Weave Net's program and names.
         fs::write(setup.bin_dir.join("weave-plugin-2.8.1"), "original").unwrap();
         symlink("weave-plugin-2.8.1", setup.bin_dir.join("weave-net")).unwrap();
         for _ in 0..2 {

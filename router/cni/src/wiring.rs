@@ -1,5 +1,5 @@
-//! What the plugin does to interfaces: makes them, removes them, looks at them. All of it waits for
-//! the kernel.
+//! The plugin's operations on interfaces: creating, removing and inspecting them. All of them wait
+//! for the kernel.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ pub(super) fn bridge_addresses(bridge: &str) -> Result<Vec<Ipv4Net>, NetError> {
     Ok(only_ipv4(bridge.addresses(&netlink)?))
 }
 
-/// The addresses of an interface of a namespace; none if it does not exist.
+/// Returns the addresses of an interface of a namespace; none if it does not exist.
 pub(super) fn addresses_of(target: &Namespace, interface: &str) -> Result<Vec<Ipv4Net>, NetError> {
     let netlink = target.netlink()?;
     match netlink.link(interface)? {
@@ -40,7 +40,7 @@ pub(super) fn addresses_of(target: &Namespace, interface: &str) -> Result<Vec<Ip
     }
 }
 
-/// An interface that is to be made.
+/// An interface to create.
 pub(super) struct Plan {
     pub(super) conf: NetConf,
     pub(super) interface: String,
@@ -111,7 +111,7 @@ fn host_net(address: Ipv4Addr) -> IpNet {
     IpNet::V4(Ipv4Net::from(address))
 }
 
-/// An interface that is to go.
+/// An interface to remove.
 pub(super) struct Removal {
     pub(super) bridge: String,
     pub(super) netns: Option<PathBuf>,
@@ -119,7 +119,7 @@ pub(super) struct Removal {
     pub(super) owner: String,
 }
 
-/// What went with it.
+/// What was removed with it.
 pub(super) enum Removed {
     /// The container is gone, with all of its interfaces.
     NoNamespace,
@@ -176,7 +176,7 @@ pub(super) fn delete_host_ends(is_meant: &dyn Fn(&str) -> bool) -> Result<(), Ne
     Ok(())
 }
 
-/// An interface that is to be as it was.
+/// An interface to restore.
 pub(super) struct Inspection {
     pub(super) bridge: String,
     pub(super) interface: String,
@@ -186,7 +186,7 @@ pub(super) struct Inspection {
 }
 
 impl Inspection {
-    /// What is not as it was, if anything.
+    /// Returns what is not as it was, if anything.
     pub(super) fn carry_out(&self) -> Result<Option<String>, NetError> {
         let request = DetachRequest {
             bridge: &self.bridge,

@@ -11,10 +11,10 @@ use super::errors::RequestError;
 use super::request::Reply;
 use boundary::records::{Change, Records, StoreError};
 
-/// What the keys of the allocator's records start with in the store.
+/// Prefix of the keys of the allocator's records in the store.
 pub const RECORD_PREFIX: &[u8] = b"ipam/";
 
-/// What became of a batch.
+/// Result of a batch.
 pub type Saved = (BatchId, Result<(), StoreError>);
 
 /// The answer to a request.
@@ -37,7 +37,7 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    /// The allocator with nobody waiting. `saved` is where the store's answers are sent.
+    /// Creates the allocator with nobody waiting. `saved` is where the store's answers are sent.
     pub fn new(allocator: Allocator, saved: mpsc::UnboundedSender<Saved>) -> Addresses {
         Addresses {
             allocator,

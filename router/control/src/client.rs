@@ -18,10 +18,10 @@ use boundary::records::StoreError;
 
 /// Requests that wait for the loop; whoever makes one more waits.
 const REQUESTS_MAX: usize = 256;
-/// How long a view is waited for.
+/// Maximum time to wait for a view.
 const VIEW_TIME_MAX: Duration = Duration::from_millis(100);
 
-/// A way to the loop.
+/// A handle of the loop.
 #[derive(Clone, Debug)]
 pub struct Client {
     requests: mpsc::Sender<Request>,
@@ -30,7 +30,7 @@ pub struct Client {
     last_view: Arc<ArcSwapOption<View>>,
 }
 
-/// Where the requests of all clients come out.
+/// The receiving end of all clients' requests.
 #[derive(Debug)]
 pub struct Inbox {
     /// The requests.
@@ -40,7 +40,7 @@ pub struct Inbox {
 }
 
 impl Client {
-    /// A client, and where its requests come out.
+    /// Creates a client, and where its requests come out.
     pub fn new() -> (Client, Inbox) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let abandoned = Arc::new(Notify::new());
@@ -194,9 +194,9 @@ impl Client {
         .await
     }
 
-    /// A copy of everything that others may read, with all that this caller has done before. A loop
-    /// that is too busy to make one for 100 ms is not waited for: then it is the last one that any
-    /// client got, and [`View::wall`] says how old.
+    /// Returns a copy of everything that others may read, with all that this caller has done
+    /// before. A loop that is too busy to make one for 100 ms is not waited for: then it is the
+    /// last one that any client got, and [`View::wall`] says how old.
     ///
     /// [`View::wall`]: field@View::wall
     pub async fn view(&self) -> Result<Arc<View>, Stopped> {
@@ -217,12 +217,12 @@ impl Client {
         Ok(view)
     }
 
-    /// The ranges that addresses come from; `None` if they are not allocated.
+    /// Returns the ranges that addresses come from; `None` if they are not allocated.
     pub async fn ranges(&self) -> Result<Option<Ranges>, Stopped> {
         self.ask(Request::Ranges).await
     }
 
-    /// The containers that have names here.
+    /// Returns the containers that have names here.
     pub async fn named_containers(&self) -> Result<BTreeSet<String>, Stopped> {
         self.ask(Request::NamedContainers).await
     }
@@ -243,7 +243,7 @@ impl Client {
     }
 }
 
-/// Somebody who waits for an address, and tells the loop when they go away before the answer.
+/// A caller who waits for an address; it tells the loop if it gives up before the answer.
 struct Waiting<'a> {
     abandoned: &'a Notify,
     answer: Option<oneshot::Receiver<Result<Response, RequestError>>>,

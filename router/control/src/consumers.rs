@@ -1,4 +1,4 @@
-//! Whom gossip is for: a table from its topic to its consumer.
+//! Dispatch of gossip: a table from topic to consumer.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub const DELIVERIES_MAX: usize = 64;
 /// A message for a consumer outside of the loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Whom it is for, and from whom.
+    /// Destination and source.
     pub kind: DeliveryKind,
     /// The neighbour that it came from.
     pub neighbour: PeerName,
@@ -22,7 +22,7 @@ pub struct Delivery {
     pub payload: Vec<u8>,
 }
 
-/// Who takes the messages of a topic.
+/// The consumer of a topic.
 #[derive(Clone, Debug)]
 pub(super) enum Consumer {
     /// The allocator, on one of its channels.
@@ -81,12 +81,12 @@ impl Consumers {
         receiver
     }
 
-    /// All topics, as the node is to know them.
+    /// Returns all topics, as the node is to know them.
     pub fn topics(&self) -> Vec<String> {
         self.table.keys().cloned().collect()
     }
 
-    /// Who takes the messages of a topic.
+    /// Returns who takes the messages of a topic.
     pub(super) fn of(&self, topic: &str) -> Option<&Consumer> {
         self.table.get(topic)
     }
@@ -101,7 +101,7 @@ impl Consumers {
         self.left_over.lost += 1;
     }
 
-    /// What became of messages that nobody took.
+    /// Returns the counts of messages that nobody took.
     pub(super) fn left_over(&self) -> LeftOver {
         self.left_over
     }

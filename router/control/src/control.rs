@@ -26,7 +26,7 @@ use super::request::{Reply, Request};
 use super::surroundings::Surroundings;
 use super::targets::Targets;
 
-/// Between sweeps of the MAC table.
+/// Interval between sweeps of the MAC table.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// The record that holds what is to be dialled after a restart.
 pub const TARGETS_KEY: &[u8] = b"targets";
@@ -47,30 +47,30 @@ pub struct Control {
     device: String,
     /// The latest revisions of records that were handed in by others.
     revisions: BTreeMap<Vec<u8>, u64>,
-    /// When the MAC table was last swept.
+    /// Time of the last sweep of the MAC table.
     swept: Time,
     stopping: bool,
 }
 
-/// What control is made of.
+/// Parts from which control is made.
 pub struct Parts {
     /// Our peer, which knows the topics of `consumers`.
     pub node: Node,
-    /// Whom gossip is for.
+    /// Consumers of gossip.
     pub consumers: Consumers,
-    /// Who gives out addresses, if anybody does.
+    /// Allocator of addresses, if there is one.
     pub addresses: Option<Addresses>,
     /// The names, unless they are off.
     pub naming: Option<Naming>,
     /// Its links; none yet.
     pub links: Links,
-    /// What is beyond the loop.
+    /// The services beyond the loop.
     pub surroundings: Surroundings,
     /// The name of the TAP device.
     pub device: String,
 }
 
-/// Something that happened.
+/// An event.
 pub enum Input {
     /// Somebody asks for something.
     Request(Request),
@@ -109,7 +109,7 @@ impl Control {
         control
     }
 
-    /// The time as the core counts it.
+    /// Returns the time as the core counts it.
     pub fn now(&self) -> Time {
         self.surroundings.now()
     }
@@ -224,7 +224,9 @@ impl Control {
         let value = Some(value);
         let done = |result| reply.send(result);
         let changes = vec![Change { key, value }];
-        self.surroundings.records.save(changes, Box::new(done));
+        self.surroundings
+            .records
+            .save_alone(changes, Box::new(done));
     }
 
     fn handle_time(&mut self) {
@@ -488,6 +490,6 @@ impl Control {
             }
         };
         let records = &self.surroundings.records;
-        records.save(vec![change], Box::new(done));
+        records.save_alone(vec![change], Box::new(done));
     }
 }

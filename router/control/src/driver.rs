@@ -11,15 +11,15 @@ use super::control::{Control, Input};
 /// Events handled before outputs are acted on, so that a flood of one kind delays no other.
 const EVENTS_PER_TURN_MAX: usize = 64;
 
-/// What the loop listens to.
+/// Inputs of the loop.
 pub struct Inputs {
     /// Requests of others.
     pub inbox: Inbox,
-    /// What happens on connections.
+    /// Events of connections.
     pub connections: mpsc::Receiver<ConnectionEvent>,
-    /// What data threads tell.
+    /// Events from data threads.
     pub forwarding: Events,
-    /// What became of the allocator's records.
+    /// Results of saving the allocator's records.
     pub saved: mpsc::UnboundedReceiver<Saved>,
 }
 

@@ -1,4 +1,4 @@
-//! The one loop that owns the mesh: it feeds the node with what happens and does what it wants.
+//! The loop that owns the mesh: it feeds events to the node and carries out its outputs.
 //!
 //! ```text
 //! connections ---ConnectionEvent-->  +---------+  --bytes-->  connections

@@ -19,7 +19,7 @@ use boundary::snapshot::{Encap, Link, NativeLink, Session, Snapshot};
 /// always read the burst before. Half as many lose a quarter as much, and are as fast.
 pub const FOREIGN_BURST_PACKETS: u16 = 32;
 
-/// Everything that snapshots are made of.
+/// The state that snapshots are made from.
 pub struct Links {
     us: PeerName,
     entries: BTreeMap<LinkId, Entry>,
@@ -132,7 +132,7 @@ impl Links {
         gone
     }
 
-    /// The tunnel of a sleeve link.
+    /// Returns the tunnel of a sleeve link.
     pub fn tunnel(&self, link: LinkId) -> Option<&Arc<Tunnel>> {
         match self.entries.get(&link)? {
             Entry::Sleeve { tunnel, .. } => Some(tunnel),
@@ -140,7 +140,7 @@ impl Links {
         }
     }
 
-    /// A native link that has a key to send with.
+    /// Returns a native link that has a key to send with.
     pub fn native(&self, link: LinkId) -> Option<NativeLink> {
         match self.entries.get(&link)? {
             Entry::Native { tunnel, keys } => Some(NativeLink {
@@ -151,7 +151,7 @@ impl Links {
         }
     }
 
-    /// The peers by their slots.
+    /// Returns the peers by their slots.
     pub fn names(&self) -> BTreeMap<PeerSlot, PeerName> {
         let peers = self.routes.peers().iter();
         peers
@@ -159,7 +159,7 @@ impl Links {
             .collect()
     }
 
-    /// A snapshot, if anything changed since the last one.
+    /// Returns a snapshot, if anything changed since the last one.
     pub fn take_snapshot(&mut self) -> Option<Snapshot> {
         if !std::mem::take(&mut self.changed) {
             return None;
@@ -207,7 +207,7 @@ impl Entry {
         }
     }
 
-    /// Whether frames can be sent over it.
+    /// Returns true if frames can be sent over it.
     fn is_usable(&self) -> bool {
         match self {
             Entry::Sleeve { .. } => true,

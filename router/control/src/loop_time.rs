@@ -1,4 +1,4 @@
-//! How long the turns of the loop take.
+//! Duration of the turns of the loop.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use proto::types::Time;
 pub struct LoopTime {
     /// How many there were.
     pub count: u64,
-    /// How long they took together.
+    /// Their total duration.
     pub busy: Duration,
-    /// How long the longest took.
+    /// Duration of the longest.
     pub longest: Duration,
     began: Option<Time>,
 }

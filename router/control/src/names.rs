@@ -9,7 +9,7 @@ use proto::names::{Index, Key, Names};
 
 use boundary::records::{Change, Record};
 
-/// What the keys of the records of our own names start with in the store.
+/// Prefix of the keys of our own names in the store.
 const RECORD_PREFIX: &[u8] = b"names/";
 
 /// The names of the mesh, and the server that answers from them.
@@ -39,7 +39,7 @@ pub struct SavedName {
 }
 
 impl SavedName {
-    /// The names among all records of the store.
+    /// Returns the names among all records of the store.
     pub fn all(records: &[Record]) -> impl Iterator<Item = SavedName> {
         records.iter().filter_map(|(key, _)| SavedName::read(key))
     }
@@ -55,7 +55,7 @@ impl SavedName {
         parts.next().is_none().then_some(name)
     }
 
-    /// The record that keeps the name, or its removal. Neither part can have a zero byte.
+    /// Returns the record that keeps the name, or its removal. Neither part can have a zero byte.
     pub fn change(&self, kept: bool) -> Change {
         let SavedName {
             container,

@@ -1,5 +1,5 @@
-//! When views are made: only when somebody asks, only of what has changed, and never for more than
-//! a tenth of the loop's time.
+//! Scheduling of views: they are made only on demand, only of what has changed, and for no more
+//! than a tenth of the loop's time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::view::{AddressesView, MeshView, NamesView, View};
 
 /// Longest time between two views while somebody waits. Making one may take a tenth of it.
 const INTERVAL_MAX: Duration = Duration::from_millis(100);
-/// For each unit of time that making a view took, the loop does other things for so many.
+/// For each unit of time that making a view took, the loop does other work for this many.
 const REST: u32 = 9;
 
 /// Makes views.
@@ -55,19 +55,19 @@ impl Publisher {
         self.poll_timeout().is_some_and(|at| at <= now)
     }
 
-    /// The mesh of the last view, unless it has changed.
+    /// Returns the mesh of the last view, unless it has changed.
     pub(super) fn mesh(&self) -> Option<Arc<MeshView>> {
         let last = self.last.as_ref().filter(|_| !self.changed.mesh)?;
         Some(Arc::clone(&last.mesh))
     }
 
-    /// The allocator of the last view, unless it has changed.
+    /// Returns the allocator of the last view, unless it has changed.
     pub(super) fn addresses(&self) -> Option<Arc<AddressesView>> {
         let last = self.last.as_ref().filter(|_| !self.changed.addresses)?;
         last.addresses.clone()
     }
 
-    /// The names of the last view, unless they have changed.
+    /// Returns the names of the last view, unless they have changed.
     pub(super) fn names(&self) -> Option<Arc<NamesView>> {
         let last = self.last.as_ref().filter(|_| !self.changed.names)?;
         last.names.clone()

@@ -1,5 +1,4 @@
-//! What others ask of the control loop: one variant a request, each with the way back for its
-//! answer.
+//! Requests to the control loop: one variant each, with the channel for its answer.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -15,17 +14,16 @@ use super::names::SavedName;
 use super::view::{Ranges, View};
 use boundary::records::StoreError;
 
-/// Something that the loop is asked to do. Requests are carried out in the order in which they
-/// arrive.
+/// A request to the loop. Requests are carried out in the order in which they arrive.
 #[derive(Debug)]
 pub enum Request {
     /// A request to the allocator.
     Address {
-        /// What is wanted.
+        /// The request.
         request: allocator::Request,
         /// Time after which the request fails; `None` if it may wait for as long as its caller.
         time_max: Option<Duration>,
-        /// Where the answer goes. Dropping the other end cancels the request; without a reply it
+        /// Channel for the answer. Dropping the other end cancels the request; without a reply it
         /// is carried out although nobody waits.
         reply: Option<Reply<Result<Response, RequestError>>>,
     },
@@ -33,7 +31,7 @@ pub enum Request {
     Container {
         /// The container's id.
         id: String,
-        /// What happened.
+        /// The event.
         event: ContainerEvent,
     },
     /// Registers names of a container for one of its addresses, and tells the mesh.
@@ -107,7 +105,7 @@ pub enum Request {
     Stop(Reply<()>),
 }
 
-/// What happened to a container.
+/// An event of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContainerEvent {
     /// It runs.
@@ -118,7 +116,7 @@ pub enum ContainerEvent {
     Destroyed,
 }
 
-/// Which of our names; what is empty or `None` matches all.
+/// Selects names of ours; fields that are empty or `None` match all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameFilter {
     /// The container's id.
@@ -131,12 +129,12 @@ pub struct NameFilter {
     pub relative: Vec<String>,
 }
 
-/// The way back for one answer.
+/// The channel for one answer.
 #[derive(Debug)]
 pub struct Reply<T>(oneshot::Sender<T>);
 
 impl<T> Reply<T> {
-    /// A reply, and where its answer comes out.
+    /// Creates a reply, and where its answer comes out.
     pub fn new() -> (Reply<T>, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
         (Reply(sender), receiver)

@@ -1,4 +1,4 @@
-//! What the loop reaches beyond itself.
+//! The ports of the loop: the services that it calls.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -18,7 +18,7 @@ pub struct Surroundings {
     pub forwarding: Box<dyn Forwarding>,
     /// The TCP connections.
     pub connections: Box<dyn Connections>,
-    /// Where state is kept.
+    /// Path of the state.
     pub records: Arc<dyn Records>,
     /// The time.
     pub clock: Box<dyn Clock>,
@@ -27,18 +27,18 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// The time as the core counts it.
+    /// Returns the time as the core counts it.
     pub(super) fn now(&self) -> Time {
         self.clock.now()
     }
 
-    /// The wall clock, in seconds.
+    /// Returns the wall clock, in seconds.
     pub(super) fn unix(&self) -> UnixSecs {
         let since = self.clock.wall().duration_since(UNIX_EPOCH);
         UnixSecs(since.map_or(0, |since| since.as_secs().cast_signed()))
     }
 
-    /// Both clocks.
+    /// Returns both clocks.
     pub(super) fn both(&self) -> allocator::Clock {
         allocator::Clock {
             now: self.now(),

@@ -20,7 +20,7 @@ pub(super) struct Targets {
     pub(super) callers: Vec<Caller>,
 }
 
-/// Somebody who waits until all peers of a request are resolved.
+/// A caller who waits until all peers of a request are resolved.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) peers: Vec<(String, Option<Result<Target, String>>)>,

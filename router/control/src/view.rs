@@ -19,12 +19,12 @@ use proto::types::{PeerName, Time};
 use super::consumers::LeftOver;
 use super::loop_time::LoopTime;
 
-/// Everything, at one time.
+/// All state, at one time.
 #[derive(Clone, Debug)]
 pub struct View {
     /// The time at which it was made.
     pub at: Time,
-    /// What the wall clock showed then.
+    /// Wall clock time at that moment.
     pub wall: SystemTime,
     /// How long the loop took for its turns.
     pub loop_time: LoopTime,
@@ -51,9 +51,9 @@ pub struct MeshView {
     pub introductions: usize,
     /// All addresses that are dialled or waited for.
     pub targets: Vec<TargetFacts>,
-    /// What the user named, as it was named.
+    /// The target as the user named it.
     pub named_targets: Vec<String>,
-    /// What happened so far.
+    /// Events so far.
     pub counters: Counters,
     /// Gossip that nobody here took.
     pub left_over: LeftOver,
@@ -68,18 +68,18 @@ pub struct TargetFacts {
     pub address: SocketAddr,
     /// Whether the user named it.
     pub direct: bool,
-    /// What is going on.
+    /// The current state.
     pub state: TargetState,
     /// Why the last attempt or connection ended.
     pub error: Option<String>,
-    /// When it is tried next, or was tried last; `None` for never again.
+    /// Time of the next attempt, or of the last one; `None` for never again.
     pub next_try: Option<Time>,
 }
 
 /// The allocator.
 #[derive(Clone, Debug)]
 pub struct AddressesView {
-    /// How it stands with allocation.
+    /// State of allocation.
     pub status: Status,
 }
 
@@ -88,11 +88,11 @@ pub struct AddressesView {
 pub struct NamesView {
     /// All names, dead ones included, in their order.
     pub entries: Vec<(Arc<names::Key>, names::State)>,
-    /// How many of them are alive.
+    /// Number of those that are alive.
     pub alive: usize,
-    /// How many wait for their peer to become known.
+    /// Number of entries that wait for their peer to become known.
     pub waiting: usize,
-    /// What happened to received names.
+    /// Counts of received names by result.
     pub counters: names::Counters,
     /// Neighbours whose clocks are off, and by how many seconds they are ahead of ours.
     pub clocks_off: Vec<(PeerName, i64)>,
@@ -112,12 +112,12 @@ pub struct Ranges {
 }
 
 impl View {
-    /// How long the router has run, as its own clock counts.
+    /// Returns how long the router has run, as its own clock counts.
     pub fn uptime(&self) -> Duration {
         self.at.since(Time::ZERO)
     }
 
-    /// What the wall clock showed, or will show, at a time of the core.
+    /// Returns what the wall clock showed, or will show, at a time of the core.
     pub fn wall(&self, at: Time) -> SystemTime {
         if at <= self.at {
             self.wall - self.at.since(at)
@@ -128,7 +128,7 @@ impl View {
 }
 
 impl MeshView {
-    /// The nickname of a peer; empty if it is not known.
+    /// Returns the nickname of a peer; empty if it is not known.
     pub fn nickname(&self, name: PeerName) -> String {
         let peer = self.peers.get(&name);
         let text = |peer: &Peer| String::from_utf8_lossy(&peer.nickname).into_owned();

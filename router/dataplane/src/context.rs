@@ -1,38 +1,42 @@
-//! What all threads see, and what one thread needs while it treats a batch.
+//! State shared by all threads, and what one thread needs while it processes a batch.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use boundary::counters::Count;
+use boundary::counters::{Count, DropReason};
 use boundary::forwarding_event::{DataEvent, EVENTS_MAX, EventSender};
 use boundary::snapshot::Snapshot;
+use proto::ethernet::Frame;
 use proto::offload::join::JoinKinds;
 use proto::switch::{Learned, MacTable, PeerSlot};
-use proto::types::{Mac, Time};
+use proto::types::{Mac, PeerName, Time};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::counters::Counters;
-use crate::udp::sockets::Sockets;
+use crate::guard::{self, GuardRules};
+use crate::udp::feature::Feature;
 
-/// Bytes of the largest frame: of IP, with an Ethernet header and tags.
+/// Size in bytes of the largest frame: of IP, with an Ethernet header and tags.
 pub(crate) const FRAME_BYTES_MAX: usize = (1 << 16) + 32;
 
-/// What all threads see.
+/// State shared by all threads.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) epoch: Instant,
     pub(crate) snapshot: ArcSwap<Snapshot>,
     pub(crate) macs: MacTable,
-    pub(crate) sockets: Sockets,
     /// Those of the tx threads at even places, those of the rx threads at odd ones.
     pub(crate) counters: Box<[Counters]>,
     pub(crate) events: EventSender,
     /// Joining of received segments. Given up when the device refuses a super-frame.
-    pub(crate) join: crate::udp::feature::Feature,
+    pub(crate) join: Feature,
     /// Whether the device takes super-frames of UDP.
     pub(crate) join_udp: bool,
+    /// Bytes of the largest frame that containers of other hosts are sure to take.
+    pub(crate) frame_bytes_max: usize,
+    pub(crate) guard: GuardRules,
     pub(crate) stop: OwnedFd,
     pub(crate) stopping: AtomicBool,
 }
@@ -46,17 +50,10 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Waits until `fd` can be read, until `due`, or until the threads are to stop.
-    pub(crate) fn wait(&self, fd: BorrowedFd<'_>, due: Option<Time>) {
-        let left = due.map(|due| due.since(self.now()).max(Duration::from_nanos(1)));
-        let left = left.and_then(|left| Timespec::try_from(left).ok());
-        let stop = self.stop.as_fd();
-        let mut fds = [
-            PollFd::new(&fd, PollFlags::IN),
-            PollFd::new(&stop, PollFlags::IN),
-        ];
-        // An interrupted wait is as good as one that ended.
-        let _ = poll(&mut fds, left.as_ref());
+    /// Returns how long it is until `due`; a moment if it has passed, so that what fell due is
+    /// seen.
+    pub(crate) fn left(&self, due: Option<Time>) -> Option<Duration> {
+        due.map(|due| due.since(self.now()).max(Duration::from_nanos(1)))
     }
 
     /// Waits for a while, or until the threads are to stop.
@@ -77,7 +74,7 @@ impl Shared {
     }
 }
 
-/// What one thread needs while it treats one batch.
+/// One thread's state while it processes one batch.
 pub(crate) struct Context<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) snapshot: &'a Snapshot,
@@ -104,6 +101,19 @@ impl Context<'_> {
         } else {
             self.counters.add(Count::EventsLost, 1);
         }
+    }
+
+    /// Checks what a frame that was captured at a peer claims to be.
+    #[inline]
+    pub(crate) fn check(&self, at: PeerName, frame: &Frame<'_>) -> Result<(), DropReason> {
+        guard::check(self.shared.guard, self.snapshot, at, frame)
+    }
+
+    /// Returns true if frames from this address of a peer are carried although the address could
+    /// not be learned: it is known to be the peer's.
+    #[cold]
+    pub(crate) fn is_owned(&self, mac: Mac, at: PeerName) -> bool {
+        self.snapshot.owners().of_mac(mac) == Some(at) || mac == at.to_mac()
     }
 
     /// Counts what the MAC table made of a source address, and tells control of a move.

@@ -1,5 +1,5 @@
-//! What the data threads count. Each thread has its own counters and is the only one to write them,
-//! so counting takes no locked instruction; readers sum over the threads.
+//! Counters of the data threads. Each thread has its own counters and is the only one to write
+//! them, so counting takes no locked instruction; readers sum over the threads.
 //!
 //! Frames are those of the wire: a super-frame counts as the segments it stands for. All threads
 //! together satisfy, whenever nothing is on the way inside them,

@@ -1,8 +1,9 @@
 //! Holding back packets for receivers with small socket buffers.
 //!
-//! A real Weave router reads one packet at a time from a socket whose buffer takes some ninety of
-//! full size. One super-frame makes fifty. So packets to such a neighbour leave in bursts of limited
-//! size, with a pause after each in which it can read; what exceeds a burst waits here, in order.
+//! A Weave Net router reads one packet at a time from a socket whose buffer takes some ninety of
+//! full size. One super-frame makes fifty. So packets to such a neighbour leave in bursts of
+//! limited size, with a pause after each in which it can read; what exceeds a burst waits here, in
+//! order.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,19 +11,20 @@ use std::time::Duration;
 use proto::sleeve::Channel;
 use proto::types::Time;
 
-/// How long a neighbour is given to read a burst.
+/// Time that a neighbour is given to read a burst.
 pub(super) const PAUSE: Duration = Duration::from_millis(1);
-/// Bytes of packets that wait for one neighbour. Further ones are dropped: its path is congested.
+/// Number of bytes of packets that wait for one neighbour. Further ones are dropped: its path is
+/// congested.
 const WAITING_BYTES_MAX: usize = 512 << 10;
-/// How many packets wait for one neighbour. Further ones are dropped.
+/// Maximum number of packets that wait for one neighbour. Further ones are dropped.
 const WAITING_MAX: usize = 512;
 
 /// The packets of one link that wait for their turn.
 pub(super) struct Pace {
     burst: u16,
-    /// How many more may leave before the next pause.
+    /// Number that may leave before the next pause.
     credit: u16,
-    /// When the pause that began last ends.
+    /// End of the latest pause.
     until: Time,
     waiting: VecDeque<Waiting>,
     /// The bytes of what waits, in order, never wrapping round inside of a packet.
@@ -34,7 +36,7 @@ pub(super) struct Pace {
 pub(super) struct Waiting {
     start: usize,
     len: usize,
-    /// How many frames it holds.
+    /// Number of frames in it.
     pub(super) frames: usize,
     /// The way it goes.
     pub(super) channel: Channel,
@@ -56,22 +58,22 @@ impl Pace {
         }
     }
 
-    /// Whether anything waits.
+    /// Returns true if anything waits.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// How many frames wait.
+    /// Returns how many frames wait.
     pub(super) fn frames(&self) -> usize {
         self.waiting.iter().map(|waiting| waiting.frames).sum()
     }
 
-    /// When what waits may leave.
+    /// Returns when what waits may leave.
     pub(super) fn due(&self) -> Time {
         self.until
     }
 
-    /// Whether a packet may leave now; if so, it counts.
+    /// Returns true if a packet may leave now; if so, it counts.
     pub(super) fn admit(&mut self, now: Time) -> bool {
         self.waiting.is_empty() && self.spend(now)
     }
@@ -95,7 +97,8 @@ impl Pace {
         Ok(())
     }
 
-    /// The next packet, with its bytes, if it may leave now and has no more than `room` bytes.
+    /// Returns the next packet, with its bytes, if it may leave now and has no more than `room`
+    /// bytes.
     pub(super) fn release(&mut self, now: Time, room: usize) -> Option<(Waiting, &[u8])> {
         if self.waiting.front()?.len > room || !self.spend(now) {
             return None;
@@ -115,7 +118,7 @@ impl Pace {
         allowed
     }
 
-    /// Where `len` bytes fit behind the last packet without touching the first.
+    /// Returns where `len` bytes fit behind the last packet without touching the first.
     fn place(&self, len: usize) -> Option<usize> {
         let (Some(first), Some(last)) = (self.waiting.front(), self.waiting.back()) else {
             return (len <= self.bytes.len()).then_some(0);

@@ -11,8 +11,9 @@
 //!                                        \--> pack, seal --> send           (relay)
 //! ```
 
-use crate::context::Shared;
+use crate::context::{FRAME_BYTES_MAX, Shared};
 use crate::counters::{self, Counters};
+use crate::guard::GuardRules;
 use crate::{rx, tx};
 use boundary::counters::Totals;
 use boundary::forwarding::{Figures, Forwarding, ForwardingStatus, SendError};
@@ -25,6 +26,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use proto::ethernet::HEADER_BYTES as ETHERNET_BYTES;
 use proto::native::Report;
 use proto::native::tunnel::STREAM_REPORTS;
 use proto::native::wire::{HEADER_BYTES, Kind, TAG_BYTES};
@@ -34,14 +36,15 @@ use proto::types::Time;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::tap::{Tap, TapStatus};
-use crate::udp::feature::FeatureState;
+use crate::udp::feature::{Feature, FeatureState};
 use crate::udp::sender::DATAGRAM_BYTES_MAX;
-use crate::udp::sockets::{Sockets, UdpStatus, Way};
+use crate::udp::sockets::{Sockets, UdpStatus};
+use crate::udp::way::Way;
 
-/// Bytes of the header of a frame in a packet.
+/// Size in bytes of the header of a frame in a packet.
 const PACKET_SPACE: usize = proto::sleeve::wire::FRAME_HEADER_BYTES;
 
-/// How the data plane is to run.
+/// Configuration of the data plane.
 #[derive(Clone, Debug)]
 pub struct DataConfig {
     /// The start of the clock that all times count from.
@@ -50,9 +53,14 @@ pub struct DataConfig {
     pub mac_key: u64,
     /// Whether received segments are joined into super-frames for the TAP device.
     pub join: bool,
+    /// The MTU that containers of other hosts are sure to have, in bytes. What is larger is cut or
+    /// refused by the rules of IP, whatever a link would carry. None if links alone decide.
+    pub container_mtu: Option<u32>,
+    /// What containers may send.
+    pub guard: GuardRules,
 }
 
-/// How many queues a machine of this many cores gets by default.
+/// Returns how many queues a machine of this many cores gets by default.
 pub const fn default_queues(cores: usize) -> u16 {
     match cores {
         0..=3 => 1,
@@ -65,11 +73,12 @@ pub const fn default_queues(cores: usize) -> u16 {
 #[derive(Debug)]
 pub struct DataPlane {
     shared: Arc<Shared>,
+    sockets: Arc<Sockets>,
     threads: Vec<JoinHandle<()>>,
     tap: TapStatus,
 }
 
-/// What is in force, for status pages.
+/// Features in force, for status pages.
 #[derive(Clone, Debug)]
 pub struct DataStatus {
     /// The TAP device.
@@ -78,7 +87,7 @@ pub struct DataStatus {
     pub udp: UdpStatus,
     /// Joining of received segments.
     pub join: FeatureState,
-    /// How many pairs of threads there are.
+    /// Number of pairs of threads.
     pub queues: usize,
 }
 
@@ -100,33 +109,35 @@ impl DataPlane {
             epoch: config.epoch,
             snapshot: ArcSwap::from_pointee(snapshot),
             macs: MacTable::new(config.mac_key),
-            sockets,
             counters: (0..2 * pairs).map(|_| Counters::new()).collect(),
             events,
-            join: crate::udp::feature::Feature::probe(
-                "joining of received segments",
-                config.join,
-                || Ok(()),
-            ),
+            join: Feature::probe("joining of received segments", config.join, || Ok(())),
+            frame_bytes_max: config.container_mtu.map_or(usize::MAX, |mtu| {
+                ETHERNET_BYTES + usize::try_from(mtu).unwrap_or(FRAME_BYTES_MAX)
+            }),
             join_udp: tap_status.offload.udp(),
+            guard: config.guard,
             stop,
             stopping: AtomicBool::new(false),
         });
         let mut plane = DataPlane {
             shared,
+            sockets: Arc::new(sockets),
             threads: Vec::new(),
             tap: tap_status,
         };
         for (index, queue) in queues.iter().enumerate() {
             let (shared, queue) = (Arc::clone(&plane.shared), Arc::clone(queue));
-            let tx = tx::Transmit::new(shared, queue, index);
+            let sockets = Arc::clone(&plane.sockets);
+            let tx = tx::Transmit::new(shared, (queue, sockets), index);
             plane.spawn(format!("weft-tx{index}"), move || tx.run())?;
         }
         // Every socket is read, also where the device has fewer queues.
-        let shared_out = (0..plane.shared.sockets.queues()).zip(queues.iter().cycle());
+        let shared_out = (0..plane.sockets.queues()).zip(queues.iter().cycle());
         for (index, queue) in shared_out {
             let (shared, queue) = (Arc::clone(&plane.shared), Arc::clone(queue));
-            let rx = rx::Receive::new(shared, queue, index);
+            let sockets = Arc::clone(&plane.sockets);
+            let rx = rx::Receive::new(shared, (queue, sockets), index);
             plane.spawn(format!("weft-rx{index}"), move || rx.run())?;
         }
         Ok((plane, receiver))
@@ -137,7 +148,8 @@ impl DataPlane {
         self.shared.snapshot.store(Arc::new(snapshot));
     }
 
-    /// The table of MAC addresses: to be swept every minute, and rid of peers that are gone.
+    /// Returns the table of MAC addresses: to be swept every minute, and rid of peers that are
+    /// gone.
     pub fn macs(&self) -> &MacTable {
         &self.shared.macs
     }
@@ -151,7 +163,7 @@ impl DataPlane {
         let space = builder.append(&mut packet, tunnel.us(), tunnel.peer(), special.frame_len());
         special.write(space.ok_or(SendError::DoesNotFit)?);
         let len = builder.finish(tunnel, &mut packet);
-        let sockets = &self.shared.sockets;
+        let sockets = &self.sockets;
         match sockets.send_one(channel, to, &packet[..len]) {
             Err(error)
                 if error.raw_os_error() == Some(libc::EMSGSIZE) && channel == Channel::Df =>
@@ -181,7 +193,7 @@ impl DataPlane {
         if !key.seal(Kind::Report, STREAM_REPORTS, counter, &mut datagram) {
             return Err(SendError::DoesNotFit);
         }
-        let sockets = &self.shared.sockets;
+        let sockets = &self.sockets;
         match sockets.send_one(Way::Native, to, &datagram) {
             Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
                 Err(SendError::TooBig(sockets.path_mtu(to)?))
@@ -190,25 +202,26 @@ impl DataPlane {
         }
     }
 
-    /// The counters of all threads, summed.
+    /// Returns the counters of all threads, summed.
     pub fn counters(&self) -> Totals {
         counters::sum(&self.shared.counters)
     }
 
-    /// What is in force.
+    /// Returns what is in force.
     pub fn status(&self) -> DataStatus {
         DataStatus {
             tap: self.tap,
-            udp: self.shared.sockets.status(),
+            udp: self.sockets.status(),
             join: self.shared.join.state(),
             queues: self.tap.queues,
         }
     }
 
-    /// What pages show of it.
+    /// Returns what pages show of it.
     pub fn figures(&self) -> Arc<dyn Figures> {
         Arc::new(SharedFigures {
             shared: Arc::clone(&self.shared),
+            sockets: Arc::clone(&self.sockets),
             tap: self.tap,
         })
     }
@@ -263,10 +276,11 @@ impl Forwarding for DataPlane {
     }
 }
 
-/// What the data threads share, for whoever looks.
+/// State shared by the data threads, for readers.
 #[derive(Debug)]
 struct SharedFigures {
     shared: Arc<Shared>,
+    sockets: Arc<Sockets>,
     tap: TapStatus,
 }
 
@@ -276,7 +290,7 @@ impl Figures for SharedFigures {
     }
 
     fn status(&self) -> ForwardingStatus {
-        let udp = self.shared.sockets.status();
+        let udp = self.sockets.status();
         ForwardingStatus {
             queues: self.tap.queues,
             tap_offload: self.tap.offload.to_string(),

@@ -7,21 +7,24 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use proto::offload::vnet::VNET_BYTES;
 use rustix::io::Errno;
 
+use crate::ports::Frames;
+use crate::wait;
 use kernel::sys::tap as sys;
 
-/// Most queues that a device is opened with.
+/// Maximum number of queues that a device is opened with.
 pub const QUEUES_MAX: u16 = 16;
 
-/// How a device is to be opened.
+/// Options for opening a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TapConfig {
     /// Its name.
     pub name: String,
-    /// How many queues, at most [`QUEUES_MAX`].
+    /// Number of queues, at most [`QUEUES_MAX`].
     pub queues: u16,
     /// Whether the kernel may hand us super-frames and open checksums.
     pub offload: bool,
@@ -50,9 +53,9 @@ pub enum TapError {
     Refused {
         /// The name of the device.
         name: String,
-        /// What was tried.
+        /// The operation that was tried.
         what: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
     },
 }
@@ -80,12 +83,12 @@ impl Offload {
         Offload::NONE,
     ];
 
-    /// Whether super-frames of TCP come.
+    /// Returns true if super-frames of TCP come.
     pub const fn tcp(self) -> bool {
         self.0 & sys::TUN_F_TSO4 != 0
     }
 
-    /// Whether super-frames of UDP come.
+    /// Returns true if super-frames of UDP come.
     pub const fn udp(self) -> bool {
         self.0 & sys::TUN_F_USO4 != 0
     }
@@ -102,12 +105,12 @@ impl fmt::Display for Offload {
     }
 }
 
-/// What opening a device came to.
+/// Result of opening a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TapStatus {
     /// The device existed and goes on as it was: it has kept its place on the bridge.
     pub adopted: bool,
-    /// How many queues it has.
+    /// Number of its queues.
     pub queues: usize,
     /// The offloads in force.
     pub offload: Offload,
@@ -172,17 +175,18 @@ impl Tap {
         })
     }
 
-    /// The name of the device.
+    /// Returns the name of the device.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What opening it came to.
+    /// Returns what opening it came to.
     pub const fn status(&self) -> TapStatus {
         self.status
     }
 
-    /// The queues, for one data thread each. The device stays open as long as one of them does.
+    /// Returns the queues, for one data thread each. The device stays open as long as one of them
+    /// does.
     pub fn into_queues(self) -> Vec<TapQueue> {
         self.queues
     }
@@ -274,22 +278,17 @@ fn set_offload(fd: &OwnedFd, config: &TapConfig) -> Offload {
 #[derive(Debug)]
 pub struct TapQueue(OwnedFd);
 
-impl TapQueue {
-    /// Reads one frame, its virtio-net header first. `WouldBlock` if none waits.
-    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(&self.0, buffer)?)
+impl Frames for TapQueue {
+    fn read(&self, into: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(&self.0, into)?)
     }
 
-    /// Writes one frame given in pieces, its virtio-net header first. `EIO` if the device is down,
-    /// `EINVAL` if the header does not fit the frame.
-    pub fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
+    fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<()> {
         rustix::io::writev(&self.0, pieces)?;
         Ok(())
     }
-}
 
-impl AsFd for TapQueue {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+    fn wait(&self, stop: BorrowedFd<'_>, limit: Option<Duration>) {
+        wait::readable(self.0.as_fd(), stop, limit);
     }
 }

@@ -10,3 +10,4 @@ pub mod feature;
 pub mod sender;
 pub mod sockets;
 pub(crate) mod steering;
+pub mod way;

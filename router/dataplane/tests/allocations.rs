@@ -1,5 +1,5 @@
 //! Carrying frames allocates nothing: neither in a sender's thread nor in a receiver's, whether
-//! frames are small or super-frames, encrypted or not.
+//! frames are small or super-frames, by sleeve, encrypted or not, or by native links.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 #![allow(unsafe_code, reason = "an allocator that counts")]
@@ -58,8 +58,9 @@ fn ten_thousand_frames_without_an_allocation() {
         testbed::skips::skip("ten_thousand_frames_without_an_allocation", "root");
         return;
     }
-    for key in [None, Some([3; 32])] {
+    for (native, key) in [(false, None), (false, Some([3; 32])), (true, None)] {
         let options = Options {
+            native,
             key,
             ..Options::default()
         };
@@ -70,7 +71,7 @@ fn ten_thousand_frames_without_an_allocation() {
     }
 }
 
-/// The least of what went into and out of the hosts at both ends.
+/// Returns the least of what went into and out of the hosts at both ends.
 fn carried(trial: &Trial) -> u64 {
     let count = |host: usize, count| trial.hosts[host].plane.counters().get(count);
     count(0, Count::Sent).min(count(2, Count::Injected))

@@ -1,15 +1,16 @@
-//! Whose questions for other names are passed on.
+//! Access control: the clients whose queries for other names are forwarded.
 //!
-//! A server on all addresses of a host is reached by everybody who reaches the host. Were it to ask
-//! others for everybody, it could be used to flood third parties with answers. So a client with a
+//! A server on all addresses of a host is reached by everybody who reaches the host. Were it to
+//! answer everybody, it could be used to flood third parties, and would tell strangers who is on the
+//! network. So a client with a
 //! public address is refused, unless it is the host itself or one of the zone's own addresses.
 
 use std::net::IpAddr;
 
 use ipnet::Ipv4Net;
 
-/// Whether a client is of this host or its private surroundings. `local` is the address that it
-/// asked.
+/// Returns true if a client is of this host or its private surroundings. `local` is the address
+/// that it asked.
 pub(super) fn is_near(client: IpAddr, local: Option<IpAddr>, own: &[Ipv4Net]) -> bool {
     let client = client.to_canonical();
     if local.is_some_and(|local| local.to_canonical() == client) {

@@ -1,4 +1,4 @@
-//! Asking one server one question, for commands and tests.
+//! A client that asks one server one question, for commands and tests.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,14 +10,14 @@ use tokio::time::{Instant, timeout_at};
 
 use super::forward::{read_message, write_message};
 
-/// How long an answer over UDP is waited for before the question is sent again.
+/// Maximum time to wait for an answer over UDP before the question is sent again.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
-/// Most bytes of an answer over UDP that is asked for.
+/// Maximum number of bytes of an answer over UDP that is asked for.
 const UDP_BYTES: u16 = 1232;
-/// Most pointers that are followed in one name; a longer chain is an error.
+/// Maximum number of pointers that are followed in one name; a longer chain is an error.
 const POINTERS_MAX: usize = 64;
 
-/// How to ask.
+/// Transport of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// Over UDP with room for 1232 bytes, and over TCP if the answer is cut.
@@ -37,7 +37,7 @@ pub struct Reply {
     pub authoritative: bool,
     /// Whether records were left out.
     pub truncated: bool,
-    /// How many bytes it had.
+    /// Its original size in bytes.
     pub bytes: usize,
     /// The addresses among its records, in their order.
     pub addresses: Vec<IpAddr>,

@@ -1,4 +1,4 @@
-//! Asking the host's servers on behalf of a client.
+//! Forwarding of queries to the host's servers on behalf of a client.
 //!
 //! Each query leaves from a socket of its own, so that its port is a random one of the kernel's,
 //! under a random id; the socket takes packets from the server asked only, and of those only
@@ -22,7 +22,8 @@ use super::resolv::{Resolv, Upstream};
 /// After this time without an answer over UDP, and again after twice of it, the query is
 /// repeated.
 const REPEAT_AFTER: Duration = Duration::from_secs(1);
-/// Most packets from a server that are no answer; after them the server counts as failed.
+/// Maximum number of packets from a server that are no answer; after them the server counts as
+/// failed.
 const MISMATCHES_MAX: u32 = 100;
 /// Smallest buffer for a response over UDP: some servers send more than they were asked for.
 const UDP_BUFFER_MIN: usize = 4096;
@@ -31,13 +32,14 @@ const UDP_BUFFER_MIN: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Forwarder {
     pub(super) resolv: Resolv,
-    /// How long each server has.
+    /// Maximum time for each server.
     pub(super) timeout: Duration,
     pub(super) metrics: Arc<DnsMetrics>,
 }
 
 impl Forwarder {
-    /// The response to a query, cut to what the client can take; SERVFAIL if no server has one.
+    /// Returns the response to a query, cut to what the client can take; SERVFAIL if no server has
+    /// one.
     pub(super) async fn resolve(&self, packet: &[u8], transport: Transport) -> Vec<u8> {
         let mut out = Vec::new();
         let query = match Query::parse(packet) {
@@ -168,7 +170,7 @@ impl Forwarder {
     }
 }
 
-/// Whether a response says that the server cannot or will not answer.
+/// Returns true if a response says that the server cannot or will not answer.
 fn is_unwilling(response: &[u8]) -> bool {
     let rcode = message::rcode_of(response);
     [Rcode::ServFail, Rcode::NotImp, Rcode::Refused]
@@ -176,7 +178,7 @@ fn is_unwilling(response: &[u8]) -> bool {
         .any(|unwilling| *unwilling as u8 == rcode)
 }
 
-/// The query under an id that nobody can guess.
+/// Creates the query under an id that nobody can guess.
 fn with_random_id(query: &Query<'_>) -> io::Result<(u16, Vec<u8>)> {
     let mut random = [0; 2];
     getrandom::fill(&mut random).map_err(io::Error::other)?;

@@ -1,4 +1,4 @@
-//! How much may be on its way at once, in all and for one client.
+//! Limits on what may be in flight at once, in total and per client.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ impl Limit {
         }
     }
 
-    /// A slot for something that `client` wants, if there is one.
+    /// Returns a slot for something that `client` wants, if there is one.
     pub(super) fn admit(&self, client: IpAddr) -> Option<Slot> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         if taken.all >= self.all {

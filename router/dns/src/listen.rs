@@ -22,7 +22,7 @@ use super::{tcp, udp};
 use crate::shared::Shared;
 use crate::status::{DnsStatus, Listening};
 
-/// How long to wait before trying again to listen, or looking for addresses again.
+/// Time to wait before trying again to listen, or looking for addresses again.
 const LISTEN_RETRY: Duration = Duration::from_secs(2);
 
 /// Tells on which addresses to listen when it cannot be on all.
@@ -77,7 +77,7 @@ impl Socket {
     }
 }
 
-/// Serves one transport, for ever.
+/// Serves one transport, forever.
 pub(super) struct Listener {
     pub(super) shared: Arc<Shared>,
     pub(super) transport: Transport,

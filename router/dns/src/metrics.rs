@@ -10,7 +10,7 @@ macro_rules! counters {
             $(pub(super) $name: Counter,)*
         }
 
-        /// What the counters say at one time.
+        /// Values of the counters at one time.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct DnsCounts {
             $($(#[$doc])* pub $name: u64,)*

@@ -11,20 +11,20 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-/// How long the file is not looked at again.
+/// Interval between checks of the file.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// Most servers; further ones are ignored.
+/// Maximum number of servers; further ones are ignored.
 pub(super) const UPSTREAMS_MAX: usize = 8;
-/// Most bytes of the file that are read.
+/// Maximum number of bytes of the file that are read.
 const FILE_BYTES_MAX: u64 = 64 << 10;
-/// How long a server that failed is asked after the others.
+/// Time for which a server that failed is asked after the others.
 const DISTRUSTED_FOR: Duration = Duration::from_secs(30);
 
 /// A server to forward to.
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) addr: SocketAddr,
-    /// When it failed last, in milliseconds since `epoch`, plus one; 0 if it did not.
+    /// Time of its last failure in milliseconds since `epoch`, plus one; 0 if it did not fail.
     failed: AtomicU64,
     epoch: Instant,
 }
@@ -68,7 +68,7 @@ pub(super) struct Resolv {
 
 #[derive(Debug)]
 struct State {
-    /// Where we listen.
+    /// Addresses that the router listens on.
     us: Vec<SocketAddr>,
     checked: Option<Instant>,
     seen: Option<Stamp>,
@@ -110,7 +110,7 @@ impl Resolv {
         }
     }
 
-    /// The servers in the order of the file.
+    /// Returns the servers in the order of the file.
     pub(super) fn listed(&self, now: Instant) -> Vec<Arc<Upstream>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = state
@@ -123,7 +123,7 @@ impl Resolv {
         state.upstreams.clone()
     }
 
-    /// The servers in the order in which to ask them: those that failed lately last.
+    /// Returns the servers in the order in which to ask them: those that failed lately last.
     pub(super) fn preferred(&self, now: Instant) -> Vec<Arc<Upstream>> {
         let mut upstreams = self.listed(now);
         upstreams.sort_by_key(|upstream| upstream.is_distrusted(now));
@@ -184,8 +184,8 @@ impl Stamp {
     }
 }
 
-/// The servers in the text of a `resolv.conf`; each once. The port is 53 unless the address is
-/// written as `192.0.2.1:5353` or `[2001:db8::1]:5353`.
+/// Returns the servers in the text of a `resolv.conf`; each once. The port is 53 unless the address
+/// is written as `192.0.2.1:5353` or `[2001:db8::1]:5353`.
 fn parse(text: &str) -> impl Iterator<Item = SocketAddr> {
     let mut seen = Vec::new();
     text.lines()
@@ -224,7 +224,7 @@ fn interface_index(name: &str) -> Option<u32> {
         .ok()
 }
 
-/// Whether a query sent to `addr` would come back to us, who listen on `us`.
+/// Returns true if a query sent to `addr` would come back to us, who listen on `us`.
 fn is_ourselves(addr: SocketAddr, us: SocketAddr) -> bool {
     if addr.port() != us.port() {
         return false;
@@ -233,7 +233,7 @@ fn is_ourselves(addr: SocketAddr, us: SocketAddr) -> bool {
     same || addr.ip().is_unspecified() || (us.ip().is_unspecified() && is_local(addr.ip()))
 }
 
-/// Whether an address belongs to this host: then packets to it would leave from itself.
+/// Returns true if an address belongs to this host: then packets to it would leave from itself.
 fn is_local(ip: IpAddr) -> bool {
     let any: IpAddr = match ip {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),

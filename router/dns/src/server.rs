@@ -37,29 +37,31 @@ use crate::limit::Limit;
 use crate::listen::{Listener, Socket, Transport};
 use crate::resolv::Resolv;
 
-/// Most forwarded queries on their way; further ones are answered with SERVFAIL and counted.
+/// Maximum number of forwarded queries on their way; further ones are answered with SERVFAIL and
+/// counted.
 const FORWARDS_MAX: usize = 512;
-/// Most forwarded queries on their way for one client.
+/// Maximum number of forwarded queries on their way for one client.
 const FORWARDS_PER_CLIENT_MAX: usize = 128;
-/// Most TCP connections; further ones are closed at once and counted.
+/// Maximum number of TCP connections; further ones are closed at once and counted.
 const CONNECTIONS_MAX: usize = 256;
-/// Most TCP connections of one client.
+/// Maximum number of TCP connections of one client.
 const CONNECTIONS_PER_CLIENT_MAX: usize = 32;
 
-/// How to serve.
+/// Options for serving.
 #[derive(Clone, Debug)]
 pub struct DnsConfig {
-    /// Where to listen, over UDP and TCP.
+    /// Address to listen on, over UDP and TCP.
     pub listen: SocketAddr,
-    /// Where to listen if that is all addresses, and somebody else has the port on one of them.
+    /// Addresses to listen on if that is all addresses, and another program has the port on one of
+    /// them.
     pub instead: Option<Instead>,
-    /// What to answer for.
+    /// Names to answer.
     pub zone: Zone,
-    /// How long each of the host's servers has to answer.
+    /// Maximum time for each of the host's servers to answer.
     pub fallback_timeout: Duration,
     /// The file that lists the host's servers; without one nothing is forwarded.
     pub resolv_conf: Option<PathBuf>,
-    /// How long the file is not looked at again; usually [`CHECK_INTERVAL`].
+    /// Interval between checks of the file; usually [`CHECK_INTERVAL`].
     pub resolv_conf_interval: Duration,
 }
 
@@ -149,13 +151,13 @@ impl DnsServer {
         self.status.clone()
     }
 
-    /// The servers that queries are forwarded to, in the order of their file.
+    /// Returns the servers that queries are forwarded to, in the order of their file.
     pub fn upstreams(&self) -> Vec<SocketAddr> {
         let upstreams = self.shared.forwarder.resolv.listed(Instant::now());
         upstreams.iter().map(|upstream| upstream.addr).collect()
     }
 
-    /// What was counted so far.
+    /// Returns what was counted so far.
     pub fn counts(&self) -> DnsCounts {
         self.shared.metrics.read()
     }

@@ -1,4 +1,4 @@
-//! What the tasks of the server have in common.
+//! State shared by the tasks of the server.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use arc_swap::ArcSwap;
 use fastrand::Rng;
 use proto::names::Index;
 use proto::names::answer::{Responder, Zone};
-use proto::names::message::Rcode;
+use proto::names::message::{Query, Rcode};
 
 use crate::allowed_clients;
 use crate::forward::Forwarder;
 use crate::limit::Limit;
 use crate::metrics::DnsMetrics;
 
-/// What the tasks of the server have in common.
+/// State shared by the tasks of the server.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) zone: Zone,
@@ -35,9 +35,26 @@ impl Shared {
         Responder::new(self.zone.clone(), Rng::with_seed(u64::from_ne_bytes(seed)))
     }
 
-    /// Whether others are asked for this client, which asked at `local`.
-    pub(crate) fn forwards_for(&self, client: IpAddr, local: Option<IpAddr>) -> bool {
+    /// Whether this client, which asked at `local`, is answered: with names of the domain, which
+    /// tell of the network, and by asking others.
+    pub(crate) fn answers(&self, client: IpAddr, local: Option<IpAddr>) -> bool {
         !self.everywhere || allowed_clients::is_near(client, local, &self.zone.private)
+    }
+
+    /// Makes the response for a client that is not answered. Returns false if there is none to
+    /// make.
+    pub(crate) fn refuse(&self, packet: &[u8], response: &mut Vec<u8>) -> bool {
+        match Query::parse(packet) {
+            Ok(query) => {
+                self.metrics.refused.inc();
+                query.failure(Rcode::Refused, response);
+                true
+            }
+            Err(_) => {
+                self.metrics.ignored.inc();
+                false
+            }
+        }
     }
 
     /// Counts a query that was answered here.

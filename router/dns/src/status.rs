@@ -1,8 +1,8 @@
-//! Whether the listeners work.
+//! State of the listeners.
 
 use std::net::SocketAddr;
 
-/// Whether one of the listeners works.
+/// State of one listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listening {
     /// It has not been tried yet.
@@ -15,7 +15,7 @@ pub enum Listening {
     Failed(String),
 }
 
-/// Whether the listeners work.
+/// State of the listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsStatus {
     /// The one for UDP.

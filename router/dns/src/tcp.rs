@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use super::forward::{read_message, write_message};
 use crate::shared::Shared;
 
-/// How long a client may leave a connection idle, or an answer unread.
+/// Maximum time for which a client may leave a connection idle, or an answer unread.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// How long to wait after a failure to accept, which is for want of memory or descriptors.
+/// Time to wait after a failure to accept, which is for want of memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
@@ -61,6 +61,12 @@ async fn converse(shared: &Shared, mut stream: TcpStream, client: SocketAddr) ->
     loop {
         let packet = timeout(IDLE_MAX, read_message(&mut stream)).await??;
         shared.metrics.queries_tcp.inc();
+        if !shared.answers(client.ip(), local) {
+            if shared.refuse(&packet, &mut response) {
+                timeout(IDLE_MAX, write_message(&mut stream, &response)).await??;
+            }
+            return Ok(());
+        }
         let reply = {
             let index = shared.names.load();
             responder.respond(&index, &packet, Transport::Tcp, &mut response)
@@ -70,10 +76,6 @@ async fn converse(shared: &Shared, mut stream: TcpStream, client: SocketAddr) ->
             Reply::Ignored => {
                 shared.metrics.ignored.inc();
                 return Ok(());
-            }
-            Reply::Forward(query) if !shared.forwards_for(client.ip(), local) => {
-                shared.metrics.refused.inc();
-                query.failure(Rcode::Refused, &mut response);
             }
             Reply::Forward(query) => match shared.forwards.admit(client.ip()) {
                 Some(_slot) => {

@@ -15,11 +15,11 @@ use super::limit::Slot;
 use crate::shared::Shared;
 use kernel::sys::pktinfo::{Inbox, Outbox, Path, set_local_address_told};
 
-/// Most packets taken from the socket at once.
+/// Maximum number of packets taken from the socket at once.
 const BATCH: usize = 32;
-/// Most bytes of a query; longer packets are ignored. Queries have about 50.
+/// Maximum number of bytes of a query; longer packets are ignored. Queries have about 50.
 const QUERY_BYTES_MAX: usize = 4096;
-/// What the socket may hold while we are busy.
+/// Size of the socket's receive buffer in bytes.
 const SOCKET_BUFFER_BYTES: usize = 1 << 20;
 
 /// Opens the socket. It shares its port with nobody, so a taken one is an error.
@@ -91,6 +91,13 @@ impl Server {
         let index = shared.names.load();
         for (path, packet) in self.inbox.datagrams() {
             let response = &mut self.response;
+            if !shared.answers(path.remote.ip(), path.local) {
+                if shared.refuse(packet, response) {
+                    let pushed = self.outbox.push(path, response);
+                    debug_assert!(pushed, "there are as many places as packets");
+                }
+                continue;
+            }
             let reply = self
                 .responder
                 .respond(&index, packet, Transport::Udp, response);
@@ -99,10 +106,6 @@ impl Server {
                 Reply::Ignored => {
                     shared.metrics.ignored.inc();
                     continue;
-                }
-                Reply::Forward(query) if !shared.forwards_for(path.remote.ip(), path.local) => {
-                    shared.metrics.refused.inc();
-                    query.failure(Rcode::Refused, response);
                 }
                 Reply::Forward(query) => match shared.forwards.admit(path.remote.ip()) {
                     Some(slot) => {

@@ -1,9 +1,9 @@
-//! How devices that we made are told from devices of others.
+//! Marks that tell devices made by weft from other devices.
 
-/// What the alias of each device that we made starts with.
+/// Prefix of the alias of each device that weft made.
 pub const ALIAS: &str = "weft";
 
-/// Whether this alias says that we made the device.
+/// Returns true if this alias says that we made the device.
 pub fn is_ours(alias: Option<&str>) -> bool {
     alias.is_some_and(|alias| alias == ALIAS || alias.starts_with("weft "))
 }

@@ -10,8 +10,9 @@
 //! router that starts again knows whose addresses it finds.
 
 pub mod endpoint;
-mod listing;
-mod veth;
+pub mod life;
+pub(crate) mod listing;
+pub(crate) mod veth;
 
 pub use listing::{AttachedInterface, attached, owners};
 
@@ -35,18 +36,18 @@ use kernel::sysctl;
 /// The name that Weave gives interfaces in containers.
 pub const INTERFACE: &str = "ethwe";
 
-/// The owner of what is attached for a namespace and nothing better: all names of one namespace
-/// lead to the same.
+/// Returns the owner of what is attached for a namespace and nothing better: all names of one
+/// namespace lead to the same.
 pub fn namespace_owner(namespace: &Namespace) -> String {
     format!("{NAMESPACE_OWNER}{}", namespace.id().inode())
 }
 
-/// Whether an owner is one of [`namespace_owner`].
+/// Returns true if an owner is one of [`namespace_owner`].
 pub fn is_namespace_owner(owner: &str) -> bool {
     owner.starts_with(NAMESPACE_OWNER)
 }
 
-/// What to attach, where, and how.
+/// A request to attach: what, where, and how.
 #[derive(Clone, Debug)]
 pub struct AttachRequest<'a> {
     /// The bridge, in the calling thread's namespace.
@@ -59,8 +60,8 @@ pub struct AttachRequest<'a> {
     pub addresses: &'a [Ipv4Net],
     /// The process that the namespace belongs to; the host end is named after it.
     pub pid: Option<u32>,
-    /// For whom this is: a container's id, a process, a name. At most
-    /// [`OWNER_BYTES_MAX`] bytes are kept.
+    /// Owner of the attachment: a container's id, a process, a name. At most [`OWNER_BYTES_MAX`]
+    /// bytes are kept.
     pub owner: Option<&'a str>,
     /// The MAC address of the interface; drawn by the kernel if not given. Only for a new one.
     pub mac: Option<Mac>,
@@ -73,12 +74,12 @@ pub struct AttachRequest<'a> {
     /// Whether multicast from subnets in which the interface has no address is dropped on
     /// arrival, which keeps subnets apart that share the overlay.
     pub multicast_filter: bool,
-    /// How soon addresses of neighbours are doubted.
+    /// Times after which addresses of neighbours are doubted.
     pub timing: NeighbourTiming,
 }
 
 impl<'a> AttachRequest<'a> {
-    /// A request with Weave's defaults and without addresses.
+    /// Creates a request with Weave Net's defaults and without addresses.
     pub fn new(bridge: &'a str, target: &'a Namespace) -> AttachRequest<'a> {
         AttachRequest {
             bridge,
@@ -97,7 +98,7 @@ impl<'a> AttachRequest<'a> {
     }
 }
 
-/// What attaching did.
+/// Result of attaching.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// The end of the pair on the bridge.
@@ -108,7 +109,7 @@ pub struct Attached {
     pub created: bool,
     /// The addresses that are new.
     pub added: Vec<Ipv4Net>,
-    /// What could not be done and is not worth failing for; for the log.
+    /// Problems that are not worth failing for; for the log.
     pub warnings: Vec<String>,
 }
 
@@ -224,7 +225,7 @@ fn wait_for_forwarding(netlink: &Netlink, port: &Link) -> Result<bool, NetError>
     }
 }
 
-/// What to detach.
+/// A request to detach.
 #[derive(Clone, Debug)]
 pub struct DetachRequest<'a> {
     /// The bridge that the interface must lead to.
@@ -237,7 +238,7 @@ pub struct DetachRequest<'a> {
     pub addresses: Option<&'a [Ipv4Net]>,
 }
 
-/// What detaching did.
+/// Result of detaching.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Detached {
     /// The addresses that were taken away.
@@ -284,7 +285,7 @@ pub fn detach(request: &DetachRequest<'_>) -> Result<Detached, NetError> {
     }
 }
 
-/// What is attached to a namespace under one name.
+/// An attachment to a namespace under one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundInterface {
     /// The end of the pair on the bridge.
@@ -344,14 +345,15 @@ fn ipv4_networks(networks: &[IpNet]) -> Vec<Ipv4Net> {
     networks.iter().filter_map(v4).collect()
 }
 
-/// What the owner of a namespace starts with; the number of the namespace follows.
+/// Prefix of the owner of a namespace; the number of the namespace follows.
 const NAMESPACE_OWNER: &str = "netns:";
 /// All of IPv4 multicast: 224.0.0.0/4.
 const MULTICAST: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(224, 0, 0, 0), 4);
-/// Bytes of an owner that are kept; a longer one is cut. The kernel takes 255 for an alias.
+/// Number of bytes of an owner that are kept; a longer one is cut. The kernel takes 255 for an
+/// alias.
 pub const OWNER_BYTES_MAX: usize = 200;
-/// How long to wait for a port to forward. The kernel may take a second when interfaces change
-/// often; when it takes longer, announcements may be lost, which is a warning.
+/// Maximum time to wait for a port to forward. The kernel may take a second when interfaces change
+/// often; if it takes longer, announcements may be lost, which is a warning.
 const FORWARDING_WAIT_MAX: Duration = Duration::from_millis(1500);
 const NOT_FORWARDING: &str =
     "the bridge does not forward to it yet: its addresses may be unknown to others for a while";

@@ -1,8 +1,8 @@
 //! The bridge that containers and the router's TAP device are ports of.
 //!
 //! The bridge outlives the router: local traffic goes on while it is away, and its next start
-//! adopts what it finds. A bridge that somebody else made (a real Weave router, the user) is used
-//! as it is, with its ports, but stays theirs: only what carries our alias is ever deleted.
+//! adopts what it finds. A bridge that somebody else made (a Weave Net router, the user) is used as
+//! it is, with its ports, but stays theirs: only what carries our alias is ever deleted.
 
 use std::path::Path;
 
@@ -17,20 +17,21 @@ use kernel::error::NetError;
 use kernel::netlink::{Link, LinkChange, LinkIndex, Netlink, NewBridge};
 use kernel::sysctl;
 
-/// What the bridge shall be.
+/// Desired state of the bridge.
 #[derive(Clone, Debug)]
 pub struct BridgeConfig<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its MAC address: the name of our peer.
     pub mac: Mac,
-    /// Its MTU in bytes, which new container interfaces get as well.
+    /// Its MTU in bytes: that of what the host itself sends, and of new container interfaces. Its
+    /// ports take larger frames.
     pub mtu: u32,
-    /// How soon the host doubts the addresses of containers.
+    /// Times after which the host doubts the addresses of containers.
     pub timing: NeighbourTiming,
 }
 
-/// Where a bridge came from.
+/// Origin of a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Made by this call.
@@ -46,7 +47,7 @@ pub enum Origin {
 pub struct Bridge {
     /// Its device.
     pub link: Link,
-    /// Where it came from.
+    /// Its origin.
     pub origin: Origin,
 }
 
@@ -83,6 +84,7 @@ impl Bridge {
         netlink.change_link(&bridge.link, &change)?;
         // Without IPv6 there is no such setting.
         sysctl::set_if_present(&format!("ipv6/conf/{}/accept_ra", config.name), "0")?;
+        bridge.keep_off_ipv6(netlink)?;
         config.timing.apply(config.name)?;
         netlink.set_up(&bridge.link, true)?;
         bridge.link = netlink.link_named(config.name)?;
@@ -90,7 +92,22 @@ impl Bridge {
         Ok(bridge)
     }
 
-    /// The bridge of this name, if there is one. Another device of this name is an error.
+    /// Gives the host no IPv6 address on the bridge unless somebody chose one. The kernel's own,
+    /// which can be guessed from the MAC address, would lead containers of all hosts to whatever
+    /// listens here, and the host would send its announcements into the mesh.
+    fn keep_off_ipv6(&self, netlink: &Netlink) -> Result<(), NetError> {
+        let chosen = |network: &IpNet| match network {
+            IpNet::V6(network) => !network.addr().is_unicast_link_local(),
+            IpNet::V4(_) => false,
+        };
+        if !self.addresses(netlink)?.iter().any(chosen) {
+            let key = format!("ipv6/conf/{}/disable_ipv6", self.link.name);
+            sysctl::set_if_present(&key, "1")?;
+        }
+        Ok(())
+    }
+
+    /// Returns the bridge of this name, if there is one. Another device of this name is an error.
     pub fn find(netlink: &Netlink, name: &str) -> Result<Option<Bridge>, NetError> {
         let Some(link) = netlink.link(name)? else {
             return Ok(None);
@@ -112,7 +129,7 @@ impl Bridge {
         Ok(Some(Bridge { link, origin }))
     }
 
-    /// The bridge of this name; that there is none is an error that says what to do.
+    /// Returns the bridge of this name; that there is none is an error that says what to do.
     pub fn named(netlink: &Netlink, name: &str) -> Result<Bridge, NetError> {
         Bridge::find(netlink, name)?.ok_or_else(|| NetError::NoDevice {
             name: name.to_owned(),
@@ -123,18 +140,15 @@ impl Bridge {
     /// Makes the router's TAP device a port of the bridge and switches it on. Done again, it
     /// changes nothing.
     ///
-    /// Its MTU becomes `mtu`, or the largest of the ports' where that is larger: the containers of
-    /// a bridge that a real Weave router made may have 65535, and a frame that is too large for
-    /// the overlay has to reach the router, which answers it; the bridge would drop it silently.
-    pub fn add_tap(&self, netlink: &Netlink, tap: &str, mtu: u32) -> Result<(), NetError> {
+    /// It takes frames of any size: containers may have any MTU, and a frame that is too large
+    /// for the overlay has to reach the router, which answers it; the bridge would drop it
+    /// silently.
+    pub fn add_tap(&self, netlink: &Netlink, tap: &str) -> Result<(), NetError> {
         let link = netlink.link_named(tap)?;
         no_host_traffic(tap)?;
-        let ports = self.ports(netlink)?;
-        let others = ports.iter().filter(|port| port.index != link.index);
-        let mtu = others.map(|port| port.mtu).fold(mtu, u32::max);
         let change = LinkChange {
             alias: Some(ALIAS),
-            mtu: Some(mtu.min(TAP_MTU_MAX)),
+            mtu: Some(TAP_MTU_MAX),
             master: (link.master != Some(self.link.index)).then_some(Some(self.link.index)),
             up: Some(true),
             ..LinkChange::default()
@@ -142,14 +156,14 @@ impl Bridge {
         netlink.change_link(&link, &change)
     }
 
-    /// The ports of the bridge, ours and those of others.
+    /// Returns the ports of the bridge, ours and those of others.
     pub fn ports(&self, netlink: &Netlink) -> Result<Vec<Link>, NetError> {
         let mut links = netlink.links()?;
         links.retain(|link| link.master == Some(self.link.index));
         Ok(links)
     }
 
-    /// The addresses of the bridge itself.
+    /// Returns the addresses of the bridge itself.
     pub fn addresses(&self, netlink: &Netlink) -> Result<Vec<IpNet>, NetError> {
         netlink.addresses_of(self.link.index)
     }
@@ -204,9 +218,11 @@ fn pin_mtu(netlink: &Netlink, bridge: &Link, mtu: u32) -> Result<(), NetError> {
 
 /// The largest MTU of a bridge in bytes; a larger one is refused by the kernel.
 pub const MTU_MAX: u32 = 65535;
-/// The largest MTU of a TAP device in bytes: the Ethernet header counts there. A larger one is
-/// cut.
-const TAP_MTU_MAX: u32 = 65535 - 14;
+/// The MTU of a container's end on the bridge: a frame of any size passes it, also of a container
+/// whose own end got a larger MTU later.
+pub(crate) const PORT_MTU: u32 = 65535;
+/// The largest MTU of a TAP device in bytes: the Ethernet header counts there.
+pub const TAP_MTU_MAX: u32 = 65535 - 14;
 
 #[cfg(test)]
 pub(super) mod tests;

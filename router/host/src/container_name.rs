@@ -12,7 +12,8 @@ const MADE_UP: &str = "admiring adoring affectionate agitated amazing angry awes
     sharp silly sleepy stoic strange stupefied suspicious sweet tender thirsty trusting unruffled \
     upbeat vibrant vigilant vigorous wizardly wonderful xenodochial youthful zealous zen";
 
-/// Whether Docker made this name up, or podman, which has the same words: an adjective and a surname, and perhaps a digit.
+/// Returns true if Docker made this name up, or podman, which has the same words: an adjective and
+/// a surname, and perhaps a digit.
 pub fn is_made_up(name: &str) -> bool {
     let Some((adjective, surname)) = name.split_once('_') else {
         return false;

@@ -32,16 +32,16 @@ pub struct Exposed {
     pub masquerade: bool,
 }
 
-/// All that is exposed, and how many changes led there: of two, the later counts.
+/// All that is exposed, and the number of changes that led there: of two, the later counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exposures {
-    /// How many changes there were.
+    /// Number of changes.
     pub revision: u64,
-    /// What is exposed.
+    /// The exposed addresses.
     pub all: Vec<Exposed>,
 }
 
-/// What the rules of the host are made from, beside what is exposed.
+/// Inputs of the host's rules, beside what is exposed.
 #[derive(Clone, Debug, Default)]
 pub struct GatewayConfig {
     /// The bridge of the containers.
@@ -90,7 +90,7 @@ impl State {
 }
 
 impl Gateway {
-    /// A gateway that has done nothing yet.
+    /// Creates a gateway that has done nothing yet.
     pub fn new(config: GatewayConfig) -> Gateway {
         Gateway {
             config,
@@ -201,7 +201,7 @@ impl Gateway {
         Ok((hidden, state.exposures()))
     }
 
-    /// What is exposed.
+    /// Returns what is exposed.
     pub fn exposures(&self) -> Exposures {
         self.state().exposures()
     }
@@ -288,6 +288,8 @@ impl Gateway {
         let masqueraded = exposed.iter().filter(|(_, masquerade)| **masquerade);
         Ok(HostRules {
             bridge: config.bridge.clone(),
+            mesh_port: config.mesh_port,
+            is_member: !exposed.is_empty() || self.has_address()?,
             masqueraded: masqueraded.map(|(address, _)| address.trunc()).collect(),
             unmasqueraded: unmasqueraded.clone(),
             forwards: !config.expects_controller,
@@ -295,6 +297,15 @@ impl Gateway {
             private_ports: config.private_ports.clone(),
             docker: self.docker()?,
         })
+    }
+
+    /// Whether the bridge has an address, whoever gave it one.
+    fn has_address(&self) -> Result<bool, NetError> {
+        let netlink = Netlink::open()?;
+        match Bridge::find(&netlink, &self.config.bridge)? {
+            Some(bridge) => Ok(!ipv4_addresses(&netlink, &bridge)?.is_empty()),
+            None => Ok(false),
+        }
     }
 
     fn docker(&self) -> Result<Option<DockerBridge>, NetError> {
@@ -315,8 +326,8 @@ impl Gateway {
     }
 }
 
-/// Whether the kernel would take it for an address of a host, and leave the way to all others as
-/// it is.
+/// Returns true if the kernel would take it for an address of a host, and leave the way to all
+/// others as it is.
 fn can_be_exposed(net: Ipv4Net) -> bool {
     let address = net.addr();
     let special = address.is_unspecified()
@@ -335,7 +346,7 @@ fn pass_legacy(rules: &HostRules) {
     }
 }
 
-/// What is exposed, as the kernel has it.
+/// Returns what is exposed, as the kernel has it.
 pub fn exposed(bridge: &str) -> Result<Vec<Exposed>, NetError> {
     let netlink = Netlink::open()?;
     let Some(bridge) = Bridge::find(&netlink, bridge)? else {

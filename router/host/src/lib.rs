@@ -1,7 +1,7 @@
-//! What weft makes and maintains on a host.
+//! Everything that weft creates and maintains on a host.
 //!
 //! * [`bridge`] is where containers meet; [`attach`] connects them; [`gateway`] lets the host
-//!   itself in and the world behind it.
+//!   itself in and the world behind it. [`reconcile`] keeps all of it as it should be.
 //! * [`rules`] are the packet filter rules that this takes; [`resolv_conf`] has containers ask the
 //!   router for names; [`overlap`] finds networks of others in the way.
 //! * [`lock`] keeps a second router away; [`undo`] takes back what was made when a step fails.
@@ -18,6 +18,7 @@ pub mod gateway;
 pub mod lock;
 pub mod overlap;
 pub mod paths;
+pub mod reconcile;
 pub mod resolv_conf;
 pub mod rules;
 pub mod undo;

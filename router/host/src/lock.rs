@@ -70,7 +70,7 @@ impl RouterLock {
     }
 }
 
-/// Who holds the lock of the calling thread's network namespace; `None` if it is free.
+/// Returns who holds the lock of the calling thread's network namespace; `None` if it is free.
 pub fn holder() -> io::Result<Option<Holder>> {
     for _ in 0..HOLDER_ATTEMPTS_MAX {
         let (held, pid) = read_names()?;
@@ -89,8 +89,8 @@ pub fn holder() -> io::Result<Option<Holder>> {
     Ok(Some(Holder::default()))
 }
 
-/// Whether the lock is held, and the pid that the second name tells. The names stand at the ends
-/// of lines, with '@' for the zero byte that starts an abstract name.
+/// Returns true if the lock is held, and the pid that the second name tells. The names stand at the
+/// ends of lines, with '@' for the zero byte that starts an abstract name.
 fn read_names() -> io::Result<(bool, Option<u32>)> {
     let sockets = fs::read_to_string("/proc/thread-self/net/unix")?;
     let mut held = false;
@@ -121,7 +121,7 @@ fn bind(name: &str) -> io::Result<UnixDatagram> {
 
 const LOCK_NAME: &str = "weft-router";
 const HOLDER_PREFIX: &str = "weft-router-of-process-";
-/// How often the holder's second name is looked for before the holder is unknown.
+/// Number of attempts to find the holder's second name before the holder counts as unknown.
 const HOLDER_ATTEMPTS_MAX: u32 = 10;
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use kernel::netlink::{Netlink, Route, RouteKind};
 /// A route of the host to addresses that the overlay would use as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlap {
-    /// Where the route leads.
+    /// Destination of the route.
     pub destination: Ipv4Net,
     /// The device it leaves by, if it has one.
     pub device: Option<String>,
@@ -26,8 +26,8 @@ impl fmt::Display for Overlap {
     }
 }
 
-/// The routes of the host that overlap `range`. Default routes do not count, also when a VPN has
-/// cut them in two halves, nor do those that leave by `bridge`: they are the overlay's own.
+/// Returns the routes of the host that overlap `range`. Default routes do not count, also when a
+/// VPN has cut them in two halves, nor do those that leave by `bridge`: they are the overlay's own.
 pub fn overlapping_routes(
     netlink: &Netlink,
     range: Ipv4Net,

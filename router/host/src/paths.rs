@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// A path; none for the empty text.
+/// Returns a path; none for the empty text.
 pub fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty()).then(|| PathBuf::from(text))
 }

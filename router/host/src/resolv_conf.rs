@@ -1,4 +1,4 @@
-//! Whom the programs in a container ask for names: the `resolv.conf` that they read.
+//! The `resolv.conf` of a container, which tells its programs whom to ask for names.
 //!
 //! It is rewritten in place, since Docker mounts the file, and keeps what it had as comments, so
 //! that it can be put back by nothing but itself:
@@ -34,7 +34,7 @@ use kernel::netns::{FoundNamespace, RUN_NETNS};
 const DOCKER_BRIDGE: &str = "docker0";
 /// The port that a `resolv.conf` means.
 const PORT: u16 = 53;
-/// Where `ip netns exec` looks for files of a named namespace.
+/// Folder in which `ip netns exec` looks for files of a named namespace.
 const ETC_NETNS: &str = "/etc/netns";
 /// Longest file that is rewritten, in bytes; a longer one is an error.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -75,7 +75,7 @@ pub fn addresses(
     Ok(found)
 }
 
-/// The addresses of the bridge, then those of Docker's.
+/// Returns the addresses of the bridge, then those of Docker's.
 pub fn bridge_addresses(bridge: &str, docker_bridge: &str) -> Result<Vec<Ipv4Addr>, NetError> {
     let netlink = Netlink::open()?;
     let mut networks = match Bridge::find(&netlink, bridge)? {
@@ -107,7 +107,7 @@ pub enum ResolvConf {
 }
 
 impl ResolvConf {
-    /// The files of a container, by its name and by its processes.
+    /// Returns the files of a container, by its name and by its processes.
     pub fn find(found: &FoundNamespace, proc: &Path) -> Vec<ResolvConf> {
         let names = found.names.iter().filter_map(|path| {
             let name = path.strip_prefix(RUN_NETNS).ok()?;
@@ -210,8 +210,8 @@ pub fn sweep() -> Result<(), NetError> {
     Ok(())
 }
 
-/// The file in the root of a process, unless it is the host's or there is none. What a link in
-/// there points to is looked for in there.
+/// Returns the file in the root of a process, unless it is the host's or there is none. What a link
+/// in there points to is looked for in there.
 fn in_root(proc: &Path, pid: u32) -> Option<File> {
     let root = proc.join(pid.to_string()).join("root");
     let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -257,7 +257,7 @@ fn pointed(before: &str, server: Ipv4Addr, domain: &str) -> String {
     format!("{HEAD}\nnameserver {server}\nsearch {search}\n{options}{kept}")
 }
 
-/// The text before it was rewritten; `None` if it was not.
+/// Returns the text before it was rewritten; `None` if it was not.
 fn restored(text: &str) -> Option<String> {
     text.starts_with(HEAD).then_some(())?;
     let kept = text.lines().filter_map(|line| line.strip_prefix(KEPT));

@@ -1,4 +1,4 @@
-//! Set-up as a list of steps that can be undone.
+//! Set-up as a list of reversible steps.
 
 use kernel::error::NetError;
 
@@ -61,7 +61,7 @@ impl Failures {
         result.map_err(|error| self.errors.push(error)).ok()
     }
 
-    /// All errors as one.
+    /// Returns all errors as one.
     pub fn into_result(mut self) -> Result<(), NetError> {
         match self.errors.len() {
             0 => Ok(()),

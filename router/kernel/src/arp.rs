@@ -1,4 +1,4 @@
-//! Who has which IP address: announcing it, and how soon others doubt what they know.
+//! ARP: announcing addresses, and how soon neighbours doubt what they know.
 
 use std::net::Ipv4Addr;
 use std::thread;
@@ -31,7 +31,7 @@ pub fn announce(link: &Link, addresses: &[Ipv4Addr]) -> Result<(), NetError> {
     sent.map_err(|e| failed(&e))
 }
 
-/// How long an interface trusts what it knows of a neighbour, and how it asks again.
+/// Times for which an interface trusts what it knows of a neighbour, and how it asks again.
 ///
 /// An address that moves to another host is announced there, but the announcement may get lost;
 /// then these times say how long others go on sending to the old place.
@@ -40,10 +40,10 @@ pub struct NeighbourTiming {
     /// Mean time for which a confirmed neighbour is trusted. The kernel draws a value between
     /// half and one and a half of it.
     pub reachable: Duration,
-    /// How long a doubted neighbour that is sent to may confirm itself before it is asked. Whole
-    /// seconds.
+    /// Time for which a doubted neighbour that is sent to may confirm itself before it is asked.
+    /// Whole seconds.
     pub first_probe_delay: Duration,
-    /// How often a neighbour is asked directly before everybody is asked.
+    /// Number of unicast requests to a neighbour before a broadcast one.
     pub direct_probes: u32,
 }
 
@@ -74,8 +74,8 @@ impl NeighbourTiming {
     }
 }
 
-/// An ARP request for our own address (RFC 5227, section 3): Ethernet header, then hardware type
-/// 1, protocol 0x0800, lengths 6 and 4, operation 1, sender and target.
+/// Returns an ARP request for our own address (RFC 5227, section 3): Ethernet header, then hardware
+/// type 1, protocol 0x0800, lengths 6 and 4, operation 1, sender and target.
 fn announcement(mac: Mac, address: Ipv4Addr) -> [u8; 42] {
     let mut frame = [0; 42];
     frame[..6].copy_from_slice(Mac::BROADCAST.as_bytes());

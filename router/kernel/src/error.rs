@@ -1,4 +1,4 @@
-//! What can go wrong with the host's network.
+//! Errors of operations on the host's network.
 
 use std::fmt;
 use std::io;
@@ -15,13 +15,13 @@ pub enum NetError {
     /// The kernel's answer does not have the shape that its interface promises.
     #[error("{what}: the kernel's answer cannot be read")]
     Malformed {
-        /// What was tried.
+        /// The operation that was tried.
         what: String,
     },
     /// A namespace does not exist.
     #[error("no network namespace {target}: give a process id, a path or a name of /run/netns")]
     NoNamespace {
-        /// What was looked for.
+        /// The name that was looked for.
         target: String,
     },
     /// A path is there but is no network namespace.
@@ -41,7 +41,7 @@ pub enum NetError {
     NoDevice {
         /// Its name.
         name: String,
-        /// What to do, with a leading separator; may be empty.
+        /// Advice for the user, with a leading separator; may be empty.
         hint: &'static str,
     },
     /// The device that has the bridge's name is something else.
@@ -101,13 +101,13 @@ pub enum NetError {
 }
 
 impl NetError {
-    /// A failed system call: what was tried, and the error that it returned.
+    /// Returns a failed system call: what was tried, and the error that it returned.
     pub fn io(what: impl Into<String>, error: &io::Error) -> NetError {
         let errno = Errno::from_io_error(error).unwrap_or(Errno::IO);
         KernelError::new(what, errno).into()
     }
 
-    /// The kernel's error number, if the kernel refused.
+    /// Returns the kernel's error number, if the kernel refused.
     pub fn errno(&self) -> Option<Errno> {
         match self {
             NetError::Kernel(error) => Some(error.errno),
@@ -115,16 +115,16 @@ impl NetError {
         }
     }
 
-    /// Whether the kernel refused with this error number.
+    /// Returns true if the kernel refused with this error number.
     pub fn is(&self, errno: Errno) -> bool {
         self.errno() == Some(errno)
     }
 }
 
-/// What the kernel refused, and why.
+/// An operation that the kernel refused, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelError {
-    /// What was tried: "create link weave".
+    /// The operation that was tried: "create link weave".
     pub what: String,
     /// The error number.
     pub errno: Errno,
@@ -133,7 +133,7 @@ pub struct KernelError {
 }
 
 impl KernelError {
-    /// An error without the kernel's explanation.
+    /// Creates an error without the kernel's explanation.
     pub fn new(what: impl Into<String>, errno: Errno) -> KernelError {
         KernelError {
             what: what.into(),
@@ -158,7 +158,7 @@ impl fmt::Display for KernelError {
 
 impl std::error::Error for KernelError {}
 
-/// The system's text for an error number, as the middle of a sentence.
+/// Returns the system's text for an error number, as the middle of a sentence.
 pub(crate) fn errno_text(errno: Errno) -> String {
     let text = io::Error::from(errno).to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

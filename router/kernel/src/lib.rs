@@ -1,4 +1,4 @@
-//! What the kernel can do: system calls, devices, addresses, namespaces and packet filter rules.
+//! Interfaces of the kernel: system calls, devices, addresses, namespaces and packet filter rules.
 //!
 //! Everything here talks to the kernel directly; no helper program is run, so that the binary
 //! works from an empty image. Nothing here knows what the router wants on its host.

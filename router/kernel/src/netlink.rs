@@ -42,8 +42,8 @@ impl Netlink {
         })
     }
 
-    /// The number by which the kernel names `namespace` in answers on this socket, if it has one:
-    /// it gets one when a device of this namespace has its peer there.
+    /// Returns the number by which the kernel names `namespace` in answers on this socket, if it
+    /// has one: it gets one when a device of this namespace has its peer there.
     pub fn namespace_number(
         &self,
         namespace: BorrowedFd<'_>,

@@ -31,7 +31,7 @@ pub struct Namespace {
     label: String,
 }
 
-/// What tells two namespaces apart. Unique among those that exist at a time.
+/// Identifier of a namespace. Unique among those that exist at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamespaceId {
     device: u64,
@@ -39,7 +39,7 @@ pub struct NamespaceId {
 }
 
 impl NamespaceId {
-    /// The number that the kernel shows, as in `net:[4026531840]`.
+    /// Returns the number that the kernel shows, as in `net:[4026531840]`.
     pub const fn inode(self) -> u64 {
         self.inode
     }
@@ -53,28 +53,28 @@ impl NamespaceId {
 }
 
 impl Namespace {
-    /// The namespace of the calling thread.
+    /// Returns the namespace of the calling thread.
     pub fn current() -> Result<Namespace, NetError> {
         Namespace::open("/proc/thread-self/ns/net".into(), "this namespace".into())
     }
 
-    /// The namespace of a process.
+    /// Returns the namespace of a process.
     pub fn of_pid(pid: u32) -> Result<Namespace, NetError> {
         Namespace::of_pid_under(Path::new("/proc"), pid)
     }
 
-    /// The namespace of a process, where `proc` is the host's `/proc` seen from here.
+    /// Returns the namespace of a process, where `proc` is the host's `/proc` seen from here.
     pub fn of_pid_under(proc: &Path, pid: u32) -> Result<Namespace, NetError> {
         let path = proc.join(pid.to_string()).join("ns/net");
         Namespace::open(path, format!("process {pid}"))
     }
 
-    /// The namespace behind a path: a bind mount of one, or a link of `/proc`.
+    /// Returns the namespace behind a path: a bind mount of one, or a link of `/proc`.
     pub fn at(path: &Path) -> Result<Namespace, NetError> {
         Namespace::open(path.to_owned(), path.display().to_string())
     }
 
-    /// The namespace with this name: one of `ip netns`, or of Docker's sandboxes.
+    /// Returns the namespace with this name: one of `ip netns`, or of Docker's sandboxes.
     pub fn named(name: &str) -> Result<Namespace, NetError> {
         check_name(name)?;
         for folder in NAME_FOLDERS {
@@ -88,8 +88,8 @@ impl Namespace {
         })
     }
 
-    /// What a user means by `target`: all digits are the id of a process, anything with a slash
-    /// is a path, the rest is a name.
+    /// Returns what a user means by `target`: all digits are the id of a process, anything with a
+    /// slash is a path, the rest is a name.
     pub fn resolve(target: &str) -> Result<Namespace, NetError> {
         Namespace::resolve_under(Path::new("/proc"), target)
     }
@@ -184,12 +184,12 @@ impl Namespace {
         self
     }
 
-    /// What tells this namespace from others.
+    /// Returns what tells this namespace from others.
     pub const fn id(&self) -> NamespaceId {
         self.id
     }
 
-    /// A path by which other processes can open this namespace, while this value lives.
+    /// Returns a path by which other processes can open this namespace, while this value lives.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!(
             "/proc/{}/fd/{}",
@@ -261,7 +261,7 @@ impl Eq for Namespace {}
 /// A namespace that some process is in, or that has a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundNamespace {
-    /// What tells it from others.
+    /// Its identifier.
     pub id: NamespaceId,
     /// The processes that are in it, lowest first.
     pub pids: Vec<u32>,
@@ -283,7 +283,7 @@ impl FoundNamespace {
 }
 
 impl FoundNamespace {
-    /// What is to be found of an open namespace.
+    /// Returns what is to be found of an open namespace.
     pub fn of(namespace: &Namespace, proc: &Path) -> FoundNamespace {
         let mut all = find_all(proc).into_iter();
         let found = all.find(|found| found.id == namespace.id);
@@ -294,8 +294,8 @@ impl FoundNamespace {
         })
     }
 
-    /// The host name of the container: that of a process which has one of its own, else the name
-    /// that `ip netns` has for the namespace.
+    /// Returns the host name of the container: that of a process which has one of its own, else the
+    /// name that `ip netns` has for the namespace.
     pub fn host_name(&self, proc: &Path) -> Option<String> {
         let inode = |pid: &str| {
             let of = fs::metadata(proc.join(pid).join("ns/uts"));
@@ -314,7 +314,7 @@ impl FoundNamespace {
     }
 }
 
-/// The host name that a process sees.
+/// Returns the host name that a process sees.
 fn host_name_of(proc: &Path, pid: u32) -> Option<String> {
     let file = File::open(proc.join(pid.to_string()).join("ns/uts")).ok()?;
     let name = on_thread(|| {
@@ -325,8 +325,8 @@ fn host_name_of(proc: &Path, pid: u32) -> Option<String> {
     name.ok().flatten()
 }
 
-/// All namespaces that a process under `proc` is in or that have a name. Those that only an open
-/// descriptor or a mount elsewhere keeps alive are not found.
+/// Returns all namespaces that a process under `proc` is in or that have a name. Those that only an
+/// open descriptor or a mount elsewhere keeps alive are not found.
 pub fn find_all(proc: &Path) -> Vec<FoundNamespace> {
     let mut found: BTreeMap<NamespaceId, FoundNamespace> = BTreeMap::new();
     // A file in a folder of names on which nothing is mounted is on another device.
@@ -421,7 +421,7 @@ fn share_name_folder() -> io::Result<()> {
     Ok(())
 }
 
-/// Where `ip netns` keeps names.
+/// Folder in which `ip netns` keeps names.
 pub const RUN_NETNS: &str = "/run/netns";
 const NAME_FOLDERS: [&str; 2] = [RUN_NETNS, "/run/docker/netns"];
 

@@ -70,7 +70,7 @@ pub struct Host {
     port: Link,
 }
 
-/// Where a host is.
+/// Location of a host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
     /// On the switch, with all others there.
@@ -82,7 +82,7 @@ pub enum Place {
     Nat,
 }
 
-/// How to make a host.
+/// Options for making a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostOptions {
     /// MTU of its link in bytes.
@@ -101,8 +101,8 @@ impl Default for HostOptions {
 }
 
 impl Lab {
-    /// A switch without hosts. What a lab whose process is gone left behind is removed first.
-    /// `folder` is where labs keep files, [`FOLDER`] if not given.
+    /// Creates a switch without hosts. What a lab whose process is gone left behind is removed
+    /// first. `folder` is where labs keep files, [`FOLDER`] if not given.
     pub fn new(folder: Option<&Path>) -> Result<Lab, NetError> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let folder = folder.unwrap_or(Path::new(FOLDER));
@@ -140,7 +140,7 @@ impl Lab {
         })
     }
 
-    /// A lab with so many hosts on its switch.
+    /// Creates a lab with so many hosts on its switch.
     pub fn with_hosts(count: usize) -> Result<Lab, NetError> {
         let mut lab = Lab::new(None)?;
         for _ in 0..count {
@@ -205,24 +205,24 @@ impl Lab {
         Ok(number)
     }
 
-    /// The hosts.
+    /// Returns the hosts.
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
     }
 
-    /// A namespace for a container: loopback only, not attached to anything.
+    /// Creates a namespace for a container: loopback only, not attached to anything.
     pub fn new_container(&self) -> Result<Namespace, NetError> {
         let namespace = Namespace::new()?.labelled("a container");
         namespace.loopback_up()?;
         Ok(namespace)
     }
 
-    /// The namespace of the switch, to look at what passes.
+    /// Returns the namespace of the switch, to look at what passes.
     pub const fn switch(&self) -> &Namespace {
         &self.switch
     }
 
-    /// A folder for files of this lab, which is removed with it.
+    /// Returns a folder for files of this lab, which is removed with it.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -311,7 +311,7 @@ fn network(address: Ipv4Addr, prefix: u8) -> Ipv4Net {
     Ipv4Net::new_assert(address, prefix)
 }
 
-/// Where labs keep files unless told otherwise.
+/// Default folder for the files of labs.
 pub const FOLDER: &str = "/run/weft/lab";
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 30, 255, 254);
 const SWITCH_PREFIX: u8 = 16;
@@ -319,7 +319,7 @@ const SWITCH_PREFIX: u8 = 16;
 const FIRST_PORT: u32 = 100_000;
 /// Hosts of one lab, as far as addresses behind routers reach; more are refused.
 const HOSTS_MAX: usize = 250;
-/// How long a new link may take to carry packets.
+/// Maximum time for a new link to carry packets.
 const READY_WAIT_MAX: Duration = Duration::from_secs(2);
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub struct Pinger {
     sequence: u16,
 }
 
-/// What a request looks like.
+/// A request as it stands on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PingOptions {
     /// Bytes behind the ICMP header, at most [`PAYLOAD_BYTES_MAX`]. The packet has 28 more.
@@ -42,7 +42,7 @@ impl Default for PingOptions {
 }
 
 impl Pinger {
-    /// A pinger in this namespace. It may be used from any thread.
+    /// Creates a pinger in this namespace. It may be used from any thread.
     pub fn new(namespace: &Namespace) -> Result<Pinger, NetError> {
         let open = || {
             let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
@@ -125,7 +125,7 @@ impl Pinger {
             if left.is_zero() {
                 return Ok(None);
             }
-            // A time-out of zero would mean to wait for ever.
+            // A time-out of zero would mean to wait forever.
             let left = left.max(Duration::from_micros(1));
             self.socket.set_read_timeout(Some(left))?;
             match (&self.socket).read(&mut buffer) {
@@ -139,7 +139,7 @@ impl Pinger {
         }
     }
 
-    /// Whether a packet, IP header first, is the reply to the last request.
+    /// Returns true if a packet, IP header first, is the reply to the last request.
     fn is_reply(&self, packet: &[u8], from: Ipv4Addr) -> bool {
         let header = packet
             .first()
@@ -165,7 +165,7 @@ fn echo_request(id: u16, sequence: u16, payload_bytes: usize) -> Vec<u8> {
     packet
 }
 
-/// The Internet checksum (RFC 1071).
+/// Returns the Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2);
     let mut sum: u32 = words
@@ -177,11 +177,11 @@ fn checksum(bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// Bytes of the largest payload: that of the largest IPv4 packet. More is cut.
+/// Size in bytes of the largest payload: that of the largest IPv4 packet. More is cut.
 pub const PAYLOAD_BYTES_MAX: usize = 65535 - 20 - 8;
 /// The id and the sequence number stand behind the longest IP header; the rest is not looked at.
 const RECEIVE_BYTES: usize = 128;
-/// How long a request that could not be sent takes at most.
+/// Maximum time for a request that could not be sent.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(10);
 const UNREACHABLE: [Errno; 4] = [
     Errno::HOSTUNREACH,

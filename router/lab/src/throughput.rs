@@ -15,7 +15,7 @@ use rustix::time::ClockId;
 use kernel::error::NetError;
 use kernel::netns::Namespace;
 
-/// What arrived.
+/// Counts of what arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Transfer {
     /// Payload bytes.
@@ -43,7 +43,7 @@ impl Transfer {
         rate(self.packets, self.time)
     }
 
-    /// The part of the packets that did not arrive, 0 to 1.
+    /// Returns the part of the packets that did not arrive, 0 to 1.
     pub fn loss(&self) -> f64 {
         if self.packets_sent == 0 {
             return 0.0;
@@ -61,7 +61,7 @@ impl Transfer {
     }
 }
 
-/// How to send a stream of packets.
+/// Options for sending a stream of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packets {
     /// Payload bytes of each packet.
@@ -285,13 +285,13 @@ fn rate(count: u64, time: Duration) -> f64 {
 const MILLIS_PER_TICK: u64 = 10;
 /// Bytes written or read by one system call, and of the largest packet.
 const BLOCK_BYTES: usize = 128 * 1024;
-/// Bytes of packets that may wait for the sink.
+/// Number of bytes of packets that may wait for the sink.
 const SINK_BUFFER_BYTES: usize = 8 * 1024 * 1024;
-/// How long a connection may take to be made.
+/// Maximum time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a stream may stand still, beside its duration, before that is an error.
+/// Maximum time for which a stream may stall, beyond its duration, before that is an error.
 const STALL_MAX: Duration = Duration::from_secs(10);
-/// How long after the last packet others may still arrive.
+/// Time to wait for further packets after the last one.
 const DRAIN_WAIT: Duration = Duration::from_millis(100);
-/// How long a paced generator that is ahead sleeps.
+/// Time for which a paced generator that is ahead sleeps.
 const PACING_PAUSE: Duration = Duration::from_micros(50);

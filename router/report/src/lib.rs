@@ -1,4 +1,4 @@
-//! What pages, metrics and `--json` show, as data.
+//! The data that pages, metrics and `--json` show.
 
 pub mod metrics;
 pub mod model;

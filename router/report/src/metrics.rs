@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use super::model::Report;
 
-/// What a value means over time.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows, until the process restarts.
@@ -27,7 +27,7 @@ pub struct Metric {
 }
 
 impl Metric {
-    /// A metric without samples; it is not shown until it has some.
+    /// Creates a metric without samples; it is not shown until it has some.
     pub const fn new(name: &'static str, kind: Kind, help: &'static str) -> Metric {
         Metric {
             name,
@@ -93,7 +93,7 @@ pub fn render(mut metrics: Vec<Metric>) -> String {
     out
 }
 
-/// The metrics of Weave Net, drawn from a report.
+/// Returns the metrics of Weave Net, drawn from a report.
 pub fn compatible(report: &Report) -> Vec<Metric> {
     use Kind::{Counter, Gauge};
     let router = &report.router;
@@ -202,7 +202,7 @@ mod tests {
     use crate::testing::recorded;
 
     #[test]
-    fn the_original_s_metrics_are_byte_identical() {
+    fn weave_nets_metrics_are_byte_identical() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/http.json");
         let text = std::fs::read_to_string(file).unwrap();
         let vectors: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -85,7 +85,7 @@ pub struct RouterReport {
     pub connections: Vec<ConnectionReport>,
     /// Connections ended since the start.
     pub termination_count: u64,
-    /// What the user asked to connect to.
+    /// Peers that the user asked to connect to.
     pub targets: Vec<String>,
     /// Per overlay, what it has to say.
     pub overlay_diagnostics: BTreeMap<String, Value>,
@@ -146,7 +146,7 @@ pub struct UnicastRoute {
     pub via: String,
 }
 
-/// Where broadcasts of a peer go on to.
+/// The next hops of a peer's broadcasts.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct BroadcastRoute {
@@ -182,7 +182,7 @@ pub struct MacReport {
     pub name: String,
     /// That peer's nickname.
     pub nick_name: String,
-    /// When it last sent a frame, RFC 3339.
+    /// Time of its last frame, RFC 3339.
     pub last_seen: String,
 }
 
@@ -200,9 +200,9 @@ pub struct IpamReport {
     /// Addresses in use here.
     #[serde(rename = "ActiveIPs")]
     pub active_ips: u64,
-    /// Where addresses come from unless a subnet is named.
+    /// Subnet of addresses unless another is named.
     pub default_subnet: String,
-    /// Who owns what.
+    /// Owners and their ranges.
     pub entries: Option<Vec<RingEntryReport>>,
     /// Claims that wait.
     pub pending_claims: Option<Vec<PendingClaim>>,
@@ -228,7 +228,7 @@ pub struct PaxosReport {
 pub struct RingEntryReport {
     /// Its first address.
     pub token: String,
-    /// How many addresses it has.
+    /// Number of its addresses.
     pub size: u64,
     /// Its owner.
     pub peer: String,
@@ -244,9 +244,9 @@ pub struct RingEntryReport {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PendingClaim {
-    /// Who claims.
+    /// The claiming owner.
     pub ident: String,
-    /// What is claimed.
+    /// The claimed address.
     #[serde(rename = "CIDR")]
     pub cidr: PendingCidr,
 }
@@ -269,14 +269,14 @@ pub struct DnsReport {
     pub domain: String,
     /// Servers asked about other names.
     pub upstream: Vec<String>,
-    /// Where questions are taken.
+    /// Addresses that queries are answered on.
     pub address: String,
     /// Seconds that an answer may be kept.
     #[serde(rename = "TTL")]
     pub ttl: u32,
     /// All names.
     pub entries: Option<Vec<DnsEntryReport>>,
-    /// What keeps questions from being answered.
+    /// Obstacles to answering queries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -296,7 +296,7 @@ pub struct DnsEntryReport {
     pub address: String,
     /// Version of the entry.
     pub version: i64,
-    /// When it was deleted, Unix seconds; 0 = alive.
+    /// Time of its deletion in Unix seconds; 0 = alive.
     pub tombstone: i64,
 }
 
@@ -304,7 +304,7 @@ pub struct DnsEntryReport {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PluginReport {
-    /// How it was started.
+    /// The options that it was started with.
     pub config: PluginConfig,
     /// Name of the global driver.
     pub driver_name: String,
@@ -312,7 +312,7 @@ pub struct PluginReport {
     pub mesh_driver_name: String,
 }
 
-/// How the plugin was started.
+/// The options with which the plugin was started.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct PluginConfig {
@@ -332,7 +332,7 @@ pub struct PluginConfig {
     pub dns: bool,
     /// Subnet of the default network.
     pub default_subnet: String,
-    /// Where /proc is.
+    /// Path of /proc.
     pub proc_path: String,
 }
 
@@ -341,7 +341,7 @@ mod tests {
     use crate::testing::recorded;
 
     #[test]
-    fn json_has_the_names_and_order_of_the_original() {
+    fn json_has_the_names_and_order_of_weave_net() {
         let json = serde_json::to_string(&recorded()).unwrap();
         let keys = [
             "Ready",

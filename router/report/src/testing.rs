@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::model::*;
 
-/// The report of a recorded router, as far as the status pages show it.
+/// Returns the report of a recorded router, as far as the status pages show it.
 pub fn recorded() -> Report {
     let connection = |name: &str, nick: &str, address: &str, outbound| PeerConnection {
         name: name.into(),

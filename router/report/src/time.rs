@@ -32,14 +32,14 @@ fn civil(time: SystemTime) -> ([u64; 6], u32) {
     (clock, since.subsec_nanos())
 }
 
-/// A time as log lines show it: UTC, with microseconds.
+/// Returns a time as log lines show it: UTC, with microseconds.
 pub fn log_time(time: SystemTime) -> String {
     let ([year, month, day, hour, minute, second], nanos) = civil(time);
     let micros = nanos / 1000;
     format!("{year:04}/{month:02}/{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06}")
 }
 
-/// A time as RFC 3339 writes it, UTC, without superfluous digits.
+/// Returns a time as RFC 3339 writes it, UTC, without superfluous digits.
 pub fn rfc3339(time: SystemTime) -> String {
     let ([year, month, day, hour, minute, second], nanos) = civil(time);
     let mut text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");

@@ -46,7 +46,7 @@ fn defaults() {
 }
 
 #[test]
-fn the_original_s_command_lines_work() {
+fn weave_nets_command_lines_work() {
     let config = resolve(&[
         "--password=wfvAwt7sj",
         "--iprange",
@@ -129,6 +129,15 @@ fn mistakes_are_listed_together() {
     refuse(&["a:b:c"], "too many colons in address");
     refuse(&["a:99999"], "invalid port");
     refuse(&["--no-such-flag"], "unexpected argument");
+}
+
+#[test]
+fn containers_are_routers_and_dhcp_servers_only_if_that_is_allowed() {
+    let guard = |arguments: &[&str]| resolve(arguments).unwrap().guard;
+    let default = guard(&[]);
+    assert!(!default.allow_router_advertisements && !default.allow_dhcp_servers);
+    assert!(guard(&["--allow-router-advertisements"]).allow_router_advertisements);
+    assert!(guard(&["--allow-dhcp-servers"]).allow_dhcp_servers);
 }
 
 #[test]

@@ -14,17 +14,17 @@ use kernel::netns::Namespace;
 use lab::pinger::{PingOptions, Pinger};
 use lab::throughput::{self, Transfer};
 
-/// How long the first answer between two containers may take.
+/// Maximum time for the first answer between two containers.
 const FIRST_ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
-/// Between requests that are not answered.
+/// Interval between requests that are not answered.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// Requests after the first answer.
 const COUNTED: u32 = 5;
-/// How long each of them waits for its answer.
+/// Time for which each of them waits for its answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 /// Streams that are measured, at most.
 const STREAMS_MAX: usize = 3;
-/// How long each stream runs.
+/// Duration of each stream.
 const STREAM_TIME: Duration = Duration::from_millis(800);
 
 /// A container that takes part.
@@ -34,7 +34,7 @@ pub(super) struct Container {
     pub(super) address: Ipv4Addr,
 }
 
-/// What came of pinging one container from another.
+/// Result of pinging one container from another.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ping {
     /// Number of the container that asked.
@@ -49,14 +49,14 @@ pub struct Ping {
     pub answered: u32,
 }
 
-/// What came of sending one TCP stream from a container to another.
+/// Result of sending one TCP stream from a container to another.
 #[derive(Clone, Debug)]
 pub struct Stream {
     /// Number of the container that sent.
     pub from: usize,
     /// Number of the container that received.
     pub to: usize,
-    /// What arrived.
+    /// Counts of what arrived.
     pub result: Result<Transfer, NetError>,
 }
 

@@ -7,32 +7,32 @@ use std::time::{Duration, Instant};
 use super::{Demo, DemoError, Show, container_name, measure};
 use kernel::netns::Namespace;
 
-/// Who the container is.
+/// Identity of the container.
 pub const IDENTITY: &str = "web";
-/// How long it may take to answer.
+/// Maximum time for its answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// What came of moving a container.
+/// Result of moving a container.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moved {
-    /// Where it ran first: the number of the host.
+    /// Number of the host on which it ran first.
     pub from: usize,
-    /// Where it ran then.
+    /// Host on which it ran then.
     pub to: usize,
-    /// Who pinged it all the time: the number of the container.
+    /// Number of the container that pinged it all the time.
     pub observer: usize,
     /// Its address on the first host ...
     pub before: Ipv4Addr,
     /// ... and on the second.
     pub after: Ipv4Addr,
-    /// How long it took to be attached on the second host.
+    /// Time until it was attached on the second host.
     pub attached: Duration,
     /// From the beginning of that until it answered there; none if it never did.
     pub answered: Option<Duration>,
 }
 
 impl Moved {
-    /// Whether it kept its address and answers.
+    /// Returns true if it kept its address and answers.
     pub fn is_well(&self) -> bool {
         self.before == self.after && self.answered.is_some()
     }

@@ -23,17 +23,35 @@ pub(super) const EXPOSE_OWNER: &str = "weave:expose";
 /// Largest data base that is read, in bytes.
 const IMPORT_BYTES_MAX: u64 = 256 << 20;
 
-/// What a Weave Net router left on this host.
+/// State that a Weave Net router left on this host.
 #[derive(Debug)]
 pub(super) struct Import {
     pub(super) file: PathBuf,
     pub(super) state: WeaveState,
 }
 
-/// The records of the allocator among all records.
+/// Returns the records of the allocator among all records.
 fn records(all: &[Record]) -> impl Iterator<Item = (&[u8], &[u8])> {
     all.iter()
         .filter_map(|(key, value)| Some((key.strip_prefix(RECORD_PREFIX)?, &value[..])))
+}
+
+/// Refuses a range that no host can have addresses of, unless addresses of it are in use already:
+/// then it is said each time.
+pub(super) fn check_range(
+    config: &Config,
+    all: &[Record],
+    imports: bool,
+) -> Result<(), LaunchError> {
+    let unusable = config.ipam.as_ref().and_then(|ipam| ipam.unusable.as_ref());
+    let Some(why) = unusable else { return Ok(()) };
+    if records(all).next().is_none() && !imports {
+        return Err(LaunchError::new(why));
+    }
+    tracing::error!(
+        "{why}. Addresses of it are in use, so it stays until 'weft reset' on all hosts"
+    );
+    Ok(())
 }
 
 /// Reads the data base of a Weave Net router, if we have none of our own yet: the one given, or
@@ -70,7 +88,7 @@ fn usual_places(root: &Path) -> Option<PathBuf> {
         "var/lib/weave/weavedata.db",
     ];
     let fixed = fixed.iter().map(|file| root.join(file));
-    // The original's data container keeps it in a volume without a name.
+    // Weave Net's data container keeps it in a volume without a name.
     let volumes = fs::read_dir(root.join("var/lib/docker/volumes"))
         .into_iter()
         .flatten();
@@ -148,7 +166,8 @@ pub(super) fn start(
     Allocator::new(clock, allocator, stored, origin).map_err(LaunchError::new)
 }
 
-/// The addresses that are in use on this host already: in attached containers, and on the bridge.
+/// Returns the addresses that are in use on this host already: in attached containers, and on the
+/// bridge.
 pub(super) fn in_use(config: &Config) -> Result<Vec<Found>, LaunchError> {
     let cidr = |net: ipnet::Ipv4Net| Cidr {
         address: net.addr().into(),

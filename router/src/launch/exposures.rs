@@ -8,7 +8,7 @@ use host::gateway::{Exposed, Exposures};
 /// The record's key.
 pub(super) const EXPOSED_KEY: &[u8] = b"exposed";
 
-/// What was exposed in an earlier run; `None` if none has noted it.
+/// Returns what was exposed in an earlier run; `None` if none has noted it.
 pub(super) fn stored_exposures(records: &[Record]) -> Option<Vec<Exposed>> {
     let (_, value) = records.iter().find(|(key, _)| key == EXPOSED_KEY)?;
     let masquerades: BTreeMap<String, bool> = serde_json::from_slice(value).ok()?;
@@ -22,7 +22,7 @@ pub(super) fn stored_exposures(records: &[Record]) -> Option<Vec<Exposed>> {
     read.collect()
 }
 
-/// The record: each address, and whether its subnet is masqueraded.
+/// Returns the record: each address, and whether its subnet is masqueraded.
 pub(super) fn record(exposures: &Exposures) -> Vec<u8> {
     let all = exposures.all.iter();
     let masquerades: BTreeMap<String, bool> = all

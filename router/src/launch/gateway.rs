@@ -22,7 +22,7 @@ use web::endpoint::Endpoint;
 /// Docker's bridge, unless the user names another.
 const DOCKER_BRIDGE: &str = "docker0";
 
-/// Between looks whether others removed rules or addresses of ours.
+/// Interval between checks whether others removed rules or addresses of ours.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Exposes what was exposed before, and makes the rules.
@@ -120,8 +120,8 @@ impl KeptGateway {
         }
     }
 
-    /// The subnets that we give addresses from, if local clients are to reach them under their own
-    /// addresses.
+    /// Returns the subnets that we give addresses from, if local clients are to reach them under
+    /// their own addresses.
     async fn unmasqueraded(&self) -> Result<BTreeSet<Ipv4Net>, Stopped> {
         let ranges = self.client.ranges().await?;
         let owned = ranges

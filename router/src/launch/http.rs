@@ -71,7 +71,7 @@ async fn serve(
         let end = async move { while ending.changed().await.is_ok() {} };
         tasks.push(tokio::spawn(async move {
             let served = match listener.attach() {
-                Ok(listener) => listener.serve(routes, end).await,
+                Ok(listener) => listener.serve_until(routes, end).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = served {

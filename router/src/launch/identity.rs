@@ -19,7 +19,7 @@ use store::store::Store;
 /// The record that holds our name, as text.
 pub const PEER_NAME_KEY: &[u8] = b"peername";
 
-/// Where a name came from.
+/// Origin of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameSource {
     /// The user.
@@ -93,7 +93,7 @@ fn system_ids(root: &Path) -> SystemIds {
     }
 }
 
-/// A random name that is a valid MAC address: individual, locally administered.
+/// Returns a random name that is a valid MAC address: individual, locally administered.
 fn by_chance() -> PeerName {
     let mut bytes = [0; 6];
     if getrandom::fill(&mut bytes).is_err() {
@@ -110,7 +110,7 @@ pub(super) async fn save(store: &Store, name: PeerName) -> Result<(), StoreError
         value: Some(name.to_string().into_bytes()),
     };
     let (done, saved) = oneshot::channel();
-    store.save(vec![change], move |result| {
+    store.save_alone(vec![change], move |result| {
         // Whoever started us waits for it.
         let _ = done.send(result);
     });

@@ -32,7 +32,8 @@ use kernel::netlink::LinkMonitor;
 pub(crate) const EXTERN_OWNER: &str = "weave:extern";
 /// Devices often change several at a time; so long is waited for more of them.
 const SETTLE_TIME: Duration = Duration::from_millis(100);
-/// How often ended containers are looked for even if no device changed, in case word was lost.
+/// Interval between checks for ended containers even if no device changed, in case a notification
+/// was lost.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Names without entries, and the server that answers from them.
@@ -104,7 +105,7 @@ pub(super) async fn restore(
     forgotten.map_err(LaunchError::new)
 }
 
-/// Which addresses are attached or exposed here, and for whom.
+/// Returns which addresses are attached or exposed here, and for whom.
 fn addresses_here(config: &Config) -> Result<BTreeSet<(String, Ipv4Addr)>, NetError> {
     let mut here = BTreeSet::new();
     for interface in attach::attached(&config.bridge, &config.proc_path)? {

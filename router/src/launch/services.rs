@@ -1,4 +1,4 @@
-//! What the HTTP interface reaches, as this process has it.
+//! Implementations of the services that the HTTP interface reaches.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use ipnet::Ipv4Net;
 use serde_json::{Value, json};
 
 use super::gateway::KeptGateway;
-use crate::bench::session::{BenchError, Benches};
 use crate::config::Config;
-use crate::docker::Networks;
 use api::config::NamesConfig;
 use api::services::{DockerNetworks, Gateway, Later, Measure, MeasureError};
+use docker::plugin::Networks;
+use probe::bench::session::{BenchError, Benches};
 use report::metrics::{Metric, MetricSource};
 use report::model::{PluginConfig, PluginReport};
 
@@ -69,7 +69,7 @@ impl Measure for LocalMeasure {
     }
 }
 
-/// What pages show of how the router runs.
+/// Returns what pages show of how the router runs.
 pub(super) fn config(config: &Config, interface: &str) -> api::config::Config {
     api::config::Config {
         nickname: config.nickname.clone(),
@@ -90,7 +90,7 @@ pub(super) fn config(config: &Config, interface: &str) -> api::config::Config {
     }
 }
 
-/// The plugin under Weave Net's names; ours is no part of its report.
+/// Returns the plugin under Weave Net's names; ours is no part of its report.
 fn plugin(config: &Config) -> Option<PluginReport> {
     let plugin = &config.plugin;
     if !plugin.legacy && !plugin.v2 {
@@ -121,4 +121,17 @@ fn plugin(config: &Config) -> Option<PluginReport> {
         driver_name: name(&plugin.socket),
         mesh_driver_name: name(&plugin.mesh_socket),
     })
+}
+
+/// Returns what Docker's networks need of the configuration.
+pub(super) fn docker(config: &Config) -> docker::config::Config {
+    docker::config::Config {
+        api: config.docker_api.clone(),
+        plugin: config.plugin.clone(),
+        attach: config.attach,
+        bridge: config.bridge.clone(),
+        proc_path: config.proc_path.clone(),
+        host_root: config.host_root.clone(),
+        domain: config.dns.as_ref().map(|dns| dns.domain.clone()),
+    }
 }

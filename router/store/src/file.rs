@@ -1,11 +1,15 @@
 //! The data base file.
 
-use std::fs;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition,
 };
 
 use super::lock::FileLock;
@@ -15,6 +19,9 @@ use boundary::records::{Change, Record, StoreError};
 const FORMAT: u64 = 1;
 /// The data base is small; this bounds what it caches, in bytes.
 const CACHE_BYTES: usize = 1 << 20;
+/// The store and its folder are for their owner alone.
+const FILE_MODE: u32 = 0o600;
+const FOLDER_MODE: u32 = 0o700;
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// The number of the last transaction, in [`META`].
@@ -32,7 +39,7 @@ pub(super) struct File {
     _lock: FileLock,
 }
 
-/// What keeps a file from being read.
+/// Errors of reading a file.
 enum Unreadable {
     Damaged(String),
     Other(StoreError),
@@ -47,7 +54,9 @@ impl File {
             error,
         };
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|error| open_error(error.to_string()))?;
+            let mut builder = DirBuilder::new();
+            let made = builder.recursive(true).mode(FOLDER_MODE).create(folder);
+            made.map_err(|error| open_error(error.to_string()))?;
         }
         let lock = FileLock::take(&path.with_extension("lock"))
             .map_err(|error| open_error(error.to_string()))?
@@ -55,11 +64,14 @@ impl File {
                 path: shown.clone(),
                 holder,
             })?;
+        ensure(path).map_err(|error| open_error(error.to_string()))?;
         let (database, records, damaged) = match read(path) {
             Ok((database, records)) => (database, records, None),
             Err(Unreadable::Other(error)) => return Err(error),
-            Err(Unreadable::Damaged(_)) => {
+            Err(Unreadable::Damaged(error)) => {
+                tracing::debug!(error, "the store is damaged");
                 let aside = put_aside(path).map_err(|error| open_error(error.to_string()))?;
+                ensure(path).map_err(|error| open_error(error.to_string()))?;
                 match read(path) {
                     Ok((database, records)) => (database, records, Some(aside)),
                     Err(Unreadable::Other(error)) => return Err(error),
@@ -79,7 +91,10 @@ impl File {
     }
 
     /// Writes changes in one transaction and returns when they are on disk.
-    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+    pub(super) fn commit<'a>(
+        &mut self,
+        changes: impl Iterator<Item = &'a Change>,
+    ) -> Result<(), StoreError> {
         let number = self.sequence.max(self.doubtful.unwrap_or(0)) + 1;
         let written = write(self.opened()?, number, changes);
         let Err(error) = written else {
@@ -100,7 +115,7 @@ impl File {
         }
     }
 
-    /// The data base, opened again if need be.
+    /// Returns the data base, opened again if need be.
     fn opened(&mut self) -> Result<&Database, StoreError> {
         if self.database.is_none() {
             let unreadable = |unreadable| match unreadable {
@@ -124,7 +139,11 @@ impl File {
     }
 }
 
-fn write(database: &Database, number: u64, changes: &[Change]) -> Result<(), redb::Error> {
+fn write<'a>(
+    database: &Database,
+    number: u64,
+    changes: impl Iterator<Item = &'a Change>,
+) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     transaction.open_table(META)?.insert(SEQUENCE, number)?;
     {
@@ -140,13 +159,55 @@ fn write(database: &Database, number: u64, changes: &[Change]) -> Result<(), red
     Ok(())
 }
 
-/// The number of the last transaction; 0 if there was none.
+/// Returns the number of the last transaction; 0 if there was none.
 fn sequence(database: &Database) -> Result<u64, redb::Error> {
     let table = database.begin_read()?.open_table(META)?;
     Ok(table.get(SEQUENCE)?.map_or(0, |number| number.value()))
 }
 
+/// Makes an empty store if there is no file. It gets its name when it is whole, so an empty file
+/// of that name is a damaged store and not one that was about to be made.
+fn ensure(path: &Path) -> Result<(), redb::Error> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let unfinished = with_suffix(path, ".new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let database = builder().create(&unfinished)?;
+    fs::set_permissions(&unfinished, Permissions::from_mode(FILE_MODE))?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(META)?.insert("format", FORMAT)?;
+    transaction.open_table(RECORDS)?;
+    transaction.commit()?;
+    database.close()?;
+    fs::rename(&unfinished, path)?;
+    if let Some(folder) = path.parent() {
+        fs::File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder
+        .set_cache_size(CACHE_BYTES)
+        .set_check_integrity_on_open(true);
+    builder
+}
+
+/// Opens the file and reads all records. A file that makes the data base panic is damaged.
 fn read(path: &Path) -> Result<(Database, Vec<Record>), Unreadable> {
+    let read = AssertUnwindSafe(|| read_checked(path));
+    catch_unwind(read)
+        .unwrap_or_else(|_| Err(Unreadable::Damaged("the data base gave up".to_owned())))
+}
+
+fn read_checked(path: &Path) -> Result<(Database, Vec<Record>), Unreadable> {
     let shown = path.display().to_string();
     let other = |error: String| {
         Unreadable::Other(StoreError::Open {
@@ -154,24 +215,20 @@ fn read(path: &Path) -> Result<(Database, Vec<Record>), Unreadable> {
             error,
         })
     };
-    let opened = Database::builder().set_cache_size(CACHE_BYTES).create(path);
-    let database = opened.map_err(|error| match error {
-        DatabaseError::Storage(StorageError::Io(error))
-            if error.kind() == std::io::ErrorKind::InvalidData =>
-        {
-            Unreadable::Damaged(error.to_string())
-        }
-        DatabaseError::Storage(StorageError::Io(error)) => other(error.to_string()),
-        DatabaseError::Storage(error) => Unreadable::Damaged(error.to_string()),
-        error => other(error.to_string()),
-    })?;
     let damaged = |error: redb::Error| match error {
-        redb::Error::Io(error) => other(error.to_string()),
+        redb::Error::Io(error) if !is_about_content(error.kind()) => other(error.to_string()),
         error => Unreadable::Damaged(error.to_string()),
     };
+    let database = builder().open(path).map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::TransactionInProgress => {
+            other(error.to_string())
+        }
+        DatabaseError::Storage(StorageError::Io(error)) => damaged(error.into()),
+        error => Unreadable::Damaged(error.to_string()),
+    })?;
     match format(&database).map_err(damaged)? {
-        FORMAT => {}
-        found => {
+        Some(FORMAT) => {}
+        Some(found) => {
             let error = StoreError::Format {
                 path: shown,
                 found,
@@ -179,23 +236,22 @@ fn read(path: &Path) -> Result<(Database, Vec<Record>), Unreadable> {
             };
             return Err(Unreadable::Other(error));
         }
+        None => return Err(Unreadable::Damaged("it has no format".to_owned())),
     }
     let records = records(&database).map_err(damaged)?;
     Ok((database, records))
 }
 
-/// The format of the file; a new one gets ours.
-fn format(database: &Database) -> Result<u64, redb::Error> {
-    if let Ok(table) = database.begin_read()?.open_table(META)
-        && let Some(format) = table.get("format")?
-    {
-        return Ok(format.value());
-    }
-    let transaction = database.begin_write()?;
-    transaction.open_table(META)?.insert("format", FORMAT)?;
-    transaction.open_table(RECORDS)?;
-    transaction.commit()?;
-    Ok(FORMAT)
+/// Returns true if an error of this kind is about what the file holds, not about the disk.
+fn is_about_content(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    matches!(kind, InvalidData | InvalidInput | UnexpectedEof)
+}
+
+/// Returns the format of the file; each store has one from its beginning.
+fn format(database: &Database) -> Result<Option<u64>, redb::Error> {
+    let table = database.begin_read()?.open_table(META)?;
+    Ok(table.get("format")?.map(|format| format.value()))
 }
 
 fn records(database: &Database) -> Result<Vec<Record>, redb::Error> {
@@ -208,14 +264,25 @@ fn records(database: &Database) -> Result<Vec<Record>, redb::Error> {
     Ok(records)
 }
 
-fn put_aside(path: &Path) -> std::io::Result<PathBuf> {
+/// Renames the file, to a name that nothing has yet.
+fn put_aside(path: &Path) -> io::Result<PathBuf> {
     let seconds = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".damaged-{seconds}"));
-    let aside = PathBuf::from(name);
+    let mut aside = with_suffix(path, &format!(".damaged-{seconds}"));
+    for number in 2.. {
+        if fs::symlink_metadata(&aside).is_err() {
+            break;
+        }
+        aside = with_suffix(path, &format!(".damaged-{seconds}-{number}"));
+    }
     fs::rename(path, &aside)?;
     Ok(aside)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }

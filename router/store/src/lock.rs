@@ -1,7 +1,8 @@
 //! A lock on a file that tells who holds it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use boundary::records::Held;
@@ -13,15 +14,28 @@ pub struct FileLock {
 }
 
 impl FileLock {
-    /// Takes the lock of `path`, which is made if need be; tells who has it if it is taken.
+    /// Takes the lock of `path`, which is made if need be; tells who has it if it is taken. What
+    /// is not a file, or leads to one elsewhere, is refused: its text is replaced. Only the owner
+    /// may read it, since who can read it can hold the lock.
     pub fn take(path: &Path) -> io::Result<Result<FileLock, Held>> {
         let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        options.read(true).write(true).create(true).truncate(false);
+        options.mode(MODE).custom_flags(flags());
+        let named = |error: io::Error| match error.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => {
+                io::Error::other(format!("{} is a link; remove it", path.display()))
+            }
+            _ => error,
+        };
+        let mut file = options.open(path).map_err(named)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            let error = format!("{} is not a file; remove it", path.display());
+            return Err(io::Error::other(error));
+        }
+        if metadata.permissions().mode() & !FILE_TYPE != MODE {
+            file.set_permissions(Permissions::from_mode(MODE))?;
+        }
         match file.try_lock() {
             Ok(()) => {
                 file.set_len(0)?;
@@ -39,3 +53,13 @@ impl FileLock {
         }
     }
 }
+
+/// No links, and no waiting for the other end of what is not a file.
+fn flags() -> i32 {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    flags.bits().cast_signed()
+}
+
+const MODE: u32 = 0o600;
+/// The bits of a mode that tell what it is the mode of.
+const FILE_TYPE: u32 = 0o170_000;

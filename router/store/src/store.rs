@@ -2,9 +2,13 @@
 //!
 //! A thread of its own commits; batches that arrive while it syncs are committed together by the
 //! next sync, so many decisions cost one. Every batch is answered, in order, once it is on disk
-//! or could not be put there. After a failure all further batches fail as well, until whoever
-//! hands them in has seen the failure and calls [`Store::resume`]: a batch must not be saved that
-//! was made in the belief that the one before it was.
+//! or could not be put there. One that could not fails for itself: the others of its sync are
+//! tried again without it.
+//!
+//! Batches of [`Store::save`] may build on each other. After the failure of one of these all
+//! further ones fail as well, until whoever hands them in has seen the failure and calls
+//! [`Store::resume`]: a batch must not be saved that was made in the belief that the one before it
+//! was. Batches of [`Store::save_alone`] neither cause that nor suffer from it.
 
 use crate::file;
 use boundary::records::{Change, Done, Record, Records, StoreError};
@@ -12,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-/// What was found at opening.
+/// State found at opening.
 #[derive(Debug)]
 pub struct Opened {
     /// The store, ready to save.
@@ -23,12 +27,20 @@ pub struct Opened {
     pub damaged: Option<PathBuf>,
 }
 
-/// What the store's thread is asked to do.
+/// Requests to the store's thread.
 enum Job {
-    /// Save a batch, and tell whether that worked.
-    Save(Vec<Change>, Done),
-    /// Try again after a failure.
+    /// Save a batch.
+    Save(Batch),
+    /// Try batches in order again after a failure.
     Resume,
+}
+
+struct Batch {
+    changes: Vec<Change>,
+    /// Whether it builds on those before it that say so, too.
+    in_order: bool,
+    /// Is told whether it was saved.
+    done: Done,
 }
 
 /// The handle of the store. Dropping it waits until everything handed in is on disk.
@@ -61,21 +73,44 @@ impl Store {
         })
     }
 
-    /// Saves a batch whole or not at all, then calls `done` from the store's thread.
+    /// Saves a batch whole or not at all, then calls `done` from the store's thread. It was made
+    /// in the belief that all earlier ones of this call are saved: after one that failed, the
+    /// others fail until [`Store::resume`].
     pub fn save(
         &self,
         changes: Vec<Change>,
         done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
     ) {
+        self.hand_in(Batch {
+            changes,
+            in_order: true,
+            done: Box::new(done),
+        });
+    }
+
+    /// As [`Store::save`], for a batch to which it does not matter whether others were saved.
+    pub fn save_alone(
+        &self,
+        changes: Vec<Change>,
+        done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
+    ) {
+        self.hand_in(Batch {
+            changes,
+            in_order: false,
+            done: Box::new(done),
+        });
+    }
+
+    fn hand_in(&self, batch: Batch) {
         let Some(jobs) = &self.jobs else { return };
-        if let Err(unsent) = jobs.send(Job::Save(changes, Box::new(done)))
-            && let Job::Save(_, done) = unsent.0
+        if let Err(unsent) = jobs.send(Job::Save(batch))
+            && let Job::Save(batch) = unsent.0
         {
-            done(Err(StoreError::Closed));
+            (batch.done)(Err(StoreError::Closed));
         }
     }
 
-    /// Lets batches that are handed in from here on be tried again after a failure.
+    /// Lets batches in order that are handed in from here on be tried again after a failure.
     pub fn resume(&self) {
         if let Some(jobs) = &self.jobs {
             // A thread that has ended refuses every batch by itself.
@@ -87,6 +122,10 @@ impl Store {
 impl Records for Store {
     fn save(&self, changes: Vec<Change>, done: Done) {
         Store::save(self, changes, done);
+    }
+
+    fn save_alone(&self, changes: Vec<Change>, done: Done) {
+        Store::save_alone(self, changes, done);
     }
 
     fn resume(&self) {
@@ -105,27 +144,44 @@ impl Drop for Store {
 }
 
 fn commit_loop(mut file: file::File, inbox: &Receiver<Job>) {
-    let mut failure: Option<StoreError> = None;
+    let mut broken: Option<StoreError> = None;
     while let Ok(first) = inbox.recv() {
-        let (mut changes, mut waiting) = (Vec::new(), Vec::new());
+        let mut batches = Vec::new();
         for job in std::iter::once(first).chain(inbox.try_iter()) {
-            match (job, &failure) {
-                (Job::Save(_, done), Some(failure)) => done(Err(failure.clone())),
-                (Job::Save(batch, done), None) => {
-                    changes.extend(batch);
-                    waiting.push(done);
+            match (job, &broken) {
+                (Job::Save(batch), Some(error)) if batch.in_order => {
+                    (batch.done)(Err(error.clone()));
                 }
-                (Job::Resume, _) => failure = None,
+                (Job::Save(batch), _) => batches.push(batch),
+                (Job::Resume, _) => broken = None,
             }
         }
-        if waiting.is_empty() {
-            continue;
+        if !batches.is_empty() {
+            commit(&mut file, batches, &mut broken);
         }
-        let result = file.commit(&changes);
-        failure = result.clone().err();
-        for done in waiting {
-            done(result.clone());
+    }
+}
+
+/// Saves batches with one sync, or each by itself where that fails. Sets `broken` if one in order
+/// could not be saved.
+fn commit(file: &mut file::File, batches: Vec<Batch>, broken: &mut Option<StoreError>) {
+    let result = file.commit(batches.iter().flat_map(|batch| &batch.changes));
+    let settled = match &result {
+        Ok(()) => true,
+        // What is on the disk is not known, so nothing is tried over it.
+        Err(StoreError::Uncertain { .. }) => true,
+        Err(_) => batches.len() == 1,
+    };
+    for batch in batches {
+        let saved = match &*broken {
+            _ if settled => result.clone(),
+            Some(error) if batch.in_order => Err(error.clone()),
+            _ => file.commit(batch.changes.iter()),
+        };
+        if batch.in_order && broken.is_none() {
+            *broken = saved.clone().err();
         }
+        (batch.done)(saved);
     }
 }
 

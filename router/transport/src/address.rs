@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::connector::Target;
 
-/// How long resolving a name may take.
+/// Maximum time for resolving a name.
 const RESOLVE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Checks the form `HOST[:PORT]` of a peer, in Weave Net's words.

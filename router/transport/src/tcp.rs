@@ -27,14 +27,14 @@ const EVENTS_MAX: usize = 256;
 const READ_BYTES: usize = 64 * 1024;
 /// Connections accepted without delay before [`ACCEPT_INTERVAL`] applies.
 const ACCEPT_BURST: u32 = 100;
-/// Between accepted connections, after a burst. An honest peer waits behind all that came before
-/// it, so hundreds of silent ones must pass within a second; the node closes them again.
+/// Interval between accepted connections, after a burst. An honest peer waits behind all that came
+/// before it, so hundreds of silent ones must pass within a second; the node closes them again.
 const ACCEPT_INTERVAL: Duration = Duration::from_millis(2);
 /// Before the next attempt to accept after one that failed.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-/// How long dialling may take.
+/// Maximum time for dialling.
 const DIAL_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long the last bytes of a closed connection may take to leave.
+/// Maximum time for the last bytes of a closed connection to leave.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 /// Connections that wait to be accepted; the kernel refuses further ones.
 const BACKLOG: u32 = 1024;
@@ -42,7 +42,7 @@ const BACKLOG: u32 = 1024;
 /// Names that are resolved at the same time; further ones wait.
 const RESOLVES_MAX: usize = 16;
 
-/// Where events go.
+/// Receiver of events.
 type Events = mpsc::Sender<ConnectionEvent>;
 
 /// The connections of this router.
@@ -162,7 +162,7 @@ fn new_socket(ip: IpAddr) -> io::Result<TcpSocket> {
     }
 }
 
-/// Accepts connections for ever, at a bounded rate.
+/// Accepts connections forever, at a bounded rate.
 async fn accept(listener: TcpListener, events: Events, streams: Arc<Streams>) {
     let (mut credit, mut refilled) = (ACCEPT_BURST, Instant::now());
     loop {

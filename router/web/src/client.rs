@@ -24,7 +24,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body of a success, else the body as the error that it describes.
+    /// Returns the body of a success, else the body as the error that it describes.
     pub fn ok(self) -> Result<String, ClientError> {
         if self.status.is_success() {
             return Ok(self.body);
@@ -49,25 +49,25 @@ pub enum ClientError {
     /// Nobody listens.
     #[error("no router answers on {address} ({error}). Is it running? Start it with 'weft launch'")]
     NotRunning {
-        /// Where the router was expected.
+        /// The address at which the router was expected.
         address: String,
-        /// What the system said.
+        /// The system's error.
         error: String,
     },
     /// The connection broke.
     #[error("the router on {address} did not answer: {error}")]
     Broken {
-        /// Where the router was expected.
+        /// The address at which the router was expected.
         address: String,
-        /// What went wrong.
+        /// The error.
         error: String,
     },
     /// No answer came in time.
     #[error("the router on {address} did not answer within {seconds} s")]
     Late {
-        /// Where the router was expected.
+        /// The address at which the router was expected.
         address: String,
-        /// How long was waited.
+        /// Time that was waited.
         seconds: u64,
     },
     /// The router said no.
@@ -75,7 +75,7 @@ pub enum ClientError {
     Refused {
         /// The HTTP status.
         status: u16,
-        /// What the router said.
+        /// The router's error.
         text: String,
     },
 }
@@ -88,7 +88,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the interface at `address`; every request ends within `timeout`.
+    /// Creates a client of the interface at `address`; every request ends within `timeout`.
     pub const fn new(address: Endpoint, timeout: Duration) -> Client {
         Client { address, timeout }
     }

@@ -1,10 +1,10 @@
-//! Where an interface listens.
+//! Addresses that an interface listens on.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Where an interface listens.
+/// Addresses that an interface listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// On a TCP address.

@@ -1,19 +1,19 @@
-//! What an allocator is told at its start.
+//! Configuration of an allocator.
 
 use proto::types::{PeerName, Time};
 
 use crate::range::Cidr;
 
-/// The time as the driver reads it.
+/// The clocks, as read by the driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Clock {
-    /// Monotonic.
+    /// The monotonic clock.
     pub now: Time,
-    /// Seconds since 1970; may jump.
+    /// The wall clock in seconds since 1970, which may jump.
     pub wall: u64,
 }
 
-/// What an allocator is told at its start.
+/// Configuration of an allocator.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Our name.
@@ -22,67 +22,67 @@ pub struct Config {
     pub nickname: String,
     /// The universe.
     pub universe: Cidr,
-    /// Whether nobody asked for this universe, so that it may yield to the mesh's.
+    /// Whether the universe is only a default, so that it may yield to the mesh's.
     pub universe_defaulted: bool,
     /// The subnet of requests that name none.
     pub default_subnet: Option<Cidr>,
-    /// How the first ring comes about.
+    /// How the first ring is made.
     pub init: Init,
-    /// The number by which we take part in an election, unless an earlier one was stored.
+    /// The number under which we take part in an election, unless an earlier one was stored.
     pub uid: u64,
-    /// How long a lease outlives its container, in seconds.
+    /// Time for which a lease outlives its container, in seconds.
     pub lease_retention: u64,
-    /// Whether nothing is to be given out before [`Request::Found`] said which addresses are in
-    /// use on this host already.
+    /// Whether nothing is given out before [`Request::Found`] reports which addresses are already
+    /// in use on this host.
     pub await_found: bool,
-    /// The seed of the random numbers.
+    /// Seed of the random number generator.
     pub rng_seed: u64,
 }
 
-/// How the first ring comes about.
+/// How the first ring is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Init {
-    /// By an election among the routers that were launched: `Some(n)` says how many there are,
-    /// `None` counts the peers we were told to connect to.
+    /// By an election among the initial routers: `Some(n)` is their number, `None` counts the peers
+    /// to which we were told to connect.
     Consensus(Option<usize>),
-    /// Among these peers, without asking anyone. All of them must be given the same list.
+    /// Divided among these peers at once. All of them must be given the same list.
     Seed(Vec<PeerName>),
-    /// Others make it.
+    /// By others.
     Observer,
 }
 
-/// Where the state that an allocator starts with comes from.
+/// Origin of an allocator's initial state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// From our own store, which need not be written again.
+    /// Our own store, which need not be written again.
     Store,
-    /// From elsewhere: it is written whole in the first batch.
+    /// Elsewhere: it is written completely in the first batch.
     Import,
 }
 
-/// Why an allocator does not start with the state that it was given.
+/// Why an allocator refuses its initial state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
-    /// The state is another router's.
+    /// The state belongs to another router.
     #[error(
         "the stored addresses belong to peer {stored}, but this router is {name}: start it with \
          that name again, or give its addresses up with 'weft reset'"
     )]
     Name {
-        /// Whose it is.
+        /// The other router.
         stored: PeerName,
-        /// Who we are.
+        /// Our name.
         name: PeerName,
     },
-    /// The state is about another universe.
+    /// The state has another universe.
     #[error(
         "the stored addresses are from {stored}, but the range given is {given}: start with the \
          stored range, or give the addresses up with 'weft reset'"
     )]
     Universe {
-        /// That of the state.
+        /// The universe of the state.
         stored: Cidr,
-        /// The one given.
+        /// The configured universe.
         given: Cidr,
     },
     /// Everything was handed over to other peers.

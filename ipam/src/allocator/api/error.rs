@@ -1,4 +1,4 @@
-//! Why a request failed, and what it waits for.
+//! Reasons of failures, and what requests wait for.
 
 use proto::types::PeerName;
 
@@ -20,7 +20,7 @@ pub enum RequestError {
     AlreadyOwned {
         /// The address.
         cidr: Cidr,
-        /// Who has it.
+        /// The id that has it.
         id: String,
     },
     /// Somebody without an id has the address.
@@ -31,10 +31,10 @@ pub enum RequestError {
     AlreadyInUseBy {
         /// The address.
         cidr: Cidr,
-        /// Who has it.
+        /// The id that has it.
         id: String,
     },
-    /// Another router owns the address and does not give it.
+    /// Another router owns the address and does not give it away.
     #[error("address {cidr} is owned by other peer {peer}{reason}")]
     OwnedByPeer {
         /// The address.
@@ -44,7 +44,7 @@ pub enum RequestError {
         /// Its nickname in brackets, and why.
         reason: String,
     },
-    /// The address is kept for an identity that is not up.
+    /// The address is reserved for an identity that is not up.
     #[error(
         "address {cidr} is kept for identity {lease}; claim it with that identity, or with force"
     )]
@@ -64,7 +64,7 @@ pub enum RequestError {
         identity: String,
         /// Its address.
         address: Address,
-        /// Where: peer name, and nickname in brackets.
+        /// The peer where it is: name, and nickname in brackets.
         host: String,
         /// Its container.
         container: String,
@@ -96,21 +96,21 @@ pub enum RequestError {
     /// The caller gave up, or the router stops.
     #[error("{kind} request for {id} cancelled")]
     Cancelled {
-        /// What was asked.
+        /// The question.
         kind: &'static str,
-        /// For whom.
+        /// Id or identity that the request is for.
         id: String,
     },
-    /// The caller's deadline came.
+    /// The caller's deadline has passed.
     #[error("timed out: {0}")]
     Deadline(Waiting),
-    /// The store does not take what would have been answered.
+    /// The store failed.
     #[error("{0}")]
     Store(String),
-    /// The peer is alive.
+    /// The peer can be reached.
     #[error("peer {0} can be reached: its addresses are in use and cannot be taken over")]
     Reachable(String),
-    /// Somebody must confirm.
+    /// The removal must be confirmed.
     #[error(
         "peer {peer} owns {addresses} addresses. If its host, or one that is cut off with it, \
          ever comes back, addresses will be in use twice. Confirm that it never does (--yes)"
@@ -118,10 +118,10 @@ pub enum RequestError {
     Unconfirmed {
         /// The peer, with its nickname.
         peer: String,
-        /// How many addresses it owns.
+        /// Number of addresses that it owns.
         addresses: u32,
     },
-    /// Another router takes the peer over.
+    /// Another router is taking the peer over.
     #[error(
         "peer {taker} is taking over what {peer} owns already ('weft rmpeer' of that one first, if \
          it is gone for ever as well)"
@@ -129,18 +129,18 @@ pub enum RequestError {
     TakenByOther {
         /// The lost peer.
         peer: String,
-        /// Who takes it over.
+        /// The router that takes it over.
         taker: String,
     },
-    /// There is no more room for waiting requests, or for leases.
+    /// There are too many waiting requests, or leases.
     #[error("too many {0}")]
     TooMany(&'static str),
-    /// The request makes no sense.
+    /// The request is invalid.
     #[error("{0}")]
     Invalid(String),
 }
 
-/// What a request waits for.
+/// The event that a request waits for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Waiting {
     /// The addresses in use on this host.
@@ -152,12 +152,12 @@ pub enum Waiting {
          {quorum} are needed (see --ipalloc-init)"
     )]
     Consensus {
-        /// How many are needed.
+        /// Number of electors that are needed.
         quorum: usize,
-        /// How many are known.
+        /// Number of known peers.
         known: usize,
     },
-    /// Somebody else's ring.
+    /// The ring of another peer.
     #[error("no router has told us yet who owns which addresses")]
     Observer,
     /// A free address.
@@ -165,7 +165,7 @@ pub enum Waiting {
     Space {
         /// Where.
         subnet: Cidr,
-        /// Who owns addresses there, but cannot be reached.
+        /// Owners of addresses there that cannot be reached.
         unreachable: String,
     },
     /// The owner of an address.
@@ -175,7 +175,7 @@ pub enum Waiting {
         address: Address,
         /// Its owner, with its nickname.
         owner: String,
-        /// What is the matter with it.
+        /// Why it is waited for.
         why: &'static str,
     },
     /// The holder of a lease.
@@ -193,10 +193,10 @@ pub enum Waiting {
         holder: String,
         /// The holder.
         name: PeerName,
-        /// What is the matter with it.
+        /// Why it is waited for.
         why: &'static str,
     },
-    /// Other routers, which may know what was granted before our store was lost.
+    /// Other routers that may know what was granted before our store was lost.
     #[error(
         "address {address} is held back, as this router has lost its store: not heard yet: \
          {waiting}"
@@ -204,10 +204,10 @@ pub enum Waiting {
     HeldBack {
         /// The address.
         address: Address,
-        /// Who, with nicknames.
+        /// The peers, with nicknames.
         waiting: String,
     },
-    /// Other routers, which may know what a lost peer granted at the end.
+    /// Other routers that may know what a lost peer granted at the end.
     #[error(
         "what {peer} owns is taken over as soon as everyone has been heard; not heard yet: \
          {waiting} ('weft rmpeer' if they are gone for ever as well)"
@@ -215,7 +215,7 @@ pub enum Waiting {
     Takeover {
         /// The lost peer.
         peer: String,
-        /// Who, with nicknames.
+        /// The peers, with nicknames.
         waiting: String,
     },
     /// The leases of other routers.

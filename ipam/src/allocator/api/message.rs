@@ -1,15 +1,15 @@
-//! What comes from other routers, and who they are.
+//! Messages of other routers, and the peers of the mesh.
 
 use proto::types::PeerName;
 
 /// A message from another router.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incoming<'a> {
-    /// The channel it came by.
+    /// The channel on which it arrived.
     pub channel: Channel,
-    /// How it came.
+    /// How it was delivered.
     pub kind: Delivery,
-    /// The neighbour that sent this hop of it.
+    /// The neighbour that sent this hop.
     pub via: PeerName,
     /// Its bytes.
     pub payload: &'a [u8],
@@ -25,7 +25,7 @@ pub enum Channel {
 }
 
 impl Channel {
-    /// Its name on the wire.
+    /// Returns its name on the wire.
     pub fn name(self) -> &'static str {
         match self {
             Channel::Ring => crate::messages::CHANNEL,
@@ -34,14 +34,14 @@ impl Channel {
     }
 }
 
-/// How a message came.
+/// How a message was delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// To us alone, from this peer.
+    /// A unicast to us from this peer.
     Unicast(PeerName),
-    /// To everyone, from this peer.
+    /// A broadcast from this peer.
     Broadcast(PeerName),
-    /// To neighbours.
+    /// Gossip of a neighbour.
     Gossip,
 }
 

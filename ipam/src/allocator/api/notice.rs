@@ -1,11 +1,10 @@
-//! What the allocator tells people: alarms, and events for the log.
+//! Alarms, and events for the log.
 
 use proto::types::PeerName;
 
 use crate::range::{Address, Cidr, Range};
 
-/// Something that a person should look at. Given out once; it stays in the status while it
-/// lasts.
+/// A condition that needs attention. Reported once; it stays in the status while it lasts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Alarm {
     /// An address is in use here, but the ring gives it to another peer.
@@ -13,12 +12,12 @@ pub enum Alarm {
     Stray {
         /// The address.
         address: Address,
-        /// Who has it.
+        /// The id that has it.
         id: String,
         /// The peer.
         owner: PeerName,
     },
-    /// And that peer does not give it to us: it may be in use there as well.
+    /// That peer does not give it to us, so it may be in use there as well.
     #[error(
         "address {address} is in use here by {id}, and peer {owner} does not give it up: it may \
          be in use twice. Start {id} again with another address"
@@ -26,12 +25,12 @@ pub enum Alarm {
     Duplicate {
         /// The address.
         address: Address,
-        /// Who has it.
+        /// The id that has it.
         id: String,
         /// The peer.
         owner: PeerName,
     },
-    /// Somebody took ranges over that were ours.
+    /// Another peer took over ranges of ours.
     #[error(
         "peer {by} has taken over addresses of ours, {used} of which are in use: was this host \
          removed from the mesh ('rmpeer') while it was away?"
@@ -39,7 +38,7 @@ pub enum Alarm {
     TakenFromUs {
         /// Who.
         by: PeerName,
-        /// How many of them are in use.
+        /// Number of those in use.
         used: u32,
     },
     /// Two peers own the same addresses.
@@ -48,15 +47,15 @@ pub enum Alarm {
          on two hosts?"
     )]
     TwoOwners {
-        /// Where they start.
+        /// First address of the range.
         token: Address,
         /// The other.
         other: PeerName,
     },
-    /// A ring was refused because it gives addresses away that are in use here.
+    /// A ring was refused because it assigns addresses to others that are in use here.
     #[error("a ring that came by way of {via} was refused: {error}")]
     Conflict {
-        /// Who sent it.
+        /// Sender.
         via: PeerName,
         /// Why.
         error: String,
@@ -64,7 +63,7 @@ pub enum Alarm {
     /// A peer whose ranges we took over is back.
     #[error("peer {0}, whose addresses were taken over, is back: some may be in use twice")]
     RemovedPeerBack(PeerName),
-    /// The mesh behind a neighbour was divided differently from the start.
+    /// The mesh behind a neighbour has different seeds.
     #[error(
         "peer {via} is of a mesh that began elsewhere: its addresses were first divided among \
          {theirs}, ours among {ours}. Both may use the same addresses. Reset ('weft reset') one \
@@ -101,7 +100,7 @@ pub enum Alarm {
         identity: String,
         /// The address it had.
         address: Address,
-        /// Who has that.
+        /// The id that has that.
         owner: String,
         /// The address it has.
         fresh: Address,
@@ -121,12 +120,25 @@ pub enum Alarm {
         /// The holder.
         holder: PeerName,
     },
-    /// The version of an entry cannot grow any more.
+    /// Another router makes a false statement about a lease of ours.
+    #[error(
+        "peer {by} says that identity {identity} does not have {address} here, which it has: is \
+         {by} a copy of this host, or are addresses owned twice?"
+    )]
+    LeaseDisputed {
+        /// The identity.
+        identity: String,
+        /// The address it has here.
+        address: Address,
+        /// The router that says so.
+        by: PeerName,
+    },
+    /// The version of an entry cannot increase any more.
     #[error("the ring's entry at {0} has reached the highest version: it can change no more")]
     VersionEnd(Address),
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Event {
     /// The first ring was made.
@@ -138,19 +150,19 @@ pub enum Event {
     /// Our default universe yielded to the mesh's.
     #[error("the default range {ours} yields to {theirs}, from which peer {via} allocates")]
     UniverseYielded {
-        /// What it was.
+        /// Its earlier value.
         ours: Cidr,
         /// What it is.
         theirs: Cidr,
-        /// Whose it is.
+        /// The other router.
         via: PeerName,
     },
     /// A peer was given space.
     #[error("gave {range} to peer {to}")]
     Granted {
-        /// What.
+        /// The subject.
         range: Range,
-        /// To whom.
+        /// Receiver of the message.
         to: PeerName,
     },
     /// We came to own addresses.
@@ -169,7 +181,7 @@ pub enum Event {
     TakenOver {
         /// Whose.
         peer: PeerName,
-        /// How many.
+        /// Their number.
         addresses: u32,
     },
     /// Addresses that were taken over can be used.
@@ -193,10 +205,10 @@ pub enum Event {
         identity: String,
         /// Which.
         address: Address,
-        /// To whom.
+        /// Receiver of the message.
         to: PeerName,
     },
-    /// A lease ended, as nobody used it for too long or space was short.
+    /// A lease ended because it was unused for too long, or because addresses ran short.
     #[error("the lease {address} of identity {identity} ended: {why}")]
     LeaseEnded {
         /// Whose.
@@ -209,7 +221,7 @@ pub enum Event {
     /// A dead container's addresses were released.
     #[error("released the addresses of {0}, which has ended")]
     Released(String),
-    /// The store failed; nothing of the steps it should have stored was answered or sent.
+    /// The store failed. Nothing of the unsaved steps was answered or sent.
     #[error("{0}")]
     StoreFailed(String),
     /// The store works again.

@@ -1,4 +1,4 @@
-//! What is to be done.
+//! What the driver must do.
 
 use proto::types::PeerName;
 
@@ -9,10 +9,10 @@ use super::request::RequestId;
 use super::response::Response;
 use crate::persist::Batch;
 
-/// What is to be done.
+/// What the driver must do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Store these records, whole or not at all, after those of all batches before; then call
+    /// Store these records completely or not at all, after those of all earlier batches, then call
     /// [`crate::allocator::Allocator::handle_persisted`]. Several batches may be stored at once.
     Persist(Batch),
     /// Answer a request.
@@ -24,41 +24,41 @@ pub enum Output {
     },
     /// Send to one peer.
     Unicast {
-        /// By which channel.
+        /// Channel of the message.
         channel: Channel,
-        /// To whom.
+        /// Receiver of the message.
         to: PeerName,
-        /// What.
+        /// The subject.
         payload: Vec<u8>,
     },
-    /// Send our state of the channel [`Channel::Ring`] to everyone, as it is when it is sent: the
-    /// driver asks for it with [`crate::allocator::Allocator::handle_state_wanted`].
+    /// Broadcast our state of the channel [`Channel::Ring`], as it is when it is sent: the driver
+    /// requests it with [`crate::allocator::Allocator::handle_state_wanted`].
     BroadcastState,
     /// Send to everyone.
     Broadcast {
-        /// By which channel.
+        /// Channel of the message.
         channel: Channel,
-        /// What.
+        /// The subject.
         payload: Vec<u8>,
     },
-    /// Send a broadcast on along the route of its source.
+    /// Relay a broadcast along the route of its source.
     Relay {
-        /// By which channel.
+        /// Channel of the message.
         channel: Channel,
-        /// Who made it.
+        /// Its maker.
         source: PeerName,
-        /// What it carries; `None` for our own state, as with [`Output::BroadcastState`].
+        /// The payload; `None` for our own state, as with [`Output::BroadcastState`].
         payload: Option<Vec<u8>>,
     },
-    /// The state that was asked for.
+    /// The requested state.
     State {
-        /// What the driver named its question.
+        /// The token of the driver's request.
         token: u64,
-        /// The state; `None` if nothing is to be sent.
+        /// The state; `None` if nothing must be sent.
         payload: Option<Vec<u8>>,
     },
-    /// A person should look at this.
+    /// A condition that needs attention.
     Alarm(Alarm),
-    /// Something happened that is worth a line in the log.
+    /// An event for the log.
     Event(Event),
 }

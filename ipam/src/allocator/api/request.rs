@@ -1,18 +1,18 @@
-//! What users ask for.
+//! Requests of users.
 
 use std::collections::BTreeSet;
 
 use crate::leases::{Identity, LeaseKey};
 use crate::range::{Address, Cidr};
 
-/// The number of a request, chosen by the driver, each once.
+/// The number of a request, chosen by the driver and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
 /// An address found in use on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// Who has it: a container's id, `weave:expose`, or `_`.
+    /// Its owner: a container's id, `weave:expose`, or `_`.
     pub id: String,
     /// The address, with the prefix length of its subnet.
     pub cidr: Cidr,
@@ -20,35 +20,35 @@ pub struct Found {
     pub container: bool,
 }
 
-/// A wish of a user.
+/// A request of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Wait until there is a ring.
     Prime,
     /// An address for `id` in a subnet.
     Allocate {
-        /// Who gets it; `_` if there is no id.
+        /// The id that gets it; `_` if there is none.
         id: String,
-        /// From which subnet; `None` for the default one.
+        /// Subnet; `None` for the default one.
         subnet: Option<Cidr>,
-        /// Whose address it is, wherever and as whatever container it runs.
+        /// The identity to which the address belongs, on any host and in any container.
         identity: Option<Identity>,
-        /// Whether `id` is that of a container, whose end will be told.
+        /// Whether `id` is that of a container, whose end will be reported.
         container: bool,
     },
     /// This address for `id`.
     Claim {
-        /// Who gets it; `_` if there is no id.
+        /// The id that gets it; `_` if there is none.
         id: String,
         /// The address, with the prefix length of its subnet.
         cidr: Cidr,
-        /// Whose address it is.
+        /// Owner of the address.
         identity: Option<Identity>,
         /// Whether `id` is that of a container.
         container: bool,
-        /// Answer at once if the owner is not known or cannot be reached, and keep trying.
+        /// Answer at once if the owner is unknown or cannot be reached, and keep trying.
         no_error_on_unknown: bool,
-        /// Take it from an identity that has it and is not up.
+        /// Take it from an identity for which it is reserved and which is not up.
         force: bool,
     },
     /// The addresses of `id` in a subnet; `None` for the default one.
@@ -76,17 +76,17 @@ pub enum Request {
     RemovePeer {
         /// Its name or nickname.
         peer: String,
-        /// Whether somebody confirmed that its host never comes back.
+        /// Whether it was confirmed that its host never comes back.
         confirmed: bool,
     },
-    /// Give all ranges away and stop.
+    /// Transfer all ranges to another peer and stop.
     Shutdown,
-    /// These addresses are in use on this host already.
+    /// Report addresses that are already in use on this host.
     Found {
         /// Them.
         addresses: Vec<Found>,
     },
-    /// Only these containers run; addresses of others are released.
+    /// Report all running containers; addresses of others are released.
     Prune {
         /// Their ids.
         running: BTreeSet<String>,
@@ -97,14 +97,14 @@ pub enum Request {
     LeaseReserve {
         /// Whose.
         identity: Identity,
-        /// In which subnet; `None` for the default one.
+        /// Subnet; `None` for the default one.
         subnet: Option<Cidr>,
-        /// Which address; `None` for any.
+        /// Address; `None` for any.
         address: Option<Address>,
-        /// Keep it for ever.
+        /// Keep it forever.
         pinned: bool,
     },
-    /// Keep a lease for ever, or not any more.
+    /// Keep a lease forever, or not any more.
     LeasePin {
         /// Which.
         key: LeaseKey,
@@ -115,9 +115,9 @@ pub enum Request {
     LeaseRelease {
         /// Which.
         key: LeaseKey,
-        /// Also if its holder cannot be reached.
+        /// Even if its holder cannot be reached.
         force: bool,
     },
-    /// How everything is.
+    /// Status of the allocator.
     Status,
 }

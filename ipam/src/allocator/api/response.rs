@@ -1,4 +1,4 @@
-//! What is answered to users.
+//! Answers to users.
 
 use proto::types::Mac;
 
@@ -6,7 +6,7 @@ use super::status::Status;
 use crate::leases::{Lease, LeaseKey};
 use crate::range::Cidr;
 
-/// What became of a request.
+/// Answer to a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Response {
     /// It is done.
@@ -15,29 +15,29 @@ pub enum Response {
     Address {
         /// With the prefix length of its subnet.
         cidr: Cidr,
-        /// The MAC address that goes with it, if it is of a lease.
+        /// Its MAC address, if it belongs to a lease.
         mac: Option<Mac>,
     },
-    /// Addresses, in the order in which they were asked for or of their numbers.
+    /// Addresses, in the order of their allocation or sorted.
     Addresses(Vec<Cidr>),
     /// Addresses by id.
     Owned(Vec<(String, Vec<Cidr>)>),
-    /// How many addresses were taken over.
+    /// Number of addresses that were taken over.
     TakenOver(u32),
     /// Leases.
     Leases(Vec<LeaseInfo>),
-    /// How everything is.
+    /// Status of the allocator.
     Status(Box<Status>),
 }
 
-/// A lease as it is shown.
+/// A lease, for display.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseInfo {
-    /// What it is for.
+    /// Its key.
     pub key: LeaseKey,
-    /// What it says.
+    /// The lease.
     pub lease: Lease,
-    /// The MAC address that goes with it.
+    /// Its MAC address.
     pub mac: Mac,
     /// The nickname of its holder, if known.
     pub holder_nickname: Option<String>,

@@ -1,4 +1,4 @@
-//! How everything is, for status pages, reports and metrics.
+//! Status of the allocator, for status pages, reports and metrics.
 
 use proto::types::PeerName;
 
@@ -6,47 +6,47 @@ use super::error::Waiting;
 use super::notice::Alarm;
 use crate::range::{Address, Cidr};
 
-/// How everything is.
+/// Status of the allocator.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
-    /// In one word.
+    /// Summary.
     pub health: Health,
     /// The universe.
     pub universe: Cidr,
     /// The subnet of requests that name none.
     pub default_subnet: Cidr,
-    /// How many addresses of the universe are in use here or kept for identities of ours.
+    /// Number of addresses that are in use here or reserved for our identities.
     pub active: u32,
-    /// How many of those are in use.
+    /// Number of those that are in use.
     pub used: u32,
-    /// How many are free here.
+    /// Number of free addresses here.
     pub free: u32,
-    /// How many are held back, as our store was lost.
+    /// Number of addresses that are held back.
     pub held_back: u32,
-    /// The ring; an interval that wraps comes twice.
+    /// The ring. An interval that goes around the end occurs twice.
     pub entries: Vec<EntryStatus>,
-    /// The election; `None` if none is under way.
+    /// The election; `None` if there is none.
     pub election: Option<ElectionStatus>,
-    /// Claims that wait: for whom, which address, and what for.
+    /// Waiting claims: id, address, and what each waits for.
     pub pending_claims: Vec<(String, Cidr, Waiting)>,
-    /// Allocations that wait: for whom, where, and what for.
+    /// Waiting allocations: id, subnet, and what each waits for.
     pub pending_allocates: Vec<(String, Cidr, Waiting)>,
-    /// How many leases there are in the mesh.
+    /// Number of leases in the mesh.
     pub leases: u32,
-    /// How many of them nobody uses.
+    /// Number of unused leases.
     pub leases_unused: u32,
-    /// Takeovers that are not over.
+    /// Unfinished takeovers.
     pub takeovers: Vec<TakeoverStatus>,
-    /// What a person should look at.
+    /// Current alarms.
     pub alarms: Vec<Alarm>,
-    /// Why the store did not take what was last to be saved.
+    /// Why the store failed last.
     pub store_error: Option<String>,
 }
 
-/// How it stands with allocation, in one word.
+/// Summary of the allocator's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// Addresses can be had.
+    /// Addresses are available.
     Ready,
     /// Requests wait, and all ranges are owned by peers that cannot be reached.
     AllUnreachable,
@@ -56,7 +56,7 @@ pub enum Health {
     Election,
     /// An observer waits for a ring.
     Priming,
-    /// There is no ring, and nobody has asked for one.
+    /// There is no ring, and none was needed yet.
     Idle,
 }
 
@@ -65,9 +65,9 @@ pub enum Health {
 pub struct EntryStatus {
     /// Its first address.
     pub token: Address,
-    /// How many addresses it has.
+    /// Number of its addresses.
     pub size: u32,
-    /// Who owns it.
+    /// Its owner.
     pub peer: PeerName,
     /// The owner's nickname.
     pub nickname: String,
@@ -82,21 +82,21 @@ pub struct EntryStatus {
 pub struct ElectionStatus {
     /// Whether we take part.
     pub elector: bool,
-    /// How many electors are known.
+    /// Number of known electors.
     pub known: usize,
-    /// How many must agree.
+    /// Number of electors that must agree.
     pub quorum: usize,
 }
 
-/// A takeover that is not over.
+/// An unfinished takeover.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakeoverStatus {
-    /// The lost peer; our own name if it is our store that was lost.
+    /// The lost peer; our own name if our store was lost.
     pub peer: PeerName,
     /// Its nickname, if known.
     pub nickname: String,
-    /// How many addresses it owns.
+    /// Number of addresses that it owns.
     pub addresses: u32,
-    /// Who has not been heard yet.
+    /// Routers that were not heard yet.
     pub waiting: Vec<PeerName>,
 }

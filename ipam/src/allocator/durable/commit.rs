@@ -1,4 +1,4 @@
-//! The records of a step, and the way back if they are not stored.
+//! The records of a step, and how to undo it if they are not stored.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::leases::wire;
 use crate::persist::{self, Batch, Key};
 
 impl Durable {
-    /// The records that were changed since the last commit, and what was there before; `None`
-    /// if nothing was.
+    /// Returns the records that were changed since the last commit, and their previous values, or
+    /// `None` if nothing was changed.
     pub(crate) fn commit(&mut self) -> Option<(Batch, Undo)> {
         let undo = std::mem::take(&mut self.undo);
         let mut batch = Batch::new();
@@ -79,7 +79,7 @@ impl Durable {
         }
     }
 
-    /// Takes back steps whose batches were not stored, the last one first.
+    /// Rolls back steps whose batches were not stored, the last one first.
     pub(crate) fn roll_back(&mut self, undos: impl Iterator<Item = Undo>) {
         debug_assert!(self.undo.entries.is_empty(), "a step is under way");
         for undo in undos {

@@ -29,7 +29,7 @@ pub(crate) struct Durable {
 }
 
 impl Durable {
-    /// The state that was stored, or the first one of a router that never ran.
+    /// Creates the state from what was stored, or the first one of a new router.
     pub(crate) fn load(stored: Stored, meta: Meta) -> Durable {
         let mut ring = Ring::new(meta.universe.range());
         ring.seeds = stored.seeds;
@@ -59,12 +59,12 @@ impl Durable {
         state
     }
 
-    /// Notes that what the records belong to changed.
+    /// Records that the router or universe of the records changed.
     pub(crate) fn touch_meta(&mut self) {
         self.undo.meta = Some(self.meta);
     }
 
-    /// Notes every record as changed, so that the next commit writes them all.
+    /// Marks every record as changed, so that the next commit writes all of them.
     pub(crate) fn touch_all(&mut self) {
         self.undo.meta = Some(self.meta);
         self.undo.seeds = Some(Vec::new());
@@ -114,28 +114,28 @@ impl Durable {
         &self.addresses
     }
 
-    /// All ids with their addresses.
+    /// Returns all ids with their addresses.
     pub(crate) fn ids(&self) -> impl Iterator<Item = (&str, &BTreeSet<Address>)> {
         self.by_id.iter().map(|(id, set)| (id.as_str(), set))
     }
 
-    /// The addresses of an id.
+    /// Returns the addresses of an id.
     pub(crate) fn addresses_of(&self, id: &str) -> impl Iterator<Item = Address> + '_ {
         self.by_id.get(id).into_iter().flatten().copied()
     }
 
-    /// Whether the ring says that `address` is ours.
+    /// Returns true if the ring says that `address` is ours.
     pub(crate) fn owns(&self, address: Address) -> bool {
         self.ring.owner(address) == Some(self.us())
     }
 
-    /// Whether `address` was taken over and is held back.
+    /// Returns true if `address` was taken over and is held back.
     pub(crate) fn is_held_back(&self, address: Address) -> bool {
         let mut takeovers = self.takeovers.values();
         takeovers.any(|takeover| takeover.ranges.contains(address))
     }
 
-    /// The addresses in use here that the ring says are not ours.
+    /// Returns the addresses in use here that the ring assigns to others.
     pub(crate) fn strays(&self) -> impl Iterator<Item = (Address, &Holding)> {
         let universe = self.ring.universe();
         self.addresses
@@ -175,7 +175,7 @@ impl Durable {
         self.undo.known.entry(peer).or_insert(before);
     }
 
-    /// Sets or removes a takeover, and holds back or frees what that says.
+    /// Sets or removes a takeover, and holds back or frees its addresses.
     pub(crate) fn set_takeover(&mut self, peer: PeerName, takeover: Option<Takeover>) {
         let before = match takeover {
             Some(takeover) => self.takeovers.insert(peer, takeover),
@@ -190,7 +190,7 @@ impl Durable {
         }
     }
 
-    /// Says who has an address, or that nobody has it.
+    /// Sets or removes the owner of an address.
     pub(crate) fn set_holding(&mut self, address: Address, holding: Option<Holding>) {
         let before = self.put_holding(address, holding);
         self.undo.addresses.entry(address).or_insert(before);
@@ -223,7 +223,7 @@ impl Durable {
         before
     }
 
-    /// Sets or forgets a lease.
+    /// Sets or removes a lease.
     pub(crate) fn set_lease(&mut self, key: &Arc<LeaseKey>, lease: Option<Lease>) {
         let address = lease.as_ref().map(|lease| lease.address);
         let before = self.leases.put(key, lease);
@@ -235,7 +235,7 @@ impl Durable {
         }
     }
 
-    /// What merging `theirs` would do.
+    /// Computes the result of merging `theirs`.
     pub(crate) fn try_merge(
         &self,
         theirs: &Ring,
@@ -244,7 +244,7 @@ impl Durable {
         self.ring.merge(self.us(), theirs, rules)
     }
 
-    /// The addresses that a merge would take from us although they are in use.
+    /// Returns an error if a merge would take addresses from us that are in use.
     pub(crate) fn loses_used(&self, merged: &Merged) -> Option<MergeError> {
         let us = self.us();
         let (ring, mut after) = (&self.ring, Ring::new(self.ring.universe()));
@@ -257,7 +257,7 @@ impl Durable {
         used.next().map(|range| MergeError::InUse(range.start))
     }
 
-    /// Makes the ring what a merge said it would be.
+    /// Applies the result of a merge.
     pub(crate) fn apply(&mut self, merged: Merged) -> Moved {
         let changes = merged.changes.clone();
         if merged.seeds.is_some() {
@@ -269,7 +269,7 @@ impl Durable {
         })
     }
 
-    /// Replaces a ring without entries by a first one.
+    /// Replaces an empty ring by the first one.
     pub(crate) fn seed(&mut self, ring: Ring) -> Moved {
         self.undo.seeds.get_or_insert(self.ring.seeds.clone());
         self.change_ring(|mine| {
@@ -279,7 +279,7 @@ impl Durable {
         })
     }
 
-    /// Changes the ring, and the space with it. `change` returns what was there before.
+    /// Changes the ring, and the space accordingly. `change` returns the previous entries.
     pub(crate) fn change_ring(&mut self, change: impl FnOnce(&mut Ring) -> Vec<Change>) -> Moved {
         let us = self.us();
         let before = self.ring.owned_ranges(us);
@@ -300,7 +300,7 @@ impl Durable {
         Moved { gained, lost }
     }
 
-    /// Gives addresses that are ours to another peer.
+    /// Grants addresses of ours to another peer.
     pub(crate) fn grant(&mut self, range: Range, to: PeerName) {
         let us = self.us();
         let changes = self.ring.grant(us, range, to);
@@ -310,10 +310,11 @@ impl Durable {
         }
     }
 
-    /// Says in the ring how many of our addresses are free: what is, plus `extra` of a range.
+    /// Updates the numbers of free addresses in our entries of the ring: those that are free, plus
+    /// `extra` of each range.
     ///
-    /// Nothing is said of entries with addresses that are held back: that would raise their
-    /// version, and outdo a peer that has a better claim.
+    /// Entries with addresses that are held back are not updated: that would raise their version
+    /// above that of a peer with a better claim.
     pub(crate) fn report_free(&mut self, extra: impl Fn(&LeaseTable, Range) -> u32) {
         let us = self.us();
         let (space, leases) = (&self.space, &self.leases);
@@ -324,12 +325,12 @@ impl Durable {
         self.undo.entries.extend(changes);
     }
 
-    /// The block that we would give away when asked for space in `wanted`.
+    /// Returns the block that we would give away if asked for space in `wanted`.
     pub(crate) fn gift(&self, wanted: Range) -> Option<Range> {
         self.space.gift(wanted)
     }
 
-    /// All addresses that are ours.
+    /// Returns all addresses that are ours.
     pub(crate) fn owned_by_ring(&self) -> RangeSet {
         self.ring.owned(self.us())
     }

@@ -7,7 +7,7 @@ use crate::range::{Address, Range};
 use crate::space::Space;
 
 impl Durable {
-    /// Puts an address where it belongs: in use, held back or free, if it is ours at all.
+    /// Moves an address to the set to which it belongs: in use, held back or free, if it is ours.
     pub(super) fn settle(&mut self, address: Address) {
         if !self.owns(address) {
             return;
@@ -24,7 +24,7 @@ impl Durable {
         }
     }
 
-    /// Does what [`Durable::settle`] does for the addresses of a range that are ours.
+    /// Does the same as [`Durable::settle`] for all addresses of a range that are ours.
     pub(super) fn resettle(&mut self, range: Range) {
         let owned: Vec<Range> = self.space.everything_in(range);
         for part in &owned {
@@ -60,7 +60,7 @@ impl Durable {
         }
     }
 
-    /// Whether everything fits together; else what does not.
+    /// Checks all invariants. The error describes the first violation.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.ring.check().map_err(|error| error.to_string())?;
         self.space.check(&self.ring.owned_ranges(self.us()))?;

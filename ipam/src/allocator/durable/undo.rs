@@ -1,4 +1,4 @@
-//! What was there before a step, so that it can be taken back.
+//! The state before a step, so that the step can be undone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::persist::{Election, Holding, Known, Meta, Takeover};
 use crate::range::{Address, Range};
 use crate::ring::Change;
 
-/// What was there before a step, of everything that it changed.
+/// Previous values of everything that a step changed.
 #[derive(Debug, Default)]
 pub(crate) struct Undo {
     pub(super) meta: Option<Meta>,
     pub(super) seeds: Option<Vec<PeerName>>,
-    /// In the order of the changes; of several of one token the first counts.
+    /// In the order of the changes. Of several of one token, the first counts.
     pub(super) entries: Vec<Change>,
     pub(super) addresses: BTreeMap<Address, Option<Holding>>,
     pub(super) leases: BTreeMap<Arc<LeaseKey>, Option<Lease>>,
@@ -24,15 +24,15 @@ pub(crate) struct Undo {
     pub(super) known: BTreeMap<PeerName, Option<Known>>,
 }
 
-/// Addresses that came to be ours, or ceased to be.
+/// Addresses that we gained or lost.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Moved {
     pub(crate) gained: Vec<Range>,
     pub(crate) lost: Vec<Range>,
 }
 
-/// The parts of `after` that are not in `before`, and the other way round. Both are sorted and
-/// each without overlaps.
+/// Returns the parts of `after` that are not in `before`, and vice versa. Both must be sorted and
+/// without overlaps.
 pub(super) fn difference(before: &[Range], after: &[Range]) -> (Vec<Range>, Vec<Range>) {
     (minus(after, before), minus(before, after))
 }

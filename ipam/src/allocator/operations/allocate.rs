@@ -1,4 +1,4 @@
-//! Allocating: an address for a container, new or that of its identity.
+//! Allocation of an address for a container, new or that of its identity.
 
 use std::sync::Arc;
 
@@ -14,16 +14,16 @@ use crate::range::{Address, Cidr};
 /// A request for an address.
 #[derive(Debug)]
 pub(crate) struct Allocate {
-    /// For whom; `None` if the address is only to be reserved for the identity.
+    /// The owner; `None` if the address is only reserved for the identity.
     id: Option<String>,
     subnet: Cidr,
     identity: Option<Identity>,
     container: bool,
-    /// Whether the name is up on another host, so that ours gets a lease for this host.
+    /// Whether the name is up on another host, so that this one gets a lease for this host only.
     host_scoped: bool,
-    /// Why the lease's address cannot be had: that address, and who has it.
+    /// The lease's address and who has it, if it cannot be obtained.
     lost: Option<(Address, String)>,
-    /// Whether a reserved lease is to be kept for ever.
+    /// Whether a reserved lease is to be kept forever.
     pinned: bool,
 }
 
@@ -45,7 +45,7 @@ impl Allocate {
         }
     }
 
-    /// A request for a lease that nobody uses yet.
+    /// Creates a request for an unused lease.
     pub(crate) fn reserve(identity: Identity, subnet: Cidr, pinned: bool) -> Allocate {
         Allocate {
             id: None,
@@ -67,21 +67,22 @@ impl Allocate {
         self.id.as_deref() == Some(id)
     }
 
-    /// Whether it can only go on with a ring.
+    /// Returns true if it needs a ring.
     pub(crate) fn wants_ring(&self, cx: &Cx) -> bool {
         let within = cx.universe().range().overlaps(&self.subnet.range());
         cx.hosted.found && within && self.held(cx).is_none()
     }
 
-    /// What the container has already that is as it was asked for.
+    /// Returns an address that the container already has and that matches the request.
     fn held(&self, cx: &Cx) -> Option<Address> {
         let id = self.id.as_ref()?;
         let range = self.subnet.range();
         let mut held = cx.durable.addresses_of(id).filter(|a| range.contains(*a));
-        // What it has without an identity, or as another one, is not what is asked for.
+        // An address that it has without an identity, or for another one, does not match.
         held.find(|a| self.is_as_asked(cx, *a))
     }
 
+    /// Rule: `docs/protocol/ipam.md#7-1-allocate`.
     pub(crate) fn advance(&mut self, cx: &mut Cx) -> Progress {
         if let Some(address) = self.held(cx) {
             if let Some(id) = &self.id {
@@ -103,7 +104,7 @@ impl Allocate {
         }
     }
 
-    /// Whether an address that is held is of the request's identity, if that names one.
+    /// Returns true if a held address belongs to the request's identity, if it has one.
     fn is_as_asked(&self, cx: &Cx, address: Address) -> bool {
         let Some(identity) = &self.identity else {
             return true;
@@ -125,7 +126,7 @@ impl Allocate {
         }
     }
 
-    /// Gives an address to the container of a request, if there is one.
+    /// Assigns an address to the container of a request, if there is one.
     fn hold(&self, cx: &mut Cx, address: Address, lease: Option<Arc<LeaseKey>>) {
         let Some(id) = &self.id else {
             return;
@@ -159,7 +160,7 @@ impl Allocate {
         if self.id.is_none()
             && let Some(lease) = leases.live(&key)
         {
-            // To reserve what is reserved is to do nothing, wherever it is.
+            // Reserving an address that is already reserved does nothing, wherever it is.
             let cidr = self.subnet.with_address(lease.address);
             let mac = Some(mac(&key, lease.address));
             return Progress::Done(Ok(Response::Address { cidr, mac }));
@@ -170,8 +171,8 @@ impl Allocate {
             Obtain::Wait(waiting, wake) => Progress::Wait(waiting, wake),
             Obtain::InUse { here, error } => match (derived, here) {
                 (false, _) => Progress::Done(Err(error)),
-                // A name that is up here belongs to another container, whose end we have not
-                // been told: ours cannot be the same, so it gets an address without a lease.
+                // A name that is up here belongs to another container whose end was not reported.
+                // The new one cannot be the same, so it gets an address without a lease.
                 (true, true) => self.allocate_plain(cx),
                 (true, false) => {
                     self.host_scoped = true;
@@ -182,7 +183,7 @@ impl Allocate {
     }
 
     fn new_lease(&self, cx: &mut Cx, key: &Arc<LeaseKey>, version: u64) -> Progress {
-        if cx.durable.leases().is_full() && cx.durable.leases().get(key).is_none() {
+        if !cx.durable.leases().has_room() && cx.durable.leases().get(key).is_none() {
             return Progress::Done(Err(RequestError::TooMany("leases")));
         }
         match cx.find_space(self.subnet) {
@@ -205,7 +206,7 @@ impl Allocate {
         }))
     }
 
-    /// Makes an address the lease's and gives it to the request's container.
+    /// Assigns an address to the lease and to the request's container.
     fn take_lease(
         &self,
         cx: &mut Cx,
@@ -230,7 +231,7 @@ impl Allocate {
         self.hold(cx, address, Some(Arc::clone(key)));
     }
 
-    /// Takes the address of a lease that we hold and nobody uses.
+    /// Uses the address of an unused lease that we hold.
     fn use_lease(&mut self, cx: &mut Cx, key: &Arc<LeaseKey>, lease: &Lease) -> Progress {
         let address = lease.address;
         if self.lost.is_none() {

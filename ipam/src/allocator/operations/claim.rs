@@ -1,4 +1,4 @@
-//! Claiming: this very address, for a container or an identity.
+//! Claim of a given address, for a container or an identity.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::leases::{Identity, Lease, LeaseKey, LeaseState, mac};
 use crate::persist::Holding;
 use crate::range::{Address, Cidr, Range};
 
-/// For so long an owner that cannot be reached is waited for.
+/// Maximum time to wait for an unreachable owner.
 const UNREACHABLE_MAX: Duration = Duration::from_secs(25);
 
 /// A request for one address.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    /// For whom; empty if the address is only to be reserved for the identity.
+    /// The owner; empty if the address is only reserved for the identity.
     pub(crate) id: String,
     pub(crate) cidr: Cidr,
     pub(crate) subnet: Cidr,
@@ -33,7 +33,7 @@ pub(crate) struct Claim {
     pub(crate) no_error_on_unknown: bool,
     pub(crate) force: bool,
     pub(crate) pinned: bool,
-    /// Since when the owner cannot be reached.
+    /// Time since which the owner cannot be reached.
     pub(crate) away_since: Option<Time>,
 }
 
@@ -42,7 +42,7 @@ impl Claim {
         self.cidr.address
     }
 
-    /// Under which id the address is filed.
+    /// Returns the id under which the address is recorded.
     fn filed_under(&self) -> String {
         if self.id == NO_ID {
             self.address().to_string()
@@ -55,11 +55,12 @@ impl Claim {
         self.id.is_empty()
     }
 
-    /// Whether it can only go on with a ring.
+    /// Returns true if it needs a ring.
     pub(crate) fn wants_ring(&self, cx: &Cx) -> bool {
         cx.hosted.found && cx.durable.ring().universe().contains(self.address())
     }
 
+    /// Rule: `docs/protocol/ipam.md#7-2-claim`.
     pub(crate) fn advance(&mut self, cx: &mut Cx) -> Progress {
         let address = self.address();
         let universe = cx.durable.ring().universe();
@@ -77,7 +78,7 @@ impl Claim {
         }
     }
 
-    /// An address that the ring does not know: only this host can be asked about it.
+    /// Claims an address outside of the universe, about which only this host knows.
     fn claim_outside(&self, cx: &mut Cx) -> Result<Response, RequestError> {
         let previous = cx.durable.holding(self.address());
         match previous.map(|holding| holding.id.clone()) {
@@ -94,11 +95,11 @@ impl Claim {
         Ok(Response::Done)
     }
 
-    /// Nobody can say yet whose the address is, or its owner cannot be asked.
+    /// Handles that the owner of the address is unknown or cannot be reached.
     fn claim_unknown(&self, cx: &mut Cx, waiting: Waiting, wake: Time) -> Progress {
         let held = cx.durable.holding(self.address()).is_some();
         if self.no_error_on_unknown && !self.reserves() && self.identity.is_none() && !held {
-            // It is in use here, whoever owns it; the owner is asked for it until it gives it.
+            // It is in use here, whoever owns it. The owner is asked until it gives it away.
             self.record(cx, None);
             return Progress::Done(Ok(Response::Done));
         }
@@ -119,7 +120,8 @@ impl Claim {
     fn claim_own(&mut self, cx: &mut Cx) -> Progress {
         let (address, cidr) = (self.address(), self.cidr);
         let existing = cx.durable.holding(address);
-        // What a container already has becomes that of its identity without being free meanwhile.
+        // An address that the container already has is assigned to its identity without becoming
+        // free.
         let adopts = self.identity.is_some()
             && existing.is_some_and(|held| held.id == self.id && held.lease.is_none());
         let existing = existing.map(|holding| holding.id.clone());
@@ -127,8 +129,8 @@ impl Claim {
             let text = address.to_string();
             let same = existing == self.id || (self.id == NO_ID && existing == text);
             return Progress::Done(match existing {
-                // Without an id it may be the same container or another one; that cannot be
-                // told, so it may have the address again.
+                // Without an id it is unknown whether this is the same container, so it may have
+                // the address again.
                 _ if same || self.id == NO_ID => Ok(Response::Done),
                 existing if existing == text => Err(RequestError::AlreadyInUse(cidr)),
                 id => Err(RequestError::AlreadyOwned { cidr, id }),
@@ -150,7 +152,7 @@ impl Claim {
         }
     }
 
-    /// The live lease of another identity that keeps the address.
+    /// Returns the live lease of another identity that reserves the address.
     fn foreign_lease(&self, cx: &Cx) -> Option<(Arc<LeaseKey>, Lease)> {
         let own = self
             .identity
@@ -162,7 +164,7 @@ impl Claim {
             .map(|(key, lease)| (Arc::clone(key), lease.clone()))
     }
 
-    /// Ends leases that keep the address for other identities, if the claim is forced.
+    /// Ends leases that reserve the address for other identities, if the claim is forced.
     fn clear_leases(&self, cx: &mut Cx) -> Option<Progress> {
         while let Some((key, lease)) = self.foreign_lease(cx) {
             if !self.force {
@@ -189,7 +191,7 @@ impl Claim {
         None
     }
 
-    /// The address is ours and free, or kept for this identity: makes it the identity's.
+    /// Assigns the address, which is ours and free or reserved for this identity, to the identity.
     fn claim_for_identity(&self, cx: &mut Cx, identity: &Identity) -> Progress {
         let key = cx.durable.leases().shared(&identity.key(self.subnet));
         let version = match cx.obtain(&key) {
@@ -227,7 +229,8 @@ impl Claim {
     fn claim_from(&mut self, cx: &mut Cx, owner: PeerName) -> Progress {
         let address = self.address();
         if let Some(holding) = cx.durable.holding(address) {
-            // In use here although another peer owns it: that is known and being dealt with.
+            // The address is in use here although another peer owns it, which is known and being
+            // handled.
             let same = holding.id == self.filed_under() || self.id == NO_ID;
             let (cidr, id) = (self.cidr, holding.id.clone());
             return Progress::Done(match same {

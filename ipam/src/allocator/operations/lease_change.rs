@@ -1,4 +1,4 @@
-//! Changing a lease: pinning and ending it, here or at its holder.
+//! Changes of a lease: pinning and ending it, here or at its holder.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ impl LeaseChange {
     pub(crate) fn advance(&mut self, cx: &mut Cx) -> Progress {
         let key = cx.durable.leases().shared(&self.key);
         let Some(lease) = cx.durable.leases().live(&key).cloned() else {
-            // Somebody else may just have ended it, which is what was wanted.
+            // Another router may just have ended it, as requested.
             let ended = self.kind == AskKind::Release && cx.durable.leases().get(&key).is_some();
             let error = RequestError::NoLease(key.to_string());
             return Progress::Done(if ended {

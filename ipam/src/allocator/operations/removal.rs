@@ -1,4 +1,4 @@
-//! Removing: taking over what a peer owns that never comes back.
+//! Removal of a lost peer.
 
 use proto::types::{PeerName, Time};
 
@@ -13,9 +13,10 @@ use crate::leases::wire::Message;
 pub(crate) struct Removal {
     pub(crate) peer: PeerName,
     confirmed: bool,
-    /// When others were asked who is gone, as somebody out of reach takes the peer over.
+    /// When others were asked which peers are gone, because an unreachable router takes the peer
+    /// over.
     asked: Option<Time>,
-    /// Whether its takeover has begun, and how many addresses we owned at that time.
+    /// The number of addresses that we owned when its takeover began; `None` before.
     begun: Option<u32>,
 }
 
@@ -29,6 +30,7 @@ impl Removal {
         }
     }
 
+    /// Rule: `docs/protocol/ipam.md#8-2-removing-a-peer`.
     pub(crate) fn advance(&mut self, cx: &mut Cx) -> Progress {
         let peer = self.peer;
         if peer == cx.durable.us() {
@@ -74,8 +76,8 @@ impl Removal {
         Progress::Wait(waiting, cx.clock.now + ASK_AGAIN)
     }
 
-    /// Whoever takes the peer over may be gone as well without our knowing: others are asked.
-    /// `Some` while they may answer.
+    /// Returns the router that takes the peer over may be gone as well without our knowledge: asks
+    /// others. Returns `Some` while they may answer.
     fn ask_of_taker(&mut self, cx: &mut Cx) -> Option<Progress> {
         let taker = cx.other_taker(self.peer)?;
         if !self.confirmed || cx.members.is_reachable(taker) {
@@ -100,7 +102,7 @@ impl Removal {
         (now < until).then_some(Progress::Wait(waiting, until))
     }
 
-    /// Why a removal does not begin: there is nothing to do, or it cannot be done.
+    /// Returns why a removal does not begin: there is nothing to do, or it is not possible.
     fn obstacle(&self, cx: &Cx) -> Option<Result<Response, RequestError>> {
         let peer = self.peer;
         let owned = cx.durable.ring().owned(peer).len();

@@ -1,4 +1,4 @@
-//! What was asked about leases, and what was answered.
+//! Questions about leases, and their answers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::allocator::progress::ASK_AGAIN;
 use crate::leases::LeaseKey;
 use crate::leases::wire::Outcome;
 
-/// After this time without an answer a holder is asked again.
+/// Time after which a holder that did not answer is asked again.
 const ASK_HOLDER_AGAIN: Duration = Duration::from_secs(1);
-/// So long an answer that settles nothing is believed before the question is asked again.
+/// How long an inconclusive answer is believed before the question is repeated.
 const ANSWER_KEPT: Duration = Duration::from_millis(500);
 
-/// How it stands with a question to the holder of a lease.
+/// State of a question to the holder of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LeaseAsked {
     /// It was asked; look again at this time.
@@ -35,14 +35,14 @@ struct Question {
 
 pub(crate) type QuestionKey = (PeerName, u8, Arc<LeaseKey>, u64);
 
-/// The questions that were asked of late, by peer, kind, lease and its version.
+/// Recent questions, by peer, kind, lease and its version.
 #[derive(Debug, Default)]
 pub(crate) struct LeaseQuestions {
     questions: BTreeMap<QuestionKey, Question>,
 }
 
 impl LeaseQuestions {
-    /// How it stands with a question; `None` if it is to be sent.
+    /// Returns the state of a question, or `None` if it must be sent.
     pub(crate) fn state(&self, key: &QuestionKey, now: Time) -> Option<LeaseAsked> {
         let question = self.questions.get(key)?;
         match question.outcome {
@@ -66,7 +66,7 @@ impl LeaseQuestions {
         LeaseAsked::Waiting(now + ASK_HOLDER_AGAIN)
     }
 
-    /// Notes the answer of a peer, if it was asked.
+    /// Records the answer of a peer, if it was asked.
     pub(crate) fn answered(&mut self, from: PeerName, nonce: u64, outcome: Outcome, now: Time) {
         let mut questions = self.questions.iter_mut();
         let question = questions.find(|(key, question)| key.0 == from && question.nonce == nonce);

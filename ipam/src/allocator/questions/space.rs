@@ -1,4 +1,4 @@
-//! What peers were asked for space, and what became of it.
+//! Space requests to peers, and their answers.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,11 +8,13 @@ use proto::types::{PeerName, Time};
 use crate::allocator::progress::ASK_AGAIN;
 use crate::range::Range;
 
-/// A denial counts when the denier's ring came after it, or after this time: the ring may show
-/// that the address was given to us meanwhile.
+/// Time after which a denial counts even if the peer's ring did not follow: the ring may show that
+/// the address was given to us meanwhile.
+///
+/// Rule: `docs/protocol/ipam.md#6-2-denied`.
 const DENIAL_SETTLES: Duration = Duration::from_millis(300);
 
-/// How it stands with a question to a peer.
+/// State of a space request to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// It was asked; look again at this time.
@@ -27,18 +29,18 @@ pub(crate) enum Asked {
 struct Ask {
     at: Time,
     denied: Option<Time>,
-    /// Whether the ring of the denier came after its denial.
+    /// Whether the ring of the peer followed its denial.
     settled: bool,
 }
 
-/// The space requests that were sent of late, and what became of them.
+/// Recent space requests, and their answers.
 #[derive(Debug, Default)]
 pub(crate) struct SpaceQuestions {
     asks: BTreeMap<(PeerName, Range), Ask>,
 }
 
 impl SpaceQuestions {
-    /// How it stands with a request; `None` if it is to be sent.
+    /// Returns the state of a request, or `None` if it must be sent.
     pub(crate) fn state(&self, peer: PeerName, range: Range, now: Time) -> Option<Asked> {
         let ask = self.asks.get(&(peer, range))?;
         let again = ask.at + ASK_AGAIN;
@@ -64,8 +66,8 @@ impl SpaceQuestions {
         Asked::Waiting(now + ASK_AGAIN)
     }
 
-    /// Whether somebody who was asked for space in this range has not answered yet; until when
-    /// to wait for that.
+    /// Returns until when to wait for a peer that was asked for space in this range and has not
+    /// answered yet, if any.
     pub(crate) fn outstanding(&self, range: Range, now: Time) -> Option<Time> {
         self.asks
             .iter()
@@ -75,16 +77,17 @@ impl SpaceQuestions {
             .max()
     }
 
+    /// Rule: `docs/protocol/ipam.md#6-2-denied`.
     pub(crate) fn denied(&mut self, peer: PeerName, range: Range, now: Time) {
         if let Some(ask) = self.asks.get_mut(&(peer, range)) {
-            // The denial is worth a while from its own time on.
+            // A denial is remembered for a while from when it arrived.
             ask.at = now;
             ask.denied = Some(now);
             ask.settled = false;
         }
     }
 
-    /// A peer sent its ring, as it does after every request.
+    /// Handles that a peer sent its ring, as it does after every request.
     pub(crate) fn answered(&mut self, peer: PeerName) {
         self.asks
             .retain(|(asked, _), ask| *asked != peer || ask.denied.is_some());

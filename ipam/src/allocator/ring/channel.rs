@@ -1,4 +1,4 @@
-//! The channel of the ring: what others say, and what we say.
+//! The channel of the ring.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -12,24 +12,27 @@ use super::referee::Referee;
 use crate::consensus::Nodes;
 use crate::messages::{Received, RingDigest, decode_state};
 use crate::range::{Address, Range};
-use crate::ring::{MergeError, Ring};
+use crate::ring::{MergeError, Ring, VERSION_MAX};
 
-/// How long our state is held back on a new link while the neighbour's has not come.
+/// How long our state is held back on a new link until the neighbour's arrives.
+///
+/// Rule: `docs/protocol/ipam.md#11-weft`.
 const LINK_HOLD: Duration = Duration::from_secs(1);
-/// How many received rings that brought nothing new are remembered by their digest.
+/// Number of received rings without news that are remembered by their digest.
 const DIGESTS_MAX: usize = 16;
 
-/// Where a ring came from.
+/// Source of a ring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source {
-    /// The peer that made the message; not known of gossip.
+    /// The peer that made the message; unknown for gossip.
     pub(crate) sender: Option<PeerName>,
-    /// Whose state it carries: the sender of a unicast, else the neighbour that sent this hop.
+    /// The peer whose state it carries: the sender of a unicast, else the neighbour that sent this
+    /// hop.
     pub(crate) via: PeerName,
 }
 
 impl Source {
-    /// A state that this peer sent us and made.
+    /// Returns a state that this peer sent us and made.
     pub(crate) fn made_by(peer: PeerName) -> Source {
         Source {
             sender: Some(peer),
@@ -38,15 +41,15 @@ impl Source {
     }
 }
 
-/// What a message about the ring said that is for others to act on.
+/// The parts of a message about the ring that other machines act on.
 pub(crate) enum Heard {
     /// Nothing.
     Nothing,
     /// It was of no use.
     Refused,
-    /// What electors say.
+    /// Messages of electors.
     Election(Nodes),
-    /// That its sender wants a ring.
+    /// Its sender asks for a ring.
     RingWanted,
 }
 
@@ -56,10 +59,10 @@ struct HeldLink {
     until: Time,
 }
 
-/// What was heard, and what is held back.
+/// Peers that were heard, and messages that are held back.
 #[derive(Debug, Default)]
 pub(crate) struct RingChannel {
-    /// Rings that brought nothing new.
+    /// Digests of rings that brought nothing new.
     digests: VecDeque<RingDigest>,
     /// States that wait for the neighbour's on a new link.
     links: BTreeMap<u64, HeldLink>,
@@ -87,6 +90,8 @@ impl RingChannel {
     }
 
     /// Takes a `gossipState`.
+    ///
+    /// Rule: `docs/protocol/ipam.md#6-3-state`.
     pub(crate) fn hear(&mut self, cx: &mut Cx, source: Source, message: &[u8]) -> Heard {
         let digests = &self.digests;
         let received = match decode_state(message, |digest| digests.contains(digest)) {
@@ -102,7 +107,7 @@ impl RingChannel {
             known,
         } = received;
         for (peer, nickname) in state.nicknames {
-            cx.members.learn_nickname(peer, nickname);
+            cx.members.hear_nickname(peer, nickname);
         }
         if known {
             cx.effect(Effect::HeardRing(source.via));
@@ -124,18 +129,28 @@ impl RingChannel {
         } else if let Some(nodes) = state.election {
             return Heard::Election(nodes);
         } else if cx.elector.is_some() && source.sender.is_some() {
-            // An observer that wants a ring: it gossips the same all the time, so only a
-            // message that somebody made on purpose, whose sender is known, starts an election.
+            // The sender is an observer that needs a ring. Observers gossip the same state all the
+            // time, so only a deliberate message, whose sender is known, starts an election.
             return Heard::RingWanted;
         }
         Heard::Nothing
     }
 
-    /// Merges a ring. `None` if it was refused, else whether it changed anything.
+    /// Merges a ring. Returns `None` if it was refused, or else whether it changed anything.
+    ///
+    /// Rule: `docs/protocol/ipam.md#3-merge`.
     fn merge_ring(&mut self, cx: &mut Cx, source: Source, theirs: &Ring) -> Option<bool> {
         if theirs.universe() != cx.durable.ring().universe() && !yield_universe(cx, source, theirs)
         {
             universe_differs(cx, source.via, theirs.universe());
+            return None;
+        }
+        if let Some(entry) = theirs.entries.iter().find(|e| e.version > VERSION_MAX) {
+            let (token, version) = (entry.token, entry.version);
+            cx.refuse(
+                source.via,
+                format!("version {version} of the entry at {token}"),
+            );
             return None;
         }
         let first = cx.durable.ring().is_empty() && !theirs.is_empty();
@@ -191,7 +206,7 @@ impl RingChannel {
         answer_state(cx, token, neighbour);
     }
 
-    /// Sends what was held back on new links.
+    /// Sends the states that were held back on new links.
     fn release_links(&mut self, cx: &mut Cx, which: impl Fn(&HeldLink) -> bool) {
         let held = self.links.iter().filter(|(_, link)| which(link));
         let tokens: Vec<(u64, PeerName)> = held.map(|(t, link)| (*t, link.neighbour)).collect();
@@ -202,8 +217,11 @@ impl RingChannel {
     }
 }
 
-/// Two peers own one entry at one version: we and `other`. The entry whose version grows
-/// wins everywhere; the growth differs, so that two that do cx at once do not tie again.
+/// Handles that we and `other` own one entry at the same version. The entry whose version is raised
+/// wins everywhere; the increments differ, so that two routers that do this at once do not tie
+/// again.
+///
+/// Rule: `docs/protocol/ipam.md#3-4-contests`.
 fn settle_tie(cx: &mut Cx, token: Address, other: PeerName) {
     cx.alarm(Alarm::TwoOwners { token, other });
     let step = if cx.durable.us() < other { 2 } else { 1 };
@@ -212,6 +230,7 @@ fn settle_tie(cx: &mut Cx, token: Address, other: PeerName) {
     cx.emit(Output::BroadcastState);
 }
 
+/// Rule: `docs/protocol/ipam.md#11-weft`.
 fn merge_failed(cx: &mut Cx, source: Source, theirs: &Ring, error: &MergeError) {
     match error {
         MergeError::Seeds => {
@@ -239,6 +258,7 @@ fn merge_failed(cx: &mut Cx, source: Source, theirs: &Ring, error: &MergeError) 
     }
 }
 
+/// Rule: `docs/protocol/ipam.md#11-weft`.
 fn universe_differs(cx: &mut Cx, via: PeerName, theirs: Range) {
     let ours = cx.durable.ring().universe();
     let alarm = Alarm::Universe { via, theirs, ours };
@@ -246,7 +266,7 @@ fn universe_differs(cx: &mut Cx, via: PeerName, theirs: Range) {
     cx.alarm(alarm);
 }
 
-/// A ring of cx neighbour fitted ours.
+/// Handles that a ring of this neighbour was merged.
 fn heard_well(cx: &mut Cx, via: PeerName) {
     if let Some(alarm) = cx.members.unsilence(via) {
         cx.notices.end(|other| *other == alarm);
@@ -256,7 +276,9 @@ fn heard_well(cx: &mut Cx, via: PeerName) {
     cx.notices.forgive(via);
 }
 
-/// Gives up a universe that was only a default, if nothing was allocated from it.
+/// Replaces a universe that was only a default, if nothing was allocated from it.
+///
+/// Rule: `docs/protocol/ipam.md#11-weft`.
 fn yield_universe(cx: &mut Cx, source: Source, theirs: &Ring) -> bool {
     let [theirs] = theirs.universe().cidrs()[..] else {
         return false;
@@ -264,6 +286,7 @@ fn yield_universe(cx: &mut Cx, source: Source, theirs: &Ring) -> bool {
     cx.adopt_universe(source.via, theirs)
 }
 
+/// Rule: `docs/protocol/ipam.md#6-3-state`.
 fn answer_state(cx: &mut Cx, token: u64, neighbour: Option<PeerName>) {
     let silent = neighbour.is_some_and(|neighbour| cx.members.is_silent(neighbour));
     let payload = (!silent).then(|| cx.ring_payload());

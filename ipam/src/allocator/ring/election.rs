@@ -1,4 +1,4 @@
-//! Coming to a first ring.
+//! Establishing the first ring.
 
 use std::time::Duration;
 
@@ -9,17 +9,19 @@ use crate::persist;
 use crate::ring::Ring;
 use proto::types::{PeerName, Time};
 
-/// After this time without a ring a new proposal is made.
+/// Time after which a new proposal is made while there is no ring.
+///
+/// Rule: `docs/protocol/ipam.md#5-5-course`.
 const PROPOSE_EVERY: Duration = Duration::from_secs(5);
-/// Up to this much is added, so that electors do not outdo each other for ever.
+/// Up to this much is added, so that electors do not outdo each other forever.
 const PROPOSE_SPREAD_US: u64 = 1_000_000;
 
-/// Our part in bringing a first ring about.
+/// Our part in the election of the first ring.
 #[derive(Debug, Default)]
 pub(crate) struct Election {
-    /// When to propose again, while a ring is wanted and there is none.
+    /// When to propose again, while a ring is needed and there is none.
     propose_at: Option<Time>,
-    /// How many peers we were told to connect to.
+    /// Number of peers to which we were told to connect.
     targets: usize,
 }
 
@@ -28,7 +30,7 @@ impl Election {
         self.propose_at
     }
 
-    /// Whether a ring is wanted and there is none.
+    /// Returns true if a ring is wanted and there is none.
     pub(crate) fn is_under_way(&self) -> bool {
         self.propose_at.is_some()
     }
@@ -52,7 +54,9 @@ impl Election {
         }
     }
 
-    /// Sees to it that there will be a ring.
+    /// Starts to establish a ring.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-5-course`.
     pub(crate) fn establish(&mut self, cx: &mut Cx) {
         if !cx.durable.ring().is_empty() || self.propose_at.is_some() {
             return;
@@ -64,6 +68,7 @@ impl Election {
         self.propose(cx);
     }
 
+    /// Rule: `docs/protocol/ipam.md#5-2-quorum`.
     fn quorum(&self, cx: &Cx) -> usize {
         let size = match cx.config.init {
             Init::Consensus(Some(count)) => count,
@@ -72,7 +77,9 @@ impl Election {
         size / 2 + 1
     }
 
-    /// Makes a proposal, or as an observer asks for a ring.
+    /// Makes a proposal, or asks for a ring as an observer.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-5-course`.
     pub(crate) fn propose(&mut self, cx: &mut Cx) {
         if !cx.durable.ring().is_empty() {
             self.propose_at = None;
@@ -88,7 +95,9 @@ impl Election {
         self.conclude(cx);
     }
 
-    /// Takes in what other electors said.
+    /// Handles the claims of other electors.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-5-course`.
     pub(crate) fn hear(&mut self, cx: &mut Cx, nodes: &Nodes) {
         let Some(elector) = &mut cx.elector else {
             return;
@@ -103,7 +112,9 @@ impl Election {
         self.conclude(cx);
     }
 
-    /// Makes the ring, if the election came to an end.
+    /// Makes the ring, if there is a consensus.
+    ///
+    /// Rule: `docs/protocol/ipam.md#5-5-course`.
     fn conclude(&mut self, cx: &mut Cx) {
         let value = cx.elector.as_ref().and_then(|e| e.consensus());
         if let Some(peers) = value {
@@ -113,6 +124,8 @@ impl Election {
     }
 
     /// Makes the first ring.
+    ///
+    /// Rule: `docs/protocol/ipam.md#2-4-seed`.
     pub(crate) fn make_ring(&mut self, cx: &mut Cx, peers: &[PeerName]) {
         let peers = normalize(peers);
         let universe = cx.durable.meta().universe.range();
@@ -121,7 +134,7 @@ impl Election {
         cx.ring_changed(&moved);
     }
 
-    /// Goes back to what was saved of our part, after the store failed.
+    /// Restores our part from what was saved, after the store failed.
     pub(crate) fn resume(&mut self, cx: &mut Cx) {
         let wanted = matches!(cx.config.init, Init::Consensus(_));
         if !wanted || !cx.durable.ring().is_empty() {

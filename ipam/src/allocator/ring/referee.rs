@@ -1,4 +1,4 @@
-//! Who is right when two copies of the ring contradict each other.
+//! Decisions on contradictions between two copies of the ring.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,17 @@ use super::super::members::Members;
 use crate::range::{Address, Range};
 use crate::ring::{Contest, ContestKind, Decision, Rules};
 
-/// Settles contests between our ring and another.
+/// Decides contests between our ring and another.
 ///
-/// An entry of ours that appears with another owner and a higher version was taken over by an
-/// administrator, who was told that we are gone. The mesh believes that, so insisting would only
-/// keep the rings apart: we yield, and what is in use here is dealt with as a stray.
+/// An entry of ours with another owner and a higher version was taken over by an administrator, who
+/// said that we are gone. The mesh believes that, and insisting would only keep the rings apart: we
+/// yield, and addresses in use here become strays.
 pub(super) struct Referee<'a> {
     durable: &'a Durable,
     members: &'a Members,
-    /// Entries that we keep against another owner with the same version.
+    /// Entries that we keep although another owner has the same version.
     pub(super) ties: Vec<(Address, PeerName)>,
-    /// Who took how many used addresses from us.
+    /// How many used addresses each peer took from us.
     pub(super) taken_by: BTreeMap<PeerName, u32>,
 }
 
@@ -33,7 +33,7 @@ impl<'a> Referee<'a> {
         }
     }
 
-    /// The addresses from our entry up to the next.
+    /// Returns the addresses from our entry up to the next.
     fn interval(&self, contest: &Contest) -> Vec<Range> {
         self.durable
             .ring()
@@ -43,19 +43,22 @@ impl<'a> Referee<'a> {
             .collect()
     }
 
-    /// Of two peers that own one entry at one version, which goes before: one of the original,
-    /// as it does not give way, and else the one with the lower name.
+    /// Returns true if `a` takes precedence over `b` when both own one entry at the same version: a
+    /// Weave Net router, because it does not yield, or else the lower name.
+    ///
+    /// Rule: `docs/protocol/ipam.md#3-4-contests`.
     fn goes_before(&self, a: PeerName, b: PeerName) -> bool {
         (self.members.is_weft(a), a) < (self.members.is_weft(b), b)
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-4-contests`.
     fn same_version(&mut self, contest: &Contest) -> Decision {
         let (us, other) = (self.durable.us(), contest.theirs.peer);
         let weft = self.members.is_weft(other);
         let held = self.durable.space().held_ranges();
         let mut ranges = self.interval(contest).into_iter();
         if contest.idle && ranges.any(|range| held.count(range) > 0) {
-            // We took it over and wait to hear who else has a claim: this is one.
+            // We took the range over and wait to hear who else claims it: this is such a claim.
             return if weft && us < other {
                 Decision::KeepMine
             } else {
@@ -63,7 +66,7 @@ impl<'a> Referee<'a> {
             };
         }
         if !weft {
-            // The original does not settle ties, and dies when it must give up a range.
+            // Weave Net does not decide ties, and crashes if it must give up a range.
             return if contest.idle {
                 Decision::TakeTheirs
             } else {
@@ -80,6 +83,7 @@ impl Rules for Referee<'_> {
         self.durable.space().is_idle(range)
     }
 
+    /// Rule: `docs/protocol/ipam.md#3-4-contests`.
     fn decide(&mut self, contest: &Contest) -> Decision {
         match contest.kind {
             ContestKind::Newer => {

@@ -139,7 +139,8 @@ fn over_http_as_recorded() {
     assert_eq!(count, 13);
 }
 
-/// What was recorded, without a name that came by gossip, and with the times of death of `ours`.
+/// Returns what was recorded, without a name that came by gossip, and with the times of death of
+/// `ours`.
 fn without_others(recorded: &str, ours: &Value) -> Value {
     let mut entries: Vec<Value> = serde_json::from_str(recorded).unwrap();
     entries.retain(|entry| entry["ContainerID"] != "x");

@@ -125,7 +125,7 @@ fn look_closely(mesh: &Mesh, host: usize, webs: &[Ipv4Addr; 3]) {
     assert_eq!(over_tcp.addresses.len(), 3);
 }
 
-/// How many names a router shows.
+/// Returns how many names a router shows.
 fn count_lines(mesh: &Mesh, host: usize) -> Option<usize> {
     let page = mesh.get(host, "/status/dns")?;
     Some(page.lines().count())

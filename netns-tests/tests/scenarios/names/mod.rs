@@ -79,7 +79,7 @@ impl Process {
         std::fs::read_to_string(format!("/proc/{}/root/etc/resolv.conf", self.pid())).unwrap()
     }
 
-    /// What programs in the container find for a name, by the C library.
+    /// Returns what programs in the container find for a name, by the C library.
     fn look_up(&self, mesh: &Mesh, host: usize, name: &str) -> String {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.pid(), "--mount", "--uts", "--net", "--"]);

@@ -6,7 +6,7 @@ use crate::tree::Tree;
 
 const RULE: &str = "crates";
 
-/// Each crate of the product uses only those that stand in its line of the table.
+/// Returns each crate of the product uses only those that stand in its line of the table.
 pub(crate) fn edges(tree: &Tree) -> Vec<Violation> {
     let mut found = Vec::new();
     for package in tree.packages.iter().filter(|package| package.is_product()) {

@@ -9,7 +9,7 @@ use crate::code::{Code, File};
 use crate::product;
 use crate::tree::Tree;
 
-/// The files that each file names, with a line where it does.
+/// Returns the files that each file names, with a line where it does.
 fn edges(code: &Code) -> BTreeMap<usize, BTreeMap<usize, usize>> {
     let mut edges: BTreeMap<usize, BTreeMap<usize, usize>> = BTreeMap::new();
     for (from, file) in code.files.iter().enumerate() {
@@ -61,7 +61,8 @@ pub(crate) fn faces(code: &Code) -> Vec<Violation> {
             };
             let is_above =
                 target.named.len() < file.module.len() && file.module.starts_with(&target.named);
-            if is_above && seen.insert(&mention.full) {
+            let item = mention.full.get(..target.named.len() + 2);
+            if is_above && seen.insert(item) {
                 let face = code.files.iter().find(|other| other.module == target.named);
                 let face = face.map_or_else(String::new, |face| face.path.clone());
                 let what = format!(
@@ -120,7 +121,7 @@ pub(crate) fn allocator(code: &Code) -> Vec<Violation> {
     found
 }
 
-/// A module with a folder stands beside it: `x.rs` and `x/`.
+/// Returns a module with a folder stands beside it: `x.rs` and `x/`.
 pub(crate) fn module_style(code: &Code) -> Vec<Violation> {
     let old = code
         .files
@@ -133,7 +134,7 @@ pub(crate) fn module_style(code: &Code) -> Vec<Violation> {
     .collect()
 }
 
-/// Every file below `src` belongs to something that is built.
+/// Returns every file below `src` belongs to something that is built.
 pub(crate) fn orphans(tree: &Tree) -> Vec<Violation> {
     let mut reached = BTreeSet::new();
     for package in &tree.packages {

@@ -12,10 +12,6 @@ use crate::tree::Tree;
 pub(crate) fn paths(code: &Code) -> Vec<Violation> {
     let mut found = Vec::new();
     for file in &code.files {
-        // What is below a module of tests is no product, whatever its condition says.
-        if file.module.iter().any(|name| name == "testing") {
-            continue;
-        }
         let holds = |rule: &&Forbidden| {
             let begins = |start: &&str| file.path.starts_with(*start);
             (rule.within.is_empty() || rule.within.iter().any(begins))
@@ -37,7 +33,7 @@ pub(crate) fn paths(code: &Code) -> Vec<Violation> {
     found
 }
 
-/// The line of the first path with these segments.
+/// Returns the line of the first path with these segments.
 fn named(mentions: &[Mention], what: &str) -> Option<usize> {
     let (what, is_macro) = match what.strip_suffix('!') {
         Some(name) => (name, true),
@@ -58,11 +54,11 @@ fn named(mentions: &[Mention], what: &str) -> Option<usize> {
     found.map(|mention| mention.line)
 }
 
-/// The line where these tokens begin to follow each other.
+/// Returns the line where these tokens begin to follow each other.
 fn tokens(all: &TokenStream, what: &str) -> Option<usize> {
     let mut flat = Vec::new();
     flatten(all.clone(), &mut flat);
-    let wanted: Vec<&str> = what.split(' ').collect();
+    let wanted: Vec<&str> = what.split_whitespace().collect();
     let mut windows = flat.windows(wanted.len());
     let found = windows.find(|tokens| tokens.iter().map(|(token, _)| token).eq(&wanted));
     found.map(|tokens| tokens[0].1)

@@ -7,7 +7,8 @@ use crate::tree::{Tree, root};
 
 const RULE: &str = "fuzzing";
 
-/// Every entry point has a target of its own, built and with a corpus, and no target has none.
+/// Every entry point has a target of its own, built and with a corpus, and no target has
+/// none.
 pub(crate) fn targets(tree: &Tree) -> Vec<Violation> {
     let mut wanted = BTreeSet::new();
     for (start, prefix) in [("proto/src/fuzzing", ""), ("ipam/src/fuzzing", "ipam_")] {

@@ -9,7 +9,7 @@ use super::Violation;
 use crate::code::{Code, File};
 use crate::table::{NAMES_EMPTY, NAMES_NEVER, NAMES_UNIQUE};
 
-/// Every type that a file defines, with its line.
+/// Returns every type that a file defines, with its line.
 fn types(file: &File) -> Vec<(String, usize)> {
     struct Types(Vec<(String, usize)>);
     impl Types {
@@ -44,7 +44,7 @@ fn types(file: &File) -> Vec<(String, usize)> {
     types.0
 }
 
-/// The words of a name in either style, in small letters.
+/// Returns the words of a name in either style, in small letters.
 fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     for letter in name.chars() {

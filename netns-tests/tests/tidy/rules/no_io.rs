@@ -46,6 +46,6 @@ fn every_way_out_is_found() {
         let place = format!("planted.rs:{}:", number + 1);
         assert!(said.contains(&place), "{line} is not found:\n{said}");
     }
-    // A path that means nothing would be let pass for ever.
+    // A path that means nothing would be let pass forever.
     assert!(!said.contains("does not refer"), "{said}");
 }

@@ -23,7 +23,7 @@ pub(crate) struct Large {
     pub(crate) reason: Option<String>,
 }
 
-/// All that is larger than the habits.
+/// Returns all that is larger than the habits.
 pub(crate) fn large(code: &Code) -> Vec<Large> {
     let mut found = Vec::new();
     let mut impls: BTreeMap<String, usize> = BTreeMap::new();
@@ -66,7 +66,7 @@ pub(crate) fn large(code: &Code) -> Vec<Large> {
     found
 }
 
-/// The sentence among these lines that says why something is large.
+/// Returns the sentence among these lines that says why something is large.
 fn reason(file: &File, lines: RangeInclusive<usize>) -> Option<String> {
     let all = file.text.lines().enumerate();
     let mut among = all.filter(|(at, _)| lines.contains(&(at + 1)));
@@ -83,8 +83,8 @@ struct Items<'f> {
 }
 
 impl Items<'_> {
-    /// What begins at a line and is called so, with the reason that stands between the beginning
-    /// of its documentation and this line.
+    /// Returns what begins at a line and is called so, with the reason that stands between the
+    /// beginning of its documentation and this line.
     fn large(&self, whole: &dyn quote::ToTokens, line: usize, end: usize, what: String) -> Large {
         Large {
             path: self.file.path.clone(),

@@ -81,7 +81,7 @@ fn duplicates(versions: &BTreeMap<&str, BTreeSet<&str>>, skip: &[String]) -> Vec
     found
 }
 
-/// The texts of a list in a section; of an entry that is a table, its `crate`.
+/// Returns the texts of a list in a section; of an entry that is a table, its `crate`.
 fn texts(table: &toml::Table, section: &str, key: &str) -> Vec<String> {
     let list = table.get(section).and_then(|section| section.get(key));
     let list = list

@@ -12,7 +12,7 @@ const NAMES: Names = Names {
     destination: PeerName::from_bytes([2; 6]),
 };
 
-/// The records of a super-frame, one behind the other as if they were of one body.
+/// Returns the records of a super-frame, one behind the other as if they were of one body.
 fn chunks(frame: &[u8], header: VnetHeader, max_payload: usize) -> Vec<u8> {
     let split = Split::new(header, frame).unwrap();
     let chunks = Chunks::new(&split, max_payload).unwrap();

@@ -60,7 +60,7 @@ fn entry(container: &str, origin: u64, last: u8, hostname: &str, state: (u32, i6
     }
 }
 
-/// The names of peer 1, which knows peers 1 to `count`.
+/// Returns the names of peer 1, which knows peers 1 to `count`.
 fn names(count: u64) -> Names {
     let domain = "weave.local.".parse().unwrap();
     let config = NamesConfig {
@@ -99,7 +99,7 @@ struct Sent {
     events: Vec<Event>,
 }
 
-/// What `names` wants to send, decoded.
+/// Returns what `names` wants to send, decoded.
 fn sent(names: &mut Names) -> Sent {
     let mut sent = Sent::default();
     for output in outputs(names) {

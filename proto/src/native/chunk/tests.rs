@@ -15,7 +15,7 @@ const NAMES: Names = Names {
     destination: PeerName::from_bytes([2; 6]),
 };
 
-/// The vnet header of a frame as a super-frame of such segments.
+/// Returns the vnet header of a frame as a super-frame of such segments.
 fn super_header(frame: &[u8], gso_size: u16) -> VnetHeader {
     let layout = Frame::parse(frame).unwrap().layout().unwrap();
     VnetHeader {
@@ -32,7 +32,7 @@ fn super_header(frame: &[u8], gso_size: u16) -> VnetHeader {
     }
 }
 
-/// The datagrams of a super-frame, not sealed.
+/// Returns the datagrams of a super-frame, not sealed.
 fn datagrams(chunks: &Chunks<'_>) -> Vec<Vec<u8>> {
     (0..chunks.count())
         .map(|index| {
@@ -96,7 +96,7 @@ fn joined(datagrams: &[Vec<u8>], arrive: &[usize]) -> Vec<(VnetHeader, Vec<u8>)>
     out
 }
 
-/// The segments that a kernel makes of what the device gets: complete frames.
+/// Returns the segments that a kernel makes of what the device gets: complete frames.
 fn segments(frames: &[(VnetHeader, Vec<u8>)]) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     for (header, frame) in frames {
@@ -118,7 +118,7 @@ fn segments(frames: &[(VnetHeader, Vec<u8>)]) -> Vec<Vec<u8>> {
     out
 }
 
-/// The payload that segments carry, by where it belongs in the stream.
+/// Returns the payload that segments carry, by where it belongs in the stream.
 fn stream(segments: &[Vec<u8>], base: u32, len: usize) -> Vec<Option<u8>> {
     let mut stream = vec![None; len];
     for segment in segments {

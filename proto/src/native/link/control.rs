@@ -1,18 +1,20 @@
-//! What the two ends of a native link say to each other over the mesh connection.
+//! Control messages between the two ends of a native link, over the mesh connection.
 
 use crate::native::session_config::ControlError;
 
-/// A control message between the two ends of a native link. Travels over TCP.
+/// A control message between the two ends of a native link, sent over TCP.
+///
+/// Format: `docs/native.md#keys`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// 1: let us agree on keys; the content is a [`Hello`](crate::native::keys::Hello).
+    /// Tag 1: key agreement. The content is a [`Hello`](crate::native::keys::Hello).
     Hello(Vec<u8>),
-    /// 2: it is for you, who dialled, to begin another epoch; please do.
+    /// Tag 2: asks the end that dialled to begin another epoch.
     RekeyPlease,
 }
 
 impl Control {
-    /// The message with this tag and content.
+    /// Decodes the message with this tag and content.
     pub fn decode(tag: u8, content: &[u8]) -> Result<Control, ControlError> {
         match tag {
             1 => Ok(Control::Hello(content.to_vec())),
@@ -21,7 +23,7 @@ impl Control {
         }
     }
 
-    /// The message's tag.
+    /// Returns the tag of the message.
     pub const fn tag(&self) -> u8 {
         match self {
             Control::Hello(_) => 1,
@@ -29,7 +31,7 @@ impl Control {
         }
     }
 
-    /// The message's content.
+    /// Returns the content of the message.
     pub fn content(&self) -> &[u8] {
         match self {
             Control::Hello(content) => content,

@@ -239,7 +239,7 @@ impl World {
         }
     }
 
-    /// How often an end gave out such an output.
+    /// Returns how often an end gave out such an output.
     fn count(&self, end: usize, is: impl Fn(&LinkOutput) -> bool) -> usize {
         self.outputs[end].iter().filter(|output| is(output)).count()
     }
@@ -722,4 +722,75 @@ fn a_flood_of_reports_is_not_answered_without_bound() {
         world.ends[0].handle_report(world.now, 0, report, bytes);
     }
     assert!(world.ends[0].outputs.len() <= OUTPUTS_MAX + 1);
+}
+
+/// How many reports both ends gave out since this was last called.
+fn take_reports(world: &mut World) -> usize {
+    let is_report = |output: &LinkOutput| matches!(output, LinkOutput::Report { .. });
+    let count = (0..2).map(|end| world.count(end, is_report)).sum();
+    world.outputs = [Vec::new(), Vec::new()];
+    count
+}
+
+#[test]
+fn a_link_at_rest_says_hardly_anything() {
+    let mut world = World::started(1);
+    world.run(Duration::from_secs(60));
+    take_reports(&mut world);
+    let rests = 20;
+    world.run(REPORT_REST * rests);
+    let reports = take_reports(&mut world);
+    // A report and its answer for each rest; one end asks for both.
+    let most = 2 * rests as usize + 2;
+    assert!((rests as usize..=most).contains(&reports), "{reports}");
+    assert!(world.established());
+}
+
+#[test]
+fn frames_wake_a_link_that_rests() {
+    let mut world = World::started(1);
+    world.run(REPORT_REST * 2 + Duration::from_secs(1));
+    world.frames = (1, 100);
+    world.run(Duration::from_secs(1));
+    take_reports(&mut world);
+    world.blocked[0] = true;
+    world.run(HOLD_AFTER + REPORT_BUSY + Duration::from_millis(10));
+    assert_eq!(world.ends.each_ref().map(|end| end.holds), [1, 1]);
+}
+
+#[test]
+fn first_frames_on_a_dead_path_are_noticed() {
+    let mut world = World::started(1);
+    world.run(REPORT_REST * 2 + Duration::from_secs(1));
+    world.blocked = [true; 2];
+    world.frames = (1, 100);
+    world.run(HOLD_AFTER + REST_LOOK + Duration::from_millis(10));
+    assert_eq!(world.ends.each_ref().map(|end| end.holds), [1, 1]);
+}
+
+#[test]
+fn a_dead_path_is_noticed_at_rest_and_soon_when_watched() {
+    for (watched, at_most) in [(false, REPORT_REST * 2), (true, REPORT_WATCH * 2)] {
+        let mut world = World::started(1);
+        world.run(Duration::from_secs(100));
+        let now = world.now;
+        world.ends[1].watch(now, watched);
+        world.run(REPORT_REST);
+        world.blocked[0] = true;
+        world.run(at_most);
+        assert_eq!(world.ends[1].holds, 1, "watched: {watched}");
+    }
+}
+
+#[test]
+fn a_look_is_one_report_and_its_answer() {
+    let mut world = World::started(1);
+    world.run(REPORT_REST * 2 + Duration::from_secs(1));
+    take_reports(&mut world);
+    let now = world.now;
+    world.ends[0].look(now);
+    world.ends[0].look(now);
+    world.act(0);
+    world.run(Duration::from_secs(2));
+    assert_eq!(take_reports(&mut world), 2);
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::ethernet::Frame;
 use crate::ethernet::testing::{noise, spec};
 
-/// The definition, word by word.
+/// Returns the definition, word by word.
 fn reference(data: &[u8]) -> u16 {
     let mut sum = 0u32;
     for pair in data.chunks(2) {

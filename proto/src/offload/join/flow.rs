@@ -1,4 +1,4 @@
-//! One super-frame that is being made: which segments it takes, and what becomes of its headers.
+//! One super-frame being joined: which segments it accepts, and its final headers.
 
 use super::joined::{
     Checksums, Joined, Part, SUPER_BYTES_MAX, TCP_SEGMENTS_MAX, UDP_SEGMENTS_MAX, complete, pass,
@@ -11,7 +11,7 @@ use crate::offload::split::{TCP_CWR, TCP_FIN, TCP_PSH};
 const TCP_ACK: u8 = 0x10;
 const TCP_ECE: u8 = 0x40;
 
-/// A number that two frames of one flow share, never 0. Others may share it too.
+/// Returns a number that two frames of one flow share, never 0. Others may share it too.
 #[inline]
 pub(super) fn flow_key(frame: &[u8], layout: &Layout) -> u64 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -151,7 +151,7 @@ impl Flow {
         };
     }
 
-    /// Whether the frame has the Ethernet header, addresses and ports of the flow.
+    /// Returns true if the frame has the Ethernet header, addresses and ports of the flow.
     #[inline]
     pub(super) fn is_same(&self, slab: &[u8], frame: &[u8], layout: &Layout) -> bool {
         let first = self.whole.of(slab);
@@ -167,7 +167,7 @@ impl Flow {
             && ports(first, ours) == ports(frame, layout)
     }
 
-    /// Whether the segment, which belongs to the flow, is the next of the super-frame.
+    /// Returns true if the segment, which belongs to the flow, is the next of the super-frame.
     #[inline]
     pub(super) fn takes(
         &mut self,
@@ -246,8 +246,8 @@ impl Flow {
     }
 }
 
-/// Whether two frames of one flow and one layout have the same headers, apart from lengths, ids,
-/// checksums, sequence numbers and flags.
+/// Returns true if two frames of one flow and one layout have the same headers, apart from lengths,
+/// ids, checksums, sequence numbers and flags.
 #[inline]
 fn same_headers(a: &[u8], b: &[u8], layout: &Layout) -> bool {
     let (network, transport) = (layout.network, layout.transport);
@@ -270,7 +270,7 @@ fn same_headers(a: &[u8], b: &[u8], layout: &Layout) -> bool {
     same_ip && same_transport
 }
 
-/// Whether both have the same `N` bytes at `at`; known lengths compare without a call.
+/// Returns true if both have the same `N` bytes at `at`; known lengths compare without a call.
 #[inline]
 fn same<const N: usize>(a: &[u8], b: &[u8], at: usize) -> bool {
     let bytes = |frame: &[u8]| {

@@ -9,21 +9,22 @@ use crate::offload::header::{
 };
 use crate::offload::split::TCP_CWR;
 
-/// The most TCP segments in a super-frame; the next one starts another.
+/// Maximum number of TCP segments in a super-frame. The next one starts another.
 pub const TCP_SEGMENTS_MAX: usize = 128;
-/// The most UDP datagrams in a super-frame, as Linux cuts on sending; the next starts another.
+/// Maximum number of UDP datagrams in a super-frame, as Linux splits on sending. The next one
+/// starts another.
 pub const UDP_SEGMENTS_MAX: usize = 64;
-/// The most bytes of a super-frame from its IP header on.
+/// Maximum size of a super-frame from its IP header on, in bytes.
 pub const SUPER_BYTES_MAX: usize = 65535;
 
-/// What the checksums in a frame are.
+/// State of the checksums in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksums {
-    /// Those of its sender, right or wrong: verified before the frame is joined.
+    /// The sender's checksums, right or wrong. They are verified before the frame is joined.
     Present,
-    /// Still to be filled in, as [`crate::offload::split::Split::write_chunk`] leaves them: another
-    /// protection has shown that the frame is what it was. The device is told to complete them.
-    /// Only for whole TCP segments and UDP datagrams; others pass as they are.
+    /// The checksums are absent, as [`crate::offload::split::Split::write_chunk`] leaves them:
+    /// another protection has shown that the frame is unchanged. The device is told to complete
+    /// them. Applies only to whole TCP segments and UDP datagrams; others pass as they are.
     Absent,
 }
 
@@ -50,7 +51,7 @@ impl Part {
     }
 }
 
-/// A frame for the device: its vnet header and its parts in the slab.
+/// A frame for the device: its vnet header, and its parts in the slab.
 #[derive(Clone, Copy, Debug)]
 pub struct Joined<'a> {
     /// The header that goes before the frame.
@@ -75,31 +76,30 @@ impl<'a> Joined<'a> {
         }
     }
 
-    /// The parts of the frame in order: the first segment with all headers, then the payload of
-    /// each further one. At least one, at most [`TCP_SEGMENTS_MAX`].
+    /// Returns the parts of the frame in order: the first segment with all headers, then the
+    /// payload of each further one. At least one, at most [`TCP_SEGMENTS_MAX`].
     #[inline]
     pub fn parts(&self) -> impl ExactSizeIterator<Item = &'a [u8]> + use<'a> {
         let slab = self.slab;
         self.parts.iter().map(move |part| part.of(slab))
     }
 
-    /// How many segments the frame stands for.
+    /// Returns the number of segments that the frame represents.
     pub const fn segments(&self) -> usize {
         self.segments
     }
 
-    /// How many parts there are.
+    /// Returns the number of parts.
     pub const fn parts_len(&self) -> usize {
         self.parts.len()
     }
 
-    /// Bytes of the frame.
+    /// Returns the length of the frame in bytes.
     pub fn frame_len(&self) -> usize {
         self.parts.iter().map(|part| part.len as usize).sum()
     }
 
-    /// The frame as one piece, for those that need it whole: copied to the start of `out`. None
-    /// if there is no room.
+    /// Copies the frame to the start of `out` as one piece. Returns `None` if there is no room.
     pub fn copy_to<'b>(&self, out: &'b mut [u8]) -> Option<&'b mut [u8]> {
         let mut at = 0;
         for part in self.parts() {

@@ -52,7 +52,7 @@ fn join(frames: &[Vec<u8>]) -> Vec<Out> {
     join_with(&mut Joiner::new(JoinKinds::ALL), frames, Checksums::Present)
 }
 
-/// A frame that passed as it was.
+/// Returns a frame that passed as it was.
 fn plain(frame: &[u8]) -> Out {
     Out {
         header: VnetHeader::PLAIN,
@@ -61,7 +61,7 @@ fn plain(frame: &[u8]) -> Out {
     }
 }
 
-/// What a kernel makes of a frame from the device: complete frames.
+/// Returns what a kernel makes of a frame from the device: complete frames.
 fn cut(out: &Out) -> Vec<Vec<u8>> {
     if out.header.is_super() {
         let segments = segments(&Split::new(out.header, &out.frame).unwrap());
@@ -76,7 +76,7 @@ fn cut(out: &Out) -> Vec<Vec<u8>> {
     vec![frame]
 }
 
-/// The segments of one super-frame.
+/// Returns the segments of one super-frame.
 fn train(spec: &Spec, gso_size: u16) -> Vec<Vec<u8>> {
     segments(&Split::new(vnet(spec, gso_size), &spec.build()).unwrap())
 }
@@ -257,8 +257,8 @@ fn traffic(seed: u64, flows: usize, count: usize) -> Vec<Vec<u8>> {
     frames
 }
 
-/// The frames of each flow in order, without what joining is free to change: padding, and the id
-/// of a packet that must not be fragmented.
+/// Returns the frames of each flow in order, without what joining is free to change: padding, and
+/// the id of a packet that must not be fragmented.
 fn by_flow(frames: &[Vec<u8>]) -> std::collections::BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let mut flows = std::collections::BTreeMap::<_, Vec<_>>::new();
     for frame in frames {

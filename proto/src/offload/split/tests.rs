@@ -5,7 +5,7 @@ use super::*;
 use crate::ethernet::testing::{Spec, Tcp, assert_valid, noise, spec};
 use crate::offload::vnet::FLAG_NEEDS_CSUM;
 
-/// The vnet header that the kernel puts before a super-frame made of `spec`.
+/// Returns the vnet header that the kernel puts before a super-frame made of `spec`.
 pub(crate) fn vnet(spec: &Spec, gso_size: u16) -> VnetHeader {
     let transport = 14 + 4 * spec.tags.len() + spec.headers_len()
         - spec.tcp.as_ref().map_or(8, |tcp| 20 + 4 * tcp.options);
@@ -26,7 +26,7 @@ pub(crate) fn vnet(spec: &Spec, gso_size: u16) -> VnetHeader {
     }
 }
 
-/// All segments of a super-frame, each in a buffer of its own.
+/// Returns all segments of a super-frame, each in a buffer of its own.
 pub(crate) fn segments(split: &Split<'_>) -> Vec<Vec<u8>> {
     (0..split.segments())
         .map(|index| {

@@ -92,7 +92,8 @@ impl Pair {
     }
 }
 
-/// The states by name, as healths of the native and the sleeve link of the end that dialled.
+/// Returns the states by name, as healths of the native and the sleeve link of the end that
+/// dialled.
 fn states() -> Vec<(&'static str, Pair)> {
     let run = |passes, time| {
         let mut pair = Pair::confirmed(passes);

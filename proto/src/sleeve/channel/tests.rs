@@ -17,7 +17,7 @@ fn tunnel(mtu: usize, proven: bool) -> Tunnel {
     tunnel
 }
 
-/// A frame of this length behind the Ethernet header.
+/// Returns a frame of this length behind the Ethernet header.
 fn frame(kind: &str, len: usize) -> Vec<u8> {
     let mut spec = Spec::udp(Vec::new());
     match kind {

@@ -106,7 +106,7 @@ fn what_cannot_be_fragmented_is_refused() {
     spec.v6 = true;
     assert_eq!(refused(&spec.build(), 1000), Some(FragmentError::NotIpv4));
 
-    // A total length below that of the header, which crashes the original.
+    // A total length below that of the header, which crashes Weave Net.
     let mut short = frame.clone();
     short[16..18].copy_from_slice(&19u16.to_be_bytes());
     assert_eq!(refused(&short, 1000), Some(FragmentError::NotIpv4));

@@ -22,7 +22,7 @@ fn heartbeat() -> LinkOutput {
     LinkOutput::Special(Special::Heartbeat(UID))
 }
 
-/// A link of the dialler, confirmed at 0 and without pending outputs.
+/// Returns a link of the dialler, confirmed at 0 and without pending outputs.
 fn confirmed() -> Link {
     let mut link = Link::new(UID, true, Some(address(6783)));
     link.confirm(Time::ZERO);

@@ -85,7 +85,7 @@ fn the_recorded_search_comes_out() {
     rig.settle();
     assert_eq!(rig.trace, expected);
     assert_eq!(rig.search.mtu() as u64, live["result"].as_u64().unwrap());
-    // The sizes beside the original's: once, all below the first candidate.
+    // The sizes beside Weave Net's: once, all below the first candidate.
     let mut once = rig.extra.clone();
     once.dedup();
     assert_eq!(once, rig.extra);

@@ -6,7 +6,7 @@ use super::*;
 use crate::gob;
 use crate::types::{PeerName, PeerUid, ShortId};
 
-/// The end with this number of a connection.
+/// Returns the end with this number of a connection.
 pub(super) fn end(number: u8, password: Option<&str>, versions: (u8, u8), dialled: bool) -> Wire {
     let features = Features {
         name: PeerName::from_bytes([number; 6]),
@@ -402,7 +402,7 @@ fn recording(password: Option<&str>, version: u8, messages: &[Vec<u8>]) -> Vec<u
     [introduction, transmit(&mut a).concat()].concat()
 }
 
-/// What a stream in these pieces leads to: the events as text, and the error at the end.
+/// Returns what a stream in these pieces leads to: the events as text, and the error at the end.
 fn outcome(
     password: Option<&str>,
     version: u8,

@@ -5,7 +5,7 @@ use super::*;
 
 const PASSWORDS: [Option<&str>; 2] = [None, Some("secret")];
 
-/// The phases by name, of the end that dialled, and the other end.
+/// Returns the phases by name, of the end that dialled, and the other end.
 fn states(password: Option<&'static str>) -> Vec<(&'static str, Wire, Wire)> {
     let fresh = |version| {
         let mut ends = [(1, true), (2, false)]

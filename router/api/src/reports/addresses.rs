@@ -58,7 +58,7 @@ impl Sources<'_> {
         })
     }
 
-    /// What programs are told of the allocator beyond Weave Net's report.
+    /// Returns what programs are told of the allocator beyond Weave Net's report.
     pub(super) fn ipam_facts(&self) -> Value {
         let Some(addresses) = &self.view.addresses else {
             return Value::Null;

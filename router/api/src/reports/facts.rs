@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::sources::Sources;
 
 impl Sources<'_> {
-    /// What this router knows beyond Weave Net's report, as JSON.
+    /// Returns what this router knows beyond Weave Net's report, as JSON.
     pub(crate) fn weft_status(&self) -> Value {
         let report = self.report();
         let mesh = &self.view.mesh;

@@ -1,4 +1,4 @@
-//! What is known of each connection, beyond what Weave Net reports.
+//! Details of each connection, beyond what Weave Net reports.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl Sources<'_> {
     }
 }
 
-/// What is known of one overlay of a connection.
+/// Returns what is known of one overlay of a connection.
 fn forwarder_facts(forwarder: &ForwarderView) -> Value {
     let (health, why) = match &forwarder.health {
         Health::Pending => ("pending", Some(PENDING_REASON)),
@@ -89,8 +89,8 @@ fn forwarder_facts(forwarder: &ForwarderView) -> Value {
     facts
 }
 
-/// Whether frames over a connection are encrypted by the overlay that carries them, or will be by
-/// the one that has to.
+/// Returns true if frames over a connection are encrypted by the overlay that carries them, or will
+/// be by the one that has to.
 pub(super) fn frames_are_encrypted(c: &ConnectionView) -> bool {
     let by_sleeve = c.encrypted && !c.trusted;
     c.active.as_ref().map_or(by_sleeve, |active| active.sealed)
@@ -112,7 +112,7 @@ fn why_not_native(c: &ConnectionView) -> Option<&str> {
 
 const PENDING_REASON: &str = "nothing came through yet";
 
-/// The cipher of frames; none if they travel in the clear.
+/// Returns the cipher of frames; none if they travel in the clear.
 fn cipher(c: &ConnectionView) -> Option<&'static str> {
     let active = c.active.as_ref()?;
     match &active.native {
@@ -126,7 +126,7 @@ fn millis(time: Duration) -> f64 {
     time.as_micros() as f64 / 1000.0
 }
 
-/// A part of 1 as percent, to two decimals.
+/// Returns a part of 1 as percent, to two decimals.
 fn percent(part: f64) -> f64 {
     (part * 10_000.0).round() / 100.0
 }

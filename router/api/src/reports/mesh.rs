@@ -39,7 +39,7 @@ impl Sources<'_> {
         }
     }
 
-    /// What the overview takes: counts in place of lists that grow with the mesh.
+    /// Returns what the overview takes: counts in place of lists that grow with the mesh.
     pub(crate) fn summary(&self) -> (Report, Summary) {
         let peers = &self.view.mesh.peers;
         let all = || peers.values().flat_map(|peer| &peer.connections);
@@ -62,7 +62,7 @@ impl Sources<'_> {
         (report, summary)
     }
 
-    /// The plugin under Weave Net's names; ours is no part of this report.
+    /// Returns the plugin under Weave Net's names; ours is no part of this report.
     fn plugin_report(&self) -> Option<PluginReport> {
         let mut plugin = self.config.plugin.clone()?;
         if let Some(addresses) = &self.view.addresses {
@@ -71,7 +71,7 @@ impl Sources<'_> {
         Some(plugin)
     }
 
-    /// The mesh without the lists that grow with it.
+    /// Returns the mesh without the lists that grow with it.
     fn router_report(&self) -> RouterReport {
         let config = &self.config;
         let mesh = &self.view.mesh;
@@ -209,7 +209,7 @@ impl Sources<'_> {
         reports.collect()
     }
 
-    /// A time as Go prints it.
+    /// Returns a time as Go prints it.
     fn go_time(&self, at: Time) -> String {
         rfc3339(self.view.wall(at))
             .replace('T', " ")

@@ -41,7 +41,7 @@ impl Sources<'_> {
         })
     }
 
-    /// What keeps questions from being answered rightly, in words for people.
+    /// Returns what keeps questions from being answered rightly, in words for people.
     fn dns_warnings(&self) -> Vec<String> {
         let server = self.name_server.iter().flat_map(|s| s.warnings.clone());
         let clocks = self.view.names.iter().flat_map(|names| &names.clocks_off);
@@ -50,7 +50,7 @@ impl Sources<'_> {
         server.chain(clocks).collect()
     }
 
-    /// What programs are told of names beyond Weave Net's report.
+    /// Returns what programs are told of names beyond Weave Net's report.
     pub(super) fn dns_facts(&self) -> Value {
         let (Some(names), Some(config), Some(server)) =
             (&self.view.names, &self.config.names, &self.name_server)

@@ -1,21 +1,21 @@
-//! What a template may take: strangers to the router may write them.
+//! Limits of templates, which untrusted clients may send.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// Most work for one template. A report of a mesh of 500 routers, each connected to each, is some
-/// 2 million.
+/// Maximum amount of work for one template. A report of a mesh of 500 routers, each connected to
+/// each, is some 2 million.
 const WORK_MAX: u64 = 32 << 20;
 /// Longest time for one template.
 const TIME_MAX: Duration = Duration::from_secs(5);
 /// Work between looks at the clock.
 const LOOK_INTERVAL: u64 = 1 << 16;
-/// Bytes of text that count as one value.
+/// Number of bytes of text that count as one value.
 const BYTES_PER_VALUE: usize = 4;
 
-/// The work that is left, in values that are looked at or copied.
+/// The remaining work, in values inspected or copied.
 #[derive(Debug)]
 pub(super) struct Budget {
     left: Cell<u64>,
@@ -24,7 +24,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// What a template gets.
+    /// Returns what a template gets.
     pub(super) fn full() -> Budget {
         Budget::of(WORK_MAX, TIME_MAX)
     }

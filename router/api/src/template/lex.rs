@@ -76,7 +76,8 @@ fn trims_left(action: &str) -> bool {
         .is_some_and(|rest| rest.starts_with([' ', '\t', '\n', '\r']))
 }
 
-/// Where the closing braces of an action are; those inside quotes and comments do not count.
+/// Returns where the closing braces of an action are; those inside quotes and comments do not
+/// count.
 fn action_end(body: &str) -> Option<usize> {
     let bytes = body.as_bytes();
     if body.trim_start().starts_with("/*") {

@@ -65,7 +65,7 @@ pub(super) fn parse(pieces: &[Piece]) -> Result<Vec<Node>, TemplateError> {
     }
 }
 
-/// What ended a block: its line, `else` or `end`, and the tokens that follow.
+/// The end of a block: its line, `else` or `end`, and the tokens that follow.
 type BlockEnd<'a> = Option<(usize, &'a str, &'a [Token])>;
 
 struct Parser<'a> {
@@ -191,7 +191,7 @@ impl Tokens<'_> {
         TemplateError::new(self.line, message)
     }
 
-    /// A whole pipeline, with at most `variables` declared in front.
+    /// Returns a whole pipeline, with at most `variables` declared in front.
     fn pipe(&mut self, variables: usize) -> Result<Pipe, TemplateError> {
         self.skip_space();
         let declares = self.declarations(variables);

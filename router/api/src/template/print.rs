@@ -1,4 +1,4 @@
-//! How values become text.
+//! Formatting of values.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -37,14 +37,14 @@ fn join<'v>(out: &mut String, open: &str, items: impl Iterator<Item = &'v Value>
     out.push_str(close);
 }
 
-/// A value as Go prints it.
+/// Returns a value as Go prints it.
 pub(super) fn to_text(value: &Value) -> String {
     let mut out = String::new();
     print(value, &mut out);
     out
 }
 
-/// A value as compact JSON, with the characters escaped that Go escapes for HTML.
+/// Returns a value as compact JSON, with the characters escaped that Go escapes for HTML.
 pub(super) fn json(value: &Value) -> String {
     let text = value.to_string();
     text.replace('&', "\\u0026")

@@ -12,12 +12,19 @@ pub struct Memory(Arc<Mutex<MemoryState>>);
 #[derive(Default)]
 struct MemoryState {
     records: BTreeMap<Vec<u8>, Vec<u8>>,
-    waiting: Vec<(Vec<Change>, Done)>,
+    waiting: Vec<Batch>,
     held: bool,
     /// Whether every batch fails.
     broken: bool,
     /// Whether batches fail because one before them did.
     failed: bool,
+}
+
+struct Batch {
+    changes: Vec<Change>,
+    /// Whether it builds on those before it that say so, too.
+    in_order: bool,
+    done: Done,
 }
 
 impl Memory {
@@ -33,8 +40,8 @@ impl Memory {
             state.held = false;
             std::mem::take(&mut state.waiting)
         };
-        for (changes, done) in waiting {
-            self.answer(changes, done);
+        for batch in waiting {
+            self.answer(batch);
         }
     }
 
@@ -43,23 +50,39 @@ impl Memory {
         self.state().broken = broken;
     }
 
-    /// What is kept under a key.
+    /// Returns what is kept under a key.
     pub fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
         self.state().records.get(key).cloned()
     }
 
-    /// All records, in the order of their keys.
+    /// Returns all records, in the order of their keys.
     pub fn all(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let state = self.state();
         let records = state.records.iter();
         records.map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
-    fn answer(&self, changes: Vec<Change>, done: Done) {
+    fn hand_in(&self, batch: Batch) {
+        {
+            let mut state = self.state();
+            if state.held {
+                state.waiting.push(batch);
+                return;
+            }
+        }
+        self.answer(batch);
+    }
+
+    fn answer(&self, batch: Batch) {
+        let Batch {
+            changes,
+            in_order,
+            done,
+        } = batch;
         let result = {
             let mut state = self.state();
-            state.failed |= state.broken;
-            if state.failed {
+            state.failed |= state.broken && in_order;
+            if state.broken || (state.failed && in_order) {
                 Err(StoreError::Save {
                     path: "memory".to_owned(),
                     error: "it is full".to_owned(),
@@ -84,14 +107,19 @@ impl Memory {
 
 impl Records for Memory {
     fn save(&self, changes: Vec<Change>, done: Done) {
-        {
-            let mut state = self.state();
-            if state.held {
-                state.waiting.push((changes, done));
-                return;
-            }
-        }
-        self.answer(changes, done);
+        self.hand_in(Batch {
+            changes,
+            in_order: true,
+            done,
+        });
+    }
+
+    fn save_alone(&self, changes: Vec<Change>, done: Done) {
+        self.hand_in(Batch {
+            changes,
+            in_order: false,
+            done,
+        });
     }
 
     fn resume(&self) {

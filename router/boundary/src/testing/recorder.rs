@@ -11,7 +11,7 @@ use crate::counters::Totals;
 use crate::forwarding::{Figures, Forwarding, ForwardingStatus, SendError};
 use crate::snapshot::{NativeLink, Snapshot};
 
-/// What a [`Recorder`] was told. All clones share it.
+/// Calls recorded by a [`Recorder`]. All clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Recorded(Arc<Mutex<Told>>);
 
@@ -31,34 +31,34 @@ struct Told {
 pub struct Recorder(Recorded);
 
 impl Recorder {
-    /// What it was told.
+    /// Returns what it was told.
     pub fn recorded(&self) -> Recorded {
         self.0.clone()
     }
 }
 
 impl Recorded {
-    /// How many snapshots were published.
+    /// Returns how many snapshots were published.
     pub fn snapshots(&self) -> usize {
         self.told().snapshots
     }
 
-    /// The special frames that were sent, with their links.
+    /// Returns the special frames that were sent, with their links.
     pub fn specials(&self) -> Vec<(LinkId, Special)> {
         self.told().specials.clone()
     }
 
-    /// How many reports were sent.
+    /// Returns how many reports were sent.
     pub fn reports(&self) -> usize {
         self.told().reports
     }
 
-    /// The peers whose MAC addresses were forgotten.
+    /// Returns the peers whose MAC addresses were forgotten.
     pub fn forgotten(&self) -> Vec<PeerSlot> {
         self.told().forgotten.clone()
     }
 
-    /// How often old MAC addresses were swept out.
+    /// Returns how often old MAC addresses were swept out.
     pub fn sweeps(&self) -> usize {
         self.told().sweeps
     }

@@ -6,7 +6,7 @@ use super::*;
 use crate::conf;
 use crate::result::Outcome;
 
-/// The original's calls and answers.
+/// Returns Weave Net's calls and answers.
 fn vectors() -> Vec<Value> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/cni.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -54,7 +54,7 @@ fn conf(rest: &str) -> String {
     format!(r#"{{"cniVersion":"1.0.0","name":"weave","type":"weave-net"{rest}}}"#)
 }
 
-/// Whether `ours` has everything that `theirs` has.
+/// Returns true if `ours` has everything that `theirs` has.
 fn includes(ours: &Value, theirs: &Value) -> bool {
     match (ours, theirs) {
         (Value::Object(ours), Value::Object(theirs)) => theirs
@@ -68,7 +68,7 @@ fn includes(ours: &Value, theirs: &Value) -> bool {
 }
 
 #[test]
-fn the_originals_results_are_read_and_written() {
+fn weave_nets_results_are_read_and_written() {
     let mut results = 0;
     for vector in vectors() {
         let success = vector["exit"] == 0 && vector["stdin"].is_string();
@@ -94,7 +94,7 @@ fn the_originals_results_are_read_and_written() {
 }
 
 #[test]
-fn the_originals_refusals_are_ours() {
+fn weave_nets_refusals_are_ours() {
     let all = vectors();
     let gateway = all
         .iter()
@@ -400,9 +400,33 @@ fn a_release_is_kept_for_later() {
 }
 
 proptest! {
+    /// What is no JSON object is refused as that.
     #[test]
     fn any_text_is_answered(text in ".{0,200}") {
-        let _ = NetConf::read(&text);
+        let is_object = serde_json::from_str::<Value>(&text).is_ok_and(|value| value.is_object());
+        match NetConf::read(&text) {
+            Ok(conf) => {
+                prop_assert!(is_object);
+                is_usable(&conf);
+            }
+            Err(error) => is_told(&error, if is_object { &REFUSALS } else { &[Code::Decode] }),
+        }
+    }
+
+    /// A configuration with some of its bytes changed.
+    #[test]
+    fn changed_configurations_are_answered(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 32_u8..127), 1..4),
+    ) {
+        let mut text = conf(r#","bridge":"weft0","mtu":1400,"ipam":{"subnet":"10.7.0.0/16"}"#).into_bytes();
+        for (at, byte) in changes {
+            let at = at.index(text.len());
+            text[at] = byte;
+        }
+        match NetConf::read(&String::from_utf8(text).unwrap()) {
+            Ok(conf) => is_usable(&conf),
+            Err(error) => is_told(&error, &REFUSALS),
+        }
     }
 
     #[test]
@@ -413,9 +437,41 @@ proptest! {
             } else {
                 format!(r#"{{"cniVersion":"1.1.0","name":"n","{nested}":{{"{key}":{value}}}}}"#)
             };
-            if let Ok(conf) = NetConf::read(&text) {
-                let _ = ipam::previous(&conf);
+            match NetConf::read(&text) {
+                Ok(conf) => {
+                    is_usable(&conf);
+                    match ipam::previous(&conf) {
+                        Ok(outcome) => {
+                            let again = Outcome::read(&outcome.to_json(conf.version)).unwrap();
+                            prop_assert_eq!(again, outcome);
+                        }
+                        Err(error) => is_told(&error, &REFUSALS),
+                    }
+                }
+                Err(error) => is_told(&error, &REFUSALS),
             }
         }
     }
+}
+
+/// Why a configuration can be refused.
+const REFUSALS: [Code; 3] = [Code::Version, Code::Decode, Code::Config];
+
+/// What was read is of a network that has a name, and a version that results can be written in.
+#[track_caller]
+fn is_usable(conf: &NetConf) {
+    assert!(!conf.name.is_empty() && !conf.bridge.is_empty(), "{conf:?}");
+    assert!(Version::ALL.contains(&conf.version));
+}
+
+/// The runtime is told what is wrong, by one of these numbers.
+#[track_caller]
+fn is_told(error: &CniError, codes: &[Code]) {
+    let told = error.to_json(None);
+    let code = |code: &Code| told["code"] == *code as u32;
+    assert!(codes.iter().any(code), "{told}");
+    assert!(
+        told["msg"].as_str().is_some_and(|msg| !msg.is_empty()),
+        "{told}"
+    );
 }

@@ -115,7 +115,8 @@ fn address_is_off_without_an_allocator() {
     assert_eq!(mesh.hosts[0].answer(Request::Ranges), None);
 }
 
-/// A router whose peer owns all free addresses and cannot be reached, so that requests wait.
+/// Returns a router whose peer owns all free addresses and cannot be reached, so that requests
+/// wait.
 fn waiting() -> Mesh {
     let mut mesh = Mesh::new(2, Services::ALL);
     let pause = allocator::Request::Claim {
@@ -506,6 +507,7 @@ fn without_randomness_there_are_no_connections_and_the_next_try_makes_one() {
 fn view_copies_only_what_has_changed() {
     let mut mesh = lone(Services::ALL);
     let host = &mut mesh.hosts[0];
+    host.settle();
     let first = host.view();
     let again = host.view();
     assert!(Arc::ptr_eq(&first.mesh, &again.mesh));

@@ -4,39 +4,27 @@
 //! super-frame becomes a train of datagrams of equal size, written and sealed one after the other
 //! where they will be sent from.
 
-use proto::ethernet::{Frame, Ip};
 use proto::native::choice::{Choice, choose};
 use proto::native::chunk::Chunks;
 use proto::native::tunnel::records_room;
 use proto::native::wire::{
     HEADER_BYTES, Kind, NAMES_BYTES, Names, RECORD_BYTES, TAG_BYTES, encode_frame,
 };
-use proto::offload::checksum;
-use proto::offload::split::Split;
-use proto::offload::vnet::{GSO_TCPV4, GSO_TCPV6, VnetHeader};
 use proto::sleeve::fragment::Fragments;
-use proto::switch::LinkIndex;
 
-use super::{Frames, Heading, Outcome, Output, Packet};
+use super::frames::{Heading, OutFrames, Outcome};
+use super::packer::{OpenNative, Packer, Packet};
 use crate::context::Context;
-use crate::udp::sockets::Way;
+use crate::ports::Datagrams;
+use crate::udp::way::Way;
 use boundary::counters::{Count, DropReason};
 use boundary::snapshot::NativeLink;
 
-/// How far small frames fill a datagram on a path that would take more. Larger ones save little
-/// and delay the first frame in them.
+/// Size in bytes up to which small frames fill a datagram on a path that would take more. Larger
+/// datagrams save little and delay their first frame.
 const PACKED_BYTES_MAX: usize = 9000;
 
-/// A datagram that is being filled with frames.
-pub(super) struct OpenNative {
-    names: [u8; NAMES_BYTES],
-    start: usize,
-    room: usize,
-    len: usize,
-    frames: usize,
-}
-
-impl Output {
+impl<D: Datagrams> Packer<D> {
     /// Stages frames for a native link.
     #[inline]
     pub(super) fn send_native(
@@ -44,13 +32,13 @@ impl Output {
         cx: &Context<'_>,
         to: Heading,
         link: &NativeLink,
-        frames: Frames<'_>,
+        frames: OutFrames<'_>,
     ) -> Outcome {
         let max_payload = link.tunnel.max_payload();
         let (bytes, is_open) = match frames {
-            Frames::Whole(frame) => (frame, false),
-            Frames::Open(frame) => (frame.bytes(), true),
-            Frames::Super(split) => {
+            OutFrames::Whole(frame) => (frame, false),
+            OutFrames::Open(frame) => (frame.bytes(), true),
+            OutFrames::Super(split) => {
                 if let Some(chunks) = Chunks::new(split, max_payload) {
                     self.send_chunks(cx, to, link, &chunks);
                     return Outcome::Done;
@@ -73,7 +61,7 @@ impl Output {
         cx: &Context<'_>,
         to: Heading,
         link: &NativeLink,
-        frames: Frames<'_>,
+        frames: OutFrames<'_>,
     ) -> Outcome {
         let choice = choose(link.tunnel.max_payload(), frames.first(), to.broadcast);
         if choice == Choice::TooBig {
@@ -82,7 +70,7 @@ impl Output {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         for index in 0..frames.count() {
-            let frame = Frames::Whole(frames.complete(index, &mut scratch));
+            let frame = OutFrames::Whole(frames.complete(index, &mut scratch));
             // Segments are not longer than the first, so none is too big.
             let _ = self.send_native(cx, to, link, frame);
         }
@@ -97,7 +85,7 @@ impl Output {
         cx: &Context<'_>,
         to: Heading,
         link: &NativeLink,
-        frames: Frames<'_>,
+        frames: OutFrames<'_>,
         choice: Choice,
     ) -> Outcome {
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -105,7 +93,7 @@ impl Output {
         match choice {
             Choice::Fits => {}
             Choice::Chunks => {
-                let split = whole_segment(&frames);
+                let split = frames.as_super();
                 let chunks = split
                     .as_ref()
                     .and_then(|split| Chunks::new(split, link.tunnel.max_payload()));
@@ -123,7 +111,7 @@ impl Output {
             }
             Choice::Fragment => {
                 let frame = frames.complete(0, &mut scratch);
-                self.fragment_native(cx, to, link, frame);
+                self.fragment_native(cx, to, link, (frame, link.tunnel.mtu()));
             }
             Choice::TooBig => {
                 cx.counters.drop(DropReason::TooBig, 1);
@@ -136,9 +124,31 @@ impl Output {
         outcome
     }
 
-    /// Stages the IPv4 fragments of a frame.
-    fn fragment_native(&mut self, cx: &Context<'_>, to: Heading, link: &NativeLink, frame: &[u8]) {
-        let Ok(fragments) = Fragments::new(frame, link.tunnel.mtu()) else {
+    /// Stages fragments of IPv4 packets, each with at most `mtu` bytes.
+    pub(super) fn send_native_fragments(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        link: &NativeLink,
+        (frames, mtu): (OutFrames<'_>, usize),
+    ) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for index in 0..frames.count() {
+            let frame = frames.complete(index, &mut scratch);
+            self.fragment_native(cx, to, link, (frame, mtu));
+        }
+        self.scratch = scratch;
+    }
+
+    /// Stages the fragments of an IPv4 packet, each with at most `mtu` bytes.
+    fn fragment_native(
+        &mut self,
+        cx: &Context<'_>,
+        to: Heading,
+        link: &NativeLink,
+        (frame, mtu): (&[u8], usize),
+    ) {
+        let Ok(fragments) = Fragments::new(frame, mtu) else {
             return cx.counters.drop(DropReason::Oversized, 1);
         };
         cx.counters.add(Count::Made, fragments.count() - 1);
@@ -165,8 +175,8 @@ impl Output {
         }
     }
 
-    /// The place of a frame of `len` bytes in a datagram of the link. None if it does not fit, and
-    /// then it is counted as dropped.
+    /// Returns the place of a frame of `len` bytes in a datagram of the link. None if it does not
+    /// fit, and then it is counted as dropped.
     #[inline]
     fn native_space(
         &mut self,
@@ -209,45 +219,6 @@ impl Output {
         let (record, space) = space.split_at_mut_checked(RECORD_BYTES)?;
         record.copy_from_slice(&encode_frame(len as u16, is_open));
         Some(space)
-    }
-
-    /// Seals the datagram that is being filled, if there is one, and hands it to the sender.
-    pub(super) fn close_native(&mut self, cx: &Context<'_>, index: LinkIndex, link: &NativeLink) {
-        let open = self.lane(index).and_then(|lane| lane.native.take());
-        let Some(open) = open else {
-            return;
-        };
-        let OpenNative {
-            names,
-            start,
-            room,
-            len,
-            frames,
-        } = open;
-        let len = len + TAG_BYTES;
-        self.give_back(start + room, start + len);
-        let Some(to) = link.tunnel.remote() else {
-            return cx.counters.drop(DropReason::NoAddress, frames);
-        };
-        let stream = self.stream;
-        let Some(counter) = link.key.draw(stream, 1) else {
-            return cx.counters.drop(DropReason::KeyWorn, frames);
-        };
-        let datagram = self.reserved(start, len);
-        if let Some(space) = datagram.get_mut(HEADER_BYTES..HEADER_BYTES + NAMES_BYTES) {
-            space.copy_from_slice(&names);
-        }
-        if !link.key.seal(Kind::Frames, stream, counter, datagram) {
-            return cx.counters.drop(DropReason::Oversized, frames);
-        }
-        let packet = Packet {
-            link: index,
-            start,
-            len,
-            frames,
-            segmentable: true,
-        };
-        self.stage(cx, Way::Native, to, packet);
     }
 
     /// Stages a train of chunks, after whatever was packed for the link before.
@@ -338,28 +309,4 @@ fn names(to: Heading) -> [u8; NAMES_BYTES] {
         destination: to.dest,
     }
     .encode()
-}
-
-/// A TCP segment as a super-frame of one segment, to be cut like others. None if it is none, or
-/// its checksums are wrong: those of chunks are made anew at the other end, so they must not be
-/// repaired.
-fn whole_segment<'a>(frames: &Frames<'a>) -> Option<Split<'a>> {
-    let frame = match frames {
-        Frames::Whole(frame) => frame,
-        Frames::Open(open) => open.bytes(),
-        Frames::Super(_) => return None,
-    };
-    let layout = Frame::parse(frame).ok()?.layout()?;
-    if matches!(frames, Frames::Whole(_)) && !checksum::verify(frame, &layout) {
-        return None;
-    }
-    let header = VnetHeader {
-        gso_type: match layout.ip {
-            Ip::V4 => GSO_TCPV4,
-            Ip::V6 => GSO_TCPV6,
-        },
-        gso_size: u16::try_from(layout.end - layout.payload).ok()?,
-        ..VnetHeader::PLAIN
-    };
-    Split::new(header, frame).ok()
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
-/// Whether an offload is in use; shared by all threads that use it.
+/// State of an offload; shared by all threads that use it.
 #[derive(Debug)]
 pub struct Feature {
     name: &'static str,
@@ -14,7 +14,7 @@ pub struct Feature {
 
 const BY_CONFIG: i32 = -1;
 
-/// Whether an offload is in use, and if not, why.
+/// State of an offload: in use, or the reason why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeatureState {
     /// In use.
@@ -38,7 +38,7 @@ impl fmt::Display for FeatureState {
 }
 
 impl Feature {
-    /// A feature in use.
+    /// Returns a feature in use.
     pub const fn on(name: &'static str) -> Feature {
         Feature {
             name,
@@ -46,7 +46,7 @@ impl Feature {
         }
     }
 
-    /// A feature that is used if it is `wanted` and the kernel does not refuse it.
+    /// Returns a feature that is used if it is `wanted` and the kernel does not refuse it.
     pub fn probe(
         name: &'static str,
         wanted: bool,
@@ -61,7 +61,7 @@ impl Feature {
         feature
     }
 
-    /// Whether it is in use.
+    /// Returns true if it is in use.
     #[inline]
     pub fn is_on(&self) -> bool {
         self.state.load(Relaxed) == 0

@@ -2,9 +2,9 @@
 
 use std::io;
 use std::net::SocketAddrV4;
-use std::os::fd::BorrowedFd;
 
-use crate::udp::sockets::{Sockets, Way};
+use crate::ports::Datagrams;
+use crate::udp::way::Way;
 use kernel::sys::batch::{Outgoing, SEGMENTS_MAX, SendBatch};
 
 /// The largest UDP payload over IPv4, in bytes; also the limit of what is cut in one send.
@@ -13,18 +13,18 @@ pub const DATAGRAM_BYTES_MAX: usize = 65507;
 /// Messages per system call.
 const BATCH: usize = 128;
 
-/// A datagram that the kernel did not take.
+/// A datagram that the kernel refused.
 #[derive(Debug)]
 pub struct Failure {
     /// The way it was to go.
     pub way: Way,
-    /// Where it was to go.
+    /// Its destination.
     pub to: SocketAddrV4,
     /// Its first byte in the buffer.
     pub start: usize,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub len: usize,
-    /// What the kernel said. `EMSGSIZE` on [`Way::Df`] means that it exceeds the known path
+    /// The kernel's error. `EMSGSIZE` on [`Way::Df`] means that the datagram exceeds the known path
     /// MTU.
     pub error: io::Error,
 }
@@ -43,7 +43,7 @@ impl Default for Sender {
 }
 
 impl Sender {
-    /// A sender with nothing to send.
+    /// Creates a sender with nothing to send.
     pub fn new() -> Sender {
         Sender {
             batches: Way::ALL.map(|_| SendBatch::new(BATCH)),
@@ -51,12 +51,12 @@ impl Sender {
         }
     }
 
-    /// Whether a datagram may not find room, so that it is time to flush.
+    /// Returns true if a datagram may not find room, so that it is time to flush.
     pub fn is_full(&self) -> bool {
         self.batches.iter().any(SendBatch::is_full)
     }
 
-    /// Whether there is nothing to send.
+    /// Returns true if there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.batches.iter().all(|batch| batch.messages().is_empty())
     }
@@ -88,20 +88,19 @@ impl Sender {
         })
     }
 
-    /// Sends everything, on the sockets of `queue`. What the
-    /// kernel does not take is reported, one datagram at a time, and not sent again.
-    pub fn flush(
+    /// Sends everything, on the sockets of `queue`. What the kernel does not take is reported, one
+    /// datagram at a time, and not sent again.
+    pub fn flush<D: Datagrams>(
         &mut self,
-        sockets: &Sockets,
+        sockets: &D,
         queue: usize,
         buffer: &[u8],
         mut report: impl FnMut(Failure),
     ) {
         for (way, batch) in Way::ALL.into_iter().zip(&mut self.batches) {
-            let socket = sockets.sending(way, queue);
             let mut from = 0;
             while let Some(&message) = batch.messages().get(from) {
-                let error = match batch.send(socket, buffer, from) {
+                let error = match sockets.send((way, queue), batch, buffer, from) {
                     Ok(sent) => {
                         from += sent.max(1);
                         continue;
@@ -122,7 +121,13 @@ impl Sender {
                         message,
                         error,
                     };
-                    send_run(&mut self.singles, sockets, socket, buffer, run, &mut report);
+                    send_run(
+                        &mut self.singles,
+                        (sockets, queue),
+                        buffer,
+                        run,
+                        &mut report,
+                    );
                 }
             }
             batch.clear();
@@ -161,10 +166,9 @@ struct Run {
     error: io::Error,
 }
 
-fn send_run(
+fn send_run<D: Datagrams>(
     singles: &mut SendBatch,
-    sockets: &Sockets,
-    socket: BorrowedFd<'_>,
+    (sockets, queue): (&D, usize),
     buffer: &[u8],
     run: Run,
     report: &mut impl FnMut(Failure),
@@ -187,7 +191,7 @@ fn send_run(
     let mut from = 0;
     let mut all_taken = true;
     while let Some(&single) = singles.messages().get(from) {
-        match singles.send(socket, buffer, from) {
+        match sockets.send((way, queue), singles, buffer, from) {
             Ok(sent) => from += sent.max(1),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
@@ -204,7 +208,7 @@ fn send_run(
         Some(libc::EIO | libc::EINVAL | libc::EOPNOTSUPP)
     );
     if all_taken && refuses_cutting {
-        sockets.gso.give_up(&error);
+        sockets.stop_cutting(&error);
     }
 }
 

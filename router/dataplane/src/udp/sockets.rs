@@ -8,17 +8,20 @@
 
 use super::feature::{Feature, FeatureState};
 use super::steering;
+use super::way::Way;
+use crate::ports::Datagrams;
+use crate::wait;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use kernel::sys::batch as sys;
-pub use kernel::sys::batch::{Incoming, ReceiveBatch};
-pub use proto::sleeve::Channel;
+use kernel::sys::batch::{ReceiveBatch, SendBatch};
 
 /// The receive buffer that is asked for, in bytes. What exceeds it is lost while a data thread is
 /// busy with a train of super-frames.
@@ -26,38 +29,12 @@ pub const RECEIVE_BUFFER_BYTES: usize = 16 << 20;
 /// The send buffer that is asked for, in bytes.
 pub const SEND_BUFFER_BYTES: usize = 4 << 20;
 
-/// How a datagram leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Way {
-    /// Not to be fragmented; refused if it exceeds what the kernel knows of the path.
-    Df,
-    /// To be fragmented if need be.
-    NonDf,
-    /// Not to be fragmented; refused only if it exceeds what the device takes. For the native
-    /// overlay, which finds out for itself what a path takes.
-    Native,
-}
-
-impl Way {
-    /// All of them.
-    pub const ALL: [Way; 3] = [Way::Df, Way::NonDf, Way::Native];
-}
-
-impl From<Channel> for Way {
-    fn from(channel: Channel) -> Way {
-        match channel {
-            Channel::Df => Way::Df,
-            Channel::NonDf => Way::NonDf,
-        }
-    }
-}
-
-/// How the sockets are to be opened.
+/// Options for opening the sockets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UdpConfig {
     /// Address and port to bind to.
     pub local: SocketAddrV4,
-    /// How many sockets receive.
+    /// Number of receiving sockets.
     pub queues: u16,
     /// Whether the kernel may cut runs of equal datagrams (UDP_SEGMENT).
     pub gso: bool,
@@ -77,11 +54,11 @@ pub enum UdpError {
     /// The kernel refused for another reason.
     #[error("cannot {what} UDP socket on {local}: {error}")]
     Refused {
-        /// What was tried.
+        /// The operation that was tried.
         what: &'static str,
         /// The address.
         local: SocketAddrV4,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
     },
 }
@@ -105,7 +82,7 @@ pub struct Sockets {
     receive_buffer: usize,
 }
 
-/// What opening the sockets came to, and what was given up since.
+/// Result of opening the sockets, and what was given up since.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UdpStatus {
     /// Cutting by the kernel.
@@ -179,27 +156,27 @@ impl Sockets {
         })
     }
 
-    /// The address and port in use.
+    /// Returns the address and port in use.
     pub const fn local(&self) -> SocketAddrV4 {
         self.local
     }
 
-    /// The socket that a data thread pair receives on and sends on with "don't fragment".
+    /// Returns the socket that a data thread pair receives on and sends on with "don't fragment".
     pub fn df(&self, queue: usize) -> BorrowedFd<'_> {
         self.receiving[queue % self.receiving.len()].as_fd()
     }
 
-    /// The socket for datagrams that may be fragmented.
+    /// Returns the socket for datagrams that may be fragmented.
     pub fn non_df(&self) -> BorrowedFd<'_> {
         self.non_df.as_fd()
     }
 
-    /// The socket of a data thread pair for datagrams of the native overlay.
+    /// Returns the socket of a data thread pair for datagrams of the native overlay.
     pub fn native(&self, queue: usize) -> BorrowedFd<'_> {
         self.native[queue % self.native.len()].as_fd()
     }
 
-    /// The socket for datagrams that leave this way from a data thread pair.
+    /// Returns the socket for datagrams that leave this way from a data thread pair.
     pub fn sending(&self, way: Way, queue: usize) -> BorrowedFd<'_> {
         match way {
             Way::Df => self.df(queue),
@@ -208,7 +185,7 @@ impl Sockets {
         }
     }
 
-    /// How many sockets receive.
+    /// Returns how many sockets receive.
     pub fn queues(&self) -> usize {
         self.receiving.len()
     }
@@ -222,14 +199,14 @@ impl Sockets {
         Ok(())
     }
 
-    /// The path MTU that the kernel knows towards `to`, in bytes of IP packet.
+    /// Returns the path MTU that the kernel knows towards `to`, in bytes of IP packet.
     pub fn path_mtu(&self, to: SocketAddrV4) -> io::Result<u32> {
         let socket = self.prober.lock().unwrap_or_else(PoisonError::into_inner);
         rustix::net::connect(&*socket, &to)?;
         sys::path_mtu(&*socket)
     }
 
-    /// What is in force.
+    /// Returns what is in force.
     pub fn status(&self) -> UdpStatus {
         let drops = self.receiving.iter().map(|s| sys::drops(s).unwrap_or(0));
         UdpStatus {
@@ -238,6 +215,46 @@ impl Sockets {
             receive_buffer: self.receive_buffer,
             kernel_drops: drops.map(u64::from).sum(),
         }
+    }
+}
+
+impl Datagrams for Sockets {
+    fn receive(&self, queue: usize, batch: &mut ReceiveBatch) -> io::Result<usize> {
+        batch.receive(self.df(queue))
+    }
+
+    fn send(
+        &self,
+        (way, queue): (Way, usize),
+        batch: &mut SendBatch,
+        buffer: &[u8],
+        from: usize,
+    ) -> io::Result<usize> {
+        batch.send(self.sending(way, queue), buffer, from)
+    }
+
+    fn send_one(&self, way: Way, to: SocketAddrV4, datagram: &[u8]) -> io::Result<()> {
+        Sockets::send_one(self, way, to, datagram)
+    }
+
+    fn path_mtu(&self, to: SocketAddrV4) -> io::Result<u32> {
+        Sockets::path_mtu(self, to)
+    }
+
+    fn wait(&self, queue: usize, stop: BorrowedFd<'_>, limit: Option<Duration>) {
+        wait::readable(self.df(queue), stop, limit);
+    }
+
+    fn cuts(&self) -> bool {
+        self.gso.is_on()
+    }
+
+    fn stop_cutting(&self, error: &io::Error) {
+        self.gso.give_up(error);
+    }
+
+    fn joins(&self) -> bool {
+        self.gro.is_on()
     }
 }
 

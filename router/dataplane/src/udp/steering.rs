@@ -11,15 +11,15 @@ use proto::native::wire::is_native;
 
 use kernel::sys::batch::Instruction;
 
-/// Bytes of a sender's name behind the first two, which are often alike.
+/// Size in bytes of a sender's name without the first two, which are often alike.
 const NAME_TAIL: u32 = 2;
-/// Where the stream of a native datagram lies, and the last byte of its session.
+/// Offsets of the stream of a native datagram, and of the last byte of its session.
 const NATIVE_STREAM: u32 = 7;
 const NATIVE_SESSION: u32 = 11;
-/// What is shorter than this is no native datagram, whatever it starts with.
+/// Minimum size of a native datagram in bytes, whatever it starts with.
 const NATIVE_BYTES_MIN: u32 = 12;
 
-/// The program for `queues` receiving sockets.
+/// Returns the program for `queues` receiving sockets.
 pub(super) fn program(queues: usize) -> Vec<Instruction> {
     if queues <= 1 {
         return vec![give(0)];
@@ -52,7 +52,7 @@ pub(super) fn program(queues: usize) -> Vec<Instruction> {
     ]
 }
 
-/// The queue that [`program`] chooses for a datagram.
+/// Returns the queue that [`program`] chooses for a datagram.
 #[cfg(test)]
 pub(super) fn queue_of(datagram: &[u8], queues: usize) -> usize {
     let &[_, _, a, b, c, d, _, stream, .., session] =

@@ -6,10 +6,18 @@ use testbed::rig::{Options, Trial};
 
 use crate::support::*;
 
+/// Returns the planes of the last overlay that was tried.
 fn check(change: impl Fn(&mut Options)) -> Trial {
-    let mut options = Options::default();
-    change(&mut options);
-    let trial = Trial::pair(&options).unwrap();
+    let [_, sealed, native] = overlays().map(|mut options| {
+        change(&mut options);
+        options
+    });
+    drop(check_with(&native));
+    check_with(&sealed)
+}
+
+fn check_with(options: &Options) -> Trial {
+    let trial = Trial::pair(options).unwrap();
     for (from, to) in [(0, 1), (1, 0)] {
         for address in Trial::addresses(to) {
             transfer(&trial, from, to, address, 2_000_000);

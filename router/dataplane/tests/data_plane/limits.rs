@@ -15,7 +15,7 @@ use crate::support::*;
 #[test]
 fn an_unknown_path_mtu_costs_no_frame() {
     needs_root!();
-    for mut options in both() {
+    for mut options in sleeves() {
         options.path_mtu = None;
         options.mtu = 8000;
         let mut trial = Trial::pair(&options).unwrap();
@@ -34,17 +34,17 @@ fn an_unknown_path_mtu_costs_no_frame() {
     }
 }
 
-/// Containers with a larger MTU than the link learn the right one by ICMP.
+/// Containers with a larger MTU than the link learn the right one by ICMP; TCP needs no answer.
 #[test]
 fn senders_are_told_of_a_smaller_link() {
     needs_root!();
-    for mut options in both() {
+    for mut options in sleeves() {
         options.mtu = 4000;
         let trial = Trial::pair(&options).unwrap();
         for address in Trial::addresses(1) {
             transfer(&trial, 0, 1, address, 500_000);
         }
-        assert!(dropped(&trial, 0, DropReason::TooBig) > 0);
+        assert_eq!(dropped(&trial, 0, DropReason::TooBig), 0);
         assert_eq!(dropped(&trial, 0, DropReason::Oversized), 0);
         assert_eq!(count(&trial, 0, Count::PacketsFragmented), 0);
         let link_mtu = trial.hosts[0].tunnels[0].mtu();
@@ -57,6 +57,7 @@ fn senders_are_told_of_a_smaller_link() {
             let reply = pinger.ping(Trial::address(1), ping, Duration::from_millis(500));
             assert_eq!(reply.is_ok_and(|reply| reply.is_some()), passes, "{size}");
         }
+        assert!(dropped(&trial, 0, DropReason::TooBig) > 0);
         check_balance(&trial);
     }
 }
@@ -71,7 +72,17 @@ fn senders_are_told_of_a_smaller_link_further_on() {
     for address in Trial::addresses(2) {
         transfer(&trial, 0, 2, address, 300_000);
     }
-    assert!(dropped(&trial, 1, DropReason::TooBig) > 0);
+    assert_eq!(dropped(&trial, 1, DropReason::TooBig), 0);
+    let mut pinger = Pinger::new(&trial.hosts[0].container).unwrap();
+    let ping = PingOptions {
+        payload_bytes: 1300,
+        dont_fragment: true,
+    };
+    let patience = Duration::from_millis(500);
+    assert!(wait_until(|| {
+        let _ = pinger.ping(Trial::address(2), ping, patience);
+        dropped(&trial, 1, DropReason::TooBig) > 0
+    }));
     check_balance(&trial);
 }
 
@@ -102,7 +113,7 @@ fn packets_without_df_are_cut() {
 #[test]
 fn jumbo_frames_pass_where_the_underlay_takes_them() {
     needs_root!();
-    for mut options in both() {
+    for mut options in overlays() {
         options.mtu = 8900;
         options.underlay_mtu = 9000;
         options.path_mtu = Some(9000);
@@ -118,25 +129,33 @@ fn jumbo_frames_pass_where_the_underlay_takes_them() {
 #[test]
 fn a_link_without_an_address_drops_and_says_so() {
     needs_root!();
-    let trial = Trial::pair(&Options::default()).unwrap();
-    let tunnel = &trial.hosts[0].tunnels[0];
-    let remote = tunnel.remote();
-    tunnel.set_remote(None);
+    for options in overlays() {
+        drops_what_has_no_address(&Trial::pair(&options).unwrap());
+    }
+}
+
+fn drops_what_has_no_address(trial: &Trial) {
+    let remote = trial.hosts[0].set_remote(0, None);
     let (from, to) = (
         udp(&trial.hosts[0].container, Trial::address(0).into()),
         udp(&trial.hosts[1].container, Trial::address(1).into()),
     );
     from.send_to(b"lost", to.local_addr().unwrap()).unwrap();
-    assert!(wait_until(|| dropped(&trial, 0, DropReason::NoAddress) > 0));
-    tunnel.set_remote(remote);
+    assert!(wait_until(|| dropped(trial, 0, DropReason::NoAddress) > 0));
+    trial.hosts[0].set_remote(0, remote);
     assert!(datagram_arrives(&from, &to, b"found"));
-    check_balance(&trial);
+    check_balance(trial);
 }
 
 #[test]
 fn small_datagrams_share_packets() {
     needs_root!();
-    let trial = Trial::pair(&Options::default()).unwrap();
+    for options in overlays() {
+        shares_packets(&Trial::pair(&options).unwrap());
+    }
+}
+
+fn shares_packets(trial: &Trial) {
     let (from, to) = (
         udp(&trial.hosts[0].container, Trial::address(0).into()),
         udp(&trial.hosts[1].container, Trial::address(1).into()),
@@ -145,8 +164,8 @@ fn small_datagrams_share_packets() {
     let mut buffer = [0; 64];
     while to.recv_from(&mut buffer).is_ok() {}
     let (frames, packets) = (
-        count(&trial, 0, Count::Sent),
-        count(&trial, 0, Count::PacketsSent),
+        count(trial, 0, Count::Sent),
+        count(trial, 0, Count::PacketsSent),
     );
     for n in 0..2000_u32 {
         let _ = from.send_to(&n.to_be_bytes(), to.local_addr().unwrap());
@@ -159,11 +178,11 @@ fn small_datagrams_share_packets() {
     }
     assert!(expected > 0);
     let (frames, packets) = (
-        count(&trial, 0, Count::Sent) - frames,
-        count(&trial, 0, Count::PacketsSent) - packets,
+        count(trial, 0, Count::Sent) - frames,
+        count(trial, 0, Count::PacketsSent) - packets,
     );
     assert!(frames > packets, "{frames} frames in {packets} packets");
-    check_balance(&trial);
+    check_balance(trial);
 }
 
 /// Packets that wait for a slow neighbour stay in order, and what exceeds all patience is dropped
@@ -194,3 +213,38 @@ fn bursts_are_held_back() {
     }));
     check_balance(&trial);
 }
+
+/// Containers of whatever MTU reach each other, though none of them hears of the overlay's.
+#[test]
+fn containers_of_any_mtu_talk() {
+    needs_root!();
+    for mut options in overlays() {
+        options.mtu = TAP_MTU_MAX;
+        options.container_mtus = vec![1500, 9000, 65535, 1376];
+        options.trusted_mtu = Some(1376);
+        let edges = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)];
+        let trial = Trial::new(4, &edges, &options).unwrap();
+        for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 1), (2, 3), (3, 2)] {
+            let mut pinger = Pinger::new(&trial.hosts[from].container).unwrap();
+            for payload_bytes in [1350, 1400, 1472, 8972, 20_000, 60_000] {
+                let ping = PingOptions {
+                    payload_bytes,
+                    dont_fragment: false,
+                };
+                let answered = wait_until(|| {
+                    let patience = Duration::from_secs(1);
+                    let reply = pinger.ping(Trial::address(to), ping, patience);
+                    reply.is_ok_and(|reply| reply.is_some())
+                });
+                assert!(answered, "{payload_bytes} bytes from {from} to {to}");
+            }
+            for address in Trial::addresses(to) {
+                transfer(&trial, from, to, address, 2_000_000);
+            }
+        }
+        check_balance(&trial);
+    }
+}
+
+/// The largest MTU that a TAP device takes.
+const TAP_MTU_MAX: u32 = 65521;

@@ -9,8 +9,8 @@ use boundary::counters::{Count, DropReason};
 use kernel::netns::Namespace;
 use testbed::rig::{Options, Trial, wait_until};
 
-/// Whether tests may make namespaces. If not, says so on standard error, which the test harness
-/// shows also for tests that pass.
+/// Returns true if tests may make namespaces. If not, says so on standard error, which the test
+/// harness shows also for tests that pass.
 pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
@@ -64,7 +64,7 @@ pub(crate) fn pattern(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A UDP socket in a container.
+/// Returns a UDP socket in a container.
 pub(crate) fn udp(container: &Namespace, address: IpAddr) -> UdpSocket {
     let socket = container
         .run(|| UdpSocket::bind((address, 0)).unwrap())
@@ -107,12 +107,22 @@ pub(crate) fn dropped(trial: &Trial, host: usize, reason: DropReason) -> u64 {
     trial.hosts[host].plane.counters().dropped(reason)
 }
 
-/// Two planes that speak plain, and two that encrypt.
-pub(crate) fn both() -> [Options; 2] {
+/// Planes joined by sleeve, plain and encrypted.
+pub(crate) fn sleeves() -> [Options; 2] {
     [None, Some([9; 32])].map(|key| Options {
         key,
         ..Options::default()
     })
+}
+
+/// Planes joined by every overlay: sleeve, plain and encrypted, and native.
+pub(crate) fn overlays() -> [Options; 3] {
+    let [plain, sealed] = sleeves();
+    let native = Options {
+        native: true,
+        ..Options::default()
+    };
+    [plain, sealed, native]
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -27,7 +27,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// A server on a free port of 127.0.0.1 that forwards to `upstreams`.
+    /// Creates a server on a free port of 127.0.0.1 that forwards to `upstreams`.
     async fn new(upstreams: &[SocketAddr]) -> Rig {
         Rig::with(upstreams, "127.0.0.1:0", Duration::from_secs(10)).await
     }
@@ -138,7 +138,7 @@ fn with_udp_size(mut query: Vec<u8>, size: u16) -> Vec<u8> {
     query
 }
 
-/// A response to `query` with `count` addresses, the last byte of each being `mark`.
+/// Returns a response to `query` with `count` addresses, the last byte of each being `mark`.
 fn response(query: &[u8], count: u16, mark: u8) -> Vec<u8> {
     let end = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
     let mut out = query[..end].to_vec();
@@ -160,7 +160,7 @@ fn answers(response: &[u8]) -> u16 {
     u16::from_be_bytes([response[6], response[7]])
 }
 
-/// A server whose packets in response to each query `behave` makes. Ends with the test.
+/// Returns a server whose packets in response to each query `behave` makes. Ends with the test.
 async fn upstream(
     mut behave: impl FnMut(&[u8], SocketAddr) -> Vec<Vec<u8>> + Send + 'static,
 ) -> SocketAddr {
@@ -181,7 +181,7 @@ async fn honest(mark: u8) -> SocketAddr {
     upstream(move |query, _| vec![response(query, 1, mark)]).await
 }
 
-/// A server that answers over TCP in full and over UDP with a truncated response.
+/// Returns a server that answers over TCP in full and over UDP with a truncated response.
 async fn long_winded(count: u16) -> SocketAddr {
     let addr = upstream(|query, _| {
         let mut packet = response(query, 1, 1);
@@ -223,8 +223,25 @@ async fn names_are_answered_over_both_transports() {
         let whole = ask_stream(&mut stream, &many).await;
         assert!(!message::is_truncated(&whole) && answers(&whole) == 60);
     }
-    let whole = rig.ask(&with_udp_size(many, 4096)).await;
-    assert_eq!(answers(&whole), 60);
+    // However much the client takes: whoever asks in another's name floods nobody.
+    let cut = rig
+        .ask(&with_udp_size(query(8, "many.weave.local"), 4096))
+        .await;
+    assert!(message::is_truncated(&cut) && (1000..=1232).contains(&cut.len()));
+}
+
+/// The names of the domain tell of the network, as answers of others flood a third party.
+#[tokio::test]
+async fn strangers_are_told_nothing() {
+    let rig = Rig::with(&[], "0.0.0.0:0", PATIENCE).await;
+    let shared = &rig.server.shared;
+    assert!(shared.answers("127.0.0.1".parse().unwrap(), None));
+    assert!(!shared.answers("203.0.113.9".parse().unwrap(), None));
+    let packet = query(1, "web");
+    let mut response = Vec::new();
+    assert!(shared.refuse(&packet, &mut response));
+    assert_eq!(response, failure(&packet, 5));
+    assert!(!shared.refuse(&packet[..5], &mut response));
 }
 
 #[tokio::test]
@@ -374,12 +391,16 @@ async fn a_long_answer_is_fetched_over_tcp_and_cut_for_udp() {
     assert!(whole.len() > 3000);
 
     assert_eq!(rig.ask_tcp(&packet).await, whole);
-    assert_eq!(rig.ask(&with_udp_size(packet.clone(), 4096)).await, whole);
-    let cut = rig.ask(&packet).await;
-    let fitting = ((512 - packet.len()) / 16) as u16;
-    let mut expected = response(&packet, fitting, 2);
-    expected[2] |= 2;
-    assert_eq!(cut, expected);
+    for (asked, room) in [
+        (packet.clone(), 512),
+        (with_udp_size(packet.clone(), 4096), 1232),
+    ] {
+        let cut = rig.ask(&asked).await;
+        let fitting = ((room - packet.len()) / 16) as u16;
+        let mut expected = response(&packet, fitting, 2);
+        expected[2] |= 2;
+        assert_eq!(cut, expected);
+    }
     assert_eq!(rig.server.counts().upstream_tcp, 2);
 }
 

@@ -21,7 +21,7 @@ use kernel::netlink::{Link, LinkChange, Netlink, NewVeth, VethPeer};
 use kernel::netns::Namespace;
 use kernel::packet_filter::nft;
 
-/// A pair to be made.
+/// A pair to create.
 #[derive(Clone, Copy, Debug)]
 pub struct NewEndpoint<'a> {
     /// The bridge, in the calling thread's namespace.
@@ -34,7 +34,7 @@ pub struct NewEndpoint<'a> {
     pub mac: Option<Mac>,
     /// The MTU in bytes; that of the bridge if not given.
     pub mtu: Option<u32>,
-    /// For whom this is, by which the address is found again.
+    /// Owner by which the address is found again.
     pub owner: &'a str,
 }
 
@@ -69,6 +69,7 @@ pub fn create(new: &NewEndpoint<'_>) -> Result<Mac, NetError> {
     bridge::no_host_traffic(new.host_name)?;
     let change = LinkChange {
         alias: Some(&alias),
+        mtu: Some(bridge::PORT_MTU),
         up: Some(true),
         ..LinkChange::default()
     };
@@ -115,13 +116,13 @@ pub fn exists(host_name: &str) -> Result<bool, NetError> {
 pub struct FoundEndpoint {
     /// The end on the bridge.
     pub host_name: String,
-    /// For whom it was made.
+    /// Its owner.
     pub owner: Option<String>,
     /// Whether the inner end was taken away.
     pub taken: bool,
 }
 
-/// All our pairs whose names begin like this.
+/// Returns all our pairs whose names begin like this.
 pub fn all(prefix: &str) -> Result<Vec<FoundEndpoint>, NetError> {
     let links = Netlink::open()?.links()?;
     let ours = links

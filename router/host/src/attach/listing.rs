@@ -1,4 +1,4 @@
-//! What is attached to a bridge.
+//! Listing what is attached to a bridge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -25,22 +25,21 @@ pub struct AttachedInterface {
     pub mac: Option<Mac>,
     /// Its IPv4 addresses.
     pub addresses: Vec<Ipv4Net>,
-    /// For whom it was attached; unknown if somebody else did it.
+    /// Its owner; unknown if another program attached it.
     pub owner: Option<String>,
     /// Its namespace: the processes in it and its names. `None` if it has neither, so that
     /// nothing shows it.
     pub namespace: Option<FoundNamespace>,
 }
 
-/// Lists what is attached to a bridge in the calling thread's namespace, by us or by a real Weave
-/// router, by walking the bridge's ports. `proc` is the host's `/proc` seen from here. No other
-/// namespace is entered.
+/// Lists what is attached to a bridge in the calling thread's namespace, by us or by a Weave Net
+/// router. `proc` is the host's `/proc` seen from here. No other namespace is entered.
+///
+/// What we attached counts also while it is no port of the bridge: somebody took it off, or
+/// deleted the bridge, and the container still has its addresses.
 pub fn attached(bridge: &str, proc: &Path) -> Result<Vec<AttachedInterface>, NetError> {
     let host = Netlink::open()?;
-    let Some(bridge) = Bridge::find(&host, bridge)? else {
-        return Ok(Vec::new());
-    };
-    let ports = bridge.ports(&host)?;
+    let ports = ports(&host, bridge)?;
     let found = namespaces(&host, &ports, proc)?;
     let mut all = Vec::new();
     for port in ports {
@@ -65,19 +64,28 @@ pub fn attached(bridge: &str, proc: &Path) -> Result<Vec<AttachedInterface>, Net
     Ok(all)
 }
 
-/// For whom the interfaces were attached that are on a bridge in the calling thread's namespace.
-/// Unlike [`attached`], this looks at the host's ends alone, so it costs little.
+/// Returns the owners of the interfaces that are attached to a bridge in the calling thread's
+/// namespace. Unlike [`attached`], this looks at the host's ends alone, so it costs little.
 pub fn owners(bridge: &str) -> Result<BTreeSet<String>, NetError> {
     let host = Netlink::open()?;
-    let Some(bridge) = Bridge::find(&host, bridge)? else {
-        return Ok(BTreeSet::new());
-    };
-    let ports = bridge.ports(&host)?;
+    let ports = ports(&host, bridge)?;
     let aliases = ports.iter().filter_map(|port| port.alias.as_deref());
     Ok(aliases.filter_map(owner_of).collect())
 }
 
-/// The namespaces, as far as they can be found, that veth pairs among `links` lead to.
+/// Returns the ports of the bridge, and the ends of pairs of ours that should be.
+fn ports(host: &Netlink, bridge: &str) -> Result<Vec<Link>, NetError> {
+    let bridge = Bridge::find(host, bridge)?.map(|bridge| bridge.link.index);
+    let mut links = host.links()?;
+    links.retain(|link| {
+        let is_port = bridge.is_some() && link.master == bridge;
+        let owner = link.alias.as_deref().and_then(owner_of);
+        is_port || (owner.is_some() && outside_peer(link).is_some())
+    });
+    Ok(links)
+}
+
+/// Returns the namespaces, as far as they can be found, that veth pairs among `links` lead to.
 pub(super) fn namespaces(
     host: &Netlink,
     links: &[Link],
@@ -105,13 +113,13 @@ pub(super) fn namespaces(
         .collect())
 }
 
-/// Where a veth pair leads, if that is another namespace.
-fn outside_peer(link: &Link) -> Option<(NamespaceNumber, kernel::netlink::LinkIndex)> {
+/// Returns where a veth pair leads, if that is another namespace.
+pub(crate) fn outside_peer(link: &Link) -> Option<(NamespaceNumber, kernel::netlink::LinkIndex)> {
     let peer = link.peer?;
     Some((peer.namespace?, peer.index))
 }
 
-pub(super) fn owner_of(alias: &str) -> Option<String> {
+pub(crate) fn owner_of(alias: &str) -> Option<String> {
     let rest = alias.strip_prefix(ALIAS)?;
     rest.strip_prefix(' ').map(str::to_owned)
 }

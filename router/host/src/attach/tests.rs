@@ -145,7 +145,8 @@ fn requests_are_followed() {
         assert_eq!(attached.host_interface, "vethwepl4194304");
         assert_eq!(attached.mac, Some(mac));
         let port = host.link_named("vethwepl4194304").unwrap();
-        assert_eq!((port.mtu, port.port.unwrap().hairpin), (1300, false));
+        // What the container sends by an MTU that it sets later passes, too.
+        assert_eq!((port.mtu, port.port.unwrap().hairpin), (65535, false));
         let inside = target.netlink().unwrap();
         assert_eq!(inside.link_named("net1").unwrap().mtu, 1300);
         let routes = inside.routes().unwrap();
@@ -475,5 +476,51 @@ fn hairpin_returns_what_a_container_sends_itself() {
         host.set_hairpin(&port, false).unwrap();
         socket.send(&frame).unwrap();
         assert_eq!(copies(1), 0);
+    });
+}
+
+/// Containers of one host talk at their own MTU, set at the start or later.
+#[test]
+fn frames_of_any_size_pass_the_bridge() {
+    needs_root!();
+    let containers = [container(), container()];
+    in_new_namespace(|| {
+        ensure(&Netlink::open().unwrap());
+        let addresses = ["10.7.0.1/16", "10.7.0.2/16"].map(|net| net.parse().unwrap());
+        for (target, address) in containers.iter().zip(&addresses) {
+            attach(&AttachRequest {
+                addresses: std::slice::from_ref(address),
+                ..AttachRequest::new(NAME, target)
+            })
+            .unwrap();
+        }
+        for mtu in [1410, 1500, 9000, 65535] {
+            for target in &containers {
+                let inside = target.netlink().unwrap();
+                let change = kernel::netlink::LinkChange {
+                    mtu: Some(mtu),
+                    ..kernel::netlink::LinkChange::default()
+                };
+                let link = inside.link_named("ethwe").unwrap();
+                inside.change_link(&link, &change).unwrap();
+            }
+            let bind = |target: &Namespace, address: &Ipv4Net| {
+                let at = (address.addr(), 9000);
+                let socket = target
+                    .run(|| std::net::UdpSocket::bind(at).unwrap())
+                    .unwrap();
+                let wait = std::time::Duration::from_secs(5);
+                socket.set_read_timeout(Some(wait)).unwrap();
+                socket
+            };
+            let from = bind(&containers[0], &addresses[0]);
+            let to = bind(&containers[1], &addresses[1]);
+            // One frame, as large as they come.
+            let sent = vec![7; mtu as usize - 28];
+            from.send_to(&sent, (addresses[1].addr(), 9000)).unwrap();
+            let mut received = vec![0; 65536];
+            let length = to.recv(&mut received).unwrap();
+            assert_eq!(length, sent.len());
+        }
     });
 }

@@ -20,8 +20,8 @@ pub(super) struct Pair {
     pub created: bool,
 }
 
-/// The pair that the request names, made if it does not exist. Its host end is up; its inner end
-/// is left as it was, down if new.
+/// Returns the pair that the request names, made if it does not exist. Its host end is up; its
+/// inner end is left as it was, down if new.
 pub(super) fn ensure<'a>(
     host: &'a Netlink,
     inside: &Netlink,
@@ -49,6 +49,7 @@ pub(super) fn ensure<'a>(
     let alias = request.owner.filter(|_| ours).map(alias_of);
     let change = LinkChange {
         alias: alias.as_deref().or(created.then_some(ALIAS)),
+        mtu: (host_end.mtu != bridge::PORT_MTU).then_some(bridge::PORT_MTU),
         master: (host_end.master.is_none()).then_some(Some(bridge.link.index)),
         up: Some(true),
         ..LinkChange::default()
@@ -62,7 +63,7 @@ pub(super) fn ensure<'a>(
     })
 }
 
-/// The pair that leads from an interface of a namespace to the bridge, if there is one.
+/// Returns the pair that leads from an interface of a namespace to the bridge, if there is one.
 pub(super) fn find(
     host: &Netlink,
     inside: &Netlink,
@@ -124,7 +125,8 @@ fn create(
     }
 }
 
-/// The end on the host of an interface that exists, which must be or become a port of the bridge.
+/// Returns the end on the host of an interface that exists, which must be or become a port of the
+/// bridge.
 fn other_end(
     host: &Netlink,
     inside: &Link,
@@ -139,8 +141,8 @@ fn other_end(
     Ok(link)
 }
 
-/// The other end of `inside`, if that is in the host's namespace. Numbers of links repeat in
-/// each namespace, so both ends must name each other.
+/// Returns the other end of `inside`, if that is in the host's namespace. Numbers of links repeat
+/// in each namespace, so both ends must name each other.
 fn peer_on_host(
     host: &Netlink,
     inside: &Link,
@@ -207,10 +209,11 @@ pub(super) fn alias_of(owner: &str) -> String {
     format!("{ALIAS} {}", &owner[..end])
 }
 
-const PREFIX: &str = "vethwepl";
+/// What the names of ends on the bridge begin with, ours and Weave Net's.
+pub(crate) const PREFIX: &str = "vethwepl";
 /// The highest pid that fits the name: seven digits. The kernel's highest is 4194304.
 const PID_MAX: u32 = 9_999_999;
-/// How many names are tried before a collision is an error.
+/// Number of names that are tried before a collision is an error.
 const NAME_ATTEMPTS_MAX: u32 = 16;
 
 #[cfg(test)]

@@ -207,7 +207,7 @@ fn what_others_remove_is_put_back() {
     });
 }
 
-/// A host with a container, and another host outside the overlay.
+/// Returns a host with a container, and another host outside the overlay.
 fn lab() -> (Lab, Namespace) {
     let lab = Lab::with_hosts(2).unwrap();
     let container = lab.new_container().unwrap();
@@ -288,6 +288,53 @@ fn masqueraded_packets_carry_the_hosts_address() {
     assert_eq!(from.ip(), Ipv4Addr::new(10, 7, 0, 2));
 }
 
+/// A container gets what the host was told to give: nothing before it has an address among the
+/// containers, whichever of its addresses is asked, and never the mesh itself.
+#[test]
+fn the_host_gives_what_it_was_told_to_give() {
+    needs_root!();
+    let (lab, container) = lab();
+    let host = lab.hosts()[0].address;
+    let inside = container.netlink().unwrap();
+    let interface = inside.link_named("ethwe").unwrap().index;
+    let route = Route::on_link(Ipv4Net::from(host).into(), interface);
+    inside.add_route(&route).unwrap();
+    let gateway = Gateway::new(GatewayConfig {
+        bridge: NAME.into(),
+        mesh_port: 6783,
+        ..GatewayConfig::default()
+    });
+    let arrives = |port: u16| {
+        let server = on_host(&lab, || UdpSocket::bind(("0.0.0.0", port)).unwrap());
+        let wait = Duration::from_millis(300);
+        server.set_read_timeout(Some(wait)).unwrap();
+        let client = container.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+        let client = client.unwrap();
+        let mut buffer = [0; 8];
+        // The first may wait for the neighbour.
+        (0..3).any(|_| {
+            let sent = client.send_to(b"hello", (host, port));
+            sent.is_ok() && server.recv_from(&mut buffer).is_ok()
+        })
+    };
+    assert!(arrives(9000), "without rules");
+    on_host(&lab, || gateway.restore(Some(Vec::new())).unwrap());
+    assert!(!arrives(9000), "the host has no address here");
+    on_host(&lab, || expose(&gateway, "10.7.0.1/16", false));
+    assert!(arrives(9000), "exposed");
+    assert!(!arrives(6783) && !arrives(6784), "the mesh is for hosts");
+    // An address that somebody gave by hand counts as well.
+    on_host(&lab, || {
+        hide(&gateway, None);
+        let netlink = Netlink::open().unwrap();
+        let bridge = netlink.link_named(NAME).unwrap();
+        let address = net("10.8.0.1/24").into();
+        assert!(netlink.add_address(&bridge, address).unwrap());
+        gateway.reconcile(BTreeSet::new()).unwrap();
+    });
+    assert!(arrives(9000), "an address of the user's");
+}
+
 #[test]
 fn the_host_reaches_containers_while_exposed() {
     needs_root!();
@@ -355,9 +402,12 @@ const NFT: &str = r#"table ip weft {
 	chain input {
 		type filter hook input priority filter; policy accept;
 		iifname != "lo" ip daddr 127.0.0.0/8 tcp dport 6784 counter drop comment "port 6784 is for this host alone"
-		iifname "docker0" ip daddr 172.17.0.1 tcp dport 6783 counter drop comment "Tcp port 6783 of 172.17.0.1 is for the mesh"
-		iifname "docker0" ip daddr 172.17.0.1 udp dport 6783 counter drop comment "Udp port 6783 of 172.17.0.1 is for the mesh"
-		iifname "docker0" ip daddr 172.17.0.1 udp dport 6784 counter drop comment "Udp port 6784 of 172.17.0.1 is for the mesh"
+		iifname "weave" tcp dport 6783 counter drop comment "TCP port 6783 is for other hosts"
+		iifname "weave" udp dport 6783 counter drop comment "UDP port 6783 is for other hosts"
+		iifname "weave" udp dport 6784 counter drop comment "UDP port 6784 is for other hosts"
+		iifname "docker0" ip daddr 172.17.0.1 tcp dport 6783 counter drop comment "TCP port 6783 of 172.17.0.1 is for the mesh"
+		iifname "docker0" ip daddr 172.17.0.1 udp dport 6783 counter drop comment "UDP port 6783 of 172.17.0.1 is for the mesh"
+		iifname "docker0" ip daddr 172.17.0.1 udp dport 6784 counter drop comment "UDP port 6784 of 172.17.0.1 is for the mesh"
 	}
 
 	chain forward {

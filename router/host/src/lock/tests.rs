@@ -26,13 +26,20 @@ fn one_holder_per_namespace() {
     assert_eq!(one.run(super::holder).unwrap().unwrap(), None);
 }
 
+/// The holder is this test itself, in another process.
 #[test]
 fn a_killed_holder_leaves_nothing() {
+    if std::env::var_os(CHILD).is_some() {
+        let _lock = RouterLock::acquire().unwrap();
+        println!("the lock is held");
+        return thread::sleep(Duration::from_secs(60));
+    }
     needs_root!();
     let namespace = Namespace::new().unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", "lock::tests::child_that_holds", "--nocapture"])
+        .args(["--exact", "--nocapture"])
+        .arg("lock::tests::a_killed_holder_leaves_nothing")
         .env(CHILD, "1")
         .stdout(Stdio::piped());
     let mut child = namespace.spawn(&mut command).unwrap();
@@ -53,14 +60,3 @@ fn a_killed_holder_leaves_nothing() {
 
 /// Set in the environment of the other process.
 const CHILD: &str = "WEFT_TEST_HOLDS_LOCK";
-
-/// Not a test: the other process of the test above.
-#[test]
-fn child_that_holds() {
-    if std::env::var_os(CHILD).is_none() {
-        return;
-    }
-    let _lock = RouterLock::acquire().unwrap();
-    println!("the lock is held");
-    thread::sleep(Duration::from_secs(60));
-}

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::container;
+use super::container::{self, VISIT};
 use kernel::error::NetError;
 use kernel::packet_filter::rules::{
     Base, Chain, ChainKind, Family, Hook, Match, PRIORITY_FILTER, PRIORITY_SOURCE_NAT, Protocol,
@@ -17,11 +17,16 @@ use kernel::packet_filter::rules::{
 };
 use kernel::packet_filter::{legacy, nft};
 
-/// What the host's rules shall do.
+/// Desired effect of the host's rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostRules {
     /// The bridge of the containers.
     pub bridge: String,
+    /// The port of the mesh, which containers have no business with; the one above belongs to it.
+    /// 0 if nothing is kept from them.
+    pub mesh_port: u16,
+    /// Whether the host has an address on the bridge.
+    pub is_member: bool,
     /// Subnets whose traffic to and from the outside gets the host's addresses.
     pub masqueraded: BTreeSet<Ipv4Net>,
     /// Destinations that local clients reach under their own addresses, although their subnet is
@@ -50,7 +55,7 @@ pub struct DockerBridge {
 }
 
 impl HostRules {
-    /// The subnets that the rules in the kernel masquerade, whoever put them there.
+    /// Returns the subnets that the rules in the kernel masquerade, whoever put them there.
     pub fn masqueraded_now() -> Result<BTreeSet<Ipv4Net>, NetError> {
         let chains = nft::read_table(TABLE)?;
         let rules = chains.iter().flat_map(|chain| &chain.rules);
@@ -90,7 +95,7 @@ impl HostRules {
     pub fn apply_to_legacy(&self) -> Result<bool, NetError> {
         collect(
             self.accepts()
-                .map(|(family, accepts)| legacy::apply(family, &accepts)),
+                .map(|(family, accepts)| legacy::apply(family, &VISIT, &accepts)),
         )
     }
 
@@ -99,8 +104,8 @@ impl HostRules {
         collect([
             container::remove(Family::V4),
             container::remove(Family::V6),
-            legacy::remove(Family::V4),
-            legacy::remove(Family::V6),
+            legacy::remove(Family::V4, &VISIT),
+            legacy::remove(Family::V6, &VISIT),
             remove_table(),
         ])
     }
@@ -131,26 +136,47 @@ impl HostRules {
                 comment: format!("port {port} is for this host alone"),
             });
         }
+        rules.extend(self.input_from_bridge());
         if let Some(docker) = &self.docker {
-            let (mesh, above) = (docker.mesh_port, docker.mesh_port.saturating_add(1));
-            let ports = [
-                (Protocol::Tcp, mesh),
-                (Protocol::Udp, mesh),
-                (Protocol::Udp, above),
-            ];
             for address in &docker.addresses {
-                rules.extend(ports.map(|(protocol, port)| Rule {
+                rules.extend(mesh_ports(docker.mesh_port).map(|(protocol, port)| Rule {
                     matches: vec![
                         Match::CameBy(docker.name.clone()),
                         Match::To((*address).into()),
                         Match::Port { protocol, port },
                     ],
                     verdict: Verdict::Drop,
-                    comment: format!("{protocol:?} port {port} of {address} is for the mesh"),
+                    comment: format!(
+                        "{} port {port} of {address} is for the mesh",
+                        name(protocol)
+                    ),
                 }));
             }
         }
         filter_chain("input", Hook::Input, rules)
+    }
+
+    /// Keeps containers from what they were not given: the whole host as long as it has no address
+    /// among them, and otherwise the mesh itself. A container reaches each address of a host that
+    /// it can send to, not only those of the bridge.
+    fn input_from_bridge(&self) -> Vec<Rule> {
+        let came = || Match::CameBy(self.bridge.clone());
+        if self.mesh_port == 0 {
+            return Vec::new();
+        }
+        if !self.is_member {
+            return vec![Rule {
+                matches: vec![came()],
+                verdict: Verdict::Drop,
+                comment: format!("this host has no address on {}", self.bridge),
+            }];
+        }
+        let rules = mesh_ports(self.mesh_port).map(|(protocol, port)| Rule {
+            matches: vec![came(), Match::Port { protocol, port }],
+            verdict: Verdict::Drop,
+            comment: format!("{} port {port} is for other hosts", name(protocol)),
+        });
+        rules.to_vec()
     }
 
     /// Keeps containers of Docker's bridge apart from ours.
@@ -205,19 +231,18 @@ impl HostRules {
         }
     }
 
-    /// What the filters of others have to let through. For IPv4 that is all that comes from
-    /// containers, and what is for subnets that the host leads to; for IPv6, which this host does
-    /// not route for them, what only passes the bridge.
+    /// Returns what the filters of others have to let through: what only passes the bridge, and for
+    /// IPv4, which this host routes for containers, what is from or for subnets that it leads to.
     fn accepts(&self) -> [(Family, Vec<Rule>); 2] {
         if !self.forwards {
             return [(Family::V4, Vec::new()), (Family::V6, Vec::new())];
         }
         let bridge = &self.bridge;
-        let outward = Rule {
-            matches: vec![Match::CameBy(bridge.clone())],
+        let outward = self.exposed.iter().map(|subnet| Rule {
+            matches: vec![Match::CameBy(bridge.clone()), Match::From(*subnet)],
             verdict: Verdict::Accept,
-            comment: format!("from {bridge}"),
-        };
+            comment: format!("from {subnet} by {bridge}"),
+        });
         let inward = self.exposed.iter().map(|subnet| Rule {
             matches: vec![Match::LeavesBy(bridge.clone()), Match::To(*subnet)],
             verdict: Verdict::Accept,
@@ -231,10 +256,27 @@ impl HostRules {
             verdict: Verdict::Accept,
             comment: format!("within {bridge}"),
         };
+        let first = std::iter::once(within.clone());
         [
-            (Family::V4, std::iter::once(outward).chain(inward).collect()),
+            (Family::V4, first.chain(outward).chain(inward).collect()),
             (Family::V6, vec![within]),
         ]
+    }
+}
+
+/// Returns the ports of the mesh, of which this is the first.
+fn mesh_ports(first: u16) -> [(Protocol, u16); 3] {
+    [
+        (Protocol::Tcp, first),
+        (Protocol::Udp, first),
+        (Protocol::Udp, first.saturating_add(1)),
+    ]
+}
+
+const fn name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
     }
 }
 

@@ -20,21 +20,21 @@ pub struct Address {
 }
 
 impl Netlink {
-    /// All addresses of the namespace, both families.
+    /// Returns all addresses of the namespace, both families.
     pub fn addresses(&self) -> Result<Vec<Address>, NetError> {
         let request = Request::new(RTM_GETADDR, 0, &header(AF_UNSPEC, 0, 0));
         let answer = self.socket.list(|| "list addresses".into(), &request)?;
         Ok(answer.iter().filter_map(parse).collect())
     }
 
-    /// The addresses of one link.
+    /// Returns the addresses of one link.
     pub fn addresses_of(&self, link: LinkIndex) -> Result<Vec<IpNet>, NetError> {
         let mut all = self.addresses()?;
         all.retain(|address| address.link == link);
         Ok(all.into_iter().map(|address| address.network).collect())
     }
 
-    /// The addresses of one link in another namespace, without entering that.
+    /// Returns the addresses of one link in another namespace, without entering that.
     pub fn addresses_in(
         &self,
         namespace: NamespaceNumber,
@@ -112,7 +112,7 @@ fn parse(message: &Message) -> Option<Address> {
     })
 }
 
-/// Whether an answer says that it is about that namespace.
+/// Returns true if an answer says that it is about that namespace.
 pub(super) fn is_of(
     message: &Message,
     header_bytes: usize,
@@ -123,7 +123,7 @@ pub(super) fn is_of(
     number.map(i32::from_ne_bytes) == Some(namespace.0)
 }
 
-/// The address of 4 or 16 bytes.
+/// Returns the address of 4 or 16 bytes.
 pub(super) fn ip(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
         return Some(Ipv4Addr::from(bytes).into());

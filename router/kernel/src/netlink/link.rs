@@ -41,7 +41,7 @@ pub struct Link {
     pub up: bool,
     /// Whether it also has a carrier.
     pub carrier: bool,
-    /// What the driver calls it: `bridge`, `veth`, `tun`; physical devices have no kind.
+    /// Its kind: `bridge`, `veth`, `tun`; physical devices have none.
     pub kind: Option<String>,
     /// A free text that stays with the device.
     pub alias: Option<String>,
@@ -53,7 +53,7 @@ pub struct Link {
     pub port: Option<BridgePort>,
 }
 
-/// Where the other end of a veth pair is.
+/// Location of the other end of a veth pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerLink {
     /// Its number in its own namespace.
@@ -71,7 +71,7 @@ pub struct BridgePort {
     pub hairpin: bool,
 }
 
-/// Whether frames pass a port of a bridge.
+/// State of a port of a bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortState {
     /// No frames: the device is down or has no carrier.
@@ -82,7 +82,7 @@ pub enum PortState {
     Other(u8),
 }
 
-/// A bridge to be made.
+/// A bridge to create.
 #[derive(Clone, Debug)]
 pub struct NewBridge<'a> {
     /// Its name.
@@ -91,7 +91,7 @@ pub struct NewBridge<'a> {
     pub mac: Option<Mac>,
 }
 
-/// A veth pair to be made.
+/// A veth pair to create.
 #[derive(Clone, Debug)]
 pub struct NewVeth<'a> {
     /// The end in the socket's namespace.
@@ -106,7 +106,7 @@ pub struct NewVeth<'a> {
     pub peer: VethPeer<'a>,
 }
 
-/// The other end of a veth pair to be made.
+/// The other end of a veth pair to create.
 #[derive(Clone, Debug)]
 pub struct VethPeer<'a> {
     /// Its name.
@@ -155,27 +155,27 @@ pub struct LinkChange<'a> {
 }
 
 impl Netlink {
-    /// All devices of the namespace.
+    /// Returns all devices of the namespace.
     pub fn links(&self) -> Result<Vec<Link>, NetError> {
         let request = Request::new(RTM_GETLINK, 0, &header(None));
         let answer = self.socket.list(|| "list links".into(), &request)?;
         answer.iter().map(parse).collect()
     }
 
-    /// The device of this name, if there is one.
+    /// Returns the device of this name, if there is one.
     pub fn link(&self, name: &str) -> Result<Option<Link>, NetError> {
         check_name(name)?;
         let request = Request::new(RTM_GETLINK, 0, &header(None)).text(IFLA_IFNAME, name);
         self.one_link(name, request)
     }
 
-    /// The device of this number, if there is one.
+    /// Returns the device of this number, if there is one.
     pub fn link_at(&self, index: LinkIndex) -> Result<Option<Link>, NetError> {
         let request = Request::new(RTM_GETLINK, 0, &header(Some(index)));
         self.one_link(&index.to_string(), request)
     }
 
-    /// The device of this number in another namespace, without entering that.
+    /// Returns the device of this number in another namespace, without entering that.
     pub fn link_in(
         &self,
         namespace: NamespaceNumber,
@@ -195,7 +195,7 @@ impl Netlink {
         }
     }
 
-    /// The device of this name; that there is none is an error.
+    /// Returns the device of this name; that there is none is an error.
     pub fn link_named(&self, name: &str) -> Result<Link, NetError> {
         self.link(name)?.ok_or_else(|| NetError::NoDevice {
             name: name.to_owned(),
@@ -451,7 +451,7 @@ fn port(info: &Attributes<'_>) -> Option<BridgePort> {
     })
 }
 
-/// Bytes of the longest name of an interface (IFNAMSIZ without the zero byte).
+/// Size in bytes of the longest name of an interface (IFNAMSIZ without the zero byte).
 const NAME_BYTES_MAX: usize = 15;
 
 /// The group of devices that are being deleted.

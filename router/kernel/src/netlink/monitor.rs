@@ -1,4 +1,4 @@
-//! Word of the kernel that devices came, changed or went.
+//! Notifications of the kernel that devices appeared, changed or disappeared.
 
 use std::os::fd::OwnedFd;
 

@@ -11,7 +11,7 @@ use super::wire::{self, Message, Request};
 use super::{AF_INET, AF_INET6, Netlink};
 use crate::error::NetError;
 
-/// What is known of an address on a link.
+/// Neighbour entry of an address on a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
     /// The address.
@@ -20,11 +20,11 @@ pub struct Neighbour {
     pub link: LinkIndex,
     /// Its MAC address, if it has answered.
     pub mac: Option<Mac>,
-    /// How sure that is.
+    /// Reachability state of the entry.
     pub state: NeighbourState,
 }
 
-/// How sure an entry is.
+/// Reachability state of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NeighbourState {
     /// Asked for, not answered yet.
@@ -44,7 +44,7 @@ pub enum NeighbourState {
 }
 
 impl Netlink {
-    /// The neighbours on all links, without those of multicast and local addresses.
+    /// Returns the neighbours on all links, without those of multicast and local addresses.
     pub fn neighbours(&self) -> Result<Vec<Neighbour>, NetError> {
         let request = Request::new(RTM_GETNEIGH, 0, &[0; HEADER_BYTES]);
         let answer = self.socket.list(|| "list neighbours".into(), &request)?;

@@ -14,7 +14,7 @@ use crate::error::NetError;
 /// A route of the main table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where it leads; the default route leads to 0.0.0.0/0 or ::/0.
+    /// Its destination; that of the default route is 0.0.0.0/0 or ::/0.
     pub destination: IpNet,
     /// The next hop.
     pub gateway: Option<IpAddr>,
@@ -24,13 +24,13 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Which of several routes to the same destination wins: the lowest.
     pub priority: u32,
-    /// How far away the destination is.
+    /// Scope of the destination.
     pub scope: RouteScope,
-    /// What happens to a packet.
+    /// The verdict on a packet.
     pub kind: RouteKind,
 }
 
-/// How far away a destination is.
+/// Scope of a route: the distance of its destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RouteScope {
     /// Behind a gateway.
@@ -44,7 +44,7 @@ pub enum RouteScope {
     Other(u8),
 }
 
-/// What a route does with a packet.
+/// The action of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RouteKind {
     /// Sends it on.
@@ -70,7 +70,7 @@ impl Route {
         }
     }
 
-    /// A route to `destination` by way of `gateway`.
+    /// Returns a route to `destination` by way of `gateway`.
     pub fn through(destination: IpNet, gateway: IpAddr) -> Route {
         Route {
             destination,
@@ -83,14 +83,14 @@ impl Route {
         }
     }
 
-    /// Whether this is a default route.
+    /// Returns true if this is a default route.
     pub fn is_default(&self) -> bool {
         self.destination.prefix_len() == 0
     }
 }
 
 impl Netlink {
-    /// The routes of the main table, both families.
+    /// Returns the routes of the main table, both families.
     pub fn routes(&self) -> Result<Vec<Route>, NetError> {
         let request = Request::new(RTM_GETROUTE, 0, &[0; HEADER_BYTES]);
         let answer = self.socket.list(|| "list routes".into(), &request)?;

@@ -13,8 +13,8 @@ use super::wire::{self, Message, Request};
 use crate::error::{KernelError, NetError};
 use crate::sys::sockopt;
 
-/// A netlink socket. It belongs to the network namespace in which it was opened, for ever, and
-/// may be used from any thread; requests of several threads wait for each other.
+/// A netlink socket. It belongs to the network namespace in which it was opened, forever, and may
+/// be used from any thread; requests of several threads wait for each other.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
@@ -23,12 +23,12 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A socket to the kernel's routing tables in the calling thread's namespace.
+    /// Returns a socket to the kernel's routing tables in the calling thread's namespace.
     pub fn route() -> Result<Socket, NetError> {
         Socket::open(None) // NETLINK_ROUTE is number 0.
     }
 
-    /// A socket to the kernel's packet filter in the calling thread's namespace.
+    /// Returns a socket to the kernel's packet filter in the calling thread's namespace.
     pub fn netfilter() -> Result<Socket, NetError> {
         Socket::open(Some(netlink::NETFILTER))
     }
@@ -237,7 +237,7 @@ impl Exchange<'_> {
     }
 }
 
-/// What ends the answer to a request.
+/// The end of the answer to a request.
 #[derive(Clone, Copy)]
 enum Until {
     Acknowledged,
@@ -267,8 +267,8 @@ impl Failure {
     }
 }
 
-/// The result in an NLMSG_ERROR message: a negative error number, zero for success, then the
-/// header of the request (all of it unless capped), then attributes.
+/// Returns the result in an NLMSG_ERROR message: a negative error number, zero for success, then
+/// the header of the request (all of it unless capped), then attributes.
 fn acknowledgement(message: &Message) -> Result<(), Failure> {
     let code = error_code(message)?;
     if code == 0 {
@@ -285,7 +285,7 @@ fn acknowledgement(message: &Message) -> Result<(), Failure> {
     Err(Failure::Kernel(Errno::from_raw_os_error(-code), detail))
 }
 
-/// A list ends with an error number as well, followed by attributes.
+/// Returns a list ends with an error number as well, followed by attributes.
 fn list_end(message: &Message) -> Result<(), Failure> {
     match error_code(message)? {
         code if code < 0 => {
@@ -310,13 +310,13 @@ fn error_code(message: &Message) -> Result<i32, Failure> {
     }
 }
 
-/// How long the kernel may take for an answer. It answers while it takes the request, so this is
-/// only reached when something is broken; the operation then fails with "timed out".
+/// Maximum time for an answer of the kernel. It answers while it takes the request, so this is only
+/// reached when something is broken; the operation then fails with "timed out".
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a list that changes while it is written is asked for before that is an error.
+/// Number of attempts to read a list that changes while it is written, before that is an error.
 const LIST_ATTEMPTS_MAX: u32 = 20;
-/// Bytes of the buffer for one datagram of an answer; the kernel writes at most 32 KiB of a list
-/// at a time. A longer datagram is an error.
+/// Size in bytes of the buffer for one datagram of an answer; the kernel writes at most 32 KiB of a
+/// list at a time. A longer datagram is an error.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
 const SOL_NETLINK: i32 = 270;

@@ -18,7 +18,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request of this message type with its fixed family header.
+    /// Creates a request of this message type with its fixed family header.
     pub fn new(kind: u16, flags: u16, header: &[u8]) -> Request {
         let mut buffer = Vec::with_capacity(256);
         buffer.extend_from_slice(&[0; 4]);
@@ -29,7 +29,17 @@ impl Request {
         Request { buffer }.padded()
     }
 
-    /// An attribute with this value.
+    /// Attributes without a message around them, to be compared.
+    pub const fn bare() -> Request {
+        Request { buffer: Vec::new() }
+    }
+
+    /// Returns the attributes of [`Request::bare`].
+    pub fn into_attributes(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    /// Returns an attribute with this value.
     #[must_use]
     pub fn bytes(mut self, kind: u16, value: &[u8]) -> Request {
         let start = self.start_attribute(kind);
@@ -38,7 +48,7 @@ impl Request {
         self.padded()
     }
 
-    /// A text attribute, ended by a zero byte.
+    /// Returns a text attribute, ended by a zero byte.
     #[must_use]
     pub fn text(mut self, kind: u16, value: &str) -> Request {
         let start = self.start_attribute(kind);
@@ -48,31 +58,31 @@ impl Request {
         self.padded()
     }
 
-    /// A byte.
+    /// Returns a byte.
     #[must_use]
     pub fn u8(self, kind: u16, value: u8) -> Request {
         self.bytes(kind, &[value])
     }
 
-    /// A 32-bit number in the machine's byte order.
+    /// Returns a 32-bit number in the machine's byte order.
     #[must_use]
     pub fn u32(self, kind: u16, value: u32) -> Request {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
-    /// A 32-bit number in network byte order.
+    /// Returns a 32-bit number in network byte order.
     #[must_use]
     pub fn be32(self, kind: u16, value: u32) -> Request {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    /// An attribute that holds the attributes that `fill` adds.
+    /// Returns an attribute that holds the attributes that `fill` adds.
     #[must_use]
     pub fn nest(self, kind: u16, fill: impl FnOnce(Request) -> Request) -> Request {
         self.nest_after(kind, &[], fill)
     }
 
-    /// An attribute that holds a fixed header and then the attributes that `fill` adds.
+    /// Returns an attribute that holds a fixed header and then the attributes that `fill` adds.
     #[must_use]
     pub fn nest_after(
         mut self,
@@ -96,7 +106,7 @@ impl Request {
         }
     }
 
-    /// The message with its length, sequence number and further flags filled in.
+    /// Returns the message with its length, sequence number and further flags filled in.
     pub fn finish(mut self, sequence: u32, more_flags: u16) -> Vec<u8> {
         let length = u32::try_from(self.buffer.len()).unwrap_or(u32::MAX);
         self.buffer[..4].copy_from_slice(&length.to_ne_bytes());
@@ -139,12 +149,12 @@ pub struct Message {
 }
 
 impl Message {
-    /// The attributes behind a family header of `header` bytes.
+    /// Returns the attributes behind a family header of `header` bytes.
     pub fn attributes(&self, header: usize) -> Attributes<'_> {
         attributes(self.payload.get(align(header)..).unwrap_or_default())
     }
 
-    /// The family header, if the message has all of it.
+    /// Returns the family header, if the message has all of it.
     pub fn header<const N: usize>(&self) -> Option<&[u8; N]> {
         self.payload.first_chunk::<N>()
     }
@@ -169,7 +179,7 @@ pub fn messages(mut datagram: &[u8]) -> Vec<Message> {
     out
 }
 
-/// The attributes in `bytes`.
+/// Returns the attributes in `bytes`.
 pub const fn attributes(bytes: &[u8]) -> Attributes<'_> {
     Attributes { rest: bytes }
 }
@@ -181,39 +191,39 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    /// The value of the first attribute of this type.
+    /// Returns the value of the first attribute of this type.
     pub fn get(&self, kind: u16) -> Option<&'a [u8]> {
         self.clone()
             .find(|(found, _)| *found == kind)
             .map(|(_, value)| value)
     }
 
-    /// The attributes inside the first attribute of this type; none if it is absent.
+    /// Returns the attributes inside the first attribute of this type; none if it is absent.
     pub fn nested(&self, kind: u16) -> Attributes<'a> {
         attributes(self.get(kind).unwrap_or_default())
     }
 
-    /// A text attribute, without the zero byte that ends it.
+    /// Returns a text attribute, without the zero byte that ends it.
     pub fn text(&self, kind: u16) -> Option<String> {
         self.get(kind).map(text)
     }
 
-    /// A 32-bit number in the machine's byte order.
+    /// Returns a 32-bit number in the machine's byte order.
     pub fn u32(&self, kind: u16) -> Option<u32> {
         self.array(kind).map(u32::from_ne_bytes)
     }
 
-    /// A 32-bit number in network byte order.
+    /// Returns a 32-bit number in network byte order.
     pub fn be32(&self, kind: u16) -> Option<u32> {
         self.array(kind).map(u32::from_be_bytes)
     }
 
-    /// A byte.
+    /// Returns a byte.
     pub fn u8(&self, kind: u16) -> Option<u8> {
         self.array::<1>(kind).map(|[byte]| byte)
     }
 
-    /// A value of exactly `N` bytes.
+    /// Returns a value of exactly `N` bytes.
     pub fn array<const N: usize>(&self, kind: u16) -> Option<[u8; N]> {
         self.get(kind)?.try_into().ok()
     }
@@ -232,13 +242,13 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// The text before the first zero byte.
+/// Returns the text before the first zero byte.
 pub fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// The number in the machine's byte order at `offset`; zero if `bytes` ends before.
+/// Returns the number in the machine's byte order at `offset`; zero if `bytes` ends before.
 pub fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     bytes
         .get(offset..)
@@ -250,7 +260,7 @@ const fn align(length: usize) -> usize {
     length.div_ceil(4) * 4
 }
 
-/// Bytes of the header that starts each message.
+/// Size in bytes of the header that starts each message.
 pub const HEADER_BYTES: usize = 16;
 
 /// The message is a request.

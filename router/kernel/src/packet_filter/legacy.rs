@@ -1,4 +1,4 @@
-//! The same chain of ours as in `guest`, in the table of `iptables-legacy`.
+//! A chain of ours in a table of `iptables-legacy`.
 //!
 //! That kind of iptables has a packet filter of its own in the kernel, which sees packets beside
 //! nf_tables, and a drop there is as final. Its tables are read and replaced whole. Replacing is
@@ -20,46 +20,37 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::rules::{Family, Rule, Verdict};
+use super::rules::{Family, Rule, Verdict, Visit};
 use crate::error::NetError;
 use crate::sys::xtables::{Info, Tables};
 use blob::{Chain, Entry, Layout, Leads, Table};
 
-/// The table of iptables.
-pub const TABLE: &str = "filter";
-/// Our chain in it.
-pub const CHAIN: &str = "WEFT-FORWARD";
-/// The comment of the rule that leads there.
-pub const MARK: &str = "weft: its containers may pass";
-/// The chain that Docker keeps free for rules of others.
-pub const DOCKER_USER: &str = "DOCKER-USER";
-
-/// How often a table is read again that others changed before it was replaced.
+/// Number of attempts to replace a table that others change meanwhile.
 const ATTEMPTS_MAX: usize = 5;
-/// How long another program may hold the lock before a change is given up.
+/// Maximum time to wait for the lock before a change is given up.
 const LOCK_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Makes the chain these rules, and has packets sent there; without rules nothing of ours stays.
 /// Returns whether anything had to be changed.
-pub fn apply(family: Family, rules: &[Rule]) -> Result<bool, NetError> {
-    if !exists(family) {
+pub fn apply(family: Family, visit: &Visit, rules: &[Rule]) -> Result<bool, NetError> {
+    if !exists(family, visit.table) {
         return Ok(false);
     }
-    let failed = |error: &io::Error| NetError::io(what(family), error);
+    let failed = |error: &io::Error| NetError::io(what(family, visit.table), error);
     let tables = Tables::open(family).map_err(|error| failed(&error))?;
-    let (_, table) = read(&tables, family)?;
-    if edited(&table, rules).is_none_or(|edited| edited == table) {
+    let (_, table) = read(&tables, family, visit.table)?;
+    if edited(&table, visit, rules).is_none_or(|edited| edited == table) {
         return Ok(false);
     }
     let path = std::env::var_os("XTABLES_LOCKFILE");
     let path = path.map_or(LOCK.into(), PathBuf::from);
     let _lock = lock(&path, LOCK_TIME_MAX)?;
     for _ in 0..ATTEMPTS_MAX {
-        let (info, table) = read(&tables, family)?;
-        let Some(new) = edited(&table, rules).filter(|new| *new != table) else {
+        let (info, table) = read(&tables, family, visit.table)?;
+        let Some(new) = edited(&table, visit, rules).filter(|new| *new != table) else {
             return Ok(false);
         };
-        match replace(&tables, &info, &new) {
+        match replace(&tables, visit.table, &info, &new) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => return result.map(|()| true).map_err(|error| failed(&error)),
         }
@@ -68,95 +59,118 @@ pub fn apply(family: Family, rules: &[Rule]) -> Result<bool, NetError> {
 }
 
 /// Removes what is ours. Returns whether there was anything.
-pub fn remove(family: Family) -> Result<bool, NetError> {
-    apply(family, &[])
+pub fn remove(family: Family, visit: &Visit) -> Result<bool, NetError> {
+    apply(family, visit, &[])
 }
 
-/// Whether somebody made the table, in the namespace of the calling thread.
-fn exists(family: Family) -> bool {
+/// Returns true if somebody made the table, in the namespace of the calling thread.
+fn exists(family: Family, table: &str) -> bool {
     let path = match family {
         Family::V4 => "/proc/thread-self/net/ip_tables_names",
         Family::V6 => "/proc/thread-self/net/ip6_tables_names",
     };
     let names = std::fs::read_to_string(path).unwrap_or_default();
-    names.lines().any(|name| name == TABLE)
+    names.lines().any(|name| name == table)
 }
 
-fn what(family: Family) -> String {
+fn what(family: Family, table: &str) -> String {
     let tool = match family {
         Family::V4 => "iptables-legacy",
         Family::V6 => "ip6tables-legacy",
     };
-    format!("change table {TABLE} of {tool}")
+    format!("change table {table} of {tool}")
 }
 
-fn read(tables: &Tables, family: Family) -> Result<(Info, Table), NetError> {
+fn read(tables: &Tables, family: Family, table: &str) -> Result<(Info, Table), NetError> {
     let read = || {
         for _ in 0..ATTEMPTS_MAX {
-            let info = tables.info(TABLE)?;
-            match tables.entries(TABLE, info.bytes) {
+            let info = tables.info(table)?;
+            match tables.entries(table, info.bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result.map(|entries| (info, entries)),
             }
         }
         Err(Errno::AGAIN.into())
     };
-    let (info, entries) = read().map_err(|error| NetError::io(what(family), &error))?;
-    let table = Table::parse(Layout::of(family), &info, &entries);
-    let unreadable = || NetError::Malformed { what: what(family) };
-    Ok((info, table.ok_or_else(unreadable)?))
+    let what = || what(family, table);
+    let (info, entries) = read().map_err(|error| NetError::io(what(), &error))?;
+    let parsed = Table::parse(Layout::of(family), &info, &entries);
+    let unreadable = || NetError::Malformed { what: what() };
+    Ok((info, parsed.ok_or_else(unreadable)?))
 }
 
-fn replace(tables: &Tables, before: &Info, table: &Table) -> io::Result<()> {
+fn replace(tables: &Tables, name: &str, before: &Info, table: &Table) -> io::Result<()> {
     // Each way in it was resolved when the table was read or edited.
     let blob = table.blob().ok_or(Errno::INVAL)?;
-    let counters = tables.replace(TABLE, &blob.info, &blob.entries, before.entries)?;
-    tables.add_counters(TABLE, &blob.counters(&counters))
+    let counters = tables.replace(name, &blob.info, &blob.entries, before.entries)?;
+    tables.add_counters(name, &blob.counters(&counters))
 }
 
-/// The table as it should be. `None` if there is no chain `FORWARD`, or no entry for these rules.
-fn edited(table: &Table, rules: &[Rule]) -> Option<Table> {
+/// Returns the table as it should be. `None` if the chain that packets come from is not there, or
+/// there is no entry for these rules.
+fn edited(table: &Table, visit: &Visit, rules: &[Rule]) -> Option<Table> {
     let layout = table.layout;
-    let forward = table.chain("FORWARD")?;
+    let from = table.chain(visit.from)?;
     let leads_to = |entry: &Entry, chain: &str| entry.leads == Leads::Chain(chain.into());
-    let ours =
-        |e: &Entry| leads_to(e, CHAIN) && e.comment(layout).is_some_and(|c| c == MARK.as_bytes());
-    let filters = forward.drops(layout) || forward.rules.iter().any(|rule| !ours(rule));
+    let is_marked = |entry: &Entry| {
+        entry
+            .comment(layout)
+            .is_some_and(|c| c == visit.mark.as_bytes())
+    };
+    let ours = |entry: &Entry| leads_to(entry, visit.chain) && is_marked(entry);
+    let filters = from.drops(layout) || from.rules.iter().any(|rule| !ours(rule));
     let wanted = filters && !rules.is_empty();
-    let to_docker = forward.rules.iter().any(|rule| leads_to(rule, DOCKER_USER));
-    let place = if to_docker { DOCKER_USER } else { "FORWARD" };
+    let is_reserved = from.rules.iter().any(|rule| leads_to(rule, visit.reserved));
+    let place = if is_reserved {
+        visit.reserved
+    } else {
+        visit.from
+    };
 
     let mut new = table.clone();
-    let marked = |chain: &Chain| chain.rules.iter().filter(|rule| ours(rule)).count();
-    let is_there =
-        |chain: &Chain| marked(chain) == usize::from(wanted && chain.name == place.as_bytes());
-    if !new.chains.iter().all(is_there) {
+    let in_place = |chain: &Chain| {
+        let count = chain.rules.iter().filter(|rule| ours(rule)).count();
+        if !wanted || chain.name != place.as_bytes() {
+            return count == 0;
+        }
+        let reached = &chain.rules[..end(&chain.rules, layout)];
+        count == 1 && (!is_reserved || reached.last().is_some_and(ours))
+    };
+    if !new.chains.iter().all(in_place) {
         for chain in &mut new.chains {
             chain.rules.retain(|rule| !ours(rule));
         }
         if wanted {
             let jump = Rule {
                 matches: Vec::new(),
-                verdict: Verdict::Jump(CHAIN.into()),
-                comment: MARK.into(),
+                verdict: Verdict::Jump(visit.chain.into()),
+                comment: visit.mark.into(),
             };
             let jump = entry::entry(layout, &jump)?;
-            new.chain_mut(place)?.rules.insert(0, jump);
+            let rules = &mut new.chain_mut(place)?.rules;
+            let at = if is_reserved { end(rules, layout) } else { 0 };
+            rules.insert(at, jump);
         }
     }
     if wanted {
         let rules: Option<Vec<Entry>> = rules.iter().map(|r| entry::entry(layout, r)).collect();
-        make_own(&mut new, rules?);
+        make_own(&mut new, visit.chain, rules?);
     } else {
-        remove_own(&mut new);
+        remove_own(&mut new, visit.chain);
     }
     Some(new)
 }
 
+/// Returns how many of these rules a packet can reach: those before the first that always returns.
+fn end(rules: &[Entry], layout: Layout) -> usize {
+    let returns = |rule: &Entry| rule.is_like(&entry::last(layout), layout);
+    rules.iter().position(returns).unwrap_or(rules.len())
+}
+
 /// Makes the chain of ours contain just these.
-fn make_own(table: &mut Table, rules: Vec<Entry>) {
+fn make_own(table: &mut Table, name: &str, rules: Vec<Entry>) {
     let layout = table.layout;
-    if let Some(own) = table.chain_mut(CHAIN) {
+    if let Some(own) = table.chain_mut(name) {
         let same = own.rules.len() == rules.len()
             && own
                 .rules
@@ -169,12 +183,12 @@ fn make_own(table: &mut Table, rules: Vec<Entry>) {
         return;
     }
     // In the order of names, as iptables keeps them.
-    let behind = |chain: &Chain| chain.hook.is_none() && chain.name.as_slice() > CHAIN.as_bytes();
+    let behind = |chain: &Chain| chain.hook.is_none() && chain.name.as_slice() > name.as_bytes();
     let at = table.chains.iter().position(behind);
     let own = Chain {
-        name: CHAIN.into(),
+        name: name.into(),
         hook: None,
-        head: vec![entry::head(layout, CHAIN)],
+        head: vec![entry::head(layout, name)],
         rules,
         last: entry::last(layout),
     };
@@ -182,19 +196,19 @@ fn make_own(table: &mut Table, rules: Vec<Entry>) {
 }
 
 /// Removes the chain of ours, or empties it if rules of others lead there.
-fn remove_own(table: &mut Table) {
-    let leads_here = |rule: &Entry| rule.leads == Leads::Chain(CHAIN.into());
+fn remove_own(table: &mut Table, name: &str) {
+    let leads_here = |rule: &Entry| rule.leads == Leads::Chain(name.into());
     let mut rules = table.chains.iter().flat_map(|chain| &chain.rules);
     if rules.any(leads_here) {
-        if let Some(own) = table.chain_mut(CHAIN) {
+        if let Some(own) = table.chain_mut(name) {
             own.rules.clear();
         }
     } else {
-        table.chains.retain(|chain| chain.name != CHAIN.as_bytes());
+        table.chains.retain(|chain| chain.name != name.as_bytes());
     }
 }
 
-/// The lock that every iptables of this host takes. `None` where its file cannot be made.
+/// Returns the lock that every iptables of this host takes. `None` where its file cannot be made.
 fn lock(path: &Path, time: Duration) -> Result<Option<File>, NetError> {
     let mut options = OpenOptions::new();
     options

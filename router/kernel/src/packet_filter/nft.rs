@@ -7,12 +7,12 @@ mod expression;
 
 use rustix::io::Errno;
 
-use expression::{expressions, target_of};
+use expression::{always_returns, do_the_same, expressions, target_of};
 
 use super::rules::{Base, COMMENT_BYTES_MAX, Chain, ChainKind, Family, Hook, Rule, Table, Verdict};
 use crate::error::NetError;
 use crate::netlink::socket::Socket;
-use crate::netlink::wire::{NLM_F_APPEND, NLM_F_CREATE, Request, text};
+use crate::netlink::wire::{NLM_F_APPEND, NLM_F_CREATE, Request, attributes, text};
 
 /// Makes the table exactly this, in one step; one of the same name is replaced.
 pub fn replace_table(table: &Table) -> Result<(), NetError> {
@@ -38,7 +38,8 @@ pub fn replace_chain(table: &str, chain: &Chain) -> Result<(), NetError> {
     if let Some(found) = found.iter().find(|found| found.name == chain.name) {
         batch.flush_chain(table, &chain.name);
         // The kernel does not move a chain.
-        if found.base != base_numbers(chain) {
+        let kind = chain.base.map(|base| kind_name(base.kind));
+        if found.base != base_numbers(chain) || found.kind.as_deref() != kind {
             batch.delete_chain(table, &chain.name);
         }
     }
@@ -62,7 +63,7 @@ pub fn delete_chain(table: &str, chain: &str) -> Result<bool, NetError> {
     absent_is_fine(batch.commit())
 }
 
-/// Whether this error says that the kernel has no nf_tables.
+/// Returns true if this error says that the kernel has no nf_tables.
 pub fn is_unsupported(error: &NetError) -> bool {
     [Errno::OPNOTSUPP, Errno::PROTONOSUPPORT, Errno::AFNOSUPPORT]
         .iter()
@@ -84,6 +85,8 @@ pub struct FoundChain {
     pub name: String,
     /// The hook's number and the priority, if the kernel enters it.
     pub base: Option<(u32, i32)>,
+    /// Its kind, by the kernel's name, if the kernel enters it.
+    pub kind: Option<String>,
     /// Whether packets that reach its end are dropped.
     pub drops: bool,
     /// Its rules, in order.
@@ -93,21 +96,35 @@ pub struct FoundChain {
 /// A rule as it stands in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundRule {
-    /// What the kernel calls it; unique in its table.
+    /// The kernel's handle of it; unique in its table.
     pub handle: u64,
     /// Its comment; empty if it has none.
     pub comment: String,
     /// The chain of its table that packets go to next, if it sends any to one.
     pub target: Option<String>,
+    /// Whether it sends each packet back to the chain that jumped here.
+    pub always_returns: bool,
+    /// Its expressions, as the kernel reports them.
+    expressions: Vec<u8>,
 }
 
 impl FoundChain {
-    /// Whether this is that chain: same place, same rules by their comments.
+    /// Returns true if this is that chain: in the same place, with rules that do the same to each
+    /// packet and say the same of it. A rule that somebody changed under its comment is another.
     pub fn is(&self, chain: &Chain) -> bool {
-        let comments = chain.rules.iter().map(|rule| cut(&rule.comment));
         self.name == chain.name
             && self.base == base_numbers(chain)
-            && self.rules.iter().map(|rule| &rule.comment).eq(comments)
+            && self.kind.as_deref() == chain.base.map(|base| kind_name(base.kind))
+            && !self.drops
+            && self.rules.len() == chain.rules.len()
+            && self.rules.iter().zip(&chain.rules).all(|(f, w)| f.is(w))
+    }
+}
+
+impl FoundRule {
+    /// Returns true if this is that rule: with its comment, and doing the same.
+    pub fn is(&self, rule: &Rule) -> bool {
+        self.comment == cut(&rule.comment) && do_the_same(attributes(&self.expressions), rule)
     }
 }
 
@@ -142,6 +159,7 @@ pub fn read_table_of(family: Family, name: &str) -> Result<Vec<FoundChain>, NetE
         chains.push(FoundChain {
             name: found.text(NFTA_CHAIN_NAME).unwrap_or_default(),
             base: hook.be32(NFTA_HOOK_HOOKNUM).zip(priority),
+            kind: found.text(NFTA_CHAIN_TYPE),
             drops: found.be32(NFTA_CHAIN_POLICY) == Some(NF_DROP),
             rules: Vec::new(),
         });
@@ -155,18 +173,24 @@ pub fn read_table_of(family: Family, name: &str) -> Result<Vec<FoundChain>, NetE
         if let Some(chain) = chains.iter_mut().find(|c| Some(&c.name) == chain.as_ref()) {
             let comment = found.get(NFTA_RULE_USERDATA).and_then(comment_of);
             let handle = found.array(NFTA_RULE_HANDLE).map(u64::from_be_bytes);
+            let expressions = found.nested(NFTA_RULE_EXPRESSIONS);
             chain.rules.push(FoundRule {
                 handle: handle.unwrap_or_default(),
                 comment: comment.unwrap_or_default(),
-                target: target_of(found.nested(NFTA_RULE_EXPRESSIONS)),
+                target: target_of(expressions.clone()),
+                always_returns: always_returns(expressions),
+                expressions: found
+                    .get(NFTA_RULE_EXPRESSIONS)
+                    .unwrap_or_default()
+                    .to_vec(),
             });
         }
     }
     Ok(chains)
 }
 
-/// The number of the kernel's rules: it changes with every change of any table. `None` if there
-/// is no nf_tables.
+/// Returns the number of the kernel's rules: it changes with every change of any table. `None` if
+/// there is no nf_tables.
 pub fn generation() -> Result<Option<u32>, NetError> {
     let socket = match Socket::netfilter() {
         Err(error) if error.is(Errno::PROTONOSUPPORT) => return Ok(None),
@@ -185,17 +209,30 @@ pub fn generation() -> Result<Option<u32>, NetError> {
 /// A place in a table of others, for one rule of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place<'a> {
-    /// Whose packets the table sees.
+    /// Address family of the table's packets.
     pub family: Family,
     /// The table.
     pub table: &'a str,
-    /// The chain whose first rule ours is to be.
+    /// The chain that ours is to be in.
     pub chain: &'a str,
+    /// Position in that chain.
+    pub position: Position,
 }
 
-/// Makes a chain of ours in a table of others exactly this, and puts a rule that jumps there in
-/// front of another chain, with `mark` as its comment. `old` are rules of ours in that table that
-/// are to go. All in one step.
+/// A place in a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// In front of all rules.
+    First,
+    /// In front of the rule with this handle.
+    Before(u64),
+    /// Behind all rules.
+    Last,
+}
+
+/// Makes a chain of ours in a table of others exactly this, and puts a rule that jumps there into
+/// another chain, with `mark` as its comment. `old` are rules of ours in that table that are to
+/// go. All in one step.
 pub fn visit(
     place: Place<'_>,
     chain: &Chain,
@@ -214,7 +251,7 @@ pub fn visit(
         verdict: Verdict::Jump(chain.name.clone()),
         comment: mark.to_owned(),
     };
-    batch.insert_rule(place.table, place.chain, &jump);
+    batch.place_rule(place, &jump);
     batch.commit()
 }
 
@@ -246,7 +283,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// To tables of ours, which are for IPv4.
+    /// Commands on our own tables, which are for IPv4.
     const fn new() -> Batch {
         Batch::of(Family::V4)
     }
@@ -295,16 +332,12 @@ impl Batch {
                      hook,
                      priority,
                  }| {
-                    let kind = match kind {
-                        ChainKind::Filter => "filter",
-                        ChainKind::Nat => "nat",
-                    };
                     r.nest(NFTA_CHAIN_HOOK, |r| {
                         r.be32(NFTA_HOOK_HOOKNUM, hook_number(hook))
                             .be32(NFTA_HOOK_PRIORITY, priority.cast_unsigned())
                     })
                     .be32(NFTA_CHAIN_POLICY, NF_ACCEPT)
-                    .text(NFTA_CHAIN_TYPE, kind)
+                    .text(NFTA_CHAIN_TYPE, kind_name(kind))
                 },
             );
         self.push(format!("add packet filter chain {}", chain.name), request);
@@ -330,16 +363,27 @@ impl Batch {
         }
     }
 
-    /// Puts a rule in front of all others of a chain.
-    fn insert_rule(&mut self, table: &str, chain: &str, rule: &Rule) {
-        self.add_rule(table, chain, rule, 0);
+    fn place_rule(&mut self, place: Place<'_>, rule: &Rule) {
+        let (flags, before) = match place.position {
+            Position::First => (0, None),
+            Position::Before(handle) => (0, Some(handle)),
+            Position::Last => (NLM_F_APPEND, None),
+        };
+        self.put_rule(place.table, place.chain, rule, flags, before);
     }
 
     fn add_rule(&mut self, table: &str, chain: &str, rule: &Rule, flags: u16) {
+        self.put_rule(table, chain, rule, flags, None);
+    }
+
+    fn put_rule(&mut self, table: &str, chain: &str, rule: &Rule, flags: u16, before: Option<u64>) {
         let request = message(self.family, NFT_MSG_NEWRULE, NLM_F_CREATE | flags)
             .text(NFTA_RULE_TABLE, table)
             .text(NFTA_RULE_CHAIN, chain)
             .nest(NFTA_RULE_EXPRESSIONS, |r| expressions(r, rule))
+            .maybe(before, |r, handle| {
+                r.bytes(NFTA_RULE_POSITION, &handle.to_be_bytes())
+            })
             .maybe(comment(&rule.comment), |r, comment| {
                 r.bytes(NFTA_RULE_USERDATA, &comment)
             });
@@ -366,6 +410,13 @@ fn message(family: Family, kind: u16, flags: u16) -> Request {
     Request::new(kind, flags, &[family, 0, 0, 0])
 }
 
+const fn kind_name(kind: ChainKind) -> &'static str {
+    match kind {
+        ChainKind::Filter => "filter",
+        ChainKind::Nat => "nat",
+    }
+}
+
 fn base_numbers(chain: &Chain) -> Option<(u32, i32)> {
     let base = chain.base?;
     Some((hook_number(base.hook), base.priority))
@@ -382,7 +433,7 @@ pub const fn hook_number(hook: Hook) -> u32 {
     }
 }
 
-/// The comment in the form in which `nft` keeps it: type 0, length, text with a zero byte.
+/// Returns the comment in the form in which `nft` keeps it: type 0, length, text with a zero byte.
 fn comment(comment: &str) -> Option<Vec<u8>> {
     if comment.is_empty() {
         return None;
@@ -445,6 +496,7 @@ const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_HANDLE: u16 = 3;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_RULE_POSITION: u16 = 6;
 const NFTA_RULE_USERDATA: u16 = 7;
 const NFTA_GEN_ID: u16 = 1;
 

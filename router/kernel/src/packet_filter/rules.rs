@@ -18,16 +18,16 @@ pub struct Table {
 pub struct Chain {
     /// Its name, unique in its table.
     pub name: String,
-    /// Where the kernel enters it; nowhere if other chains jump to it.
+    /// Hook at which the kernel enters it; `None` if other chains jump to it.
     pub base: Option<Base>,
     /// Its rules, in order.
     pub rules: Vec<Rule>,
 }
 
-/// Where the kernel enters a chain. A packet that reaches the end of it goes on.
+/// The hook at which the kernel enters a chain. A packet that reaches the chain's end goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Base {
-    /// What the chain may do.
+    /// Kind of the chain.
     pub kind: ChainKind,
     /// The place on a packet's way.
     pub hook: Hook,
@@ -35,7 +35,7 @@ pub struct Base {
     pub priority: i32,
 }
 
-/// What a chain may do.
+/// The kind of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainKind {
     /// Sees each packet.
@@ -59,12 +59,12 @@ pub enum Hook {
     Postrouting,
 }
 
-/// What happens to packets that fulfil all matches.
+/// A rule: its verdict applies to packets that fulfil all matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The conditions.
     pub matches: Vec<Match>,
-    /// What happens.
+    /// The events.
     pub verdict: Verdict,
     /// Why; stands beside the rule in listings, and tells us our rules. At most
     /// [`COMMENT_BYTES_MAX`] bytes are kept.
@@ -111,7 +111,7 @@ pub enum Protocol {
     Udp,
 }
 
-/// What happens to a packet.
+/// The verdict on a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It passes; chains of other tables still see it.
@@ -126,7 +126,24 @@ pub enum Verdict {
     Masquerade,
 }
 
-/// Bytes of a comment that are kept; a longer one is cut. `nft` cannot show more.
+/// A chain of ours in a table of others, and how packets get there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// The table.
+    pub table: &'static str,
+    /// Our chain in it.
+    pub chain: &'static str,
+    /// The comment of the rule that jumps there.
+    pub mark: &'static str,
+    /// The chain of the kernel's whose packets are meant.
+    pub from: &'static str,
+    /// A chain that is kept free for rules of others. The jump is in it if `from` leads there, the
+    /// last of its rules that can be reached: what a user has there comes before. Otherwise it is
+    /// the first rule of `from`.
+    pub reserved: &'static str,
+}
+
+/// Number of bytes of a comment that are kept; a longer one is cut. `nft` cannot show more.
 pub const COMMENT_BYTES_MAX: usize = 127;
 
 /// The priority of chains that rewrite sources (`srcnat`).

@@ -12,8 +12,8 @@ const FIRST: RawFd = 3;
 /// Descriptors that are looked at; more are left alone.
 const LISTENERS_MAX: RawFd = 64;
 
-/// The listening unix sockets that this process was given at its start. Only the first call gets
-/// them.
+/// Returns the listening unix sockets that this process was given at its start. Only the first call
+/// gets them.
 pub fn listeners() -> Vec<UnixListener> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let number = |name| std::env::var(name).ok()?.parse::<i64>().ok();

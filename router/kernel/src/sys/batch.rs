@@ -10,8 +10,8 @@ use std::ptr;
 
 use super::sockopt;
 
-/// Most segments that the kernel takes in one send. Newer kernels take 128; all that have the
-/// feature take 64.
+/// Maximum number of segments that the kernel takes in one send. Newer kernels take 128; all that
+/// have the feature take 64.
 pub const SEGMENTS_MAX: usize = 64;
 
 /// Words that hold the control message of one datagram, on 32-bit and 64-bit machines.
@@ -28,11 +28,11 @@ const fn control_space<T>() -> usize {
 /// One message for [`SendBatch::push`]: a span of the buffer given to [`SendBatch::send`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Where it goes.
+    /// Its destination.
     pub to: SocketAddrV4,
     /// Its first byte in the buffer.
     pub start: usize,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub len: usize,
     /// Zero for one datagram; else the bytes of each of the datagrams that the kernel cuts the
     /// span into (the last may be shorter), at most [`SEGMENTS_MAX`] of them.
@@ -53,7 +53,7 @@ pub struct SendBatch {
 unsafe impl Send for SendBatch {}
 
 impl SendBatch {
-    /// A batch for at most `capacity` messages.
+    /// Creates a batch for at most `capacity` messages.
     pub fn new(capacity: usize) -> SendBatch {
         let mut batch = SendBatch {
             messages: Vec::with_capacity(capacity),
@@ -69,12 +69,12 @@ impl SendBatch {
         batch
     }
 
-    /// The messages, in the order in which they leave.
+    /// Returns the messages, in the order in which they leave.
     pub fn messages(&self) -> &[Outgoing] {
         &self.messages
     }
 
-    /// Whether no further message fits.
+    /// Returns true if no further message fits.
     pub fn is_full(&self) -> bool {
         self.messages.len() == self.headers.len()
     }
@@ -93,7 +93,7 @@ impl SendBatch {
         true
     }
 
-    /// The message added last, to be lengthened.
+    /// Returns the message added last, to be lengthened.
     pub fn last_mut(&mut self) -> Option<&mut Outgoing> {
         self.messages.last_mut()
     }
@@ -170,11 +170,11 @@ fn write_segment_size(control: &mut Control, bytes: u16) {
 /// One received message: a datagram, or several of one flow that the kernel put together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incoming {
-    /// Where it came from.
+    /// Its origin.
     pub from: SocketAddrV4,
     /// Its first byte in the slab.
     pub start: usize,
-    /// How many bytes it has.
+    /// Its size in bytes.
     pub len: usize,
     /// The bytes of each datagram in it, at least 1; the last may be shorter.
     pub stride: usize,
@@ -211,7 +211,7 @@ impl ReceiveBatch {
         }
     }
 
-    /// How many messages one call may return.
+    /// Returns how many messages one call may return.
     pub fn capacity(&self) -> usize {
         self.headers.len()
     }
@@ -249,6 +249,35 @@ impl ReceiveBatch {
         Ok(self.filled)
     }
 
+    /// Forgets all messages.
+    pub fn clear(&mut self) {
+        self.filled = 0;
+    }
+
+    /// Adds a message that came from somewhere else than a socket. Returns false if there is no
+    /// room for it.
+    pub fn place(&mut self, from: SocketAddrV4, bytes: &[u8]) -> bool {
+        let index = self.filled;
+        let buffers = &mut self.slab.chunks_exact_mut(self.buffer_bytes);
+        let (Some(buffer), Some(header), Some(address)) = (
+            buffers
+                .nth(index)
+                .and_then(|buffer| buffer.get_mut(..bytes.len())),
+            self.headers.get_mut(index),
+            self.addresses.get_mut(index),
+        ) else {
+            return false;
+        };
+        buffer.copy_from_slice(bytes);
+        header.msg_len = bytes.len() as u32;
+        header.msg_hdr.msg_controllen = 0;
+        header.msg_hdr.msg_flags = 0;
+        address.sin_port = from.port().to_be();
+        address.sin_addr.s_addr = u32::from_ne_bytes(from.ip().octets());
+        self.filled += 1;
+        true
+    }
+
     /// Message `index` of the last [`receive`](ReceiveBatch::receive).
     pub fn message(&self, index: usize) -> Option<Incoming> {
         if index >= self.filled {
@@ -269,13 +298,13 @@ impl ReceiveBatch {
         })
     }
 
-    /// The one buffer that all messages lie in.
+    /// Returns the one buffer that all messages lie in.
     pub fn slab_mut(&mut self) -> &mut [u8] {
         &mut self.slab
     }
 }
 
-/// The size in the UDP_GRO control message of a received message, if there is one.
+/// Returns the size in the UDP_GRO control message of a received message, if there is one.
 fn gro_size(header: &libc::msghdr) -> Option<usize> {
     // SAFETY: `msg_control` and `msg_controllen` are what the kernel left in a control buffer of
     // the batch, so the CMSG macros stay inside it; the data of UDP_GRO is an int.
@@ -292,7 +321,7 @@ fn gro_size(header: &libc::msghdr) -> Option<usize> {
     None
 }
 
-/// Whether and how datagrams of a socket may be fragmented: `IP_MTU_DISCOVER`.
+/// Fragmentation of a socket's datagrams: `IP_MTU_DISCOVER`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MtuDiscover {
     /// Never set "don't fragment"; the kernel fragments what the path does not take.
@@ -314,7 +343,7 @@ pub fn set_mtu_discover(fd: impl AsFd, mode: MtuDiscover) -> io::Result<()> {
     sockopt::set(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
 }
 
-/// The path MTU that the kernel knows for the destination of a connected socket: `IP_MTU`.
+/// Returns the path MTU that the kernel knows for the destination of a connected socket: `IP_MTU`.
 pub fn path_mtu(fd: impl AsFd) -> io::Result<u32> {
     let value: c_int = get_option(fd, libc::IPPROTO_IP, libc::IP_MTU)?;
     u32::try_from(value).map_err(|_| io::ErrorKind::InvalidData.into())
@@ -330,8 +359,8 @@ pub fn probe_segmentation(fd: impl AsFd) -> io::Result<()> {
     sockopt::set(fd, libc::SOL_UDP, libc::UDP_SEGMENT, 0)
 }
 
-/// How many datagrams the kernel has dropped at this socket since it was made, above all for want
-/// of buffer space.
+/// Returns how many datagrams the kernel has dropped at this socket since it was made, above all
+/// for want of buffer space.
 pub fn drops(fd: impl AsFd) -> io::Result<u32> {
     const SO_MEMINFO: c_int = 55;
     const DROPS: usize = 8;
@@ -348,11 +377,11 @@ pub fn set_reuse_port(fd: impl AsFd, on: bool) -> io::Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Instruction {
-    /// What to do.
+    /// Advice for the user.
     pub code: u16,
-    /// How many instructions to skip if a test holds.
+    /// Number of instructions to skip if a test holds.
     pub jump_true: u8,
-    /// How many instructions to skip if it does not.
+    /// Number of instructions to skip if it does not.
     pub jump_false: u8,
     /// The operand.
     pub operand: u32,

@@ -37,7 +37,7 @@ impl Offload {
     }
 }
 
-/// Whether the offload of interface `name` in the calling thread's namespace is on.
+/// Returns true if the offload of interface `name` in the calling thread's namespace is on.
 pub fn offload(name: &str, offload: Offload) -> io::Result<bool> {
     Ok(command(name, offload.get_command(), 0)? != 0)
 }

@@ -27,7 +27,7 @@ pub fn unshare() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether an open file is a network namespace.
+/// Returns true if an open file is a network namespace.
 pub fn is_network_namespace(file: BorrowedFd<'_>) -> bool {
     // SAFETY: the descriptor is open while borrowed, and this request takes no argument: it
     // returns the kind of a namespace (linux/nsfs.h), or an error for any other file.

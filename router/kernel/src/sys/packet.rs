@@ -60,7 +60,7 @@ impl PacketSocket {
     /// Receives one frame and returns its length, cut to the buffer's. Fails with
     /// [`io::ErrorKind::WouldBlock`] when none came in time.
     pub fn receive(&self, buffer: &mut [u8], timeout: Duration) -> io::Result<usize> {
-        // A timeout of zero would mean to wait for ever.
+        // A timeout of zero would mean to wait forever.
         let timeout = timeout.max(Duration::from_micros(1));
         rustix::net::sockopt::set_socket_timeout(&self.fd, Timeout::Recv, Some(timeout))?;
         let (length, _) = rustix::net::recv(&self.fd, buffer, RecvFlags::empty())?;

@@ -72,7 +72,7 @@ pub fn set_vnet_header_size(fd: impl AsFd, bytes: u16) -> io::Result<()> {
     })
 }
 
-/// The flags of the device that `fd` is a queue of.
+/// Returns the flags of the device that `fd` is a queue of.
 pub fn flags(fd: impl AsFd) -> io::Result<u16> {
     let mut request = interface_request("")?;
     // SAFETY: TUNGETIFF writes one ifreq, which `request` is and which outlives the call.

@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 /// Places on a packet's way where a table's chains are entered.
 pub const HOOKS: usize = 5;
 
-/// Whose tables.
+/// Address family of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Those of iptables.
@@ -20,7 +20,7 @@ pub enum Family {
     V6,
 }
 
-/// How a table is laid out (`struct ipt_getinfo` without the name).
+/// Layout of a table (`struct ipt_getinfo` without the name).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Info {
@@ -30,13 +30,13 @@ pub struct Info {
     pub starts: [u32; HOOKS],
     /// The offset of the policy of each hook.
     pub policies: [u32; HOOKS],
-    /// How many entries there are.
+    /// Number of entries.
     pub entries: u32,
-    /// How many bytes they take.
+    /// Their size in bytes.
     pub bytes: u32,
 }
 
-/// What an entry has counted (`struct xt_counters`).
+/// Counters of an entry (`struct xt_counters`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
@@ -65,7 +65,7 @@ impl Tables {
         Ok(Tables { socket, level })
     }
 
-    /// How a table is laid out. The kernel makes the table if it does not exist.
+    /// Returns how a table is laid out. The kernel makes the table if it does not exist.
     pub fn info(&self, table: &str) -> io::Result<Info> {
         let mut request = InfoRequest {
             name: name(table)?,
@@ -78,8 +78,8 @@ impl Tables {
         Ok(request.info)
     }
 
-    /// The entries of a table of that many bytes. An error of the kind [`io::ErrorKind::WouldBlock`]
-    /// says that the table has another size by now.
+    /// Returns the entries of a table of that many bytes. An error of the kind
+    /// [`io::ErrorKind::WouldBlock`] says that the table has another size by now.
     pub fn entries(&self, table: &str, bytes: u32) -> io::Result<Vec<u8>> {
         let header = size_of::<EntriesRequest>();
         let mut buffer = aligned(header + bytes as usize);
@@ -254,7 +254,7 @@ fn bytes_of(buffer: &[u64]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(buffer.as_ptr().cast(), size_of_val(buffer)) }
 }
 
-/// A header and what follows it.
+/// Creates a header and what follows it.
 fn with_header<T>(header: T, rest: &[u8]) -> Vec<u64> {
     const { assert!(align_of::<T>() <= align_of::<u64>()) };
     let mut buffer = aligned(size_of::<T>() + rest.len());

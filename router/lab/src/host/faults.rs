@@ -1,4 +1,4 @@
-//! What goes wrong in a network: cut links, partitions, blocked pairs, loss, small MTUs.
+//! Faults of a network: cut links, partitions, blocked pairs, loss, small MTUs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ use kernel::sys::ethtool::{self, Offload};
 pub(super) struct Faults {
     /// Hosts that do not hear each other; each pair stands in both orders.
     blocked: BTreeSet<(usize, usize)>,
-    /// How many of a million packets to a host are lost.
+    /// Number of packets in a million to a host that are lost.
     loss: BTreeMap<usize, u32>,
 }
 

@@ -1,4 +1,4 @@
-//! What a lab leaves behind when its process is killed: processes and a folder.
+//! Cleaning up after a lab whose process was killed: its processes and its folder.
 
 use std::fs;
 use std::path::Path;
@@ -35,7 +35,8 @@ pub fn remove_stale(folder: &Path) -> Result<usize, NetError> {
     Ok(stale.len())
 }
 
-/// The name of a lab of this process: its id, when it started (ids are given again), a count.
+/// Returns the name of a lab of this process: its id, when it started (ids are given again), a
+/// count.
 pub(super) fn lab_name(pid: u32, count: u32) -> Result<String, NetError> {
     let start = start_time(pid).ok_or_else(|| NetError::Malformed {
         what: "read the start time of this process".into(),
@@ -83,8 +84,8 @@ fn kill(pid: u32, lab: &str) {
     }
 }
 
-/// The processes that carry the name of a lab, except those that have ended and wait for their
-/// parent: they have no environment any more.
+/// Returns the processes that carry the name of a lab, except those that have ended and wait for
+/// their parent: they have no environment any more.
 fn processes() -> Vec<(u32, String)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -108,8 +109,8 @@ fn lab_of(pid: u32) -> Option<String> {
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
-/// When a process started, in clock ticks since the system did: the 22nd field of its stat, which
-/// is the 20th behind the command in parentheses. None if it has ended.
+/// Returns when a process started, in clock ticks since the system did: the 22nd field of its stat,
+/// which is the 20th behind the command in parentheses. None if it has ended.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
@@ -122,5 +123,5 @@ fn start_time(pid: u32) -> Option<u64> {
 
 /// The variable in the environment of the processes of a lab that holds the lab's name.
 pub(super) const ENVIRONMENT: &str = "WEFT_LAB";
-/// How long killed processes may take to end.
+/// Maximum time for killed processes to end.
 const END_WAIT_MAX: Duration = Duration::from_secs(5);

@@ -12,7 +12,7 @@ fn put(key: &str, value: &str) -> Change {
 
 fn save(store: &Store, changes: Vec<Change>) -> Result<(), StoreError> {
     let (done, wait) = channel();
-    store.save(changes, move |result| done.send(result).unwrap());
+    store.save_alone(changes, move |result| done.send(result).unwrap());
     wait.recv().unwrap()
 }
 
@@ -53,7 +53,7 @@ fn batches_are_answered_in_order() {
         let done = done.clone();
         opened
             .store
-            .save(vec![put("k", &i.to_string())], move |result| {
+            .save_alone(vec![put("k", &i.to_string())], move |result| {
                 result.unwrap();
                 done.send(i).unwrap();
             });
@@ -181,13 +181,197 @@ fn a_full_disk_loses_nothing_and_recovers() {
         error.to_string().contains("Free space on the disk"),
         "{error}"
     );
-    // What was made before the failure was seen fails too, room or not.
     std::fs::remove_file(&ballast).unwrap();
-    save(&opened.store, vec![put("stale", "2")]).unwrap_err();
-    opened.store.resume();
     save(&opened.store, vec![put("after", "3")]).unwrap();
     drop(opened);
     let records = Store::open(&path).unwrap().records;
     let expected: Vec<Record> = vec![("after".into(), "3".into()), ("before".into(), "1".into())];
     assert_eq!(records, expected);
+}
+
+fn save_in_order(store: &Store, changes: Vec<Change>) -> Result<(), StoreError> {
+    let (done, wait) = channel();
+    store.save(changes, move |result| done.send(result).unwrap());
+    wait.recv().unwrap()
+}
+
+/// Returns a change that the data base refuses on any disk.
+fn impossible(key: &str) -> Change {
+    Change {
+        key: key.into(),
+        value: Some(vec![0; 4 << 30]),
+    }
+}
+
+#[test]
+fn a_failed_save_fails_what_builds_on_it_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = Store::open(&folder.path().join("weft.db")).unwrap();
+    let store = &opened.store;
+    save(store, vec![impossible("lost")]).unwrap_err();
+    save(store, vec![put("a", "1")]).unwrap();
+    save_in_order(store, vec![put("b", "2")]).unwrap();
+
+    save_in_order(store, vec![impossible("lost")]).unwrap_err();
+    save_in_order(store, vec![put("stale", "3")]).unwrap_err();
+    save(store, vec![put("c", "4")]).unwrap();
+    store.resume();
+    save_in_order(store, vec![put("d", "5")]).unwrap();
+}
+
+#[test]
+fn a_save_that_shares_the_sync_of_a_failed_one_is_tried_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.db");
+    let opened = Store::open(&path).unwrap();
+    let (done, wait) = channel();
+    let hand_in = |in_order: bool, change: Change| {
+        let done = done.clone();
+        let done = move |result: Result<(), StoreError>| done.send(result.is_ok()).unwrap();
+        match in_order {
+            true => opened.store.save(vec![change], done),
+            false => opened.store.save_alone(vec![change], done),
+        }
+    };
+    // The store's thread is kept busy, so what follows is saved by one sync.
+    let (release, hold) = channel::<()>();
+    opened
+        .store
+        .save_alone(vec![put("first", "0")], move |_| hold.recv().unwrap());
+    hand_in(false, put("a", "1"));
+    hand_in(false, impossible("lost"));
+    hand_in(true, put("b", "2"));
+    hand_in(true, impossible("lost"));
+    hand_in(true, put("stale", "3"));
+    hand_in(false, put("c", "4"));
+    release.send(()).unwrap();
+    drop((opened, done));
+    let saved: Vec<bool> = wait.iter().collect();
+    assert_eq!(saved, [true, false, true, false, false, true]);
+    let records = Store::open(&path).unwrap().records;
+    let keys: Vec<&[u8]> = records.iter().map(|(key, _)| &key[..]).collect();
+    assert_eq!(keys, [&b"a"[..], b"b", b"c", b"first"]);
+}
+
+/// Returns a store as a router leaves it behind after some work: records of several sizes, some
+/// removed.
+fn worked_store(path: &Path, rng: &mut fastrand::Rng) -> Vec<Record> {
+    let opened = Store::open(path).unwrap();
+    for round in 0..12 {
+        let changes = (0..60).map(|_| Change {
+            key: format!("ipam/{}", rng.u16(..400)).into_bytes(),
+            value: (rng.u8(..4) > 0).then(|| vec![rng.u8(..); rng.usize(..200)]),
+        });
+        let mut changes: Vec<_> = changes.collect();
+        changes.push(put("round", &round.to_string()));
+        save(&opened.store, changes).unwrap();
+    }
+    drop(opened);
+    Store::open(path).unwrap().records
+}
+
+/// Returns a folder that costs no waiting for a disk, where there is such a place.
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
+/// Each damage is told and put aside, or is in a place that says nothing and changes no record.
+#[test]
+fn no_damage_goes_unnoticed() {
+    let folder = in_memory();
+    let path = folder.path().join("weft.db");
+    let mut rng = fastrand::Rng::with_seed(11);
+    let records = worked_store(&path, &mut rng);
+    let whole = std::fs::read(&path).unwrap();
+    let (mut found, mut harmless) = (0, 0);
+    for round in 0..250 {
+        let mut bytes = whole.clone();
+        let at = rng.usize(..bytes.len());
+        match round % 10 {
+            0 => bytes.truncate(at),
+            1 => bytes.truncate(at & !0xfff),
+            2 => bytes[at..].fill(0),
+            3 => bytes[..at].fill(0),
+            4 => bytes[at & !0xfff..]
+                .iter_mut()
+                .take(4096)
+                .for_each(|byte| *byte = 0),
+            // The head of the file is small, and its bytes matter most.
+            5 | 6 => bytes[rng.usize(..512)] ^= 1 << rng.u8(..8),
+            7 => bytes.extend_from_slice(&whole[..at]),
+            _ => bytes[at] ^= 1 << rng.u8(..8),
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let opened = Store::open(&path).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        match opened.damaged {
+            Some(aside) => {
+                found += 1;
+                assert_eq!(std::fs::read(&aside).unwrap(), bytes, "round {round}");
+                assert_eq!(opened.records, [], "round {round}");
+                std::fs::remove_file(aside).unwrap();
+            }
+            None => {
+                harmless += 1;
+                assert_eq!(opened.records, records, "round {round}");
+            }
+        }
+        save(&opened.store, vec![put("after", "1")]).unwrap();
+    }
+    assert!(found > 120, "{found} found, {harmless} harmless");
+}
+
+#[test]
+fn an_empty_or_zeroed_file_is_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.db");
+    for bytes in [vec![], vec![0; 100], vec![0; 1 << 20]] {
+        std::fs::write(&path, &bytes).unwrap();
+        let aside = Store::open(&path).unwrap().damaged.unwrap();
+        assert_eq!(std::fs::read(aside).unwrap(), bytes);
+    }
+    // Each has a name of its own.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
+}
+
+#[test]
+fn a_store_that_was_not_closed_is_whole() {
+    let folder = in_memory();
+    let path = folder.path().join("weft.db");
+    let opened = Store::open(&path).unwrap();
+    for round in 0..20 {
+        save(&opened.store, vec![put("round", &round.to_string())]).unwrap();
+        let copy = folder.path().join(format!("copy/{round}"));
+        std::fs::create_dir_all(folder.path().join("copy")).unwrap();
+        std::fs::copy(&path, &copy).unwrap();
+        let found = Store::open(&copy).unwrap();
+        assert_eq!(found.damaged, None);
+        let expected: Vec<Record> = vec![("round".into(), round.to_string().into())];
+        assert_eq!(found.records, expected);
+    }
+}
+
+#[test]
+fn the_files_are_for_their_owner_and_no_link_is_followed() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft/weft.db");
+    drop(Store::open(&path).unwrap());
+    let mode = |name: &str| {
+        let metadata = std::fs::metadata(folder.path().join(name)).unwrap();
+        metadata.permissions().mode() & 0o777
+    };
+    assert_eq!(mode("weft"), 0o700);
+    assert_eq!(
+        (mode("weft/weft.db"), mode("weft/weft.lock")),
+        (0o600, 0o600)
+    );
+
+    let precious = folder.path().join("precious");
+    std::fs::write(&precious, "text").unwrap();
+    let lock = folder.path().join("weft/weft.lock");
+    std::fs::remove_file(&lock).unwrap();
+    std::os::unix::fs::symlink(&precious, &lock).unwrap();
+    let error = Store::open(&path).unwrap_err().to_string();
+    assert!(error.contains("weft.lock is a link; remove it"), "{error}");
+    assert_eq!(std::fs::read_to_string(&precious).unwrap(), "text");
 }

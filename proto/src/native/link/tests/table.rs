@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// The states by name, each reached in the way that a connection reaches it, of the end that
-/// dialled. The other end goes along, since it knows what to say next.
+/// Returns the states by name, each reached in the way that a connection reaches it, of the end
+/// that dialled. The other end goes along, since it knows what to say next.
 fn states() -> Vec<(&'static str, World)> {
     let passive = || World::new(1);
     let keying = || {
@@ -52,7 +52,7 @@ fn states() -> Vec<(&'static str, World)> {
     ]
 }
 
-/// A hello of the other end.
+/// Returns a hello of the other end.
 fn hello(epoch: u32) -> Vec<u8> {
     Hello {
         version: VERSION,
@@ -74,7 +74,7 @@ fn report(now: Time, answer: Option<Answer>, wants_answer: bool) -> Report {
     }
 }
 
-/// An answer to the last report that was sent.
+/// Returns an answer to the last report that was sent.
 fn answer(world: &World) -> Answer {
     Answer {
         sent_at: world.ends[0].reports.sent_at,

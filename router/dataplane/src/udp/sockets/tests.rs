@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use proto::sleeve::Channel;
 use proto::types::PeerName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

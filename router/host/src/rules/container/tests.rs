@@ -39,7 +39,7 @@ fn iptables(test: &str, line: &str) -> Option<String> {
     }
 }
 
-/// What iptables shows of a chain; that it shows it at all means that it understands it.
+/// Returns what iptables shows of a chain; that it shows it at all means that it understands it.
 #[track_caller]
 fn shown(chain: &str) -> Vec<String> {
     let text = iptables("", &format!("-S {chain}")).unwrap();
@@ -166,6 +166,42 @@ fn docker_keeps_a_chain_free() {
         assert!(remove(Family::V4).unwrap());
         assert_eq!(shown("DOCKER-USER"), ["-A DOCKER-USER -j RETURN"]);
         assert_eq!(run("-S").matches("weft").count(), 0);
+    });
+}
+
+/// What the user says in Docker's chain holds, wherever he says it and whenever.
+#[test]
+fn rules_of_the_user_come_first() {
+    needs_root!();
+    in_new_namespace(|| {
+        let test = "container::tests::rules_of_the_user_come_first";
+        if iptables(test, "-P FORWARD DROP").is_none() {
+            return;
+        }
+        let run = |line: &str| iptables(test, line).unwrap();
+        run("-N DOCKER-USER");
+        run("-A FORWARD -j DOCKER-USER");
+        run("-A DOCKER-USER -d 172.17.0.2 -j DROP");
+        let jump = format!("-A DOCKER-USER {JUMP}");
+        let first = "-A DOCKER-USER -d 172.17.0.2/32 -j DROP".to_owned();
+        let second = "-A DOCKER-USER -d 172.17.0.3/32 -j DROP".to_owned();
+        apply(Family::V4, &rules()).unwrap();
+        assert_eq!(shown("DOCKER-USER"), [first.clone(), jump.clone()]);
+        run("-A DOCKER-USER -d 172.17.0.3 -j DROP");
+        assert!(!are_in_place(Family::V4, &rules()).unwrap());
+        apply(Family::V4, &rules()).unwrap();
+        assert!(are_in_place(Family::V4, &rules()).unwrap());
+        assert_eq!(
+            shown("DOCKER-USER"),
+            [first.clone(), second.clone(), jump.clone()]
+        );
+        // Docker's own, which older ones end the chain with.
+        run("-I DOCKER-USER 3 -j RETURN");
+        assert!(!are_in_place(Family::V4, &rules()).unwrap());
+        apply(Family::V4, &rules()).unwrap();
+        let last = "-A DOCKER-USER -j RETURN".to_owned();
+        assert_eq!(shown("DOCKER-USER"), [first, second, jump, last]);
+        assert!(are_in_place(Family::V4, &rules()).unwrap());
     });
 }
 

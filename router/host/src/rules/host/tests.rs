@@ -58,6 +58,58 @@ fn rules_are_read_back() {
     });
 }
 
+/// A rule that does something else under the same comment, as one that was edited by hand or is
+/// of another version, is not ours.
+#[test]
+fn an_edited_rule_is_put_right() {
+    needs_root!();
+    in_new_namespace(|| {
+        let wanted = HostRules {
+            bridge: "weave".into(),
+            private_ports: BTreeSet::from([6784]),
+            unmasqueraded: BTreeSet::from(["10.7.8.0/24".parse().unwrap()]),
+            forwards: true,
+            docker: Some(DockerBridge {
+                name: "docker0".into(),
+                addresses: vec![Ipv4Addr::new(172, 17, 0, 1)],
+                mesh_port: 6783,
+            }),
+            ..rules(&["10.7.0.0/16"])
+        };
+        wanted.apply().unwrap();
+        assert!(wanted.are_in_place().unwrap());
+        let table = wanted.table();
+        type Edit = fn(&mut Rule);
+        let edits: [Edit; 5] = [
+            |rule| drop(rule.matches.pop()),
+            |rule| rule.matches.insert(0, Match::CameBy("eth0".into())),
+            |rule| rule.verdict = Verdict::Accept,
+            |rule| rule.verdict = Verdict::Drop,
+            |rule| rule.matches.reverse(),
+        ];
+        let mut edited = 0;
+        for (at, chain) in table.chains.iter().enumerate() {
+            for (number, rule) in chain.rules.iter().enumerate() {
+                for edit in edits {
+                    let mut changed = rule.clone();
+                    edit(&mut changed);
+                    if changed == *rule {
+                        continue;
+                    }
+                    let mut table = table.clone();
+                    table.chains[at].rules[number] = changed;
+                    nft::replace_table(&table).unwrap();
+                    assert!(!wanted.are_in_place().unwrap(), "{rule:?}");
+                    wanted.apply().unwrap();
+                    assert!(wanted.are_in_place().unwrap(), "{rule:?}");
+                    edited += 1;
+                }
+            }
+        }
+        assert!(edited > 30, "{edited}");
+    });
+}
+
 #[test]
 fn a_failed_change_changes_nothing() {
     needs_root!();

@@ -28,12 +28,12 @@ const HOOK_NAMES: [&str; HOOKS] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "
 pub(super) struct Layout {
     /// Source address, destination, and masks of both.
     pub(super) address_bytes: usize,
-    /// What is inverted.
+    /// Flags for inverted matches.
     pub(super) inverted: usize,
     /// The target's offset; that of the next entry is behind it.
     pub(super) target: usize,
     pub(super) counters: usize,
-    /// Where matches begin.
+    /// Offset of the matches.
     pub(super) matches: usize,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Table {
     hooks: u32,
     /// In their order in the blob.
     pub(super) chains: Vec<Chain>,
-    /// What stands behind all chains.
+    /// The entries behind all chains.
     end: Vec<Entry>,
 }
 
@@ -75,7 +75,7 @@ pub(super) struct Chain {
     pub(super) name: Vec<u8>,
     /// The number of the hook that enters it.
     pub(super) hook: Option<usize>,
-    /// What bears its name; empty for a chain of the kernel's.
+    /// The entry that carries its name; empty for a chain of the kernel's.
     pub(super) head: Vec<Entry>,
     pub(super) rules: Vec<Entry>,
     /// Its policy, or the return.
@@ -91,7 +91,7 @@ pub(super) struct Entry {
     pub(super) origin: Option<usize>,
 }
 
-/// Where a target sends packets.
+/// Destination of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Leads {
     /// Nowhere else in the table.
@@ -277,19 +277,19 @@ impl Table {
 }
 
 impl Chain {
-    /// The entry that a jump to this chain arrives at.
+    /// Returns the entry that a jump to this chain arrives at.
     fn first(&self) -> &Entry {
         self.rules.first().unwrap_or(&self.last)
     }
 
-    /// Whether packets that reach its end are dropped.
+    /// Returns true if packets that reach its end are dropped.
     pub(super) fn drops(&self, layout: Layout) -> bool {
         verdict(layout, &self.last.bytes) == Some(super::entry::DROP)
     }
 }
 
 impl Entry {
-    /// Whether it does the same as another. What the kernel writes into it does not count.
+    /// Returns true if it does the same as another. What the kernel writes into it does not count.
     pub(super) fn is_like(&self, other: &Entry, layout: Layout) -> bool {
         let plain = |entry: &Entry| {
             let mut bytes = entry.bytes.clone();
@@ -304,7 +304,7 @@ impl Entry {
         self.leads == other.leads && plain(self) == plain(other)
     }
 
-    /// The text of its comment, if it has one.
+    /// Returns the text of its comment, if it has one.
     pub(super) fn comment(&self, layout: Layout) -> Option<&[u8]> {
         let end = target_offset(layout, &self.bytes)?;
         let mut matches = self.bytes.get(layout.matches..end)?;
@@ -321,7 +321,7 @@ impl Entry {
 }
 
 impl Blob {
-    /// What each entry has counted, given what those of the table that was read have.
+    /// Returns what each entry has counted, given what those of the table that was read have.
     pub(super) fn counters(&self, before: &[Counter]) -> Vec<Counter> {
         let of = |origin: &Option<usize>| origin.and_then(|origin| before.get(origin).copied());
         self.origins
@@ -357,7 +357,7 @@ fn target_name(layout: Layout, entry: &[u8]) -> Option<&[u8]> {
     Some(text(entry.get(target + 2..target + TARGET_BYTES - 1)?))
 }
 
-/// The verdict of a standard target: an offset if it is not negative.
+/// Returns the verdict of a standard target: an offset if it is not negative.
 fn verdict(layout: Layout, entry: &[u8]) -> Option<i32> {
     if !target_name(layout, entry)?.is_empty() {
         return None;
@@ -367,7 +367,7 @@ fn verdict(layout: Layout, entry: &[u8]) -> Option<i32> {
     Some(i32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// The name that a target `ERROR` bears.
+/// Returns the name that a target `ERROR` bears.
 fn error_name(layout: Layout, entry: &[u8]) -> Option<&[u8]> {
     if target_name(layout, entry)? != b"ERROR" {
         return None;
@@ -381,10 +381,10 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-/// The bytes up to the first zero.
+/// Returns the bytes up to the first zero.
 fn text(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Bytes of `struct xt_entry_target` and `struct xt_entry_match` without their data.
+/// Size in bytes of `struct xt_entry_target` and `struct xt_entry_match` without their data.
 pub(super) const TARGET_BYTES: usize = 32;

@@ -7,7 +7,7 @@ pub(super) const DROP: i32 = -1;
 const ACCEPT: i32 = -2;
 const RETURN: i32 = -5;
 
-/// An entry that does what the rule says. `None` for what only tables of our own contain.
+/// Returns an entry that does what the rule says. `None` for what only tables of our own contain.
 pub(super) fn entry(layout: Layout, rule: &Rule) -> Option<Entry> {
     let mut head = vec![0; layout.matches];
     for matched in &rule.matches {
@@ -25,7 +25,7 @@ pub(super) fn entry(layout: Layout, rule: &Rule) -> Option<Entry> {
     Some(assemble(layout, head, &matches, &target, leads))
 }
 
-/// The entry that a chain of this name begins with.
+/// Returns the entry that a chain of this name begins with.
 pub(super) fn head(layout: Layout, name: &str) -> Entry {
     let mut text = [0; 30];
     text[..name.len()].copy_from_slice(name.as_bytes());
@@ -39,7 +39,7 @@ pub(super) fn head(layout: Layout, name: &str) -> Entry {
     )
 }
 
-/// The entry that a chain of the user's ends with.
+/// Returns the entry that a chain of the user's ends with.
 pub(super) fn last(layout: Layout) -> Entry {
     let target = part("", &RETURN.to_ne_bytes());
     assemble(
@@ -71,7 +71,7 @@ fn assemble(
     }
 }
 
-/// A match or a target: size, name, revision 0, data.
+/// Returns a match or a target: size, name, revision 0, data.
 fn part(name: &str, data: &[u8]) -> Vec<u8> {
     let bytes = (TARGET_BYTES + data.len()).next_multiple_of(align_of::<u64>());
     let mut part = vec![0; bytes];
@@ -98,6 +98,11 @@ fn condition(layout: Layout, head: &mut [u8], matched: &Match) -> Option<()> {
             interface(head, interfaces, name)
         }
         Match::LeavesBy(name) => interface(head, interfaces + NAME_BYTES, name),
+        Match::From(network) if length == 4 => {
+            head[..4].copy_from_slice(&network.network().octets());
+            head[8..12].copy_from_slice(&network.netmask().octets());
+            Some(())
+        }
         Match::To(network) if length == 4 => {
             head[4..8].copy_from_slice(&network.network().octets());
             head[12..16].copy_from_slice(&network.netmask().octets());
@@ -107,7 +112,7 @@ fn condition(layout: Layout, head: &mut [u8], matched: &Match) -> Option<()> {
     }
 }
 
-/// The name of an interface with its zero byte, and which bytes of it count.
+/// Returns the name of an interface with its zero byte, and which bytes of it count.
 fn interface(head: &mut [u8], at: usize, name: &str) -> Option<()> {
     let mask = at + 2 * NAME_BYTES;
     if name.len() >= NAME_BYTES {
@@ -119,6 +124,6 @@ fn interface(head: &mut [u8], at: usize, name: &str) -> Option<()> {
 }
 
 const INVERTED_CAME_BY: u8 = 1;
-/// Bytes of an interface's name. In an entry stand that of the way in and of the way out, and then
-/// which bytes of both count.
+/// Size in bytes of an interface's name. In an entry stand that of the way in and of the way out,
+/// and then which bytes of both count.
 const NAME_BYTES: usize = 16;

@@ -8,6 +8,16 @@ use crate::packet_filter::rules::Match;
 use crate::sys::xtables::Counter;
 use testbed::root::{in_new_namespace, needs_root};
 
+const VISIT: Visit = Visit {
+    table: "filter",
+    chain: CHAIN,
+    mark: MARK,
+    from: "FORWARD",
+    reserved: "DOCKER-USER",
+};
+const CHAIN: &str = "WEFT-FORWARD";
+const MARK: &str = "weft: its containers may pass";
+
 fn rules() -> Vec<Rule> {
     let to: Ipv4Net = "10.7.0.0/16".parse().unwrap();
     vec![
@@ -146,7 +156,7 @@ fn again(table: &Table) -> Table {
     Table::parse(table.layout, &blob.info, &blob.entries).unwrap()
 }
 
-/// What the kernel would see: each entry by its offset.
+/// Returns what the kernel would see: each entry by its offset.
 fn entry_at(table: &Table, blob: &blob::Blob, offset: usize) -> Option<Option<usize>> {
     let mut at = 0;
     for origin in &blob.origins {
@@ -222,7 +232,7 @@ fn recorded_tables_are_understood() {
 fn ours_goes_in_and_out_and_all_else_stays() {
     for recorded in recorded() {
         let (before, layout) = (recorded.table(), Layout::of(recorded.family));
-        let after = edited(&before, &recorded.rules()).unwrap();
+        let after = edited(&before, &VISIT, &recorded.rules()).unwrap();
         assert_kept(&before, &after);
         let read = again(&after);
         let place = match recorded.name {
@@ -237,8 +247,8 @@ fn ours_goes_in_and_out_and_all_else_stays() {
         let names = read.chains.iter().filter(|chain| chain.hook.is_none());
         assert!(names.map(|chain| &chain.name).is_sorted());
         // Again it is the same, and what goes leaves nothing behind.
-        assert_eq!(edited(&read, &recorded.rules()).unwrap(), read);
-        let without = edited(&read, &[]).unwrap().blob().unwrap();
+        assert_eq!(edited(&read, &VISIT, &recorded.rules()).unwrap(), read);
+        let without = edited(&read, &VISIT, &[]).unwrap().blob().unwrap();
         assert_eq!(without.entries, recorded.entries, "{}", recorded.name);
         assert_eq!(without.info, recorded.info);
     }
@@ -247,13 +257,13 @@ fn ours_goes_in_and_out_and_all_else_stays() {
 #[test]
 fn ours_is_put_right() {
     let recorded = &recorded()[1];
-    let good = again(&edited(&recorded.table(), &rules()).unwrap());
+    let good = again(&edited(&recorded.table(), &VISIT, &rules()).unwrap());
     let jump = good.chain("DOCKER-USER").unwrap().rules[0].clone();
     let layout = good.layout;
     let mend = |change: &dyn Fn(&mut Table)| {
         let mut table = good.clone();
         change(&mut table);
-        again(&edited(&again(&table), &rules()).unwrap())
+        again(&edited(&again(&table), &VISIT, &rules()).unwrap())
     };
     // Flushed, in the wrong chain, twice, with a rule too few, too many, or another.
     let flush = |t: &mut Table| {
@@ -270,7 +280,10 @@ fn ours_is_put_right() {
         t.chain_mut(CHAIN).unwrap().rules.push(rule);
     };
     let swap = |t: &mut Table| t.chain_mut(CHAIN).unwrap().rules.swap(0, 1);
-    let changes: [&dyn Fn(&mut Table); 6] = [&flush, &misplace, &repeat, &shorten, &add, &swap];
+    // Where no packet comes.
+    let behind = |t: &mut Table| t.chain_mut("DOCKER-USER").unwrap().rules.swap(0, 1);
+    let changes: [&dyn Fn(&mut Table); 7] =
+        [&flush, &misplace, &repeat, &shorten, &add, &swap, &behind];
     for change in changes {
         assert_eq!(
             mend(change).blob().unwrap().entries,
@@ -286,19 +299,43 @@ fn ours_is_put_right() {
     lead.bytes[layout.matches + 32] = b'x';
     forward.push(lead.clone());
     let table = again(&table);
-    assert_eq!(edited(&table, &rules()).unwrap(), table);
-    let without = again(&edited(&table, &[]).unwrap());
+    assert_eq!(edited(&table, &VISIT, &rules()).unwrap(), table);
+    let without = again(&edited(&table, &VISIT, &[]).unwrap());
     let rules = &without.chain("DOCKER-USER").unwrap().rules;
     assert_eq!(rules.len(), 3);
     assert!(rules[0].is_like(&theirs, layout) && rules[2].is_like(&lead, layout));
     assert_eq!(without.chain(CHAIN).unwrap().rules, []);
-    assert_eq!(edited(&without, &[]).unwrap(), without);
+    assert_eq!(edited(&without, &VISIT, &[]).unwrap(), without);
+}
+
+/// A packet that the user drops is dropped, wherever in his chain he says so.
+#[test]
+fn rules_of_the_user_come_first() {
+    let recorded = &recorded()[1];
+    let mut table = recorded.table();
+    let layout = table.layout;
+    let theirs = entry::entry(layout, &accept(Vec::new(), "mine")).unwrap();
+    let user = &mut table.chain_mut("DOCKER-USER").unwrap().rules;
+    user.insert(0, theirs.clone());
+    let mut table = again(&edited(&again(&table), &VISIT, &rules()).unwrap());
+    let is_ours = |rule: &Entry| rule.leads == Leads::Chain(CHAIN.into());
+    let ours = |table: &Table| {
+        let rules = &table.chain("DOCKER-USER").unwrap().rules;
+        rules.iter().map(is_ours).collect::<Vec<_>>()
+    };
+    assert_eq!(ours(&table), [false, true, false]);
+    // Another one, at the end of a chain that ends with no return.
+    let user = &mut table.chain_mut("DOCKER-USER").unwrap().rules;
+    user.pop();
+    user.push(theirs);
+    let table = again(&edited(&again(&table), &VISIT, &rules()).unwrap());
+    assert_eq!(ours(&table), [false, false, true]);
 }
 
 #[test]
 fn what_counted_goes_on_counting() {
     let recorded = &recorded()[1];
-    let table = edited(&recorded.table(), &rules()).unwrap();
+    let table = edited(&recorded.table(), &VISIT, &rules()).unwrap();
     let blob = table.blob().unwrap();
     let count = |i: u64| Counter {
         packets: i + 1,
@@ -336,7 +373,7 @@ proptest! {
         recorded.entries[at] = byte;
         if let Some(table) = Table::parse(layout, &recorded.info, &recorded.entries) {
             prop_assert_eq!(&table.blob().unwrap().entries, &recorded.entries);
-            if let Some(after) = edited(&table, &recorded.rules()) {
+            if let Some(after) = edited(&table, &VISIT, &recorded.rules()) {
                 assert_kept(&table, &after);
             }
         }
@@ -377,11 +414,11 @@ proptest! {
             }
         }
         let before = again(&table);
-        let after = edited(&before, &rules()[..ours.min(2)]).unwrap();
+        let after = edited(&before, &VISIT, &rules()[..ours.min(2)]).unwrap();
         assert_kept(&before, &after);
         let read = again(&after);
-        prop_assert_eq!(&edited(&read, &rules()[..ours.min(2)]).unwrap(), &read);
-        let without = edited(&read, &[]).unwrap();
+        prop_assert_eq!(&edited(&read, &VISIT, &rules()[..ours.min(2)]).unwrap(), &read);
+        let without = edited(&read, &VISIT, &[]).unwrap();
         prop_assert_eq!(without.blob().unwrap().entries, before.blob().unwrap().entries);
     }
 }
@@ -434,7 +471,7 @@ fn names() -> String {
     std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default()
 }
 
-/// The table with what it counted, without times.
+/// Returns the table with what it counted, without times.
 fn saved(family: Family) -> Vec<String> {
     let text = iptables("", &tool(family, "-save"), "-c").unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -445,8 +482,8 @@ fn saved(family: Family) -> Vec<String> {
 fn a_table_that_is_not_there_is_not_made() {
     needs_root!();
     in_new_namespace(|| {
-        assert!(!apply(Family::V4, &rules()).unwrap());
-        assert!(!remove(Family::V6).unwrap());
+        assert!(!apply(Family::V4, &VISIT, &rules()).unwrap());
+        assert!(!remove(Family::V6, &VISIT).unwrap());
         assert_eq!(names(), "");
     });
 }
@@ -469,8 +506,8 @@ fn the_kernel_takes_what_is_made() {
                 .args(["-c1", "-W1", "127.0.0.1"])
                 .output();
             let before = saved(family);
-            assert!(apply(family, &recorded.rules()).unwrap());
-            assert!(!apply(family, &recorded.rules()).unwrap());
+            assert!(apply(family, &VISIT, &recorded.rules()).unwrap());
+            assert!(!apply(family, &VISIT, &recorded.rules()).unwrap());
             let after = saved(family);
             let jump = format!("--comment \"{MARK}\" -j {CHAIN}");
             assert_eq!(after.iter().filter(|line| line.contains(&jump)).count(), 1);
@@ -480,15 +517,15 @@ fn the_kernel_takes_what_is_made() {
             // iptables can go on working with it.
             iptables(test, &tool, "-w -N later")?;
             iptables(test, &tool, "-w -I FORWARD -j later")?;
-            assert!(!apply(family, &recorded.rules()).unwrap());
+            assert!(!apply(family, &VISIT, &recorded.rules()).unwrap());
             iptables(test, &tool, "-w -F FORWARD")?;
             iptables(test, &tool, "-w -X later")?;
             iptables(test, &tool, "-w -P FORWARD DROP")?;
-            assert!(apply(family, &recorded.rules()).unwrap());
+            assert!(apply(family, &VISIT, &recorded.rules()).unwrap());
             let shown = iptables(test, &tool, "-w -S FORWARD")?;
             assert!(shown.contains(&jump), "{shown}");
-            assert!(remove(family).unwrap());
-            assert!(!remove(family).unwrap());
+            assert!(remove(family, &VISIT).unwrap());
+            assert!(!remove(family, &VISIT).unwrap());
             assert!(!saved(family).iter().any(|line| ours(&line)));
             Some(())
         });
@@ -524,10 +561,10 @@ fn counts_survive_in_the_kernel() {
             before.contains(&"[7:700] -A OUTPUT -o lo".into()),
             "{before:?}"
         );
-        assert!(apply(Family::V4, &rules()).unwrap());
+        assert!(apply(Family::V4, &VISIT, &rules()).unwrap());
         let after = saved(Family::V4);
         assert!(before.iter().all(|line| after.contains(line)), "{after:?}");
-        assert!(remove(Family::V4).unwrap());
+        assert!(remove(Family::V4, &VISIT).unwrap());
         assert_eq!(saved(Family::V4), before);
     });
 }
@@ -547,8 +584,8 @@ fn recorded_tables_are_real_ones() {
                 iptables(test, &tool(family, ""), &format!("-w {line}"))?;
             }
             let tables = Tables::open(family).unwrap();
-            let info = tables.info(TABLE).unwrap();
-            Some((info, tables.entries(TABLE, info.bytes).unwrap()))
+            let info = tables.info(VISIT.table).unwrap();
+            Some((info, tables.entries(VISIT.table, info.bytes).unwrap()))
         });
         let Some((info, entries)) = read else { return };
         let table = Table::parse(Layout::of(family), &info, &entries).unwrap();

@@ -85,7 +85,65 @@ fn network_match(request: Request, offset: u32, network: Ipv4Net, operator: u32)
     compare(masked, operator, &network.network().octets())
 }
 
-/// The chain that a rule sends packets to.
+/// Returns true if these expressions of the kernel do what the rule says, whatever they counted.
+pub(super) fn do_the_same(found: Attributes<'_>, rule: &Rule) -> bool {
+    let wanted = expressions(Request::bare(), rule).into_attributes();
+    let wanted = significant(attributes(&wanted));
+    let found = significant(found);
+    found.len() == wanted.len()
+        && found.iter().zip(&wanted).all(|(found, wanted)| {
+            let (name, data) = found;
+            *name == wanted.0 && is_same(name, data.clone(), wanted.1.clone())
+        })
+}
+
+/// Returns the expressions by name with their data, but for counters, which do nothing to a packet.
+fn significant(list: Attributes<'_>) -> Vec<(String, Attributes<'_>)> {
+    let named = list.map(|(_, expression)| {
+        let expression = attributes(expression);
+        let name = expression.text(NFTA_EXPR_NAME).unwrap_or_default();
+        (name, expression.nested(NFTA_EXPR_DATA))
+    });
+    named.filter(|(name, _)| name != "counter").collect()
+}
+
+/// Returns true if what the kernel shows is what we ask for, in any order. What it shows beside
+/// that may only be zero: a default that it did not need to be told.
+fn is_same(name: &str, found: Attributes<'_>, wanted: Attributes<'_>) -> bool {
+    let asked_for = wanted.clone().all(|(kind, wanted)| match found.get(kind) {
+        Some(found) if is_nested(name, kind) => {
+            let inner = if name == "immediate" { VERDICT } else { "" };
+            is_same(inner, attributes(found), attributes(wanted))
+        }
+        Some(found) => found == wanted,
+        None => false,
+    });
+    let mut beside = found.filter(|(kind, _)| wanted.get(*kind).is_none());
+    asked_for && beside.all(|(_, value)| value.iter().all(|byte| *byte == 0))
+}
+
+/// Returns true if an attribute of this expression holds attributes.
+fn is_nested(name: &str, kind: u16) -> bool {
+    match name {
+        "immediate" => kind == NFTA_IMMEDIATE_DATA,
+        VERDICT => kind == NFTA_DATA_VERDICT,
+        "cmp" => kind == NFTA_CMP_DATA,
+        "bitwise" => kind == NFTA_BITWISE_MASK || kind == NFTA_BITWISE_XOR,
+        _ => false,
+    }
+}
+
+/// Returns true if these expressions send each packet back to the chain that jumped here.
+pub(super) fn always_returns(found: Attributes<'_>) -> bool {
+    let rule = Rule {
+        matches: Vec::new(),
+        verdict: Verdict::Return,
+        comment: String::new(),
+    };
+    do_the_same(found, &rule)
+}
+
+/// Returns the chain that a rule sends packets to.
 pub(super) fn target_of(expressions: Attributes<'_>) -> Option<String> {
     let verdicts = expressions.filter_map(|(_, expression)| {
         let expression = attributes(expression);
@@ -143,6 +201,9 @@ fn expression(request: Request, name: &str, data: impl FnOnce(Request) -> Reques
         r.text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, data)
     })
 }
+
+/// The data of an immediate expression, whose attributes are not those of an expression.
+const VERDICT: &str = "verdict";
 
 /// Offsets in the IPv4 header.
 const SOURCE_OFFSET: u32 = 12;

@@ -1,0 +1,3 @@
+//! Measurements over the mesh.
+
+pub mod bench;
