@@ -12,7 +12,7 @@ use web::listener::{DetachedListener, Listener};
 
 use super::LaunchError;
 
-/// Maximum time for which the end of the router waits for requests to be answered.
+/// How long the end of the router waits for requests to be answered.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The running interface.
@@ -71,7 +71,7 @@ async fn serve(
         let end = async move { while ending.changed().await.is_ok() {} };
         tasks.push(tokio::spawn(async move {
             let served = match listener.attach() {
-                Ok(listener) => listener.serve(routes, end).await,
+                Ok(listener) => listener.serve_until(routes, end).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = served {

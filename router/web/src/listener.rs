@@ -34,12 +34,12 @@ pub struct Limits {
     /// Most connections at once; for another one, the one that waits longest for its client is
     /// closed.
     pub connections_max: usize,
-    /// Maximum time for the head of a request, also for the next one of the same connection; then
-    /// the connection is closed.
+    /// How long a client may take for the head of a request, also for the next one of the same
+    /// connection; then the connection is closed.
     pub head_time_max: Duration,
-    /// Maximum time for the body of a request; then it is refused.
+    /// How long a client may take for the body of a request; then it is refused.
     pub body_time_max: Duration,
-    /// Maximum size of a body in bytes; a longer one is refused.
+    /// Most bytes of a body; a longer one is refused.
     pub body_bytes_max: usize,
 }
 
@@ -54,11 +54,17 @@ impl Default for Limits {
     }
 }
 
-/// Maximum size of a head in bytes; a longer one is refused. No more is kept of a head that has not
-/// ended.
+/// Most bytes of a head; a longer one is refused. What is kept of a head that has not ended is no
+/// more.
 const HEAD_BYTES_MAX: usize = 32 << 10;
-/// Time to wait after a failure to accept, which is for want of memory or descriptors.
+/// How long to wait after a failure to accept, which is for want of memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the end looks which connections are answered.
+const FINISH_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Time in which an answer leaves for a client that reads it.
+const ANSWER_TIME: Duration = Duration::from_millis(100);
 
 /// An open listener.
 #[derive(Debug)]
@@ -78,32 +84,43 @@ impl Listener {
         }
     }
 
-    /// Takes the listener out of its runtime.
-    pub fn detach(self) -> io::Result<DetachedListener> {
-        Ok(match self {
-            Listener::Tcp(listener) => DetachedListener::Tcp(listener.into_std()?),
-            Listener::Unix(listener) => DetachedListener::Unix(listener.into_std()?),
-        })
+    /// Serves until the runtime ends.
+    pub async fn serve(self, router: Router) -> io::Result<()> {
+        self.serve_within(Limits::default(), router).await
     }
 
     /// Serves until `end`, and then until the requests under way are answered.
-    pub async fn serve(self, router: Router, end: impl Future<Output = ()>) -> io::Result<()> {
-        self.serve_within(Limits::default(), router, end).await
-    }
-
-    /// As [`Listener::serve`], with other limits.
-    pub async fn serve_within(
+    pub async fn serve_until(
         self,
-        limits: Limits,
         router: Router,
         end: impl Future<Output = ()>,
     ) -> io::Result<()> {
-        let mut connections = Connections::new(limits, router);
-        tokio::pin!(end);
+        let mut connections = Connections::new(Limits::default(), router);
+        tokio::select! {
+            result = self.accept(&mut connections) => return result,
+            () = end => {}
+        }
+        drop(self);
+        connections.finish().await;
+        Ok(())
+    }
+
+    /// As [`Listener::serve`], with other limits.
+    pub async fn serve_within(self, limits: Limits, router: Router) -> io::Result<()> {
+        self.accept(&mut Connections::new(limits, router)).await
+    }
+
+    async fn accept(&self, connections: &mut Connections) -> io::Result<()> {
         loop {
-            let accepted = tokio::select! {
-                accepted = self.accept(&mut connections) => accepted,
-                () = &mut end => break,
+            let accepted = match self {
+                Listener::Tcp(listener) => {
+                    let accepted = listener.accept().await;
+                    accepted.map(|(stream, _)| connections.begin(stream))
+                }
+                Listener::Unix(listener) => {
+                    let accepted = listener.accept().await;
+                    accepted.map(|(stream, _)| connections.begin(stream))
+                }
             };
             if let Err(error) = accepted {
                 match error.kind() {
@@ -113,23 +130,14 @@ impl Listener {
                 }
             }
         }
-        drop(self);
-        connections.finish().await;
-        Ok(())
     }
 
-    async fn accept(&self, connections: &mut Connections) -> io::Result<()> {
-        match self {
-            Listener::Tcp(listener) => {
-                let (stream, _) = listener.accept().await?;
-                connections.begin(stream);
-            }
-            Listener::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                connections.begin(stream);
-            }
-        }
-        Ok(())
+    /// Takes the listener out of its runtime.
+    pub fn detach(self) -> io::Result<DetachedListener> {
+        Ok(match self {
+            Listener::Tcp(listener) => DetachedListener::Tcp(listener.into_std()?),
+            Listener::Unix(listener) => DetachedListener::Unix(listener.into_std()?),
+        })
     }
 }
 
@@ -191,18 +199,17 @@ impl Connections {
         self.open.push((self.tasks.spawn(serving), waiting));
     }
 
-    /// Waits until the requests under way are answered; closes connections without one.
-    async fn finish(mut self) {
-        for (task, waiting) in &self.open {
-            if waiting.since().is_some() {
-                task.abort();
+    /// Waits until every request under way is answered; who asks for nothing is not waited for.
+    async fn finish(&mut self) {
+        while !self.tasks.is_empty() {
+            for (task, waiting) in &self.open {
+                if waiting.time().is_some_and(|time| time >= ANSWER_TIME) {
+                    task.abort();
+                }
             }
+            // Looked at again: an answered request leaves its connection open.
+            let _ = tokio::time::timeout(FINISH_INTERVAL, self.tasks.join_next()).await;
         }
-        let late = tokio::time::timeout(FINISH_TIME_MAX, async {
-            while self.tasks.join_next().await.is_some() {}
-        });
-        // What is not answered by then is cut off when the tasks are dropped.
-        let _ = late.await;
     }
 
     /// Closes the connection that has waited longest for its client. Returns false if none does.
@@ -222,8 +229,6 @@ struct Waiting {
     since: AtomicU64,
 }
 
-/// Maximum time for requests under way once the listener is to end.
-const FINISH_TIME_MAX: Duration = Duration::from_secs(2);
 const BUSY: u64 = u64::MAX;
 
 impl Waiting {
@@ -243,6 +248,12 @@ impl Waiting {
 
     fn is_busy(&self) {
         self.since.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// For how long the connection has waited; `None` while a request is answered.
+    fn time(&self) -> Option<Duration> {
+        let since = Duration::from_micros(self.since()?);
+        Some(self.began.elapsed().saturating_sub(since))
     }
 
     fn since(&self) -> Option<u64> {
@@ -280,7 +291,7 @@ where
         .await;
 }
 
-/// Returns the request with its body, which has to arrive in time.
+/// The request with its body, which has to arrive in time.
 async fn whole(request: Request<Incoming>, limits: Limits) -> Result<Request<Body>, Response> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, limits.body_bytes_max).collect();

@@ -507,6 +507,7 @@ fn without_randomness_there_are_no_connections_and_the_next_try_makes_one() {
 fn view_copies_only_what_has_changed() {
     let mut mesh = lone(Services::ALL);
     let host = &mut mesh.hosts[0];
+    host.settle();
     let first = host.view();
     let again = host.view();
     assert!(Arc::ptr_eq(&first.mesh, &again.mesh));
