@@ -41,6 +41,9 @@ const FLUSH_BYTES: usize = 64 << 10;
 const _: () = assert!(ARENA_BYTES >= 2 * DATAGRAM_BYTES_MAX);
 
 /// The packets of one thread; see the module.
+///
+/// Larger than the habit: the ways into sleeve and native links (`sleeve.rs`, `native.rs`) are written
+/// as methods, since both fill the one buffer and either may have to empty it for the other.
 pub(super) struct Packer<D> {
     datagrams: Arc<D>,
     arena: Box<[u8]>,
