@@ -73,7 +73,7 @@ fn measure() -> Result<(), TrialError> {
     Ok(())
 }
 
-/// The sizes of meshes among the program's arguments.
+/// Returns the sizes of meshes among the program's arguments.
 fn counts() -> Result<Vec<usize>, TrialError> {
     let mut counts = Vec::new();
     let mut arguments = std::env::args().skip(1);
@@ -128,8 +128,8 @@ impl Site {
         Used::read(&routers, self.mesh.lab.switch())
     }
 
-    /// When all reached all and when the mesh was complete, if they were in time, and what was
-    /// used until then.
+    /// Returns when all reached all and when the mesh was complete, if they were in time, and what
+    /// was used until then.
     fn wait_until_complete(
         &mut self,
     ) -> Result<(Option<Duration>, Option<Duration>, Used), TrialError> {
@@ -160,7 +160,7 @@ impl Site {
         Ok((reached, complete, used))
     }
 
-    /// How many peers a router lists and how many connections it shows as established.
+    /// Returns how many peers a router lists and how many connections it shows as established.
     fn summary(&self, host: usize) -> (usize, usize) {
         let page = self.mesh.get(host, "/status").unwrap_or_default();
         let value = |key: &str| {
@@ -213,5 +213,5 @@ impl Site {
 
 /// A mesh that is not complete by then never will be.
 const COMPLETE_TIME_MAX: Duration = Duration::from_secs(360);
-/// Between looks at the routers that are not done.
+/// Interval between checks of the routers that are not done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);

@@ -64,7 +64,7 @@ fn decisions(c: &mut Criterion) {
     for peers in [3, 100, 1000] {
         let (forwarding, macs) = line(peers);
         let (here, last) = (mac(0), mac(peers - 1));
-        let ours = (name(peers - 1), name(0));
+        let ours = (name(1), name(peers - 1), name(0));
         c.bench_function(&format!("switch/captured/known/{peers}"), |b| {
             b.iter(|| {
                 forwarding

@@ -44,7 +44,7 @@ impl Used {
         Ok(used)
     }
 
-    /// What was used since an earlier time.
+    /// Returns what was used since an earlier time.
     #[must_use]
     pub fn since(&self, before: &Used) -> Used {
         Used {

@@ -47,12 +47,14 @@ mod strays;
 mod supply;
 mod universe;
 
+use std::collections::BTreeMap;
+
 use proto::types::{PeerName, Time};
 
 pub use api::{
     Alarm, Channel, Clock, Config, Delivery, ElectionStatus, EntryStatus, Event, Found, Health,
-    Incoming, Init, LeaseInfo, Origin, Output, Peer, Request, RequestError, RequestId, Response,
-    StartError, Status, TakeoverStatus, Waiting,
+    Incoming, Init, LeaseInfo, Origin, Output, Peer, Proof, Request, RequestError, RequestId,
+    Response, StartError, Status, TakeoverStatus, Waiting,
 };
 
 use crate::leases::LeaseTable;
@@ -73,6 +75,8 @@ pub struct Allocator {
     outbox: Outbox,
     /// The batch with the addresses that were found in use on this host.
     found_by: BatchId,
+    /// Requests that are not answered, to be taken again should the store fail for others.
+    requests: BTreeMap<RequestId, (Option<Time>, Request)>,
 }
 
 impl Allocator {
@@ -85,7 +89,7 @@ impl Allocator {
     ) -> Result<Allocator, StartError> {
         let meta = start_meta(&config, &stored)?;
         let before = stored.meta;
-        let mut durable = Durable::load(stored, meta);
+        let mut durable = Durable::load(stored, meta, clock);
         durable.check().map_err(StartError::Broken)?;
         if origin == Origin::Import || before.is_none() {
             durable.touch_all();
@@ -96,6 +100,7 @@ impl Allocator {
             cx: Cx::new(clock, config, durable),
             machines: Machines::new(clock.now),
             found_by: BatchId(0),
+            requests: BTreeMap::new(),
             outbox: Outbox::default(),
         };
         allocator.step(clock, |machines, cx| machines.start(cx));
@@ -116,6 +121,7 @@ impl Allocator {
         deadline: Option<Time>,
         request: Request,
     ) {
+        self.requests.insert(id, (deadline, request.clone()));
         self.step(clock, |machines, cx| {
             machines.request(cx, id, deadline, request);
         });
@@ -123,6 +129,7 @@ impl Allocator {
 
     /// Reports that the caller of a request has gone. The request is answered as cancelled.
     pub fn handle_cancel(&mut self, clock: Clock, id: RequestId) {
+        self.requests.remove(&id);
         self.step(clock, |machines, cx| machines.cancel(cx, id));
     }
 
@@ -194,15 +201,31 @@ impl Allocator {
             self.cx.hosted.found = false;
             self.found_by = BatchId(0);
         }
-        let Some(undos) = self.outbox.failed(error) else {
+        let Some(failure) = self.outbox.failed(error) else {
             return;
         };
-        self.cx.durable.roll_back(undos.into_iter());
-        let first = self.cx.notices.store_error.replace(error.to_owned());
+        self.cx.durable.roll_back(failure.undos.into_iter());
+        let before = self.cx.notices.store_error.replace(error.to_owned());
         self.machines.rolled_back(&mut self.cx);
-        if first.is_none() {
+        if before.is_none() {
             let event = Event::StoreFailed(error.to_owned());
             self.step(clock, |_, cx| cx.event(event));
+        }
+        for (id, result) in failure.unanswered {
+            // Each is taken again once, so that a store that takes nothing is not asked for ever.
+            match self.requests.remove(&id) {
+                Some((deadline, request)) => self.step(clock, |machines, cx| {
+                    machines.request(cx, id, deadline, request);
+                }),
+                None => {
+                    let result = result.and(Err(RequestError::Store(error.to_owned())));
+                    let reply = Output::Reply {
+                        request: id,
+                        result,
+                    };
+                    self.step(clock, |_, cx| cx.emit(reply));
+                }
+            }
         }
     }
 
@@ -215,7 +238,11 @@ impl Allocator {
     /// Returns the next thing to do, or `None` if there is nothing at the moment. Any `handle_*`
     /// call may add outputs.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outbox.poll()
+        let output = self.outbox.poll();
+        if let Some(Output::Reply { request, .. }) = &output {
+            self.requests.remove(request);
+        }
+        output
     }
 
     /// Returns the time at which [`Allocator::handle_timeout`] is due. Any `handle_*` call may
@@ -273,6 +300,11 @@ impl Allocator {
     /// Executes one step: `act`, its consequences, and the batch and outputs of both.
     fn step(&mut self, clock: Clock, act: impl FnOnce(&mut Machines, &mut Cx)) {
         self.cx.clock = clock;
+        self.cx.durable.set_clock(clock);
+        self.cx.settled = self.outbox.is_settled();
+        if self.cx.settled {
+            self.cx.hosted.stored();
+        }
         act(&mut self.machines, &mut self.cx);
         self.machines.finish(&mut self.cx);
         let outputs = self.cx.take_outputs();

@@ -14,6 +14,8 @@
 //! p                    uid u64 | promise | accepted | origin | names        our part in the election
 //! t | peer             since u64 | flags u8 | ranges | peers not heard yet  a takeover
 //! k | peer             last seen u64 | flags u8 | who takes it over         a peer we have met
+//! c                    seconds u64                                          the time that we saw pass
+//! u | lease key        seconds u64                                          since when it is idle
 //! ```
 //!
 //! [`Stored`] reads records one by one, in any order.
@@ -121,6 +123,8 @@ pub(crate) enum Key {
     Election,
     Takeover(PeerName),
     Known(PeerName),
+    Time,
+    Idle(Arc<LeaseKey>),
 }
 
 impl Key {
@@ -148,6 +152,11 @@ impl Key {
             Key::Known(peer) => {
                 out.push(b'k');
                 out.extend(peer.as_bytes());
+            }
+            Key::Time => out.push(b'c'),
+            Key::Idle(key) => {
+                out.push(b'u');
+                wire::put_key(out, key);
             }
         }
     }
@@ -389,6 +398,8 @@ pub struct Stored {
     pub(crate) election: Option<Election>,
     pub(crate) takeovers: BTreeMap<PeerName, Takeover>,
     pub(crate) known: BTreeMap<PeerName, Known>,
+    pub(crate) time: Option<u64>,
+    pub(crate) idle: BTreeMap<Arc<LeaseKey>, u64>,
 }
 
 impl Stored {
@@ -440,6 +451,11 @@ impl Stored {
             }
             b'k' => {
                 self.known.insert(wire::peer(key)?, known(value)?);
+            }
+            b'c' => self.time = Some(value.u64()?),
+            b'u' => {
+                let key = Arc::new(wire::key(key)?);
+                self.idle.insert(key, value.u64()?);
             }
             _ => return Err(WireError::Invalid("kind of record")),
         }

@@ -61,7 +61,7 @@ fn leases() -> Vec<Vec<u8>> {
     lease_messages().iter().map(Message::encode).collect()
 }
 
-/// A record of each kind; only our own store has them.
+/// Returns a record of each kind; only our own store has them.
 fn records() -> Vec<Vec<u8>> {
     let peer = [2, 0, 0, 0, 0, 1];
     let other = [2, 0, 0, 0, 0, 2];
@@ -108,7 +108,7 @@ fn records() -> Vec<Vec<u8>> {
     records.to_vec()
 }
 
-/// A database that a real router wrote, and one with each kind of item.
+/// Returns a database that a real router wrote, and one with each kind of item.
 fn databases() -> Vec<Vec<u8>> {
     ["weavedata.db", "weavedata_live_w1.db"]
         .map(|name| std::fs::read(path(name)).unwrap())

@@ -40,7 +40,7 @@ fn cut_messages_are_no_messages() {
     }
 }
 
-/// A changed copy of one of these.
+/// Returns a changed copy of one of these.
 fn changed(of: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let flips = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6);
     (prop::sample::select(of), flips).prop_map(|(mut bytes, flips)| {

@@ -1,6 +1,6 @@
 //! What a member of the mesh that lies can make us do, hold and say: all of it is bounded.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ fn drain(allocator: &mut Allocator, at: u64) -> Vec<Output> {
     out
 }
 
-/// What comes of a message of the other router.
+/// Returns what comes of a message of the other router.
 fn say(allocator: &mut Allocator, at: u64, channel: Channel, payload: &[u8]) -> Vec<Output> {
     let message = Incoming {
         channel,
@@ -95,7 +95,7 @@ fn entries(leases: Vec<LeaseEntry>) -> Vec<u8> {
     Message::Entries { leases, wanted }.encode()
 }
 
-/// The lease of the identity that the busy allocator has up.
+/// Returns the lease of the identity that the busy allocator has up.
 fn ours(allocator: &Allocator) -> LeaseEntry {
     let key = identity("web").key(universe());
     let lease = allocator.lease_table().live(&key).unwrap().clone();

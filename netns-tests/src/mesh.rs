@@ -101,6 +101,11 @@ impl Mesh {
         std::fs::read_to_string(self.members[host].folder.join("log")).unwrap()
     }
 
+    /// Where the router of a host logs to from its next start on, in place of its file.
+    pub fn log_to(&mut self, host: usize, log: File) {
+        self.members[host].log = log;
+    }
+
     /// Starts the router of a host without waiting for it.
     pub fn start(&mut self, host: usize, launch: &Launch) {
         let name = peer_name(host);

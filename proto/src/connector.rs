@@ -15,6 +15,8 @@
 //! [`Connector::handle_ended`], or by [`Connector::handle_ended`] alone.
 
 mod discovery;
+mod link;
+mod met;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,8 @@ pub use target::{InvalidTarget, Target, split_target};
 use crate::topology::Topology;
 use crate::types::{ConnId, PeerName, Time};
 use discovery::Candidates;
+pub use link::Link;
+use met::Met;
 use target::{Entry, Kind, RESET_AFTER, Schedule, State};
 
 /// Maximum number of direct targets. Naming more is refused.
@@ -44,6 +48,9 @@ pub const DISCOVERED_SPACING: Duration = Duration::from_millis(10);
 /// Maximum number of attempts on discovered targets that may follow each other without that
 /// interval.
 pub const DISCOVERED_BURST_MAX: u32 = 64;
+
+/// At the latest after this time it is found out anew what is wanted.
+const RECONCILE_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Configuration of a connector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,17 +70,6 @@ pub struct Dial {
     pub to: SocketAddr,
     /// Whether a peer that the mesh does not know yet is accepted.
     pub accept_new: bool,
-}
-
-/// A connection that was added to our peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// The peer at the other end.
-    pub peer: PeerName,
-    /// Its address.
-    pub address: SocketAddr,
-    /// Whether we dialled.
-    pub outbound: bool,
 }
 
 /// How an attempt or a connection ended.
@@ -138,6 +134,7 @@ pub struct Connector {
     /// The targets that the user named, by their text.
     direct: BTreeMap<String, Target>,
     discovered: Candidates,
+    met: Met,
     entries: BTreeMap<SocketAddr, Entry>,
     schedule: Schedule,
     links: BTreeMap<ConnId, Link>,
@@ -145,6 +142,7 @@ pub struct Connector {
     dials: VecDeque<Dial>,
     /// The time up to which the attempts made on discovered targets use up their intervals.
     spent_until: Time,
+    reconciled: Time,
     wake: Option<Time>,
 }
 
@@ -156,12 +154,14 @@ impl Connector {
             rng,
             direct: BTreeMap::new(),
             discovered: Candidates::new(),
+            met: Met::default(),
             entries: BTreeMap::new(),
             schedule: Schedule::default(),
             links: BTreeMap::new(),
             attempts: Attempts::default(),
             dials: VecDeque::new(),
             spent_until: Time::ZERO,
+            reconciled: Time::ZERO,
             wake: None,
         }
     }
@@ -201,9 +201,35 @@ impl Connector {
     /// Removes direct targets by their texts. Connections to them stay.
     pub fn forget<'t>(&mut self, now: Time, texts: impl IntoIterator<Item = &'t str>) {
         for text in texts {
-            self.direct.remove(text);
+            if let Some(target) = self.direct.remove(text) {
+                self.met.forget_address(target.address(self.config.port));
+            }
         }
         self.reconcile(now);
+    }
+
+    /// Forgets where a peer was met that is not to come back.
+    pub fn forget_peer(&mut self, now: Time, peer: PeerName) {
+        self.met.forget(peer);
+        self.reconcile(now);
+    }
+
+    /// Takes in where peers were met before this start.
+    pub fn recall(&mut self, now: Time, met: impl IntoIterator<Item = (PeerName, SocketAddr)>) {
+        for (peer, address) in met {
+            self.met.recall(now, peer, address);
+        }
+        self.reconcile(now);
+    }
+
+    /// Where peers were met: what to recall after a restart.
+    pub fn met(&self) -> impl Iterator<Item = (PeerName, SocketAddr)> {
+        self.met.iter()
+    }
+
+    /// Returns true if [`Connector::met`] changed since this was last asked.
+    pub fn take_met_changed(&mut self) -> bool {
+        self.met.take_changed()
     }
 
     /// Returns the direct targets, sorted by text, to be named again after a restart.
@@ -228,6 +254,7 @@ impl Connector {
     /// Reports that a connection, dialled or accepted, was added to our peer.
     pub fn handle_added(&mut self, now: Time, conn: ConnId, link: Link) {
         self.links.insert(conn, link);
+        self.met.note(now, &link, self.config.port);
         if link.outbound {
             self.end_attempt(link.address, |entry, _| {
                 entry.state = State::Connected;
@@ -245,7 +272,11 @@ impl Connector {
     ///
     /// Rule: `docs/protocol/mesh.md#8-2-attempts`.
     pub fn handle_ended(&mut self, now: Time, conn: ConnId, ended: Ended<'_>) {
-        let was_added = self.links.remove(&conn).is_some();
+        let lost = self.links.remove(&conn);
+        let was_added = lost.is_some();
+        if let Some(link) = lost {
+            self.met.lost(now, link.peer);
+        }
         if let Some(address) = ended.dialled {
             self.end_attempt(address, |entry, rng| {
                 let lasted = entry.try_at.is_some_and(|at| now > at + RESET_AFTER);
@@ -254,7 +285,7 @@ impl Connector {
                 if ended.never_again {
                     entry.try_never();
                 } else if was_added && lasted {
-                    entry.try_now(now);
+                    entry.try_soon(now, rng);
                 } else {
                     entry.try_later(now, rng);
                 }
@@ -270,7 +301,13 @@ impl Connector {
 
     /// Does what is due. Call this at or after [`Connector::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Time) {
-        if self.wake.is_some_and(|wake| wake <= now) {
+        if self.wake.is_none_or(|wake| wake > now) {
+            return;
+        }
+        if self.reconciled + RECONCILE_INTERVAL <= now {
+            // Who was met may have been gone for too long meanwhile.
+            self.reconcile(now);
+        } else {
             self.start_due(now);
         }
     }
@@ -344,6 +381,7 @@ impl Connector {
     /// Recomputes which addresses are wanted, after targets or connections have changed, and starts
     /// the attempts that are due.
     fn reconcile(&mut self, now: Time) {
+        self.reconciled = now;
         self.mark_wanted(now);
         self.entries.retain(|address, entry| {
             let kept = entry.settle(now);
@@ -383,10 +421,32 @@ impl Connector {
             let accepted = target.port.is_none() && accepted.contains(&target.ip);
             entry.wanted |= !connected && !accepted && !taken.contains(&address);
         }
-        for address in self.discovered.keys() {
-            if !taken.contains(address) {
-                let entry = self.entries.entry(*address);
-                entry.or_insert_with(|| Entry::new(now)).wanted = true;
+        for (address, named) in &self.discovered {
+            if taken.contains(address) {
+                continue;
+            }
+            let entry = self.entries.entry(*address).or_insert_with(|| {
+                let mut entry = Entry::new(now);
+                if named.iter().any(|peer| self.met.is_just_lost(now, *peer)) {
+                    entry.try_soon(now, &mut self.rng);
+                }
+                entry
+            });
+            entry.wanted = true;
+        }
+        if self.config.discovery {
+            for (peer, address) in self.met.wanted(now) {
+                if peers.contains(&peer) || taken.contains(&address) {
+                    continue;
+                }
+                let entry = self.entries.entry(address).or_insert_with(|| {
+                    let mut entry = Entry::new(now);
+                    if self.met.is_just_lost(now, peer) {
+                        entry.try_soon(now, &mut self.rng);
+                    }
+                    entry
+                });
+                entry.wanted = true;
             }
         }
     }
@@ -430,9 +490,11 @@ impl Connector {
                 if kind == Kind::Discovered {
                     self.spent_until = self.spent_until.max(now) + DISCOVERED_SPACING;
                 }
+                // Who was met may have been forgotten by the mesh meanwhile.
+                let accept_new = kind == Kind::Direct || self.met.has(address);
                 self.dials.push_back(Dial {
                     to: address,
-                    accept_new: kind == Kind::Direct,
+                    accept_new,
                 });
             }
             self.schedule.put(address, entry, &mut self.rng);

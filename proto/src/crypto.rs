@@ -13,7 +13,7 @@ use dryoc::classic::crypto_box::{
 use dryoc::classic::crypto_core::crypto_core_hsalsa20;
 use sha2::{Digest, Sha256};
 use x25519_dalek::{PublicKey, StaticSecret};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 /// Size of a key in bytes, private, public or shared.
 pub const KEY_BYTES: usize = 32;
@@ -27,6 +27,36 @@ pub const NONCE_BYTES: usize = 24;
 #[error("message does not open: wrong password, or changed on the way")]
 pub struct Forged;
 
+/// 32 random bytes that are used once. They are wiped when they are dropped, not shown in any
+/// output for people, and not copied.
+pub struct Secret(Zeroizing<[u8; KEY_BYTES]>);
+
+impl Secret {
+    /// Takes the bytes in, and wipes where they came from.
+    pub fn new(bytes: &mut [u8; KEY_BYTES]) -> Secret {
+        let secret = Secret(Zeroizing::new(*bytes));
+        bytes.zeroize();
+        secret
+    }
+
+    /// The key of a key pair that is made of them.
+    pub(crate) fn into_key(self) -> StaticSecret {
+        StaticSecret::from(*self.0)
+    }
+}
+
+impl From<[u8; KEY_BYTES]> for Secret {
+    fn from(mut bytes: [u8; KEY_BYTES]) -> Secret {
+        Secret::new(&mut bytes)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
 /// The private half of a key pair, used for one connection.
 pub struct PrivateKey(StaticSecret);
 
@@ -36,6 +66,11 @@ impl PrivateKey {
         let key = PrivateKey(StaticSecret::from(random));
         random.zeroize();
         key
+    }
+
+    /// The key made of a secret.
+    pub fn from_secret(secret: Secret) -> PrivateKey {
+        PrivateKey(secret.into_key())
     }
 
     /// Returns the public half, which is sent to the other end.
@@ -62,7 +97,10 @@ impl PrivateKey {
         hash.update(shared);
         hash.update(password);
         shared.zeroize();
-        Ok(SessionKey(hash.finalize().into()))
+        let mut digest: [u8; KEY_BYTES] = hash.finalize().into();
+        let key = SessionKey(digest);
+        digest.zeroize();
+        Ok(key)
     }
 }
 
@@ -192,6 +230,19 @@ mod tests {
         );
         theirs.open_in_place(&nonce, &tag, &mut data).unwrap();
         assert_eq!(&data, b"hello");
+    }
+
+    #[test]
+    fn a_secret_does_not_print_and_wipes_its_source() {
+        let mut bytes = [0x5a; 32];
+        let secret = Secret::new(&mut bytes);
+        assert_eq!(bytes, [0; 32]);
+        assert_eq!(format!("{secret:?}"), "Secret(..)");
+        let (a, b) = (
+            PrivateKey::from_secret(secret),
+            PrivateKey::from_bytes([0x5a; 32]),
+        );
+        assert_eq!(a.public(), b.public());
     }
 
     #[test]

@@ -41,16 +41,31 @@ pub enum Ability {
     Quiet,
     /// To compare digests of the topology in place of telling all of it.
     Digests,
+    /// To confirm the introduction under the key of the connection before anything else.
+    Confirm,
+    /// To answer whether the other end of a connection is there.
+    Ask,
+    /// To tell whether frames come over sleeve.
+    Sleeve,
 }
 
 impl Ability {
     /// All of them.
-    pub const ALL: [Ability; 2] = [Ability::Quiet, Ability::Digests];
+    pub const ALL: [Ability; 5] = [
+        Ability::Quiet,
+        Ability::Digests,
+        Ability::Confirm,
+        Ability::Ask,
+        Ability::Sleeve,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
             Ability::Quiet => "quiet1",
             Ability::Digests => "topo1",
+            Ability::Confirm => "confirm",
+            Ability::Ask => "ask",
+            Ability::Sleeve => "sleeve",
         }
     }
 }

@@ -193,8 +193,8 @@ impl NodeRig {
     fn accept(&mut self, number: u8, choice: u8) {
         let remote = std::net::SocketAddr::from(([10, 0, 0, number], 40_000));
         let secret = ConnSecret {
-            key: [number; 32],
-            native: [number; 32],
+            key: [number; 32].into(),
+            native: [number; 32].into(),
             conn_id: u64::from(number),
         };
         let conn = self.node.handle_accepted(self.now, remote, secret);

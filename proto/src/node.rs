@@ -37,6 +37,7 @@ mod telling;
 mod tests;
 mod tie;
 mod view;
+mod word;
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -53,6 +54,7 @@ pub use sink::Counters;
 pub use view::ConnectionView;
 
 use crate::connector::{Ended, Target, TargetView, TooManyTargets};
+use crate::crypto::Secret;
 use crate::gossip::Route;
 use crate::message::Message;
 use crate::native::Report;
@@ -126,13 +128,13 @@ impl Node {
 
     /// A connection was accepted. Returns the name under which it is known from here on.
     pub fn handle_accepted(&mut self, now: Time, remote: SocketAddr, secret: ConnSecret) -> ConnId {
-        if let Some(victim) = self.core.connections.crowded_out() {
+        if let Some(victim) = self.core.crowded_out() {
             self.core.sink.counters.strangers_dropped += 1;
             self.core
                 .close_connection(now, victim, CloseReason::Crowded);
         }
         let conn = self.core.connections.accept();
-        let connection = open_connection(now, (remote, None), &secret, self.core.ourself());
+        let connection = open_connection(now, (remote, None), secret, self.core.ourself());
         self.core.connections.open(conn, connection);
         self.core.settle(now);
         conn
@@ -150,7 +152,7 @@ impl Node {
             self.core.sink.push(Output::Close { conn });
             return;
         };
-        let connection = open_connection(now, (remote, Some(dial)), &secret, self.core.ourself());
+        let connection = open_connection(now, (remote, Some(dial)), secret, self.core.ourself());
         self.core.connections.open(conn, connection);
         self.core.settle(now);
     }
@@ -179,6 +181,10 @@ impl Node {
         let Some(connection) = self.core.connections.get_mut(conn) else {
             return;
         };
+        if connection.is_hasty(bytes.len()) {
+            self.core.close_connection(now, conn, CloseReason::Hasty);
+            return self.core.settle(now);
+        }
         let taken = connection.wire.handle_bytes(bytes);
         self.core.connections.touch(conn);
         self.core.advance(now, conn);
@@ -229,7 +235,7 @@ impl Node {
         from: SocketAddrV4,
         special: Special,
     ) {
-        if is_source(from) {
+        if is_source(from) && self.core.is_trusted_source(link, from) {
             self.on_link(now, link, |overlay| {
                 overlay.handle_special(now, link, from, special);
             });
@@ -248,6 +254,13 @@ impl Node {
     ) {
         self.on_link(now, link, |overlay| {
             overlay.handle_report(now, link, epoch, report, bytes);
+        });
+    }
+
+    /// Random bytes that a link asked for ([`LinkAction::NeedSecret`]), used for nothing else.
+    pub fn handle_secret(&mut self, now: Time, link: LinkId, secret: Secret) {
+        self.on_link(now, link, |overlay| {
+            overlay.handle_secret(now, link, secret);
         });
     }
 
@@ -285,6 +298,19 @@ impl Node {
     pub fn forget<'t>(&mut self, now: Time, texts: impl IntoIterator<Item = &'t str>) {
         self.core.connector.forget(now, texts);
         self.targets_changed();
+        self.core.settle(now);
+    }
+
+    /// Forgets where a peer was met that is not to come back.
+    pub fn forget_peer(&mut self, now: Time, peer: PeerName) {
+        self.core.connector.forget_peer(now, peer);
+        self.core.settle(now);
+    }
+
+    /// Takes in where peers were met before this start ([`Output::PeersMet`]): they are dialled
+    /// until they are found, unless discovery is off.
+    pub fn recall(&mut self, now: Time, met: impl IntoIterator<Item = (PeerName, SocketAddr)>) {
+        self.core.connector.recall(now, met);
         self.core.settle(now);
     }
 

@@ -18,6 +18,7 @@ use std::net::SocketAddrV4;
 
 use self::reserve::{Change, Native, Reserve};
 use self::slot::{Forwarder, Slot};
+use crate::crypto::Secret;
 use crate::message::{OVERLAYS_MAX, OverlayMode};
 use crate::native::{self, Report};
 use crate::sleeve::{self, LinkId, Special};
@@ -104,7 +105,7 @@ impl OverlaySwitch {
     pub fn prepare(
         ours: &[Overlay],
         theirs: Option<&[String]>,
-        params: &Params,
+        mut params: Params,
         mut link_id: impl FnMut() -> LinkId,
     ) -> Result<OverlaySwitch, NoCommonOverlay> {
         let offers: Vec<&str> = ours.iter().map(|overlay| overlay.name()).collect();
@@ -122,7 +123,7 @@ impl OverlaySwitch {
         let slots: Vec<Slot> = ours
             .iter()
             .filter(|overlay| agreed.contains(&overlay.name()))
-            .map(|overlay| Slot::prepare(*overlay, params, link_id()))
+            .map(|overlay| Slot::prepare(*overlay, &mut params, link_id()))
             .collect();
         let has = |overlay| {
             let mut slots = slots.iter();
@@ -261,6 +262,31 @@ impl OverlaySwitch {
     ) {
         self.one(now, link, |forwarder| match forwarder {
             Forwarder::Native(link) => link.handle_report(now, epoch, report, bytes),
+            Forwarder::Sleeve(_) => {}
+        });
+    }
+
+    /// The peer said whether it sends frames over sleeve.
+    pub fn handle_uses_sleeve(&mut self, now: Time, uses: bool) {
+        self.each(now, |forwarder| match forwarder {
+            Forwarder::Sleeve(link) => link.set_open(uses),
+            Forwarder::Native(_) => {}
+        });
+    }
+
+    /// Returns true unless all frames go over an overlay that is not sleeve and works.
+    pub fn uses_sleeve(&self) -> bool {
+        let first = self.order.first();
+        let slot = self.slots.iter().find(|slot| Some(&slot.link) == first);
+        slot.is_none_or(|slot| {
+            slot.overlay == Overlay::Sleeve || slot.health != Health::Established
+        })
+    }
+
+    /// Random bytes that a native link asked for.
+    pub fn handle_secret(&mut self, now: Time, link: LinkId, secret: Secret) {
+        self.one(now, link, |forwarder| match forwarder {
+            Forwarder::Native(link) => link.handle_secret(now, secret),
             Forwarder::Sleeve(_) => {}
         });
     }

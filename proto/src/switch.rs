@@ -58,6 +58,13 @@ pub enum SwitchDrop {
     NoRoute,
     /// The next hop has no link, because its connection has just been made or lost.
     NoLink,
+    /// We captured it ourselves: it went round in a circle.
+    OwnSource,
+    /// It would go back to the neighbour that it came from.
+    Returned,
+    /// It is for many, and came from another neighbour than those of its source come from: while
+    /// peers see the mesh differently, copies would multiply.
+    NotParent,
 }
 
 /// Decision about a frame captured from the local bridge.
@@ -247,14 +254,21 @@ impl Forwarding {
         &self,
         now: Time,
         macs: &MacTable,
-        (source, dest): (PeerName, PeerName),
+        (from, source, dest): (PeerName, PeerName, PeerName),
         (dst, src): (Mac, Mac),
     ) -> (Received<'_>, Learned) {
+        if source == self.us {
+            return (Received::Drop(SwitchDrop::OwnSource), Learned::Known);
+        }
+        let neighbour = from;
         let (Some(from), Some(to)) = (self.peer(source), self.peer(dest)) else {
             return (Received::Drop(SwitchDrop::UnknownPeer), Learned::Known);
         };
         if dest != self.us {
             return match to.next {
+                Ok(link) if self.neighbours.get(link.get()) == Some(&neighbour) => {
+                    (Received::Drop(SwitchDrop::Returned), Learned::Known)
+                }
                 Ok(link) => (Received::Relay(link), Learned::Known),
                 Err(reason) => (Received::Drop(reason), Learned::Known),
             };
@@ -262,8 +276,13 @@ impl Forwarding {
         if is_special(dst, src) {
             return (Received::Drop(SwitchDrop::Special), Learned::Invalid);
         }
+        let is_local = macs.lookup(dst) == Some(PeerSlot::US);
+        let is_stray = !is_local && neighbour != source && !self.is_parent(neighbour, source);
+        if is_stray && dst.is_multicast() {
+            return (Received::Drop(SwitchDrop::NotParent), Learned::Known);
+        }
         let learned = macs.learn(now, src, from.slot);
-        if macs.lookup(dst) == Some(PeerSlot::US) {
+        if is_local || is_stray || macs.lookup(dst) == Some(PeerSlot::US) {
             return (Received::Inject, learned);
         }
         let flood = self.broadcast(source);
@@ -271,6 +290,13 @@ impl Forwarding {
             return (Received::Inject, learned);
         }
         (Received::InjectAndFlood(flood), learned)
+    }
+
+    /// Returns true if frames of `source` for many may come from this neighbour: if it is known from
+    /// whom they come, only from that one.
+    fn is_parent(&self, neighbour: PeerName, source: PeerName) -> bool {
+        let parent = self.routes.parent(source);
+        parent.is_none_or(|parent| parent == neighbour)
     }
 
     /// Rule: `docs/protocol/switching.md#3-broadcast`.

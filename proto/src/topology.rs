@@ -31,8 +31,9 @@ pub use admission::{Admitted, Introduced, Refused};
 pub use digest::{DIGEST_BYTES, Digest};
 pub use limits::{
     ADDRESS_BYTES_MAX, CONNECTIONS_PER_PEER_MAX, ENTRIES_BYTES_MAX, NICKNAME_BYTES_MAX, PEERS_MAX,
+    VERSION_END, VERSION_STEP_MAX,
 };
-pub use merge::Merged;
+pub use merge::{Foreign, Merged};
 pub(crate) use resolve::resolve;
 pub use table::{Changes, Topology};
 pub use update::{Connection, Peer, decode_update, encode_update, encode_update_with};

@@ -42,7 +42,7 @@ use crate::handshake::{Handshake, Step};
 
 pub use crate::handshake::FEATURES_BYTES_MAX;
 pub use error::{Fault, MESSAGE_BYTES_MAX, WireError};
-pub use introduced::{Introduced, Recorded, VERSION_MAX, VERSION_MIN, WireConfig};
+pub use introduced::{Introduced, Recorded, VERSION_MAX, VERSION_MIN, WireConfig, version_min};
 pub use magic::Magic;
 
 pub(crate) mod error;

@@ -67,7 +67,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The anchors of a page: those that it names, and those that its titles have.
+/// Returns the anchors of a page: those that it names, and those that its titles have.
 fn anchors(page: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     for line in page.lines().filter(|line| line.starts_with('#')) {
@@ -84,7 +84,7 @@ fn anchors(page: &str) -> BTreeSet<String> {
     anchors
 }
 
-/// The pages that may be cited, by path, with their anchors.
+/// Returns the pages that may be cited, by path, with their anchors.
 fn pages() -> BTreeMap<String, BTreeSet<String>> {
     let mut pages = BTreeMap::new();
     for folder in ["docs", "docs/protocol"] {
@@ -100,7 +100,7 @@ fn pages() -> BTreeMap<String, BTreeSet<String>> {
     pages
 }
 
-/// What a line cites: page and anchor.
+/// Returns what a line cites: page and anchor.
 fn citation(line: &str) -> Option<(&str, &str)> {
     let start = line.find("`docs/")? + 1;
     let cited = line[start..].split('`').next()?;
@@ -154,7 +154,7 @@ fn links_between_pages_lead_somewhere() {
     }
 }
 
-/// A path without `..`.
+/// Returns a path without `..`.
 fn plain(path: &Path) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.to_str().unwrap().split('/') {

@@ -178,7 +178,7 @@ fn write_connection(writer: &mut Writer<'_>, connection: &Json) {
     });
 }
 
-/// The ids of the types that a stream defines, in order.
+/// Returns the ids of the types that a stream defines, in order.
 fn ids(stream: &[u8]) -> Vec<i64> {
     let mut rest = stream;
     let mut ids = Vec::new();

@@ -33,7 +33,7 @@ fn responder(seed: u64) -> Responder {
     Responder::new(zone, Rng::with_seed(seed))
 }
 
-/// The index of the names in `dns.json`.
+/// Returns the index of the names in `dns.json`.
 fn recorded_index(vectors: &Value) -> Index {
     let names = vectors["names"].as_object().unwrap();
     Index::of(names.iter().flat_map(|(name, addresses)| {
@@ -42,7 +42,7 @@ fn recorded_index(vectors: &Value) -> Index {
     }))
 }
 
-/// A response as its parts: header with question, and one part for each of its records of
+/// Returns a response as its parts: header with question, and one part for each of its records of
 /// `record_bytes`.
 fn parts(response: &[u8], question_bytes: usize) -> (&[u8], Vec<&[u8]>) {
     let (head, records) = response.split_at(12 + question_bytes);
@@ -132,7 +132,7 @@ fn captured_gossip_decodes_and_encodes() {
     assert_eq!(seen, 9);
 }
 
-/// A query for one name given as text.
+/// Returns a query for one name given as text.
 fn query(name: &str, qtype: u16) -> Vec<u8> {
     let mut out = vec![0xab, 0xcd, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.').filter(|label| !label.is_empty()) {
@@ -161,7 +161,7 @@ fn index() -> Index {
     ])
 }
 
-/// The reply to a query, in short.
+/// Returns the reply to a query, in short.
 fn reply(packet: &[u8]) -> String {
     let mut out = Vec::new();
     match responder(1).respond(&index(), packet, Transport::Udp, &mut out) {
@@ -355,7 +355,7 @@ fn a_response_is_checked_against_its_question() {
     assert!(query.is_answered_by(0xabcd, &bare), "a bare failure");
 }
 
-/// A response with compressed answers, an authority and an OPT record.
+/// Returns a response with compressed answers, an authority and an OPT record.
 fn long_response(answers: u16) -> Vec<u8> {
     let mut out = query("www.example.com", 1);
     out[2] |= 0x80;

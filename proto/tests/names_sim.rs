@@ -50,7 +50,7 @@ fn name(index: usize) -> PeerName {
 }
 
 impl Mesh {
-    /// A ring of `count` peers with as many random chords.
+    /// Creates a ring of `count` peers with as many random chords.
     fn new(count: usize, seed: u64) -> Mesh {
         let mut rng = Rng::with_seed(seed);
         let mut links = vec![BTreeSet::new(); count];
@@ -224,7 +224,7 @@ impl Mesh {
         assert_eq!(self.peers[index].delete(now, wall, &filter).len(), 1);
     }
 
-    /// How many peers differ from the first.
+    /// Returns how many peers differ from the first.
     fn differing(&self) -> usize {
         let first: Vec<_> = self.peers[0].entries().collect();
         let differs = |peer: &&Names| !peer.entries().eq(first.iter().copied());
@@ -239,7 +239,7 @@ impl Mesh {
     }
 }
 
-/// For each peer the neighbour of `start` through which it is reached.
+/// Returns for each peer the neighbour of `start` through which it is reached.
 fn first_hops(links: &[Vec<usize>], start: usize) -> Vec<usize> {
     let mut hops = vec![usize::MAX; links.len()];
     let mut seen = BTreeSet::from([start]);
@@ -260,8 +260,8 @@ fn first_hops(links: &[Vec<usize>], start: usize) -> Vec<usize> {
     hops
 }
 
-/// For each peer the neighbours that it passes broadcasts of `source` on to: each peer has the
-/// one parent that reaches it first.
+/// Returns for each peer the neighbours that it passes broadcasts of `source` on to: each peer has
+/// the one parent that reaches it first.
 fn broadcast(links: &[Vec<usize>], source: usize) -> Vec<Vec<usize>> {
     let mut children = vec![Vec::new(); links.len()];
     let mut seen = BTreeSet::from([source]);

@@ -1,4 +1,4 @@
-//! Sleeve packets against what the original router makes and takes.
+//! Sleeve packets against what Weave Net makes and takes.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -328,7 +328,7 @@ fn frames_are_classified_as_by_the_original() {
     for case in array(&vectors["frame_classification"]) {
         let bytes = hex(&case["frame"]);
         let frame = Frame::parse(&bytes);
-        // The original sees no IP behind VLAN tags.
+        // Weave Net sees no IP behind VLAN tags.
         let untagged = frame.as_ref().ok().filter(|frame| !frame.is_tagged());
         let ip = untagged.and_then(|frame| frame.ipv4());
         let layers = u64::from(frame.is_ok()) + u64::from(ip.is_some());

@@ -49,11 +49,11 @@ pub struct Config {
     pub password_empty: bool,
     /// Whether links without encryption are refused.
     pub require_encryption: bool,
-    /// What containers may send.
+    /// Rules for frames from containers.
     pub guard: GuardRules,
     /// Oldest protocol version accepted.
     pub min_version: u8,
-    /// Most connections; `None` = no limit.
+    /// Maximum number of connections; `None` = no limit.
     pub conn_limit: Option<usize>,
     /// Whether peers of peers are dialled.
     pub discovery: bool,
@@ -238,6 +238,8 @@ impl Config {
         else {
             return Err(ConfigErrors(bad.0));
         };
+        let least = proto::wire::version_min(password.is_some());
+        let min_version = flags.min_protocol_version.unwrap_or(least);
         Ok(Config {
             host,
             port: flags.port,
@@ -254,7 +256,7 @@ impl Config {
                 allow_dhcp_servers: flags.allow_dhcp_servers,
                 ..GuardRules::default()
             },
-            min_version: flags.min_protocol_version,
+            min_version,
             conn_limit: (flags.conn_limit != 0).then_some(flags.conn_limit),
             discovery: !flags.no_discovery,
             trusted_subnets,
@@ -306,7 +308,10 @@ fn cross_checks(flags: &LaunchFlags, mtu: u32, has_password: bool, bad: &mut Pro
         bad.0
             .push("--resume: give either --resume or peers to connect to, not both".into());
     }
-    if !(1..=2).contains(&flags.min_protocol_version) {
+    if flags
+        .min_protocol_version
+        .is_some_and(|version| !(1..=2).contains(&version))
+    {
         bad.0.push("--min-protocol-version: must be 1 or 2".into());
     }
     if !(MTU_MIN..=MTU_MAX).contains(&mtu) {

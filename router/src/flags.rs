@@ -99,9 +99,9 @@ pub struct LaunchFlags {
           value_name = "true|false", num_args = 0..=1, require_equals = true, action = ArgAction::Set, hide_default_value = true,
           hide_possible_values = true, help_heading = "Mesh")]
     pub allow_dhcp_servers: bool,
-    /// Oldest protocol version to accept: 1 or 2
-    #[arg(long, default_value_t = 1, help_heading = "Mesh")]
-    pub min_protocol_version: u8,
+    /// Oldest protocol version to accept: 1 or 2 [default: 2 with a password, 1 without]
+    #[arg(long, value_name = "VERSION", help_heading = "Mesh")]
+    pub min_protocol_version: Option<u8>,
 
     /// Range to allocate addresses from; empty = no allocation [default: 10.7.0.0/16]
     #[arg(

@@ -7,6 +7,7 @@
 mod addresses;
 mod exposures;
 mod gateway;
+mod http;
 mod identity;
 mod link_changes;
 mod name_server;
@@ -36,8 +37,8 @@ use readiness::Notifier;
 
 use crate::config::{Config, IpamConfig};
 use crate::logging::queue::LogQueue;
-use api::drawing::Drawing;
-use api::routes::{Scope, router};
+use api::drawing_slots::DrawingSlots;
+use api::routes::Scope;
 use api::services::Services;
 use boundary::forwarding::Figures;
 use boundary::records::Record;
@@ -58,6 +59,7 @@ use host::bridge::{Bridge, BridgeConfig, Origin};
 use host::lock::RouterLock;
 use host::overlap::overlapping_routes;
 use host::reconcile::{self, Reconciler, ReconcilerConfig};
+use http::HttpThread;
 use kernel::arp::NeighbourTiming;
 use kernel::netlink::Netlink;
 use name_server::LocalNameServer;
@@ -189,16 +191,9 @@ pub async fn run(config: Config, log: &LogQueue) -> Result<(), LaunchError> {
         measure: Arc::new(LocalMeasure(control.benches)),
         name_server: name_server.map(|server| server as _),
         metrics: metrics.into(),
-        drawing: Drawing::default(),
+        drawing: DrawingSlots::default(),
     };
-    for (listener, scope) in http {
-        let services = services.clone();
-        tokio::spawn(async move {
-            if let Err(error) = listener.serve(router(scope, services)).await {
-                tracing::error!(%error, "an HTTP interface ended");
-            }
-        });
-    }
+    let http = HttpThread::start(http, services)?;
     let activated = kernel::sys::activation::listeners();
     networks.start(activated).await;
     tracing::info!(
@@ -214,6 +209,7 @@ pub async fn run(config: Config, log: &LogQueue) -> Result<(), LaunchError> {
     notifier.ready(client, &format!("{name}({})", config.nickname));
     control.task.await.map_err(LaunchError::new)?;
     notifier.stopping();
+    http.stop();
     gateway.close();
     if let Err(error) = reconciler.give_back() {
         tracing::debug!(%error, "what a Weave Net router had on the bridge stays off it");

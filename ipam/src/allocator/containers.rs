@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::api::{Event, Found, RequestError, Response};
+use super::api::{Event, Found, Proof, RequestError, Response};
 use super::cx::Cx;
 use super::effects::Effect;
 use super::ids::{NO_ID, container_name};
@@ -17,20 +17,25 @@ pub(super) fn free(cx: &mut Cx, id: &str, address: Address) -> Result<Response, 
         let id = id.to_owned();
         return Err(RequestError::NotFound { id, address });
     }
-    cx.release(address);
+    cx.release(address, Proof::GivenBack);
     Ok(Response::Done)
 }
 
-pub(super) fn delete(cx: &mut Cx, id: &str) -> Result<Response, RequestError> {
-    let addresses: Vec<Address> = cx.durable.addresses_of(id).collect();
-    if addresses.is_empty() {
+pub(super) fn delete(cx: &mut Cx, id: &str, proof: Proof) -> Result<Response, RequestError> {
+    if !release_all(cx, id, proof) {
         return Err(RequestError::NoAddresses(id.to_owned()));
     }
     cx.hosted.not_dead(id);
-    for address in addresses {
-        cx.release(address);
-    }
     Ok(Response::Done)
+}
+
+/// Releases all addresses of an id. Returns true if it had any.
+fn release_all(cx: &mut Cx, id: &str, proof: Proof) -> bool {
+    let addresses: Vec<Address> = cx.durable.addresses_of(id).collect();
+    for address in &addresses {
+        cx.release(*address, proof);
+    }
+    !addresses.is_empty()
 }
 
 fn is_container(cx: &Cx, id: &str) -> bool {
@@ -48,7 +53,14 @@ pub(super) fn died(cx: &mut Cx, id: &str) {
 
 pub(super) fn destroyed(cx: &mut Cx, id: &str) {
     if is_container(cx, id) {
-        let _ = delete(cx, id);
+        ended(cx, id, Proof::ContainerDestroyed);
+    }
+}
+
+/// Releases the addresses of a container that has ended for good.
+fn ended(cx: &mut Cx, id: &str, proof: Proof) {
+    cx.hosted.ended(id, proof, cx.clock.now);
+    if release_all(cx, id, proof) {
         cx.event(Event::Released(id.to_owned()));
     }
 }
@@ -58,14 +70,16 @@ pub(super) fn destroyed(cx: &mut Cx, id: &str) {
 /// Rule: `docs/protocol/ipam.md#7-3-containers`.
 pub(super) fn release_dead(cx: &mut Cx) {
     let now = cx.clock.now;
-    for id in cx.hosted.dead_for_long(now) {
-        cx.hosted.not_dead(&id);
-        if delete(cx, &id).is_ok() {
+    for (id, proof) in cx.hosted.due(now) {
+        if release_all(cx, &id, proof) {
             cx.event(Event::Released(id));
+        } else if cx.settled {
+            cx.hosted.forget(&id);
         }
     }
 }
 
+/// Releases the addresses of containers that are not among those which run.
 pub(super) fn prune(cx: &mut Cx, running: &BTreeSet<String>) {
     let ids = cx.durable.ids();
     let over: Vec<String> = ids
@@ -73,9 +87,7 @@ pub(super) fn prune(cx: &mut Cx, running: &BTreeSet<String>) {
         .map(|(id, _)| id.to_owned())
         .collect();
     for id in over {
-        if delete(cx, &id).is_ok() {
-            cx.event(Event::Released(id));
-        }
+        ended(cx, &id, Proof::NamespaceEnded);
     }
 }
 
@@ -104,7 +116,7 @@ pub(super) fn found(cx: &mut Cx, addresses: Vec<Found>) {
             container: found.container,
             lease,
         };
-        cx.durable.set_holding(address, Some(holding));
+        cx.durable.set_holding(address, holding);
     }
     cx.hosted.found = true;
     cx.correct_leases();

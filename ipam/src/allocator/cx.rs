@@ -30,6 +30,8 @@ pub(super) struct Cx {
     pub(super) questions: Questions,
     pub(super) hosted: Hosted,
     pub(super) rations: Rations,
+    /// Whether all that was decided before this step is stored.
+    pub(super) settled: bool,
     /// Our part in the election, which is sent with every message about the ring while there is
     /// none; `None` for an observer, and once there is a ring.
     pub(super) elector: Option<Elector>,
@@ -48,6 +50,7 @@ impl Cx {
             questions: Questions::default(),
             hosted: Hosted::new(!config.await_found),
             rations: Rations::default(),
+            settled: true,
             elector: None,
             out: Vec::new(),
             effects: VecDeque::new(),

@@ -2,7 +2,7 @@
 
 use proto::types::PeerName;
 
-use super::api::{Event, Output};
+use super::api::{Event, Output, Proof};
 use super::cx::Cx;
 use crate::leases::{Lease, LeaseState};
 use crate::persist::Meta;
@@ -63,7 +63,7 @@ pub(super) fn hand_over(cx: &mut Cx, heir: PeerName) {
     let us = cx.us();
     let held: Vec<Address> = cx.durable.holdings().keys().copied().collect();
     for address in held {
-        cx.durable.set_holding(address, None);
+        cx.release(address, Proof::HostRemoved);
     }
     let moved = cx.durable.change_ring(|ring| ring.transfer(us, heir));
     cx.ring_changed(&moved);

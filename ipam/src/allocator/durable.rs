@@ -7,6 +7,7 @@
 mod commit;
 mod data;
 mod settle;
+mod time;
 mod undo;
 
 pub(super) use data::Durable;

@@ -7,7 +7,7 @@ use proto::types::PeerName;
 use super::api::{Channel, Event, Output};
 use super::cx::Cx;
 use crate::leases::wire::{Answer, Ask, AskKind, Message, Outcome};
-use crate::leases::{Lease, LeaseKey};
+use crate::leases::{Lease, LeaseKey, Scope};
 use crate::range::Range;
 
 /// Takes the answer of another router to a question of ours.
@@ -27,13 +27,19 @@ pub(super) fn answered(cx: &mut Cx, from: PeerName, answer: Answer) {
 pub(super) fn asked(cx: &mut Cx, from: PeerName, ask: Ask) {
     let (key, theirs) = ask.entry;
     let version = theirs.version;
+    let before = cx.durable.leases().get(&key);
+    let known = before.map_or(0, |lease| lease.version);
     cx.accept_lease(Arc::clone(&key), theirs);
+    if ask.kind == AskKind::Take && key.scope == Scope::Explicit {
+        // What a user named moves as soon as it does not run here.
+        cx.leave_if_dead(&key);
+    }
     let mut ring = false;
     let lease = cx.durable.leases().get(&key).cloned();
     let outcome = match lease {
         Some(lease) if lease.is_live() && cx.hosted.found => match ask.kind {
             AskKind::Grant => grant_lease(cx, from, &key, &lease, &mut ring),
-            _ if lease.holder != cx.durable.us() || version < lease.version => {
+            _ if lease.holder != cx.durable.us() || version < known => {
                 ring = lease.holder == from;
                 Outcome::Elsewhere
             }

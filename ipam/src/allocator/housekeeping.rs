@@ -55,18 +55,18 @@ impl Housekeeping {
             expire_leases(cx);
             forget_known(cx);
             forget_takeovers(cx);
+            cx.durable.save_time();
         }
     }
 }
 
 /// Ends leases that were unused for too long, and forgets those that ended long ago.
 fn expire_leases(cx: &mut Cx) {
-    let wall = cx.clock.wall;
     let us = cx.durable.us();
     let mut expired = Vec::new();
     let mut forgotten = Vec::new();
     for (key, lease) in cx.durable.leases().iter() {
-        let age = wall.saturating_sub(lease.since);
+        let age = cx.durable.idle_for(key);
         match lease.state {
             LeaseState::Gone if age > TOMBSTONE_KEPT => forgotten.push(Arc::clone(key)),
             LeaseState::Unused
@@ -87,12 +87,12 @@ fn expire_leases(cx: &mut Cx) {
 
 /// Forgets peers that were not met for a long time and own nothing.
 fn forget_known(cx: &mut Cx) {
-    let wall = cx.clock.wall;
+    let time = cx.durable.time();
     let (ring, known) = (cx.durable.ring(), cx.durable.known());
     let old: Vec<PeerName> = known
         .iter()
         .filter(|(peer, known)| {
-            let old = wall.saturating_sub(known.seen) > REMEMBERED;
+            let old = time.saturating_sub(known.seen) > REMEMBERED;
             old && !ring.has_owner(**peer)
         })
         .map(|(peer, _)| *peer)
@@ -105,12 +105,12 @@ fn forget_known(cx: &mut Cx) {
 
 /// Forgets old takeovers.
 fn forget_takeovers(cx: &mut Cx) {
-    let wall = cx.clock.wall;
+    let time = cx.durable.time();
     let old: Vec<PeerName> = cx
         .durable
         .takeovers()
         .iter()
-        .filter(|(_, t)| !t.is_active() && wall.saturating_sub(t.since) > REMEMBERED)
+        .filter(|(_, t)| !t.is_active() && time.saturating_sub(t.since) > REMEMBERED)
         .map(|(peer, _)| *peer)
         .collect();
     for peer in old {

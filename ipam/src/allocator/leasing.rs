@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::types::{PeerName, Time};
 
-use super::api::{Alarm, Channel, Event, RequestError, Response, Waiting};
+use super::api::{Alarm, Channel, Event, Proof, RequestError, Response, Waiting};
 use super::cx::Cx;
 use super::effects::Effect;
 use super::ids::container_name;
@@ -49,6 +49,10 @@ impl Cx {
             return Obtain::New(before.map_or(1, |lease| lease.version.saturating_add(1)));
         };
         if lease.holder == self.durable.us() {
+            self.leave_if_dead(key);
+            let Some(lease) = self.durable.leases().live(key).cloned() else {
+                return Obtain::Wait(Waiting::Leases, self.clock.now + ASK_AGAIN);
+            };
             return match &lease.state {
                 LeaseState::Used(_) => Obtain::InUse {
                     here: true,
@@ -217,7 +221,7 @@ impl Cx {
             lease: None,
             ..holding
         };
-        self.durable.set_holding(address, Some(detached));
+        self.durable.set_holding(address, detached);
         self.accept_unused(&key, lease);
     }
 
@@ -281,8 +285,25 @@ impl Cx {
     }
 
     fn accept_unused(&mut self, key: &Arc<LeaseKey>, lease: Lease) {
-        let mistaken =
-            lease.holder == self.durable.us() && matches!(lease.state, LeaseState::Used(_));
+        let used_by = match &lease.state {
+            LeaseState::Used(container) if lease.holder == self.durable.us() => Some(container),
+            _ => None,
+        };
+        // We may have forgotten the lease of a container that still runs; or we do not know yet
+        // what runs here.
+        let holding = self.durable.holding(lease.address).cloned();
+        let adopted = holding.filter(|holding| {
+            let same = used_by.is_some_and(|container| *container == container_name(&holding.id));
+            same && holding.lease.is_none()
+        });
+        let mistaken = used_by.is_some() && adopted.is_none() && self.hosted.found;
+        if let Some(holding) = adopted {
+            let holding = Holding {
+                lease: Some(Arc::clone(key)),
+                ..holding
+            };
+            self.durable.set_holding(lease.address, holding);
+        }
         if mistaken {
             // Nobody else can know of a container of ours.
             let corrected = Lease {
@@ -296,6 +317,16 @@ impl Cx {
         self.try_again();
     }
 
+    /// Frees the address of a lease whose container is known to have ended: its identity need not
+    /// wait until the container has been dead for long enough not to be started again.
+    pub(super) fn leave_if_dead(&mut self, key: &LeaseKey) {
+        if let Some((address, holding)) = self.user_of(key)
+            && let Some(proof) = self.hosted.end_of(&holding.id)
+        {
+            self.release(address, proof);
+        }
+    }
+
     /// Returns the address that a local container has by this lease.
     fn user_of(&self, key: &LeaseKey) -> Option<(Address, Holding)> {
         let lease = self.durable.leases().get(key)?;
@@ -304,16 +335,21 @@ impl Cx {
         holding.map(|holding| (lease.address, holding.clone()))
     }
 
-    /// Takes an address from its owner. It remains reserved for its identity, if any.
-    pub(super) fn release(&mut self, address: Address) {
+    /// Takes an address from whoever had it and is gone; it stays with the identity that it is
+    /// of, if any.
+    pub(super) fn release(&mut self, address: Address, proof: Proof) {
         let holding = self.durable.holding(address).cloned();
-        self.durable.set_holding(address, None);
+        self.durable.vacate(address, proof);
         self.effect(Effect::HoldingsChanged);
         self.try_again();
-        let Some(key) = holding.and_then(|holding| holding.lease) else {
-            return;
-        };
-        let lease = self.durable.leases().live(&key).cloned();
+        if let Some(key) = holding.and_then(|holding| holding.lease) {
+            self.leave_unused(&key, address);
+        }
+    }
+
+    /// Notes that nobody uses the address of a lease of ours any more.
+    pub(super) fn leave_unused(&mut self, key: &Arc<LeaseKey>, address: Address) {
+        let lease = self.durable.leases().live(key).cloned();
         if let Some(lease) = lease
             && lease.holder == self.durable.us()
             && lease.address == address
@@ -324,7 +360,7 @@ impl Cx {
                 since: self.clock.wall,
                 ..lease
             };
-            self.write_lease(&key, unused);
+            self.write_lease(key, unused);
         }
     }
 

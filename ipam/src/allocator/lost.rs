@@ -72,7 +72,7 @@ impl Cx {
             return;
         }
         let takeover = Takeover {
-            since: self.clock.wall,
+            since: self.durable.time(),
             intended: true,
             ranges: owned,
             waiting: self.everyone_but(us),
@@ -83,13 +83,13 @@ impl Cx {
     /// Records the peers that we have met, with the day, so that a takeover can wait for them.
     pub(super) fn note_known(&mut self) {
         let day = 24 * 60 * 60;
-        let wall = self.clock.wall;
+        let time = self.durable.time();
         let known = self.durable.known();
         let stale = |peer: &PeerName| {
             let known = known.get(peer);
             known.is_none_or(|known| {
                 let weft = self.members.is_weft(*peer);
-                known.gone || known.weft != weft || wall.abs_diff(known.seen) > day
+                known.gone || known.weft != weft || time.abs_diff(known.seen) > day
             })
         };
         let fresh: Vec<PeerName> = self
@@ -99,7 +99,7 @@ impl Cx {
             .collect();
         for peer in fresh {
             let known = Known {
-                seen: wall,
+                seen: time,
                 weft: self.members.is_weft(peer),
                 ..Known::default()
             };

@@ -177,6 +177,12 @@ impl Machines {
     pub(super) fn rolled_back(&mut self, cx: &mut Cx) {
         self.ring.forget_digests();
         self.election.resume(cx);
+        // Questions of those steps were not sent, and answers to earlier ones are asked for again.
+        cx.questions.forget_all();
+        cx.hosted.rolled_back();
+        for op in self.queue.operations_mut() {
+            op.rolled_back(cx);
+        }
     }
 
     /// Handles the complete list of peers.

@@ -73,6 +73,15 @@ impl Operation {
         }
     }
 
+    /// Forgets what it found out in steps that were not stored.
+    pub(super) fn rolled_back(&mut self, cx: &Cx) {
+        match self {
+            Operation::Allocate(allocate) => allocate.rolled_back(),
+            Operation::Removal(removal) => removal.rolled_back(cx),
+            Operation::Prime | Operation::Claim(_) | Operation::LeaseChange(_) => {}
+        }
+    }
+
     /// Continues as far as possible now.
     pub(super) fn advance(&mut self, cx: &mut Cx) -> Progress {
         match self {

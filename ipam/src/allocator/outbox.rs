@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use super::api::{Output, RequestError};
+use super::api::{Output, RequestError, RequestId, Response};
 use super::durable::Undo;
 use crate::persist::{Batch, BatchId};
 
@@ -19,13 +19,31 @@ pub(super) struct Outbox {
     stored: u64,
     batches: VecDeque<Batch>,
     undos: VecDeque<(u64, Undo)>,
-    /// Outputs, each with the batch that must be stored first.
-    held: VecDeque<(u64, Output)>,
+    /// Outputs, each with the batch that must be stored before.
+    held: VecDeque<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    after: u64,
+    /// Whether it came of the step that made that batch, as opposed to a later one.
+    own: bool,
+    output: Output,
+}
+
+/// What is left to do about steps that were not stored.
+#[derive(Debug, Default)]
+pub(super) struct Failure {
+    /// What they changed, the last one first.
+    pub(super) undos: Vec<Undo>,
+    /// What was about to be answered, to requests that had no part in what was not stored.
+    pub(super) unanswered: Vec<(RequestId, Result<Response, RequestError>)>,
 }
 
 impl Outbox {
     /// Ends a step: queues its batch, if it changed anything, and then its outputs.
     pub(super) fn finish(&mut self, batch: Option<(Batch, Undo)>, outputs: Vec<Output>) {
+        let own = batch.is_some();
         if let Some((mut batch, undo)) = batch {
             self.last += 1;
             batch.id = BatchId(self.last);
@@ -33,8 +51,10 @@ impl Outbox {
             self.undos.push_back((self.last, undo));
         }
         let after = self.last;
-        self.held
-            .extend(outputs.into_iter().map(|output| (after, output)));
+        let held = outputs
+            .into_iter()
+            .map(|output| Held { after, own, output });
+        self.held.extend(held);
     }
 
     /// Returns the next thing to do.
@@ -42,11 +62,10 @@ impl Outbox {
         if let Some(batch) = self.batches.pop_front() {
             return Some(Output::Persist(batch));
         }
-        let (after, _) = self.held.front()?;
-        if *after > self.stored {
+        if self.held.front()?.after > self.stored {
             return None;
         }
-        self.held.pop_front().map(|(_, output)| output)
+        self.held.pop_front().map(|held| held.output)
     }
 
     /// Returns the batch of the last step that had one.
@@ -72,39 +91,42 @@ impl Outbox {
         }
     }
 
-    /// Reports that the first unstored batch and all later ones will never be stored. Returns what
-    /// they changed, the last one first, or `None` if there are none.
-    pub(super) fn failed(&mut self, error: &str) -> Option<Vec<Undo>> {
+    /// The first batch that is not stored, and all after it, never will be. `None` if there are
+    /// no such batches.
+    ///
+    /// Who asked for the first of them is told that it failed. Other requests have only been
+    /// answered after it; it is for the caller to take them again.
+    pub(super) fn failed(&mut self, error: &str) -> Option<Failure> {
         if self.is_settled() {
             return None;
         }
         self.batches.clear();
-        let held = std::mem::take(&mut self.held);
-        for (after, output) in held {
-            if after <= self.stored {
-                self.held.push_back((after, output));
+        let mut failure = Failure::default();
+        let first = self.stored + 1;
+        for mut held in std::mem::take(&mut self.held) {
+            if held.after <= self.stored {
+                self.held.push_back(held);
                 continue;
             }
-            match output {
-                Output::Reply { request, .. } => {
-                    let result = Err(RequestError::Store(error.to_owned()));
-                    self.held
-                        .push_back((self.stored, Output::Reply { request, result }));
+            match &mut held.output {
+                Output::Reply { result, .. } if held.own && held.after == first => {
+                    *result = Err(RequestError::Store(error.to_owned()));
                 }
-                // A request for state must be answered, and "nothing" is always correct.
-                Output::State { token, .. } => {
-                    let output = Output::State {
-                        token,
-                        payload: None,
-                    };
-                    self.held.push_back((self.stored, output));
+                Output::Reply { request, result } => {
+                    failure.unanswered.push((*request, result.clone()));
+                    continue;
                 }
-                Output::Alarm(_) => self.held.push_back((self.stored, output)),
-                _ => {}
+                // Whoever asked must get an answer, and "nothing" is always true.
+                Output::State { payload, .. } => *payload = None,
+                Output::Alarm(_) => {}
+                _ => continue,
             }
+            held.after = self.stored;
+            self.held.push_back(held);
         }
         // Numbers are never reused, and all up to here are done.
         self.stored = self.last;
-        Some(self.undos.drain(..).rev().map(|(_, undo)| undo).collect())
+        failure.undos = self.undos.drain(..).rev().map(|(_, undo)| undo).collect();
+        Some(failure)
     }
 }

@@ -33,6 +33,12 @@ impl Questions {
         self.leases.forget(peer);
     }
 
+    /// Forgets all that was asked.
+    pub(super) fn forget_all(&mut self) {
+        self.space = SpaceQuestions::default();
+        self.leases = LeaseQuestions::default();
+    }
+
     /// Forgets questions that are too old.
     pub(super) fn forget_old(&mut self, now: Time) {
         self.space.forget_old(now);

@@ -83,6 +83,10 @@ impl Queue {
         due
     }
 
+    pub(super) fn operations_mut(&mut self) -> impl Iterator<Item = &mut Operation> {
+        self.entries.values_mut().map(|entry| &mut entry.op)
+    }
+
     pub(super) fn find(&self, request: RequestId) -> Option<Seq> {
         self.by_request.get(&request).copied()
     }

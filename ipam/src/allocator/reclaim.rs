@@ -59,7 +59,7 @@ pub(super) fn remove(cx: &mut Cx, peer: PeerName) {
 fn intend(cx: &mut Cx, peer: PeerName) {
     let before = cx.durable.takeovers().get(&peer).cloned();
     let takeover = Takeover {
-        since: cx.clock.wall,
+        since: cx.durable.time(),
         intended: true,
         waiting: cx.everyone_but(peer),
         ..before.unwrap_or_default()
@@ -76,7 +76,7 @@ fn take_over(cx: &mut Cx, peer: PeerName) {
     let count = cx.durable.ring().owned(peer).len();
     let moved = cx.durable.change_ring(|ring| ring.transfer(peer, us));
     let done = Takeover {
-        since: cx.clock.wall,
+        since: cx.durable.time(),
         ..Takeover::default()
     };
     cx.durable.set_takeover(peer, Some(done));
@@ -286,7 +286,7 @@ pub(super) fn peer_gone(cx: &mut Cx, peer: PeerName) {
     }
     let mut known = cx.durable.known().get(&peer).copied().unwrap_or_default();
     if !known.gone {
-        known.seen = cx.clock.wall;
+        known.seen = cx.durable.time();
         known.gone = true;
         cx.durable.set_known(peer, Some(known));
     }

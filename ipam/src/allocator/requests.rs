@@ -1,6 +1,6 @@
 //! Requests of users, which become operations or are answered at once.
 
-use super::api::{LeaseInfo, Request, RequestError, Response};
+use super::api::{LeaseInfo, Proof, Request, RequestError, Response};
 use super::containers;
 use super::cx::Cx;
 use super::ids::bad_id;
@@ -58,6 +58,38 @@ pub(super) fn begin(cx: &mut Cx, request: Request) -> Begun {
                 force,
                 pinned: false,
                 away_since: None,
+                from: None,
+            })
+        }
+        Request::Move {
+            from,
+            to,
+            cidr,
+            identity,
+            container,
+        } => {
+            if let Some(error) = bad_id(&to) {
+                return Begun::Answer(Err(error));
+            }
+            if cx
+                .durable
+                .holding(cidr.address)
+                .is_none_or(|h| h.id != from)
+            {
+                let address = cidr.address;
+                return Begun::Answer(Err(RequestError::NotFound { id: from, address }));
+            }
+            Operation::Claim(Claim {
+                id: to,
+                cidr,
+                subnet: cidr.network(),
+                identity,
+                container,
+                no_error_on_unknown: false,
+                force: false,
+                pinned: false,
+                away_since: None,
+                from: Some(from),
             })
         }
         Request::LeaseReserve {
@@ -102,7 +134,8 @@ fn answer(cx: &mut Cx, request: Request) -> Result<Response, RequestError> {
         Request::Lookup { id, subnet } => Ok(lookup(cx, &id, subnet)),
         Request::List => Ok(list(cx)),
         Request::Free { id, address } => containers::free(cx, &id, address),
-        Request::Delete { id } => containers::delete(cx, &id),
+        Request::Delete { id } => containers::delete(cx, &id, Proof::GivenBack),
+        Request::Release { id, proof } => containers::delete(cx, &id, proof),
         Request::Prune { running } => {
             containers::prune(cx, &running);
             Ok(Response::Done)
@@ -114,6 +147,7 @@ fn answer(cx: &mut Cx, request: Request) -> Result<Response, RequestError> {
         | Request::Status
         | Request::Allocate { .. }
         | Request::Claim { .. }
+        | Request::Move { .. }
         | Request::RemovePeer { .. }
         | Request::LeaseReserve { .. }
         | Request::LeasePin { .. }
@@ -168,6 +202,7 @@ fn reserve(
         force: false,
         pinned,
         away_since: None,
+        from: None,
     }))
 }
 

@@ -1,5 +1,6 @@
 //! Free addresses: where they are, and how to obtain one.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use proto::types::PeerName;
@@ -140,7 +141,7 @@ impl Cx {
             .leases()
             .within(within)
             .filter(|(_, lease)| self.can_end(lease))
-            .min_by_key(|(key, lease)| (lease.since, Arc::clone(key)));
+            .max_by_key(|(key, _)| (self.durable.idle_for(key), Reverse(Arc::clone(key))));
         let (key, lease) = oldest.map(|(key, lease)| (Arc::clone(key), lease.clone()))?;
         self.end_lease(&key, &lease, "space was short");
         // Another lease may reserve the same address.

@@ -19,7 +19,7 @@ fn universe() -> Cidr {
     "10.7.0.0/24".parse().unwrap()
 }
 
-/// What the allocator itself says of its ring.
+/// Returns what the allocator itself says of its ring.
 fn state() -> Vec<u8> {
     let mut allocator = busy_allocator();
     let clock = Clock {

@@ -59,7 +59,7 @@ pub(crate) fn ring(value: &Value) -> Ring {
     }
 }
 
-/// The ids of the types that a stream defines, in order.
+/// Returns the ids of the types that a stream defines, in order.
 pub(crate) fn type_ids(stream: &[u8]) -> Vec<i64> {
     let mut ids = Vec::new();
     let mut rest = stream;

@@ -69,7 +69,7 @@ impl Watch {
     }
 }
 
-/// A short text of an output, for the trace.
+/// Returns a short text of an output, for the trace.
 pub(crate) fn brief(output: &Output) -> String {
     match output {
         Output::Persist(batch) => format!("{batch:?}"),
@@ -168,7 +168,7 @@ pub(crate) fn ownership(world: &mut World, node: usize) {
     }
 }
 
-/// The first range that two sorted lists have in common.
+/// Returns the first range that two sorted lists have in common.
 fn overlap(a: &[Range], b: &[Range]) -> Option<Range> {
     let (mut i, mut j) = (0, 0);
     while let (Some(x), Some(y)) = (a.get(i), b.get(j)) {
@@ -245,7 +245,7 @@ pub(crate) fn started(world: &mut World, node: usize, id: &str, address: Address
     }
 }
 
-/// Whether nothing excuses that an identity gets another address.
+/// Returns true if nothing excuses that an identity gets another address.
 fn is_calm(world: &World) -> bool {
     let plan = &world.plan;
     let no_crash = plan.crash == 0.0 && plan.crash_at.is_none();

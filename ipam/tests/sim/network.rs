@@ -204,7 +204,7 @@ impl World {
         }
     }
 
-    /// Whether two routers are connected directly. In a big mesh each has few connections.
+    /// Returns true if two routers are connected directly. In a big mesh each has few connections.
     fn is_linked(&self, a: usize, b: usize) -> bool {
         let count = self.nodes.len();
         let distance = a.abs_diff(b);

@@ -10,7 +10,7 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     /// How many weft routers there are ...
     pub(crate) weft: usize,
-    /// ... and how many of the original, after them.
+    /// ... and how many of Weave Net, after them.
     pub(crate) weave: usize,
     pub(crate) universe: Cidr,
     /// Whether the first ring is made by `seed=`, or else by an election.
@@ -48,7 +48,7 @@ pub(crate) struct Plan {
 pub(crate) enum Planted {
     #[default]
     None,
-    /// A router of the original has this mistake.
+    /// A router of Weave Net has this mistake.
     Weave(Bug),
     /// The driver says that batches are saved before they are.
     ReplyBeforeSave,
@@ -61,7 +61,7 @@ pub(crate) enum Planted {
 }
 
 impl Plan {
-    /// A run with no faults at all.
+    /// Returns a run with no faults at all.
     pub(crate) fn calm(seed: u64, weft: usize) -> Plan {
         Plan {
             seed,
@@ -87,7 +87,7 @@ impl Plan {
         }
     }
 
-    /// A run of 2 to 8 routers with whatever the seed says.
+    /// Returns a run of 2 to 8 routers with whatever the seed says.
     pub(crate) fn random(seed: u64) -> Plan {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x706c_616e);
         let nodes = rng.usize(2..=8);
@@ -137,7 +137,7 @@ impl Plan {
         }
     }
 
-    /// A run of 50 routers.
+    /// Returns a run of 50 routers.
     pub(crate) fn large(seed: u64) -> Plan {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x6c61_7267);
         Plan {

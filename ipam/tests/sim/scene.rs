@@ -116,7 +116,7 @@ impl World {
         self.weave(node, act);
     }
 
-    /// The lease of an identity as a router knows it, if it is live.
+    /// Returns the lease of an identity as a router knows it, if it is live.
     pub(crate) fn lease(&self, node: usize, who: &Identity) -> Option<Lease> {
         let Machine::Weft(host) = &self.nodes[node].machine else {
             return None;
@@ -126,11 +126,19 @@ impl World {
         table.get(&key).filter(|lease| lease.is_live()).cloned()
     }
 
+    /// The process of a router dies, and its store with it.
+    pub(crate) fn lose_store(&mut self, node: usize) {
+        self.crash(node);
+        if let Machine::Weft(host) = &mut self.nodes[node].machine {
+            host.disk.durable.clear();
+        }
+    }
+
     pub(crate) fn has_alarm(&self, is: impl Fn(&Alarm) -> bool) -> bool {
         self.watch.alarms.iter().any(is)
     }
 
-    /// Who owns an address, as a router sees it.
+    /// Returns who owns an address, as a router sees it.
     pub(crate) fn owner(&self, node: usize, address: Address) -> Option<usize> {
         let Machine::Weft(host) = &self.nodes[node].machine else {
             return None;
@@ -140,7 +148,7 @@ impl World {
     }
 }
 
-/// What was answered to a request for an address.
+/// Returns what was answered to a request for an address.
 #[track_caller]
 pub(crate) fn given(answer: Answer) -> (Cidr, Option<Mac>) {
     match answer {
@@ -149,7 +157,7 @@ pub(crate) fn given(answer: Answer) -> (Cidr, Option<Mac>) {
     }
 }
 
-/// What was said instead of an address.
+/// Returns what was said instead of an address.
 #[track_caller]
 pub(crate) fn refused(answer: Answer) -> String {
     answer.unwrap_err().to_string()

@@ -1,7 +1,7 @@
 //! Leases, scene by scene: addresses that stick, and when they cannot.
 
-use ipam::allocator::{Alarm, Request, Response};
-use ipam::leases::{Identity, IdentityKind};
+use ipam::allocator::{Alarm, Found, Request, Response};
+use ipam::leases::{Identity, IdentityKind, LeaseState};
 
 use crate::plan::Plan;
 use crate::scene::{explicit, given, refused};
@@ -290,4 +290,49 @@ fn what_is_handed_over_goes_to_a_weft_router_first() {
     world.pass(5);
     assert_eq!(world.owner(1, first.address), Some(1));
     assert_eq!(given(world.up(1, "b", &web)), (first, mac));
+}
+
+/// The container still has its address; that our store forgot so must not give it another one.
+#[test]
+fn after_a_lost_store_a_container_that_runs_keeps_the_address_of_its_identity() {
+    let mut world = World::scene(2, 0, "10.7.0.0/24");
+    let web = explicit("web");
+    let (first, mac) = given(world.up(0, "a", &web));
+    world.pass(2);
+    world.lose_store(0);
+    world.pass(10);
+    let addresses = vec![Found {
+        id: "a".to_owned(),
+        cidr: first,
+        container: true,
+    }];
+    assert_eq!(
+        world.ask(0, 5, Request::Found { addresses }),
+        Ok(Response::Done)
+    );
+    for _ in 0..3 {
+        assert_eq!(given(world.up(0, "a", &web)), (first, mac));
+        world.pass(2);
+    }
+    let lease = world.lease(1, &web).unwrap();
+    assert_eq!(lease.state, LeaseState::Used("a".to_owned()));
+}
+
+/// An identity that a user gave moves as soon as it does not run; one derived from a container's
+/// name stays with the container, which may be started again.
+#[test]
+fn an_identity_moves_as_soon_as_its_container_is_dead() {
+    let mut world = World::scene(2, 0, "10.7.0.0/24");
+    let web = explicit("web");
+    let name = Identity::new(IdentityKind::Derived, "db").unwrap();
+    let (first, mac) = given(world.up(0, "a", &web));
+    let (second, _) = given(world.up(0, "b", &name));
+    world.pass(2);
+    for id in ["a", "b"] {
+        world.weft(0, |allocator, clock| {
+            allocator.handle_container_died(clock, id)
+        });
+    }
+    assert_eq!(given(world.up(1, "c", &web)), (first, mac));
+    assert_ne!(given(world.up(1, "d", &name)).0, second);
 }

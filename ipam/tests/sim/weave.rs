@@ -1,4 +1,4 @@
-//! A model of the original router: the ring without leases, saved at once, with its ways to die.
+//! A model of Weave Net: the ring without leases, saved at once, with its ways to die.
 
 use std::collections::BTreeMap;
 
@@ -27,9 +27,9 @@ pub(crate) enum Out {
     Broadcast,
     /// A container got its address, or will get none.
     Started(String, Option<Address>),
-    /// A message after which the original closes the connection.
+    /// A message after which Weave Net closes the connection.
     Refused(String),
-    /// The original would be dead.
+    /// Weave Net would be dead.
     Dies(String),
 }
 
@@ -44,9 +44,8 @@ pub(crate) struct Weave {
     elector: Elector,
     awaiting: bool,
     peers: Vec<PeerName>,
-    /// Routers of the original that lack space hand the network's address to and fro as fast as
-    /// they can. That would be most of a run, so they may ask this many more times before the
-    /// next tick.
+    /// Weave Net routers that lack space hand the network's address to and fro as fast as they can.
+    /// That would be most of a run, so they may ask this many more times before the next tick.
     asks_left: u32,
     rng: fastrand::Rng,
     pub(crate) out: Vec<Out>,

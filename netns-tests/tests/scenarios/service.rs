@@ -1,12 +1,14 @@
 //! The router as a service of the host: what systemd hears, and what is installed.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use netns_tests::{Kind, Mesh, needs_root, wait};
+use netns_tests::{Kind, Launch, Mesh, needs_root, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn packaging() -> PathBuf {
@@ -149,4 +151,30 @@ fn the_script_installs_and_uninstalls() {
     ok(&run(&["--uninstall", "--purge"]));
     assert!(!env.exists());
     std::fs::remove_dir_all(&root).unwrap();
+}
+
+/// A router whose log is a pipe that is full and that nobody reads carries frames, answers and
+/// ends like any other.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft; 2]);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let room = rustix::pipe::fcntl_getpipe_size(&writer).unwrap();
+    writer.write_all(&vec![b'\n'; room]).unwrap();
+    mesh.log_to(0, File::from(OwnedFd::from(writer)));
+    let launch = Launch::new().with("--log-level=debug");
+    mesh.launch_all(&[&[], &[0]], &launch);
+    mesh.wait_connected(0, 1);
+    let [a, b] = [mesh.attach(0), mesh.attach(1)];
+    mesh.wait_routed(&[0, 1]);
+    a.must_reach(&b);
+    let metrics = mesh.get(0, "/metrics").unwrap();
+    assert!(
+        metrics.contains("weft_log_lines_dropped_total"),
+        "{metrics}"
+    );
+    assert!(mesh.is_connected(0, 1));
+    assert!(mesh.terminate(0).success());
+    drop(reader);
 }

@@ -10,11 +10,18 @@ use crate::types::{PeerName, Time};
 pub(super) const INTERVAL_MIN: Duration = Duration::from_secs(2);
 /// The maximum delay, before randomisation.
 pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(6 * 60);
-/// A connection that lasted longer than this was a success: it is dialled again without delay.
-pub(super) const RESET_AFTER: Duration = Duration::from_secs(60);
-/// How long a failure is remembered for a discovered address that no peer reports any more. An
-/// address that reappears sooner keeps its delay, so that an unstable address is not dialled each
-/// time.
+/// A connection that lived longer than this was a success: its loss is no reason to wait.
+pub(super) const RESET_AFTER: Duration = Duration::from_secs(1);
+/// The first waits after a connection was lost that had lived: most likely the other end is
+/// started anew, and soon there.
+const HURRY_MS: [u64; 4] = [50, 100, 200, 400];
+/// How often in a row an address is dialled in a hurry, and after which time once more, so that
+/// connections that do not last are no busy loop.
+const HURRIES_MAX: u32 = 12;
+const HURRY_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a failure is remembered of a discovered address that nobody mentions any more. An
+/// address that is back sooner goes on with its delay, so that what comes and goes is not dialled
+/// each time; one that is back later is new.
 const FAILURE_KEPT: Duration = Duration::from_secs(10);
 /// The same for an address that led to this router itself.
 const NEVER_KEPT: Duration = Duration::from_secs(10 * 60);
@@ -109,6 +116,10 @@ pub(super) struct Entry {
     pub(super) peer: Option<PeerName>,
     /// The delay after the next failure.
     interval: Duration,
+    /// The place in [`HURRY_MS`] of the next wait; behind its end when there is no hurry.
+    hurry: usize,
+    /// Hurries that are left, and when they were counted.
+    hurries: (u32, Time),
     /// Until when a discovered address that no peer reports is remembered.
     keep_until: Time,
     /// Its place in the schedule.
@@ -125,6 +136,8 @@ impl Entry {
             error: None,
             peer: None,
             interval: INTERVAL_MIN,
+            hurry: HURRY_MS.len(),
+            hurries: (HURRIES_MAX, now),
             keep_until: now,
             ticket: None,
         }
@@ -133,6 +146,23 @@ impl Entry {
     pub(super) fn try_now(&mut self, now: Time) {
         self.try_at = Some(now);
         self.interval = INTERVAL_MIN;
+    }
+
+    /// The connection was lost, or the peer is known to have been there a moment ago: tries again
+    /// soon, and soon again.
+    pub(super) fn try_soon(&mut self, now: Time, rng: &mut fastrand::Rng) {
+        let (left, counted) = self.hurries;
+        let more = now.since(counted).as_secs() / HURRY_INTERVAL.as_secs();
+        let left = HURRIES_MAX.min(left.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)));
+        if more > 0 {
+            self.hurries.1 = now;
+        }
+        self.hurries.0 = left.saturating_sub(1);
+        if left > 0 {
+            self.hurry = 0;
+            self.interval = INTERVAL_MIN;
+        }
+        self.try_later(now, rng);
     }
 
     /// Rule: `docs/protocol/mesh.md#8-2-attempts`.
@@ -146,6 +176,12 @@ impl Entry {
     ///
     /// Rule: `docs/protocol/mesh.md#8-2-attempts`.
     pub(super) fn try_later(&mut self, now: Time, rng: &mut fastrand::Rng) {
+        if let Some(ms) = HURRY_MS.get(self.hurry) {
+            self.hurry += 1;
+            let spread = rng.u64(..ms * 1000 / 8);
+            self.try_at = Some(now + Duration::from_micros(ms * 1000 + spread));
+            return;
+        }
         let interval = self.interval.as_micros() as u64;
         let delay = Duration::from_micros(interval / 2 + rng.u64(..interval));
         self.try_at = Some(now + delay);

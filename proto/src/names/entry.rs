@@ -21,6 +21,11 @@ pub const CONTAINER_BYTES_MAX: usize = 255;
 /// so entries with a higher one are invalid; our own stay at it.
 pub const VERSION_MAX: u32 = i32::MAX as u32;
 
+/// By how much a version may be higher than the one that is known of its entry. Versions count
+/// deaths and returns, so an honest one never comes near; a lie within it can be outdone, and one
+/// beyond it is not believed.
+pub const VERSION_STEP_MAX: u32 = 1 << 16;
+
 /// Seconds since 1970 on the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnixSecs(pub i64);
@@ -175,6 +180,21 @@ impl State {
         State {
             version: seen.version.saturating_add(1).min(VERSION_MAX),
             ..self
+        }
+    }
+
+    /// Returns true if an entry can have come from this state to `said` by counting.
+    pub(super) fn may_become(self, said: State) -> bool {
+        said.version <= self.version.saturating_add(VERSION_STEP_MAX)
+    }
+
+    /// This, with a version that overrides `seen`, or comes nearer to it as fast as others follow.
+    pub(super) fn outdoing(self, seen: State) -> State {
+        let step = self.version.saturating_add(VERSION_STEP_MAX / 2);
+        let above = self.above(seen);
+        State {
+            version: above.version.min(step),
+            ..above
         }
     }
 

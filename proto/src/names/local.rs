@@ -7,7 +7,7 @@ use super::entry::{BadEntry, Key};
 use super::table::ENTRIES_PER_ORIGIN_MAX;
 use crate::types::PeerName;
 
-/// Configuration of [`Names`].
+/// Configuration of [`Names`](super::Names).
 #[derive(Clone, Debug)]
 pub struct NamesConfig {
     /// Our own name.

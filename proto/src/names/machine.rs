@@ -340,16 +340,16 @@ impl Names {
                 continue;
             }
             if entry.key.origin == self.us
+                && self.may_be_ours(&entry)
                 && let Some(truth) = self.truth_about(wall, &entry)
             {
-                let effective = truth > entry.state;
                 entry.state = truth;
-                if effective {
-                    overrides.push(entry.clone());
-                }
+                overrides.push(entry.clone());
             }
-            if self.merge(now, wall, &entry) == Merged::News {
-                received.news.push(entry.clone());
+            match self.merge(now, wall, &entry) {
+                Merged::Incredible => continue,
+                Merged::News => received.news.push(entry.clone()),
+                Merged::Known | Merged::Stale | Merged::Full => {}
             }
             received.of_known.push(entry);
         }
@@ -372,6 +372,12 @@ impl Names {
         }
     }
 
+    /// Returns true if others may believe what somebody says about an entry of ours.
+    fn may_be_ours(&self, said: &Entry) -> bool {
+        let ours = self.table.get(&said.key).unwrap_or_default();
+        ours.may_become(said.state)
+    }
+
     /// Returns the state that must override what another peer says about an entry of ours, if any.
     ///
     /// Rule: `docs/protocol/names.md#3-receiving`.
@@ -380,9 +386,12 @@ impl Names {
             Some(ours) => {
                 let differs = said.state.version == ours.version && said.state != ours;
                 let overrides = said.state.version > ours.version || differs;
-                overrides.then(|| ours.above(said.state))
+                overrides.then(|| ours.outdoing(said.state))
             }
-            None => (said.state.is_alive()).then(|| said.state.killed(wall)),
+            None => (said.state.is_alive()).then(|| {
+                let dead = State::default().killed(wall);
+                dead.outdoing(said.state)
+            }),
         }
     }
 
@@ -392,6 +401,17 @@ impl Names {
             Merged::News => self.counters.news += 1,
             Merged::Known => {}
             Merged::Stale => self.counters.stale += 1,
+            Merged::Incredible => {
+                self.counters.bad += 1;
+                let from = entry.key.origin;
+                if self.told.insert(from) {
+                    self.outputs.push_back(Output::Event(Event::BadEntries {
+                        from,
+                        count: 1,
+                        reason: BadEntry::Version,
+                    }));
+                }
+            }
             Merged::Full => {
                 self.counters.full += 1;
                 let origin = entry.key.origin;

@@ -38,6 +38,8 @@ pub enum Merged {
     Known,
     /// An unknown entry that was deleted long ago.
     Stale,
+    /// A version that nobody can have counted to.
+    Incredible,
     /// There is no room.
     Full,
 }
@@ -148,10 +150,12 @@ impl Table {
     pub fn merge(&mut self, now: Time, wall: UnixSecs, entry: &Entry) -> Merged {
         match self.get(&entry.key) {
             Some(known) if known >= entry.state => Merged::Known,
+            Some(known) if !known.may_become(entry.state) => Merged::Incredible,
             Some(_) => {
                 self.set(now, entry);
                 Merged::News
             }
+            None if !State::default().may_become(entry.state) => Merged::Incredible,
             None if is_stale(entry.state, wall) => Merged::Stale,
             None if !self.make_room(entry.key.origin) => Merged::Full,
             None => {

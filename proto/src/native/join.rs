@@ -20,6 +20,7 @@ use crate::offload::join::{
 };
 use crate::offload::split::{SPLIT_SEGMENTS_MAX, TCP_FIN, TCP_PSH};
 use crate::offload::vnet::VnetHeader;
+use crate::types::PeerName;
 
 /// The datagram that a chunk came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Origin {
     pub stream: u8,
     /// Its counter.
     pub counter: u32,
+    /// The peer that sent the datagram.
+    pub neighbour: PeerName,
     /// The peers that it concerns.
     pub names: Names,
 }
@@ -84,6 +87,12 @@ impl ChunkJoiner {
     /// Returns true if nothing is kept.
     pub const fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// The peer that sent the super-frame which is put together.
+    pub fn neighbour(&self) -> Option<PeerName> {
+        let next = self.next.filter(|_| self.count > 0);
+        next.map(|next| next.neighbour)
     }
 
     /// Returns the peers that the super-frame concerns.

@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use super::keys::{Binding, Chain, Exchange, Hello, KeysError, Secrets, VERSION};
+use super::keys::{Binding, Chain, Exchange, Hello, KeysError, VERSION};
 use super::seal::Ciphers;
 use super::session_config::{ControlError, KEY_LINGER, KeyLife, Keys, LinkConfig, SessionNumbers};
 use super::tunnel::{Receiving, Sending};
+use crate::crypto::Secret;
 use crate::sleeve::LinkId;
 use crate::types::{PeerName, Time};
 
@@ -36,7 +37,8 @@ pub(super) struct Keyring {
     ciphers: Ciphers,
     numbers: SessionNumbers,
     life: KeyLife,
-    secrets: Secrets,
+    /// What the next key pair is made of.
+    secret: Option<Secret>,
     chain: Chain,
     /// The epoch whose hellos are exchanged next.
     next_epoch: u32,
@@ -85,7 +87,7 @@ impl Keyring {
             ciphers: config.ciphers,
             numbers: config.numbers,
             life: config.key_life,
-            secrets: Secrets::new(config.seed),
+            secret: config.secret,
             chain: Chain::new(config.session_key.as_ref()),
             next_epoch: 0,
             offer: None,
@@ -98,6 +100,16 @@ impl Keyring {
             frames_before: 0,
             received_before: 0,
         }
+    }
+
+    /// Returns true if fresh random bytes are needed before this end can speak for the next epoch.
+    pub(super) fn needs_secret(&self) -> bool {
+        self.offer.is_none() && self.secret.is_none()
+    }
+
+    /// Takes fresh random bytes for the next key pair.
+    pub(super) fn give(&mut self, secret: Secret) {
+        self.secret = Some(secret);
     }
 
     /// Returns the keys in use.
@@ -250,6 +262,7 @@ impl Keyring {
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
+        self.secret = None;
         self.offer = None;
         self.send = None;
         self.send_next = None;
@@ -257,7 +270,8 @@ impl Keyring {
     }
 
     fn make_offer(&mut self) -> Result<Offer, KeysError> {
-        let private = self.secrets.next()?;
+        let secret = self.secret.take().ok_or(KeysError::NoSecret)?;
+        let private = secret.into_key();
         let hello = Hello {
             version: VERSION,
             ciphers: self.ciphers,

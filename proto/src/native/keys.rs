@@ -109,24 +109,7 @@ pub struct Binding {
     pub transcript: [u8; 32],
 }
 
-/// Generates key pairs from a seed. An earlier one cannot be derived from the remaining state.
-pub(super) struct Secrets(Zeroizing<[u8; KEY_BYTES]>);
-
-impl Secrets {
-    pub(super) fn new(seed: [u8; KEY_BYTES]) -> Secrets {
-        Secrets(Zeroizing::new(seed))
-    }
-
-    /// Returns the next private key.
-    pub(super) fn next(&mut self) -> Result<StaticSecret, KeysError> {
-        let prk = Salt::new(HKDF_SHA256, LABEL_SECRETS).extract(self.0.as_slice());
-        let private = expand(&prk, b"private key")?;
-        self.0 = expand(&prk, b"seed")?;
-        Ok(StaticSecret::from(*private))
-    }
-}
-
-/// The value to which the keys of the next epoch are bound.
+/// What the keys of the next epoch are bound to.
 pub(super) struct Chain(Zeroizing<[u8; KEY_BYTES]>);
 
 impl Chain {
@@ -154,6 +137,9 @@ pub enum KeysError {
     /// The ends have no cipher in common.
     #[error("no cipher in common with peer")]
     NoCipher,
+    /// There are no random bytes for a key pair.
+    #[error("no random bytes for a key pair")]
+    NoSecret,
     /// The library refused to derive a key, which does not happen for this length.
     #[error("key derivation failed")]
     Derivation,
@@ -240,7 +226,6 @@ fn expand(prk: &Prk, label: &[u8]) -> Result<Zeroizing<[u8; KEY_BYTES]>, KeysErr
 }
 
 const LABEL_SALT: &[u8] = b"weft native overlay 1";
-const LABEL_SECRETS: &[u8] = b"weft native overlay 1 secrets";
 const LABEL_DIALLER: &[u8] = b"weft native overlay 1 dialler to acceptor";
 const LABEL_ACCEPTOR: &[u8] = b"weft native overlay 1 acceptor to dialler";
 const LABEL_CHAIN: &[u8] = b"weft native overlay 1 chain";

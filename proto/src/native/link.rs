@@ -25,6 +25,7 @@ use super::report::{Answer, REPORT_DATAGRAM_BYTES, Report};
 use super::seal::Cipher;
 use super::traffic::{Sample, Traffic};
 use super::tunnel::mtu;
+use crate::crypto::Secret;
 use crate::sleeve::link::Path;
 use crate::sleeve::wire::UDP_IP_BYTES;
 use crate::types::Time;
@@ -74,6 +75,8 @@ const HOLD_REASON: &str = "reports over UDP are not answered";
 pub enum LinkOutput {
     /// Send a control message to the peer's end.
     Control(Control),
+    /// Random bytes are needed: to be answered by [`Link::handle_secret`].
+    NeedSecret,
     /// [`Link::keys`] changed. Must be acted on before later outputs.
     KeysChanged,
     /// Seal a report in a datagram of this size and send it.
@@ -124,6 +127,8 @@ pub struct Link {
     ring: Keyring,
     /// The peer's first hello, if it arrived before [`Link::confirm`].
     early: Option<(Vec<u8>, Hello)>,
+    /// Whether the next epoch is to be begun once there are random bytes for it.
+    begins: bool,
     remote: Option<SocketAddrV4>,
     search: MtuSearch,
     traffic: Traffic,
@@ -188,6 +193,7 @@ impl Link {
             remote: config.remote,
             ring: Keyring::new(config),
             early: None,
+            begins: false,
             search: MtuSearch::new(),
             traffic: Traffic::default(),
             state: State::Passive,
@@ -210,6 +216,7 @@ impl Link {
             mtu_verified: self.search.size().is_some(),
             max_payload,
             fragments: false,
+            open: true,
         }
     }
 
@@ -278,12 +285,26 @@ impl Link {
                 }
             }
             (Control::RekeyPlease, _) => {
-                if self.ring.may_begin(now) {
+                if self.ring.may_begin(now) && !self.begins {
                     self.begin_epoch();
                 }
             }
         }
         Ok(())
+    }
+
+    /// Random bytes for a key pair, used for nothing else.
+    pub fn handle_secret(&mut self, now: Time, secret: Secret) {
+        if self.state == State::Failed || !self.ring.needs_secret() {
+            return;
+        }
+        self.ring.give(secret);
+        if let Some((bytes, hello)) = self.early.take_if(|_| self.state != State::Passive) {
+            self.begins = false;
+            self.take_hello(now, &bytes, &hello);
+        } else if std::mem::take(&mut self.begins) {
+            self.begin_epoch();
+        }
     }
 
     /// Handles a report that arrived in a datagram of `bytes` bytes under the key of `epoch`.
@@ -372,6 +393,7 @@ impl Link {
             }
         }
         match self.ring.consider(now) {
+            Some(Rekey::Begin) if self.begins => {}
             Some(Rekey::Begin) => self.begin_epoch(),
             Some(Rekey::Ask) => self.push(LinkOutput::Control(Control::RekeyPlease)),
             None => {}
@@ -587,6 +609,10 @@ impl Link {
     }
 
     fn begin_epoch(&mut self) {
+        self.begins = self.ring.needs_secret();
+        if self.begins {
+            return self.push(LinkOutput::NeedSecret);
+        }
         match self.ring.begin() {
             Ok(hello) => self.push(LinkOutput::Control(Control::Hello(hello))),
             Err(error) => self.fail(error.to_string()),
@@ -599,6 +625,13 @@ impl Link {
             return self.fail(format!(
                 "peer speaks version {version} of the native overlay, we speak {VERSION}"
             ));
+        }
+        if self.ring.needs_secret() {
+            let said = (bytes.to_vec(), hello.clone());
+            if self.early.replace(said).is_none() {
+                self.push(LinkOutput::NeedSecret);
+            }
+            return;
         }
         match self.ring.take(now, bytes, hello) {
             Err(error) => return self.fail(error.to_string()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::keys::Binding;
 use super::seal::Ciphers;
 use super::tunnel::{REKEY_DATAGRAMS, Receiving, Sending};
-use crate::crypto::SessionKey;
+use crate::crypto::{Secret, SessionKey};
 use crate::sleeve::LinkId;
 use crate::types::PeerName;
 
@@ -46,9 +46,9 @@ pub struct LinkConfig {
     pub binding: Binding,
     /// The key of the mesh connection, if it is encrypted.
     pub session_key: Option<SessionKey>,
-    /// 32 random bytes, used for nothing else.
-    pub seed: [u8; 32],
-    /// The ciphers that we accept.
+    /// What the first key pair is made of. Each later one needs fresh random bytes.
+    pub secret: Option<Secret>,
+    /// The ciphers that we take.
     pub ciphers: Ciphers,
     /// Our numbers for keys.
     pub numbers: SessionNumbers,

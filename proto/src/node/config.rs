@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::crypto::Secret;
 use crate::native::{Ciphers, KeyLife};
 use crate::overlay::Overlay;
 use crate::types::{PeerName, PeerUid, ShortId};
@@ -22,6 +23,11 @@ pub const READ_TIME_MAX: Duration = Duration::from_secs(60);
 ///
 /// Rule: `docs/protocol/mesh.md#9-timers`.
 pub const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a peer may take to answer on a connection that another one is to take the place of.
+/// Who does not is taken for an earlier start, which is over.
+pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
+/// Bytes that are taken from a connection while it waits for such an answer.
+pub(super) const WAITING_BYTES_MAX: usize = 16 << 20;
 /// Between heartbeats on a connection.
 ///
 /// Rule: `docs/protocol/mesh.md#5-1-heartbeats`.
@@ -121,12 +127,12 @@ impl NodeConfig {
 }
 
 /// What is fresh and secret about one connection; the driver draws it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ConnSecret {
-    /// The private key.
-    pub key: [u8; 32],
-    /// Where the keys of native datagrams come from.
-    pub native: [u8; 32],
+    /// What the private key is made of.
+    pub key: Secret,
+    /// What the first key pair for native datagrams is made of.
+    pub native: Secret,
     /// Our half of the connection's number.
     pub conn_id: u64,
 }

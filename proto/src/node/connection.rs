@@ -5,18 +5,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::config::{
-    CONTROL_BYTES_MAX, ConnSecret, HEARTBEAT_INTERVAL, INTRODUCTION_TIME_MAX, READ_TIME_MAX,
+    CONTROL_BYTES_MAX, HEARTBEAT_INTERVAL, INTRODUCTION_TIME_MAX, READ_TIME_MAX, WAITING_BYTES_MAX,
     WRITE_TIME_MAX,
 };
 use super::event::{CloseReason, Event, PeerLabel};
+use super::happened::Happened;
 use super::sink::Sink;
+use super::word::{Agreed, Word, confirm, is_confirmed};
 use crate::connector::Dial;
-use crate::crypto::SessionKey;
+use crate::crypto::{Secret, SessionKey};
 use crate::gossip::{ChannelId, Outbox, WINDOW_BYTES};
 use crate::message::Message;
-use crate::overlay::OverlaySwitch;
-use crate::types::{ConnUid, PeerName, PeerUid, Time};
-use crate::wire::{Wire, WireError};
+use crate::overlay::{Health, Overlay, OverlaySwitch};
+use crate::types::{ConnId, ConnUid, PeerName, PeerUid, Time};
+use crate::wire::{Introduced, Wire, WireError, WireEvent};
 
 /// A connection. Without a member it is not introduced yet.
 #[derive(Debug)]
@@ -30,15 +32,37 @@ pub(super) struct Connection {
     /// Our half of its number.
     pub(super) conn_id: u64,
     /// Where native keys come from.
-    pub(super) native_seed: [u8; 32],
+    pub(super) native: Option<Secret>,
     pub(super) wire: Wire,
     pub(super) outbox: Outbox,
     pub(super) member: Option<Box<Member>>,
+    /// The introduction, while something about it is to be waited for.
+    pub(super) pending: Option<Pending>,
+    /// Whether it was asked whether the peer that it takes the place of is there.
+    pub(super) asked: bool,
+    /// The message that proved the introduction; it is handled once that is over.
+    pub(super) held: Option<Vec<u8>>,
+    waiting_bytes: usize,
     since: Time,
     last_message: Time,
     next_heartbeat: Time,
     /// Since when bytes are in the driver's hands of which none left.
     stuck_since: Option<Time>,
+}
+
+/// What an introduction waits for.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// That the other end confirms it.
+    Confirmation(Box<Introduced>),
+    /// Any message, since only what is sealed shows who is there.
+    Message(Box<Introduced>),
+    /// That somebody answers on another connection, or does not.
+    Answer {
+        introduced: Box<Introduced>,
+        on: ConnId,
+        until: Time,
+    },
 }
 
 /// What is known once the connection was added to our peer.
@@ -59,6 +83,8 @@ pub(super) struct Member {
     pub(super) has_digests: bool,
     /// What the other end offers.
     pub(super) remote_overlays: Arc<[String]>,
+    /// What both ends understand about the connection itself.
+    pub(super) agreed: Agreed,
     pub(super) overlay: OverlaySwitch,
     /// What was told already and is not told again.
     pub(super) told: Told,
@@ -69,7 +95,12 @@ pub(super) struct Member {
 pub(super) struct Told {
     pub(super) ignored: bool,
     pub(super) dropped: bool,
+    pub(super) forged: bool,
     pub(super) mtu: Option<usize>,
+    /// Whether the other end was told that we use sleeve; it takes us to.
+    pub(super) spares_sleeve: bool,
+    /// The overlay that frames take.
+    pub(super) active: Option<Overlay>,
     /// Channels whose state was asked of the driver.
     pub(super) states: BTreeSet<ChannelId>,
 }
@@ -80,22 +111,101 @@ impl Connection {
         remote: SocketAddr,
         dial: Option<Dial>,
         trusting: bool,
-        secret: &ConnSecret,
+        (conn_id, native): (u64, Secret),
         wire: Wire,
     ) -> Connection {
         Connection {
             remote,
             dial,
             trusting,
-            conn_id: secret.conn_id,
-            native_seed: secret.native,
+            conn_id,
+            native: Some(native),
             wire,
             outbox: Outbox::default(),
             member: None,
+            pending: None,
+            asked: false,
+            held: None,
+            waiting_bytes: 0,
             since: now,
             last_message: now,
             next_heartbeat: now,
             stuck_since: None,
+        }
+    }
+
+    /// Returns true if more came than is kept while it is found out who is there.
+    pub(super) fn is_hasty(&mut self, bytes: usize) -> bool {
+        match self.pending {
+            Some(Pending::Answer { .. }) => self.waiting_bytes += bytes,
+            _ => self.waiting_bytes = 0,
+        }
+        self.waiting_bytes > WAITING_BYTES_MAX
+    }
+
+    /// What comes next on the connection. The message that proved the introduction comes again
+    /// once it can be handled.
+    pub(super) fn poll_wire(&mut self) -> Option<WireEvent> {
+        if self.member.is_some()
+            && let Some(held) = self.held.take()
+        {
+            return Some(WireEvent::Message(held));
+        }
+        self.wire.poll_event()
+    }
+
+    /// The introduction is complete. Whether it is true may be left to be shown: by both ends, if
+    /// both know how, and in protocol 1, which is introduced in the clear, by any sealed message.
+    pub(super) fn prove(&mut self, introduced: Box<Introduced>) -> Option<Happened> {
+        let Some(key) = &introduced.session_key else {
+            return Some(Happened::Introduced(introduced));
+        };
+        let (message, pending): (_, fn(_) -> _) = if Agreed::with(&introduced.remote).confirm {
+            let ours = confirm(key, &introduced.transcript, self.dial.is_some());
+            (ours.encode(), Pending::Confirmation)
+        } else if introduced.version == 1 {
+            (Message::Heartbeat.encode(), Pending::Message)
+        } else {
+            return Some(Happened::Introduced(introduced));
+        };
+        if let Err(error) = self.wire.send(&message) {
+            return Some(Happened::Lost(error.into()));
+        }
+        self.pending = Some(pending(introduced));
+        None
+    }
+
+    /// A message came on a connection that is not introduced.
+    pub(super) fn take_proof(&mut self, message: Vec<u8>) -> Option<Happened> {
+        match self.pending.take()? {
+            Pending::Confirmation(introduced) => {
+                let key = introduced.session_key.as_ref()?;
+                let by_dialler = self.dial.is_none();
+                let transcript = &introduced.transcript;
+                if !is_confirmed(&message, key, transcript, by_dialler) {
+                    return Some(Happened::Lost(CloseReason::Unconfirmed));
+                }
+                Some(Happened::Introduced(introduced))
+            }
+            Pending::Message(introduced) => {
+                self.held = Some(message);
+                Some(Happened::Introduced(introduced))
+            }
+            waiting @ Pending::Answer { .. } => {
+                self.pending = Some(waiting);
+                None
+            }
+        }
+    }
+
+    /// The introduction that waited for an answer, which did not come.
+    pub(super) fn take_answered(&mut self) -> Option<Happened> {
+        match self.pending.take()? {
+            Pending::Answer { introduced, .. } => Some(Happened::Introduced(introduced)),
+            other => {
+                self.pending = Some(other);
+                None
+            }
         }
     }
 
@@ -143,6 +253,10 @@ impl Connection {
             None => self.since + INTRODUCTION_TIME_MAX,
             Some(_) => (self.last_message + READ_TIME_MAX).min(self.next_heartbeat),
         };
+        let limit = match self.pending {
+            Some(Pending::Answer { until, .. }) => limit.min(until),
+            _ => limit,
+        };
         match self.stuck_since {
             Some(stuck) => limit.min(stuck + WRITE_TIME_MAX),
             None => limit,
@@ -177,6 +291,38 @@ impl Connection {
 }
 
 impl Member {
+    /// What to say to the other end since we began to use sleeve, or use it no longer.
+    pub(super) fn say_sleeve(&mut self) -> Option<Word> {
+        let spares = !self.overlay.uses_sleeve();
+        let is_news = self.agreed.sleeve && self.told.spares_sleeve != spares;
+        self.told.spares_sleeve = spares;
+        is_news.then_some(Word::Sleeve(!spares))
+    }
+
+    /// Tells when frames take another overlay than before, and why.
+    pub(super) fn note_active(&mut self, sink: &mut Sink) {
+        let active = self.overlay.active().map(|view| view.overlay);
+        let (Some(from), Some(to)) = (self.told.active, active) else {
+            return;
+        };
+        if from == to {
+            return;
+        }
+        self.told.active = active;
+        let mut views = self.overlay.forwarders();
+        let health = views.find(|view| view.overlay == from);
+        let reason = match health.map(|view| view.health) {
+            Some(Health::OnHold(reason) | Health::Failed(reason)) => Some(reason),
+            _ => None,
+        };
+        sink.event(Event::OverlayChanged {
+            peer: self.label.clone(),
+            from: from.name(),
+            to: to.name(),
+            reason,
+        });
+    }
+
     /// Tells once for each connection that something on it is ignored.
     pub(super) fn ignore(&mut self, what: impl FnOnce() -> String, sink: &mut Sink) {
         sink.counters.messages_ignored += 1;

@@ -1,10 +1,10 @@
 //! All connections of ours: who is at the other end of each, and what they say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::config::{INTRODUCTIONS_MAX, NodeConfig, PEERS_PER_TURN_MAX};
-use super::connection::{Connection, Member};
+use super::config::{ANSWER_TIME_MAX, INTRODUCTIONS_MAX, NodeConfig, PEERS_PER_TURN_MAX};
+use super::connection::{Connection, Member, Pending};
 use super::digests::Exchange;
 use super::event::{CloseReason, Event};
 use super::happened::Happened;
@@ -12,11 +12,12 @@ use super::introduction::prepare_member;
 use super::output::{LinkInfo, Output};
 use super::sink::Sink;
 use super::view::ConnectionView;
+use super::word::Word;
 use crate::connector::Dial;
 use crate::gossip::{ChannelId, Item, News, Reach};
 use crate::message::{Message, MessageError};
 use crate::native::SessionNumbers;
-use crate::overlay::{LinkAction, SwitchOutput};
+use crate::overlay::{LinkAction, Overlay, SwitchOutput};
 use crate::sleeve::LinkId;
 use crate::types::{ConnId, PeerName, Time};
 use crate::wire::{Introduced, WireError, WireEvent};
@@ -134,20 +135,23 @@ impl Connections {
         self.dialling.remove(&conn)
     }
 
-    /// The connection to give up if another one is accepted now: if too many are without
-    /// introduction, the oldest of the address that has most of them, so that one host cannot
-    /// keep out another.
-    pub(super) fn crowded_out(&self) -> Option<ConnId> {
-        if self.strangers.len() < INTRODUCTIONS_MAX {
-            return None;
-        }
+    /// Returns true if as many connections are without introduction as there may be.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.strangers.len() >= INTRODUCTIONS_MAX
+    }
+
+    /// The connection to give up if another one is accepted while it is crowded: the oldest of the address that has most of them, so that one host cannot
+    /// keep out another; of addresses that the mesh knows only if there are no others.
+    pub(super) fn crowded_out(&self, is_known: impl Fn(IpAddr) -> bool) -> Option<ConnId> {
         let address = |conn: &ConnId| self.conns.get(conn).map(|c| c.remote.ip());
         let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
         for ip in self.strangers.iter().filter_map(address) {
             *counts.entry(ip).or_default() += 1;
         }
-        let most = counts.values().copied().max()?;
-        let crowd = |conn: &&ConnId| address(conn).is_some_and(|ip| counts.get(&ip) == Some(&most));
+        let rank = |ip: IpAddr| (!is_known(ip), counts.get(&ip).copied());
+        let ranks = counts.keys().map(|ip| rank(*ip));
+        let first = ranks.max()?;
+        let crowd = |conn: &&ConnId| address(conn).is_some_and(|ip| rank(ip) == first);
         self.strangers.iter().find(crowd).copied()
     }
 
@@ -171,7 +175,7 @@ impl Connections {
         introduced: &Introduced,
         config: &NodeConfig,
     ) -> Result<Member, CloseReason> {
-        let Some(connection) = self.conns.get(&conn) else {
+        let Some(connection) = self.conns.get_mut(&conn) else {
             return Err(CloseReason::Ended("connection is gone".to_owned()));
         };
         let last_link = &mut self.last_link;
@@ -217,8 +221,21 @@ impl Connections {
     }
 
     /// Takes a connection out, and its links.
-    pub(super) fn remove(&mut self, conn: ConnId, sink: &mut Sink) -> Option<Connection> {
+    pub(super) fn remove(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        sink: &mut Sink,
+    ) -> Option<Connection> {
         let connection = self.conns.remove(&conn)?;
+        // Nobody will answer on it any more.
+        for waiting in self.conns.values_mut() {
+            if let Some(Pending::Answer { on, until, .. }) = &mut waiting.pending
+                && *on == conn
+            {
+                *until = now;
+            }
+        }
         self.strangers.remove(&conn);
         sink.counters.terminations += 1;
         let Some(member) = &connection.member else {
@@ -244,11 +261,17 @@ impl Connections {
     pub(super) fn next(&mut self, now: Time, conn: ConnId, sink: &mut Sink) -> Option<Happened> {
         loop {
             let connection = self.conns.get_mut(&conn)?;
+            if let Some(Pending::Answer { until, .. }) = connection.pending {
+                return (until <= now).then(|| connection.take_answered()).flatten();
+            }
             let overlay = connection.member.as_mut();
             let happened = match overlay.and_then(|member| member.overlay.poll_output()) {
                 Some(output) => self.handle_overlay(now, conn, output, sink),
-                None => match connection.wire.poll_event()? {
-                    WireEvent::Introduced(introduced) => Some(Happened::Introduced(introduced)),
+                None => match connection.poll_wire()? {
+                    WireEvent::Introduced(introduced) => {
+                        self.touched.insert(conn);
+                        connection.prove(introduced)
+                    }
                     WireEvent::Message(message) => self.handle_message(now, conn, message, sink),
                 },
             };
@@ -267,7 +290,13 @@ impl Connections {
     ) -> Option<Happened> {
         let connection = self.conns.get_mut(&conn)?;
         connection.note_message(now);
+        if connection.member.is_none() {
+            return connection.take_proof(bytes);
+        }
         let member = connection.member.as_mut()?;
+        if (member.agreed.ask || member.agreed.sleeve) && Word::parse(&bytes).is_some() {
+            return self.handle_word(now, conn, &bytes, sink);
+        }
         let message = match Message::decode(&bytes, member.overlay.mode()) {
             Ok(message) => message,
             Err(error @ MessageError::Envelope(_)) => return Some(Happened::Lost(error.into())),
@@ -299,6 +328,91 @@ impl Connections {
         None
     }
 
+    /// The other end speaks about the connection itself.
+    fn handle_word(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        message: &[u8],
+        sink: &mut Sink,
+    ) -> Option<Happened> {
+        let connection = self.conns.get_mut(&conn)?;
+        match Word::parse(message)? {
+            Word::Ask(number) => {
+                self.touched.insert(conn);
+                let answer = Word::Here(number).encode();
+                let sent = connection.send_control(&answer);
+                sent.err().map(|error| Happened::Lost(error.into()))
+            }
+            Word::Here(number) => {
+                let new = ConnId(number);
+                let waiting = self.conns.get(&new)?;
+                let Some(Pending::Answer { on, .. }) = waiting.pending else {
+                    return None;
+                };
+                (on == conn).then_some(Happened::Answered(new))
+            }
+            Word::Taken(address) => {
+                let peer = connection.member.as_ref()?.label.clone();
+                let address = Some(address);
+                sink.event(Event::Twin { peer, address });
+                None
+            }
+            Word::Sleeve(uses) => {
+                let member = connection.member.as_mut()?;
+                member.overlay.handle_uses_sleeve(now, uses);
+                None
+            }
+            Word::Confirm(_) => None,
+        }
+    }
+
+    /// Before a connection takes the place of one to another start of its peer, asks on that one
+    /// whether the peer is there. Hands the introduction back if there is nobody to be asked.
+    pub(super) fn ask_first(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        introduced: Introduced,
+    ) -> Option<Introduced> {
+        let other = self.of_peer(introduced.remote.name);
+        let Some(other) = other.filter(|_| self.conns.get(&conn).is_some_and(|c| !c.asked)) else {
+            return Some(introduced);
+        };
+        let Some(old) = self.conns.get_mut(&other) else {
+            return Some(introduced);
+        };
+        let is_other_start = |m: &Member| m.peer_uid != introduced.remote.uid && m.agreed.ask;
+        if !old.member.as_deref().is_some_and(is_other_start)
+            || old.send_control(&Word::Ask(conn.0).encode()).is_err()
+        {
+            return Some(introduced);
+        }
+        self.touched.insert(other);
+        if let Some(connection) = self.conns.get_mut(&conn) {
+            connection.asked = true;
+            connection.pending = Some(Pending::Answer {
+                introduced: Box::new(introduced),
+                on: other,
+                until: now + ANSWER_TIME_MAX,
+            });
+        }
+        None
+    }
+
+    /// The address of the other end.
+    pub(super) fn address(&self, conn: ConnId) -> Option<SocketAddr> {
+        self.conns.get(&conn).map(|connection| connection.remote)
+    }
+
+    /// Tells the other end where another live router is that carries its name.
+    pub(super) fn tell_taken(&mut self, conn: ConnId, by: SocketAddr) {
+        if let Some(connection) = self.conns.get_mut(&conn) {
+            // Who is not told finds out by the log of ours.
+            let _ = connection.send_control(&Word::Taken(by.to_string()).encode());
+        }
+    }
+
     /// Does what the overlays of a connection want.
     fn handle_overlay(
         &mut self,
@@ -307,6 +421,15 @@ impl Connections {
         output: SwitchOutput,
         sink: &mut Sink,
     ) -> Option<Happened> {
+        let connection = self.conns.get_mut(&conn)?;
+        let member = connection.member.as_mut()?;
+        if let Some(word) = member.say_sleeve() {
+            // Before the first frame goes another way.
+            if let Err(error) = connection.send_control(&word.encode()) {
+                return Some(Happened::Lost(error.into()));
+            }
+            self.flush(now, conn, sink);
+        }
         let connection = self.conns.get_mut(&conn)?;
         let member = connection.member.as_mut()?;
         let (peer, label) = (member.peer, member.label.clone());
@@ -340,10 +463,14 @@ impl Connections {
                 let peer = label;
                 sink.event(Event::Moved { peer, from, to });
             }
-            SwitchOutput::Order(links) => sink.push(Output::LinkOrder { peer, links }),
+            SwitchOutput::Order(links) => {
+                member.note_active(sink);
+                sink.push(Output::LinkOrder { peer, links });
+            }
             SwitchOutput::Established => {
-                let overlay = member.overlay.active();
-                let overlay = overlay.map_or("none", |view| view.overlay.name());
+                let active = member.overlay.active().map(|view| view.overlay);
+                member.told.active = active;
+                let overlay = active.map_or("none", Overlay::name);
                 sink.event(Event::Established {
                     conn,
                     peer: label,

@@ -3,6 +3,8 @@
 //! No part knows another. What happens in one of them comes here ([`Happened`]), and the others
 //! are told of it from here, in an order that is the same in every run.
 
+use std::net::SocketAddrV4;
+
 use super::channels::{Content, TOPOLOGY_ID};
 use super::config::{GOSSIP_INTERVAL, NodeConfig};
 use super::connection::Member;
@@ -11,13 +13,15 @@ use super::digests::Digests;
 use super::event::{CloseReason, Event};
 use super::happened::Happened;
 use super::membership::Membership;
-use super::output::{DeliveryKind, Output};
+use super::output::{DeliveryKind, Output, offers_weft};
 use super::relay::{Heard, Relay};
 use super::sink::Sink;
 use crate::connector::{Connector, ConnectorConfig, Ended, Link};
 use crate::gossip::{ChannelId, Item, News, Reach, Route};
 use crate::message::{Message, OverlayMode};
 use crate::native::SessionNumbers;
+use crate::sleeve::LinkId;
+use crate::topology::Foreign;
 use crate::types::{ConnId, PeerName, ShortId, Time};
 use crate::wire::Introduced;
 
@@ -66,6 +70,26 @@ impl Core {
         (&self.config, ourself.and_then(|ourself| ourself.short_id))
     }
 
+    /// Returns false if packets of a link are plain because its network is trusted, and come from
+    /// outside of that.
+    pub(super) fn is_trusted_source(&mut self, link: LinkId, from: SocketAddrV4) -> bool {
+        let conn = self.connections.of_link(link);
+        let member = conn.and_then(|conn| self.connections.member_mut(conn));
+        let is_trusted = member.is_some_and(|member| member.trusted);
+        let subnets = &self.config.trusted_subnets;
+        let ip = std::net::IpAddr::V4(*from.ip());
+        !is_trusted || subnets.iter().any(|subnet| subnet.contains(&ip))
+    }
+
+    /// The connection to give up if another one is accepted now.
+    pub(super) fn crowded_out(&mut self) -> Option<ConnId> {
+        if !self.connections.is_crowded() {
+            return None;
+        }
+        let known = self.membership.addresses();
+        self.connections.crowded_out(|ip| known.contains(&ip))
+    }
+
     /// Passes on all that happened on a connection.
     pub(super) fn advance(&mut self, now: Time, conn: ConnId) {
         while let Some(happened) = self.connections.next(now, conn, &mut self.sink) {
@@ -80,6 +104,10 @@ impl Core {
                 }
                 Happened::Established(peer) => {
                     self.membership.establish_connection(peer);
+                    Ok(())
+                }
+                Happened::Answered(new) => {
+                    self.refuse_twin(now, conn, new);
                     Ok(())
                 }
                 Happened::Lost(reason) => Err(reason),
@@ -98,6 +126,10 @@ impl Core {
         while let Some(conn) = self.connections.pop_touched() {
             self.connections.flush(now, conn, &mut self.sink);
             self.pump(now, conn);
+        }
+        if self.connector.take_met_changed() {
+            let met = self.connector.met().collect();
+            self.sink.push(Output::PeersMet(met));
         }
         while let Some(dial) = self.connector.poll_output() {
             let conn = self.connections.dial(dial);
@@ -121,6 +153,11 @@ impl Core {
         let Some(accept_new) = self.connections.accepts_new(conn) else {
             return Ok(());
         };
+        self.refuse_downgrade(&introduced)?;
+        let asked = self.connections.ask_first(now, conn, introduced);
+        let Some(introduced) = asked else {
+            return Ok(());
+        };
         let admitted = self.membership.admit(&introduced.remote, accept_new)?;
         match self.prepare_member(now, conn, &introduced) {
             Ok(member) => {
@@ -133,6 +170,40 @@ impl Core {
                 Err(reason)
             }
         }
+    }
+
+    /// A connection to a peer that is alive elsewhere is not one to its next start: closes it, and
+    /// tells both where the other is.
+    fn refuse_twin(&mut self, now: Time, old: ConnId, new: ConnId) {
+        let address = |conn| self.connections.address(conn);
+        let (Some(old_at), Some(new_at)) = (address(old), address(new)) else {
+            return;
+        };
+        let Some(peer) = self.connections.member_mut(old).map(|member| member.peer) else {
+            return;
+        };
+        for (conn, other) in [(old, new_at), (new, old_at)] {
+            self.connections.tell_taken(conn, other);
+            self.connections.flush(now, conn, &mut self.sink);
+        }
+        self.close_connection(now, new, CloseReason::NameTaken(peer, old_at));
+    }
+
+    /// Protocol 1 says who is there in the clear, so whoever stands in between can make it of an
+    /// introduction of protocol 2. A router of ours never offers it alone.
+    fn refuse_downgrade(&mut self, introduced: &Introduced) -> Result<(), CloseReason> {
+        let remote = &introduced.remote;
+        if introduced.session_key.is_none() {
+            return Ok(());
+        }
+        if introduced.version > 1 {
+            let overlays = remote.overlays.as_deref().unwrap_or_default();
+            self.membership
+                .note_weft(remote.name, offers_weft(overlays));
+        } else if self.membership.is_weft(remote.name) {
+            return Err(CloseReason::Downgraded(remote.name));
+        }
+        Ok(())
     }
 
     pub(super) fn prepare_member(
@@ -201,7 +272,7 @@ impl Core {
 
     /// Closes a connection of ours, introduced or not, and tells everybody concerned.
     pub(super) fn close_connection(&mut self, now: Time, conn: ConnId, reason: CloseReason) {
-        let Some(connection) = self.connections.remove(conn, &mut self.sink) else {
+        let Some(connection) = self.connections.remove(now, conn, &mut self.sink) else {
             return;
         };
         self.digests.forget(conn);
@@ -280,6 +351,9 @@ impl Core {
                 self.sink.event(Event::TopologyIgnored { peer, entries });
             }
         }
+        if let Some(foreign) = merged.foreign {
+            self.note_foreign(conn, foreign);
+        }
         match kind {
             DeliveryKind::Broadcast { source } => {
                 self.tell_peers_later(Route::Broadcast { source }, merged.named);
@@ -287,6 +361,24 @@ impl Core {
             _ => self.pass_on_peers(neighbour, merged.improved),
         }
         Ok(())
+    }
+
+    /// Raises the alarm about an entry of our peer that is not ours.
+    fn note_foreign(&mut self, conn: ConnId, foreign: Foreign) {
+        let is_forged = foreign.uid == self.config.uid;
+        self.sink.counters.forgeries += u64::from(is_forged);
+        let is_twin = !is_forged && self.membership.note_twin(foreign.uid);
+        let Some(member) = self.connections.member_mut(conn) else {
+            return;
+        };
+        let peer = member.label.clone();
+        if is_forged && !std::mem::replace(&mut member.told.forged, true) {
+            let version = foreign.version;
+            self.sink.event(Event::Forged { peer, version });
+        } else if is_twin {
+            let address = None;
+            self.sink.event(Event::Twin { peer, address });
+        }
     }
 
     pub(super) fn tell(&mut self, now: Time, channel: &str, route: Route, content: Content) {

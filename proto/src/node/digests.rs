@@ -235,8 +235,8 @@ impl Digests {
     }
 }
 
-const KIND_DIGEST: u8 = 0;
-const KIND_WANT: u8 = 1;
+const KIND_DIGEST: u8 = 5;
+const KIND_WANT: u8 = 6;
 
 #[cfg(test)]
 mod tests;

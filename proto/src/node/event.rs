@@ -52,6 +52,18 @@ pub enum CloseReason {
     /// No overlay works.
     #[error("{0}")]
     Overlay(String),
+    /// The peer is known to speak protocol 2, so somebody on the way made it protocol 1.
+    #[error("{0} speaks protocol 2, but the introduction was changed to protocol 1 on the way")]
+    Downgraded(PeerName),
+    /// The introduction was changed on the way.
+    #[error("the introduction was changed on the way, or the other end does not confirm it")]
+    Unconfirmed,
+    /// The peer that has this name is alive, so this is another one.
+    #[error("{0} is alive at {1}, so another router carries its name")]
+    NameTaken(PeerName, SocketAddr),
+    /// It sends more than is kept until it is known who is there.
+    #[error("too much was sent before the introduction was over")]
+    Hasty,
     /// A message could not be understood.
     #[error(transparent)]
     Message(#[from] MessageError),
@@ -76,7 +88,7 @@ impl CloseReason {
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             CloseReason::Wire(error) => wire_advice(error),
-            CloseReason::Refused(Refused::NameCollision(_)) => Some(
+            CloseReason::Refused(Refused::NameCollision(_)) | CloseReason::NameTaken(..) => Some(
                 "give each host its own name with --name; hosts cloned from one image share \
                  their machine id",
             ),
@@ -243,6 +255,33 @@ pub enum Event {
         /// How many.
         entries: usize,
     },
+    /// Somebody said of us what we did not say. Our own entry replaces it. Told once for each
+    /// connection over which it comes.
+    Forged {
+        /// The neighbour that passed it on.
+        peer: PeerLabel,
+        /// The version that it claims.
+        version: u64,
+    },
+    /// Another router seems to carry our name: its entry keeps coming back. Told once for each
+    /// start of it.
+    Twin {
+        /// The neighbour that passed it on, or found out.
+        peer: PeerLabel,
+        /// Where the other one is, if that is known.
+        address: Option<String>,
+    },
+    /// The overlay that frames to a peer take changed.
+    OverlayChanged {
+        /// The peer at the other end.
+        peer: PeerLabel,
+        /// The overlay before.
+        from: &'static str,
+        /// The overlay from here on.
+        to: &'static str,
+        /// Why the one before is left; `None` if the other one is better.
+        reason: Option<String>,
+    },
     /// Peers can be reached by nobody that we can reach.
     PeersGone(Vec<PeerName>),
 }
@@ -252,7 +291,7 @@ impl Event {
     pub fn level(&self) -> Level {
         match self {
             Event::Added { .. } | Event::Established { .. } | Event::PeersGone(_) => Level::Info,
-            Event::Moved { .. } => Level::Info,
+            Event::Moved { .. } | Event::OverlayChanged { .. } => Level::Info,
             Event::OverlayHealth { held: None, .. } => Level::Info,
             Event::Closed {
                 peer,
@@ -273,7 +312,9 @@ impl Event {
             | Event::OverlayHealth { .. }
             | Event::Ignored { .. }
             | Event::GossipDropped { .. }
-            | Event::TopologyIgnored { .. } => Level::Warn,
+            | Event::TopologyIgnored { .. }
+            | Event::Forged { .. }
+            | Event::Twin { .. } => Level::Warn,
         }
     }
 }
@@ -367,6 +408,36 @@ impl fmt::Display for Event {
                 f,
                 "{entries} entries of a topology update from {peer} ignored: they exceed limits"
             ),
+            Event::Forged { peer, version } => write!(
+                f,
+                "{peer} passed on a forged entry of this peer (version {version}); it is replaced \
+                 by ours"
+            ),
+            Event::Twin {
+                peer,
+                address: None,
+            } => write!(
+                f,
+                "another router carries the name of this peer: its entry keeps coming from {peer} \
+                 (give each host its own name with --name)"
+            ),
+            Event::Twin {
+                peer,
+                address: Some(address),
+            } => write!(
+                f,
+                "another router carries the name of this peer: {peer} met it at {address} (give \
+                 each host its own name with --name)"
+            ),
+            Event::OverlayChanged {
+                peer,
+                from,
+                to,
+                reason,
+            } => {
+                write!(f, "frames to {peer} take overlay {to} in place of {from}: ")?;
+                f.write_str(reason.as_deref().unwrap_or("it works, and is preferred"))
+            }
             Event::PeersGone(names) => {
                 f.write_str("peers out of reach removed:")?;
                 names.iter().try_for_each(|name| write!(f, " {name}"))

@@ -2,7 +2,7 @@
 
 use super::digests::Exchange;
 use super::event::CloseReason;
-use crate::types::PeerName;
+use crate::types::{ConnId, PeerName};
 use crate::wire::Introduced;
 
 /// Something that happened in one part of a node and concerns the others. The node itself passes
@@ -17,6 +17,9 @@ pub(super) enum Happened {
     Exchange(Exchange),
     /// A connection to this neighbour carries frames.
     Established(PeerName),
+    /// Somebody answered on this connection, so the peer of the one that waits for it is not
+    /// its successor.
+    Answered(ConnId),
     /// A connection is over, though it was not closed yet.
     Lost(CloseReason),
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::config::{ConnSecret, NodeConfig};
 use super::connection::{Connection, Member, Told};
 use super::event::{CloseReason, PeerLabel};
+use super::word::Agreed;
 use crate::connector::Dial;
 use crate::crypto::PrivateKey;
 use crate::features::{Ability, Features};
@@ -19,7 +20,7 @@ use crate::wire::{Introduced, Wire, WireConfig};
 pub(super) fn open_connection(
     now: Time,
     (remote, dial): (SocketAddr, Option<Dial>),
-    secret: &ConnSecret,
+    secret: ConnSecret,
     (config, short_id): (&NodeConfig, Option<ShortId>),
 ) -> Connection {
     let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
@@ -45,13 +46,14 @@ pub(super) fn open_connection(
         max_version: config.max_version,
         ..WireConfig::new(features, config.password.clone())
     };
-    let wire = Wire::new(wire, dial.is_some(), PrivateKey::from_bytes(secret.key));
-    Connection::new(now, remote, dial, trusting, secret, wire)
+    let wire = Wire::new(wire, dial.is_some(), PrivateKey::from_secret(secret.key));
+    let native = (secret.conn_id, secret.native);
+    Connection::new(now, remote, dial, trusting, native, wire)
 }
 
 /// Makes of an introduction what its connection needs to become one to a neighbour.
 pub(super) fn prepare_member(
-    connection: &Connection,
+    connection: &mut Connection,
     introduced: &Introduced,
     (config, numbers): (&NodeConfig, SessionNumbers),
     next_link: impl FnMut() -> LinkId,
@@ -70,13 +72,14 @@ pub(super) fn prepare_member(
         sealed_only: config.require_encryption,
         quiet: config.abilities && remote.can(Ability::Quiet),
         transcript: introduced.transcript,
-        seed: connection.native_seed,
+        secret: connection.native.take(),
         ciphers: config.ciphers,
         numbers,
         key_life: config.key_life,
     };
+    let key = params.sleeve_key().cloned();
     let offered = remote.overlays.as_deref();
-    let overlay = OverlaySwitch::prepare(&config.overlays, offered, &params, next_link)?;
+    let overlay = OverlaySwitch::prepare(&config.overlays, offered, params, next_link)?;
     Ok(Member {
         peer: remote.name,
         peer_uid: remote.uid,
@@ -84,10 +87,14 @@ pub(super) fn prepare_member(
         uid,
         version: introduced.version,
         encrypted: introduced.session_key.is_some(),
-        key: params.sleeve_key().cloned(),
+        key,
         trusted,
         has_digests: config.abilities && remote.can(Ability::Digests),
         remote_overlays: remote.overlays.clone().unwrap_or_default().into(),
+        agreed: match config.abilities {
+            true => Agreed::with(remote),
+            false => Agreed::default(),
+        },
         overlay,
         told: Told::default(),
     })

@@ -1,6 +1,7 @@
 //! Who is in the mesh and which way leads there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::features::Features;
 use crate::gob;
 use crate::routes::Routes;
 use crate::topology::{self, Admitted, Merged, Refused, Topology};
-use crate::types::{PeerName, Time};
+use crate::types::{PeerName, PeerUid, Time};
 
 /// The first route calculations after a change; in a storm of changes one follows another only
 /// after [`ROUTES_INTERVAL`].
@@ -25,6 +26,12 @@ const ROUTES_BURST: u32 = 4;
 const ANNOUNCE_DELAY: Duration = Duration::from_millis(50);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 const ANNOUNCE_BURST: u32 = 3;
+
+/// Most peers of which is remembered that they are routers of ours.
+const WEFT_MAX: usize = 8192;
+/// How often an entry of another start of our peer must be outdone until that start counts as
+/// alive. An earlier start of ours, which is over, says nothing new.
+const TWIN_AFTER: u32 = 4;
 
 /// All peers, the routes to them, and what of both is still to be told.
 #[derive(Debug)]
@@ -39,6 +46,13 @@ pub(super) struct Membership {
     routes_pace: Pace,
     announce_pace: Pace,
     garbage_at: Option<Time>,
+    /// Addresses at which peers see each other, as of the last calculation of routes, if anybody
+    /// asked since.
+    addresses: Option<BTreeSet<IpAddr>>,
+    /// Peers that introduced themselves as routers of ours, under a password.
+    weft: BTreeSet<PeerName>,
+    /// The start of another router with our name that was outdone last, and how often.
+    twin: (PeerUid, u32),
 }
 
 impl Membership {
@@ -61,6 +75,9 @@ impl Membership {
             routes_pace: Pace::new(ROUTES_DELAY, ROUTES_INTERVAL, ROUTES_BURST),
             announce_pace: Pace::new(ANNOUNCE_DELAY, ANNOUNCE_INTERVAL, ANNOUNCE_BURST),
             garbage_at: None,
+            addresses: None,
+            weft: BTreeSet::new(),
+            twin: (PeerUid(0), 0),
         }
     }
 
@@ -123,6 +140,7 @@ impl Membership {
         self.note_changes(now);
         self.routes_pace.done(now);
         self.routes = Arc::new(Routes::calculate(&self.topology));
+        self.addresses = None;
         sink.counters.route_calculations += 1;
         sink.push(Output::Routes(self.routes.clone()));
     }
@@ -205,6 +223,40 @@ impl Membership {
         }
         self.note_changes(now);
         Ok(merged)
+    }
+
+    /// The addresses at which peers of the mesh see each other.
+    pub(super) fn addresses(&mut self) -> &BTreeSet<IpAddr> {
+        let topology = &self.topology;
+        self.addresses.get_or_insert_with(|| {
+            let listed = topology.peers().flat_map(|peer| &peer.connections);
+            let listed = listed.filter_map(|connection| connection.address.socket_addr());
+            listed.map(|address| address.ip()).collect()
+        })
+    }
+
+    /// Remembers whether a peer is a router of ours.
+    pub(super) fn note_weft(&mut self, peer: PeerName, is_weft: bool) {
+        if !is_weft {
+            self.weft.remove(&peer);
+        } else if self.weft.len() < WEFT_MAX {
+            self.weft.insert(peer);
+        }
+    }
+
+    /// Returns true if a peer introduced itself as a router of ours before.
+    pub(super) fn is_weft(&self, peer: PeerName) -> bool {
+        self.weft.contains(&peer)
+    }
+
+    /// Another start of our peer was outdone. Returns true if that happened so often that it
+    /// must be alive; once for each start.
+    pub(super) fn note_twin(&mut self, uid: PeerUid) -> bool {
+        if self.twin.0 != uid {
+            self.twin = (uid, 0);
+        }
+        self.twin.1 = self.twin.1.saturating_add(1);
+        self.twin.1 == TWIN_AFTER
     }
 
     /// Forgets which entries changed long ago.

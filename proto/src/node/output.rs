@@ -82,6 +82,8 @@ pub enum Output {
     PeersGone(Vec<PeerName>),
     /// What is to be dialled after a restart, as the user wrote it.
     TargetsChanged(Vec<String>),
+    /// Where peers were met: to be recalled after a restart.
+    PeersMet(Vec<(PeerName, SocketAddr)>),
     /// Something for the log.
     Event(Event),
 }

@@ -32,6 +32,8 @@ pub struct Counters {
     pub messages_ignored: u64,
     /// Entries of topology updates that exceeded limits.
     pub topology_ignored: u64,
+    /// Entries of our own peer that somebody forged, and that were replaced by ours.
+    pub forgeries: u64,
     /// How often routes were calculated.
     pub route_calculations: u64,
 }

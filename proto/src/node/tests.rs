@@ -3,6 +3,7 @@
 mod gossip;
 mod hostile;
 mod introductions;
+mod lies;
 mod links;
 mod timers;
 
@@ -105,8 +106,8 @@ impl Rig {
     fn secret(&mut self) -> ConnSecret {
         self.secrets += 1;
         ConnSecret {
-            key: [self.secrets as u8; 32],
-            native: [self.secrets as u8; 32],
+            key: [self.secrets as u8; 32].into(),
+            native: [self.secrets as u8; 32].into(),
             conn_id: self.secrets << 32,
         }
     }
@@ -299,6 +300,10 @@ impl Remote {
     /// The node must never send what ends the original.
     fn receive(&mut self, message: Vec<u8>) {
         assert!(!message.is_empty());
+        if word::Word::is_tag(&message) {
+            self.inbox.push(message);
+            return;
+        }
         let mode = match (self.introduced.as_ref().unwrap().version, self.offers) {
             (2, true) => OverlayMode::Switched { common: 1 },
             _ => OverlayMode::Legacy,

@@ -54,6 +54,8 @@ pub enum LinkAction {
     /// A native link has new keys. Datagrams under them may arrive at once, and later outputs may
     /// use them.
     Keys(Keys),
+    /// A native link needs random bytes: to be answered by `Node::handle_secret`.
+    NeedSecret,
     /// Send a special frame over a sleeve link; the frame says on which channel it goes.
     Special(Special),
     /// Seal a report with the key of a native link, in a datagram of so many bytes, and send it

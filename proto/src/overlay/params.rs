@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use crate::crypto::SessionKey;
+use crate::crypto::{Secret, SessionKey};
 use crate::native::{Ciphers, KeyLife, SessionNumbers};
 use crate::types::{ConnUid, PeerName};
 
-/// Parameters of a connection, given to its overlays when it is introduced.
-#[derive(Clone, Debug)]
+/// What a connection tells its overlays when it is introduced.
+#[derive(Debug)]
 pub struct Params {
     /// Ourself.
     pub us: PeerName,
@@ -29,9 +29,9 @@ pub struct Params {
     pub quiet: bool,
     /// Digest of the introduction ([`crate::wire::Introduced::transcript`]).
     pub transcript: [u8; 32],
-    /// 32 random bytes used only for native keys.
-    pub seed: [u8; 32],
-    /// The ciphers that we accept.
+    /// What the first native key pair is made of.
+    pub secret: Option<Secret>,
+    /// The ciphers that we take.
     pub ciphers: Ciphers,
     /// Source of our session numbers for native keys.
     pub numbers: SessionNumbers,

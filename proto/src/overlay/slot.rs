@@ -33,8 +33,7 @@ pub(super) enum Forwarder {
 }
 
 impl Slot {
-    /// Rule: `docs/protocol/sleeve.md#1-3-forwarders`.
-    pub(super) fn prepare(overlay: Overlay, params: &Params, link: LinkId) -> Slot {
+    pub(super) fn prepare(overlay: Overlay, params: &mut Params, link: LinkId) -> Slot {
         let sealed = overlay == Overlay::Weft || params.sleeve_key().is_some();
         let forwarder = match params.remote {
             SocketAddr::V6(_) => Err("UDP needs IPv4"),
@@ -158,7 +157,7 @@ impl Slot {
 }
 
 fn native_config(
-    params: &Params,
+    params: &mut Params,
     link: LinkId,
     remote: Option<std::net::SocketAddrV4>,
 ) -> LinkConfig {
@@ -177,7 +176,7 @@ fn native_config(
             transcript: params.transcript,
         },
         session_key: params.session_key.clone(),
-        seed: params.seed,
+        secret: params.secret.take(),
         ciphers: params.ciphers,
         numbers: params.numbers,
         key_life: params.key_life,
@@ -242,6 +241,7 @@ fn collect_native(
                 };
                 SwitchOutput::Message(message.encode())
             }
+            Wanted::NeedSecret => about(link, LinkAction::NeedSecret),
             Wanted::KeysChanged => about(link, LinkAction::Keys(forwarder.keys())),
             Wanted::PathChanged => about(link, LinkAction::Path(forwarder.path())),
             Wanted::Moved { from, to } => SwitchOutput::Moved { link, from, to },

@@ -18,7 +18,7 @@ fn params(dialled: bool) -> Params {
         sealed_only: false,
         quiet: false,
         transcript: [3; 32],
-        seed: [u8::from(dialled); 32],
+        secret: Some([u8::from(dialled); 32].into()),
         ciphers: Ciphers::ALL,
         numbers: SessionNumbers::new(5),
         key_life: KeyLife::MAX,
@@ -29,7 +29,7 @@ fn switch(theirs: Option<&str>) -> OverlaySwitch {
     let mut next = 0;
     let theirs: Option<Vec<String>> =
         theirs.map(|names| names.split(' ').map(str::to_owned).collect());
-    OverlaySwitch::prepare(&[Overlay::Sleeve], theirs.as_deref(), &params(true), || {
+    OverlaySwitch::prepare(&[Overlay::Sleeve], theirs.as_deref(), params(true), || {
         next += 1;
         LinkId(next)
     })
@@ -178,7 +178,7 @@ fn sleeve_over_ipv6_is_not_possible() {
         ..params(true)
     };
     let mut switch =
-        OverlaySwitch::prepare(&[Overlay::Sleeve], None, &params, || LinkId(1)).unwrap();
+        OverlaySwitch::prepare(&[Overlay::Sleeve], None, params, || LinkId(1)).unwrap();
     switch.confirm(Time::ZERO);
     assert!(matches!(&drain(&mut switch)[..], [SwitchOutput::Broken(_)]));
 }

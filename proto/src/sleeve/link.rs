@@ -138,6 +138,9 @@ pub struct Path {
     pub max_payload: usize,
     /// Whether packets that the kernel fragments were seen to arrive.
     pub fragments: bool,
+    /// Whether the peer may send frames in plain packets over the link. It may not while it said
+    /// that it uses another one.
+    pub open: bool,
 }
 
 /// What the driver must do for a link.
@@ -175,6 +178,7 @@ pub struct Link {
     remote: Option<SocketAddrV4>,
     search: MtuSearch,
     fragments: bool,
+    open: bool,
     state: State,
     /// Whether the link may be left and begun anew.
     is_reserve: bool,
@@ -207,6 +211,7 @@ impl Link {
             remote,
             search: MtuSearch::new(overhead),
             fragments: false,
+            open: true,
             state: State::Passive,
             is_reserve: false,
             heard_peer: false,
@@ -229,6 +234,7 @@ impl Link {
             mtu_verified: self.search.is_verified(),
             max_payload: (mtu + self.overhead - UDP_IP_BYTES).min(PACKET_BYTES_MAX),
             fragments: self.fragments,
+            open: self.open,
         }
     }
 
@@ -267,6 +273,14 @@ impl Link {
         self.timeout = Some(now + HEARTBEAT_TIMEOUT);
         self.report_path();
         self.heartbeat(now);
+    }
+
+    /// The peer said whether it sends frames over this link.
+    pub fn set_open(&mut self, open: bool) {
+        self.open = open;
+        if self.state != State::Failed {
+            self.report_path();
+        }
     }
 
     /// From now on the link is a reserve: it can be left, and ends with its connection only.

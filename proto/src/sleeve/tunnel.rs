@@ -50,6 +50,8 @@ pub struct Tunnel {
     mtu: AtomicU32,
     max_payload: AtomicU32,
     fragments_proven: AtomicBool,
+    /// Whether frames in plain packets are taken.
+    open: AtomicBool,
     /// Next counter of each channel, without the DF bit.
     counters: [AtomicU64; 2],
 }
@@ -64,6 +66,7 @@ impl Tunnel {
             mtu: AtomicU32::new(MTU_UNKNOWN as u32),
             max_payload: AtomicU32::new(PACKET_BYTES_MAX as u32),
             fragments_proven: AtomicBool::new(false),
+            open: AtomicBool::new(true),
             counters: [AtomicU64::new(0), AtomicU64::new(0)],
         }
     }
@@ -133,6 +136,18 @@ impl Tunnel {
     /// Sets [`Tunnel::fragments_proven`].
     pub fn set_fragments_proven(&self, proven: bool) {
         self.fragments_proven.store(proven, Ordering::Relaxed);
+    }
+
+    /// Sets whether frames in plain packets are taken.
+    pub fn set_open(&self, open: bool) {
+        self.open.store(open, Ordering::Relaxed);
+    }
+
+    /// Returns true if a frame may come in a packet from this address. A plain packet shows nothing
+    /// of who sent it, so it must come from the address of the link, and while the link is open.
+    #[inline]
+    pub fn takes(&self, from: SocketAddrV4) -> bool {
+        self.is_encrypted() || self.open.load(Ordering::Relaxed) && self.remote() == Some(from)
     }
 
     /// Returns the size of the packet header in bytes.

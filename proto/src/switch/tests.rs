@@ -278,8 +278,9 @@ mod decisions {
             self.forwarding.captured(at(1), &self.macs, dst, src).0
         }
 
-        fn received(&self, peers: (u64, u64), dst: Mac, src: Mac) -> Received<'_> {
-            let peers = (name(peers.0), name(peers.1));
+        /// What becomes of a frame: the neighbour that sent it, its source, and for whom it is.
+        fn received(&self, peers: (u64, u64, u64), dst: Mac, src: Mac) -> Received<'_> {
+            let peers = (name(peers.0), name(peers.1), name(peers.2));
             self.forwarding
                 .received(at(1), &self.macs, peers, (dst, src))
                 .0
@@ -309,7 +310,7 @@ mod decisions {
         assert!(matches!(switch.captured(there, here),
             Captured::Flood(flood) if flooded_to(flood) == [name(1), name(3)]));
         assert!(matches!(
-            switch.received((4, 2), here, there),
+            switch.received((3, 4, 2), here, there),
             Received::Inject
         ));
         assert!(matches!(switch.captured(there, here),
@@ -334,7 +335,7 @@ mod decisions {
             Captured::Drop(SwitchDrop::Special)
         ));
         assert!(matches!(
-            switch.received((1, 2), Mac::ZERO, Mac::ZERO),
+            switch.received((1, 1, 2), Mac::ZERO, Mac::ZERO),
             Received::Drop(SwitchDrop::Special)
         ));
     }
@@ -343,15 +344,15 @@ mod decisions {
     fn frames_for_other_peers_are_relayed_and_nothing_is_learned() {
         let switch = Switch::new(2, 4, &LINE);
         let (here, there) = (mac(HERE), mac(THERE));
-        assert!(matches!(switch.received((1, 4), there, here),
+        assert!(matches!(switch.received((1, 1, 4), there, here),
             Received::Relay(link) if link == switch.link(3)));
         assert_eq!(switch.macs.lookup(here), None);
         assert!(matches!(
-            switch.received((1, 9), there, here),
+            switch.received((1, 1, 9), there, here),
             Received::Drop(SwitchDrop::UnknownPeer)
         ));
         assert!(matches!(
-            switch.received((9, 2), there, here),
+            switch.received((1, 9, 2), there, here),
             Received::Drop(SwitchDrop::UnknownPeer)
         ));
     }
@@ -360,28 +361,110 @@ mod decisions {
     fn received_frames_go_on_unless_their_destination_is_here() {
         let switch = Switch::new(2, 4, &LINE);
         let (here, there) = (mac(HERE), mac(THERE));
-        assert!(matches!(switch.received((1, 2), here, there),
+        assert!(matches!(switch.received((1, 1, 2), here, there),
             Received::InjectAndFlood(flood) if flooded_to(flood) == [name(3)]));
         switch.captured(Mac::BROADCAST, here);
         assert!(matches!(
-            switch.received((1, 2), here, there),
+            switch.received((1, 1, 2), here, there),
             Received::Inject
         ));
-        assert!(matches!(switch.received((4, 2), Mac::BROADCAST, there),
+        assert!(matches!(switch.received((3, 4, 2), Mac::BROADCAST, there),
             Received::InjectAndFlood(flood) if flooded_to(flood) == [name(1)]));
         // A peer at the end of the line passes nothing on.
         let end = Switch::new(1, 4, &LINE);
         assert!(matches!(
-            end.received((4, 1), Mac::BROADCAST, there),
+            end.received((2, 4, 1), Mac::BROADCAST, there),
             Received::Inject
         ));
+    }
+
+    #[test]
+    fn frames_do_not_go_back_and_ours_do_not_come_back() {
+        let switch = Switch::new(2, 4, &LINE);
+        let (here, there) = (mac(HERE), mac(THERE));
+        assert!(matches!(
+            switch.received((3, 1, 4), there, here),
+            Received::Drop(SwitchDrop::Returned)
+        ));
+        for dest in [2, 4] {
+            assert!(matches!(
+                switch.received((3, 2, dest), Mac::BROADCAST, here),
+                Received::Drop(SwitchDrop::OwnSource)
+            ));
+        }
+        assert_eq!(switch.macs.lookup(here), None, "nothing is learned of it");
+    }
+
+    #[test]
+    fn a_broadcast_is_taken_from_one_neighbour_only() {
+        let ring = [(1, 2), (2, 3), (3, 4), (4, 1)];
+        let switch = Switch::new(3, 4, &ring);
+        let (here, there) = (mac(HERE), mac(THERE));
+        let others = [2, 4].map(|from| switch.received((from, 1, 3), Mac::BROADCAST, here));
+        let dropped = others
+            .iter()
+            .filter(|received| matches!(received, Received::Drop(SwitchDrop::NotParent)));
+        assert_eq!(dropped.count(), 1, "{others:?}");
+        // A frame for one is not lost for it, but is not multiplied either.
+        let stray = [2, 4].map(|from| switch.received((from, 1, 3), there, here));
+        assert!(
+            stray
+                .iter()
+                .any(|received| matches!(received, Received::Inject))
+        );
+        // The source itself may always send: the link may be newer than what we know of it.
+        assert!(matches!(
+            switch.received((1, 1, 3), Mac::BROADCAST, here),
+            Received::Inject | Received::InjectAndFlood(_)
+        ));
+    }
+
+    /// A member that tells everybody something else makes routers see different meshes.
+    #[test]
+    fn broadcasts_do_not_multiply_while_peers_see_different_meshes() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let count = 8;
+        let mut worst = 0;
+        for _ in 0..200 {
+            let switches: Vec<Switch> = (1..=count)
+                .map(|n| {
+                    let edges: Vec<(u64, u64)> = (1..=count)
+                        .flat_map(|a| (1..a).map(move |b| (b, a)))
+                        .filter(|_| rng.u32(..3) == 0)
+                        .collect();
+                    Switch::new(n, count, &edges)
+                })
+                .collect();
+            let mut copies: Vec<(u64, u64)> = match switches[0].captured(Mac::BROADCAST, mac(HERE))
+            {
+                Captured::Flood(flood) => {
+                    let targets = flood.targets();
+                    targets.map(|(peer, _)| (1, peer.as_u64())).collect()
+                }
+                _ => Vec::new(),
+            };
+            for _ in 0..20 {
+                worst = worst.max(copies.len());
+                let mut next = Vec::new();
+                for (from, at) in copies {
+                    let switch = &switches[at as usize - 1];
+                    let received = switch.received((from, 1, at), Mac::BROADCAST, mac(HERE));
+                    if let Received::InjectAndFlood(flood) = received {
+                        let targets = flood.targets();
+                        next.extend(targets.map(|(peer, _)| (at, peer.as_u64())));
+                    }
+                }
+                copies = next;
+            }
+        }
+        assert!(worst <= 2 * count as usize, "{worst} copies at once");
     }
 
     #[test]
     fn an_address_follows_its_owner_in_both_directions() {
         let switch = Switch::new(2, 4, &LINE);
         let m = mac(HERE);
-        switch.received((1, 2), Mac::BROADCAST, m);
+        switch.received((1, 1, 2), Mac::BROADCAST, m);
         assert!(matches!(
             switch.captured(m, mac(THERE)),
             Captured::Peer { .. }
@@ -394,7 +477,7 @@ mod decisions {
         };
         assert_eq!(switch.forwarding.name_of(from), Some(name(1)));
         assert!(matches!(switch.captured(m, mac(THERE)), Captured::Local));
-        switch.received((4, 2), Mac::BROADCAST, m);
+        switch.received((3, 4, 2), Mac::BROADCAST, m);
         assert!(matches!(switch.captured(m, mac(THERE)),
             Captured::Peer { dest, .. } if dest == name(4)));
     }
@@ -423,32 +506,32 @@ mod decisions {
     /// Follows a frame through all switches; returns how often each peer injected it.
     fn deliver(switches: &[Switch], source: usize, dst: Mac, src: Mac) -> Vec<usize> {
         let mut injected = vec![0; switches.len()];
-        let mut on_the_way: Vec<(usize, usize, usize)> = Vec::new();
+        let mut on_the_way: Vec<(usize, usize, usize, usize)> = Vec::new();
         let index = |peer: PeerName| peer.as_u64() as usize - 1;
         match switches[source].captured(dst, src) {
             Captured::Flood(flood) => {
                 for (peer, _) in flood.targets() {
-                    on_the_way.push((index(peer), source, index(peer)));
+                    on_the_way.push((source, index(peer), source, index(peer)));
                 }
             }
             Captured::Peer { link, dest } => {
                 let hop = switches[source].forwarding.neighbours()[link.get()];
-                on_the_way.push((index(hop), source, index(dest)));
+                on_the_way.push((source, index(hop), source, index(dest)));
             }
             Captured::Local | Captured::Drop(_) => {}
         }
-        while let Some((at, source, dest)) = on_the_way.pop() {
-            let peers = (source as u64 + 1, dest as u64 + 1);
+        while let Some((from, at, source, dest)) = on_the_way.pop() {
+            let peers = (from as u64 + 1, source as u64 + 1, dest as u64 + 1);
             match switches[at].received(peers, dst, src) {
                 Received::Relay(link) => {
                     let hop = switches[at].forwarding.neighbours()[link.get()];
-                    on_the_way.push((index(hop), source, dest));
+                    on_the_way.push((at, index(hop), source, dest));
                 }
                 Received::Inject => injected[at] += 1,
                 Received::InjectAndFlood(flood) => {
                     injected[at] += 1;
                     for (peer, _) in flood.targets() {
-                        on_the_way.push((index(peer), source, index(peer)));
+                        on_the_way.push((at, index(peer), source, index(peer)));
                     }
                 }
                 Received::Drop(reason) => panic!("dropped at {at}: {reason:?}"),
@@ -538,8 +621,9 @@ mod decisions {
                 assert!(matches!(decision, Captured::Flood(f) if flooded_to(f) == hops));
                 continue;
             }
+            let parent = forwarding.routes.parent(source).unwrap_or(source);
             match forwarding
-                .received(at(0), &macs, (source, us), (dst, src))
+                .received(at(0), &macs, (parent, source, us), (dst, src))
                 .0
             {
                 Received::Inject => assert!(hops.is_empty()),

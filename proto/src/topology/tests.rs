@@ -240,19 +240,80 @@ fn an_earlier_start_of_ourselves_is_outdone() {
     );
     topology.merge(&update).unwrap();
     assert_eq!((version(&topology), changes(&mut topology)), (9, "".into()));
-    // Nothing is above the highest version; it must not start again from zero, nor be announced
-    // without end.
-    for expected in ["a", ""] {
-        topology
-            .merge(&encode_update([&earlier(u64::MAX)]))
-            .unwrap();
+}
+
+#[test]
+fn what_is_said_of_us_and_is_not_ours_is_outdone() {
+    let mut topology = topology();
+    add(&mut topology, 3);
+    let own = topology.peer(name(US)).unwrap().clone();
+    assert_eq!(own.version, 1);
+    let _ = changes(&mut topology);
+    let merged = topology.merge(&encode_update([&own])).unwrap();
+    assert_eq!((merged.foreign, changes(&mut topology)), (None, "".into()));
+
+    let mut forged = own.clone();
+    forged.connections.clear();
+    for expected in [2, 3] {
+        let merged = topology.merge(&encode_update([&forged])).unwrap();
+        let foreign = Foreign {
+            uid: own.uid,
+            version: forged.version,
+        };
+        assert_eq!(merged.foreign, Some(foreign));
+        assert!(merged.improved.is_empty());
         assert_eq!(
             (version(&topology), changes(&mut topology)),
-            (u64::MAX, expected.into())
+            (expected, "a".into())
         );
+        forged.version = expected;
     }
-    add(&mut topology, 3);
-    assert_eq!(version(&topology), u64::MAX);
+    let ours = &topology.peer(name(US)).unwrap().connections;
+    assert_eq!(*ours, own.connections);
+}
+
+/// A version that others do not follow at once is come to in steps that they do follow, and the
+/// end of the numbers is never reached.
+#[test]
+fn a_version_far_away_is_outdone_in_steps() {
+    let (mut us, mut other) = (topology(), topology_of_another());
+    other.merge(&us.encode([name(US)])).unwrap();
+    let far = VERSION_STEP_MAX * 2;
+    let forged = encode_update([&peer(US, far, [])]);
+    for _ in 0..4 {
+        us.merge(&forged).unwrap();
+        let merged = other.merge(&us.encode([name(US)])).unwrap();
+        assert_eq!(merged.ignored, 0);
+        assert_eq!(other.peer(name(US)).unwrap().version, version(&us));
+    }
+    us.merge(&forged).unwrap();
+    assert_eq!(version(&us), far + 1);
+    us.merge(&encode_update([&peer(US, u64::MAX, [])])).unwrap();
+    assert_eq!(version(&us), far + 1);
+}
+
+#[test]
+fn a_version_that_nobody_counts_to_is_ignored() {
+    let mut topology = topology();
+    let honest = peer(3, 5, [9]);
+    topology.merge(&encode_update([&honest])).unwrap();
+    for version in [u64::MAX, VERSION_END, VERSION_STEP_MAX + 6] {
+        for named in [3, 4] {
+            let forged = peer(named, version.max(VERSION_STEP_MAX + 1), []);
+            let merged = topology.merge(&encode_update([&forged])).unwrap();
+            assert_eq!((merged.ignored, merged.improved.len()), (1, 0));
+        }
+    }
+    assert_eq!(topology.peer(name(3)), Some(&honest));
+    let next = peer(3, 6, [8, 9]);
+    topology.merge(&encode_update([&next])).unwrap();
+    assert_eq!(topology.peer(name(3)), Some(&next));
+}
+
+/// Somebody else's table.
+fn topology_of_another() -> Topology {
+    let rng = fastrand::Rng::with_seed(3);
+    Topology::new(name(77), "other", PeerUid(77), Some(id(77)), rng)
 }
 
 #[test]

@@ -5,9 +5,9 @@ use proto::offload::vnet::{FLAG_NEEDS_CSUM, GSO_TCPV4, GSO_UDP_L4, VnetHeader};
 
 use super::{bytes, list, load};
 
-/// Bytes of an Ethernet header and an IPv4 header without options.
+/// Size of an Ethernet header and an IPv4 header without options in bytes.
 const HEADERS_BYTES: usize = 34;
-/// Bytes of a packet's name of its sender.
+/// Size in bytes of the sender name in a packet.
 const NAME_BYTES: usize = 6;
 
 /// Recorded frames: of each kind that is told apart, and those that are fragmented.
@@ -108,8 +108,8 @@ pub(crate) fn split() -> Vec<Vec<u8>> {
     found
 }
 
-/// What the super-frames are cut into, each segment behind its length, and recorded frames that
-/// do not belong together.
+/// Returns what the super-frames are cut into, each segment behind its length, and recorded frames
+/// that do not belong together.
 pub(crate) fn join() -> Vec<Vec<u8>> {
     let behind_len = |frame: &[u8]| {
         let len = u16::try_from(frame.len()).unwrap();

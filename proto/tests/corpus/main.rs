@@ -65,20 +65,20 @@ fn seeds_are_those_of_the_vectors() {
     seeds::check_seeds(&targets());
 }
 
-/// The content of a file of vectors.
+/// Returns the content of a file of vectors.
 fn load(file: &str) -> Value {
     let path = format!("{}/tests/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&std::fs::read_to_string(&path).expect(&path)).expect(&path)
 }
 
-/// The list under this key, which is not empty.
+/// Returns the list under this key, which is not empty.
 fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
     let list = value[key].as_array().expect(key);
     assert!(!list.is_empty(), "{key} is empty");
     list
 }
 
-/// The bytes whose hex digits stand under this key.
+/// Returns the bytes whose hex digits stand under this key.
 fn bytes(value: &Value, key: &str) -> Vec<u8> {
     unhex(value[key].as_str().expect(key))
 }

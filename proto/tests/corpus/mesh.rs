@@ -25,7 +25,7 @@ pub(crate) fn features() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The messages of recorded connections, small ones first: there are many of each kind.
+/// Returns the messages of recorded connections, small ones first: there are many of each kind.
 pub(crate) fn messages() -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     for message in load("gossip.json").as_array().unwrap() {
@@ -83,8 +83,8 @@ pub(crate) fn wires() -> Vec<Vec<u8>> {
     found
 }
 
-/// What is said on an introduced connection: plain, all messages one after the other, each behind
-/// its length; encrypted, one message each.
+/// Returns what is said on an introduced connection: plain, all messages one after the other, each
+/// behind its length; encrypted, one message each.
 pub(crate) fn introduced() -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     for choice in [PIECES_OF_64, PIECES_OF_64 | VERSION_1] {
@@ -101,8 +101,8 @@ pub(crate) fn introduced() -> Vec<Vec<u8>> {
     found
 }
 
-/// What a neighbour of a node does: says recorded messages, and something of each other kind
-/// between them.
+/// Returns what a neighbour of a node does: says recorded messages, and something of each other
+/// kind between them.
 pub(crate) fn nodes() -> Vec<Vec<u8>> {
     let others: [&[u8]; 5] = [
         &[4, 5, 134],

@@ -7,7 +7,7 @@ use proto::types::PeerName;
 
 use super::world::World;
 
-/// How often each host gets a broadcast of `source`; `None` if it never ends.
+/// Returns how often each host gets a broadcast of `source`; `None` if it never ends.
 pub(crate) fn flood(world: &World, source: usize) -> Option<BTreeMap<usize, u32>> {
     let by_name: BTreeMap<PeerName, usize> = by_name(world);
     let origin = world.hosts[source].name;
@@ -35,7 +35,7 @@ pub(crate) fn flood(world: &World, source: usize) -> Option<BTreeMap<usize, u32>
     None
 }
 
-/// The hosts that a frame from one host to another passes, if it arrives.
+/// Returns the hosts that a frame from one host to another passes, if it arrives.
 pub(crate) fn path(world: &World, from: usize, to: usize) -> Option<Vec<usize>> {
     let by_name = by_name(world);
     let dest = world.hosts[to].name;

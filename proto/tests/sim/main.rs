@@ -132,17 +132,17 @@ fn seeds(range: std::ops::Range<u64>, draw: fn(u64) -> Plan, recorded: u64) {
 
 #[test]
 fn small_meshes_agree_after_faults_1() {
-    seeds(0..150, Plan::draw, 0xe6b9_9064_6b99_5e70);
+    seeds(0..150, Plan::draw, 0x8450_9d71_7f2f_cd27);
 }
 
 #[test]
 fn small_meshes_agree_after_faults_2() {
-    seeds(150..300, Plan::draw, 0x07f1_d81a_08d1_69fa);
+    seeds(150..300, Plan::draw, 0x921b_a65c_6e86_67f6);
 }
 
 #[test]
 fn small_meshes_with_native_links_agree_after_faults() {
-    seeds(300..400, Plan::draw_native, 0xc32b_0cd5_87a0_a21f);
+    seeds(300..400, Plan::draw_native, 0x7e2b_a82f_83a4_d5ab);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn the_same_seed_gives_the_same_trace() {
     }
 }
 
-/// A sparse graph of hosts that each dial some that were there before.
+/// Returns a sparse graph of hosts that each dial some that were there before.
 fn sparse(seed: u64, hosts: usize, degree: usize) -> World {
     let mut world = World::new(seed);
     for host in 0..hosts {

@@ -89,7 +89,7 @@ impl Plan {
         }
     }
 
-    /// The mesh, all hosts down.
+    /// Returns the mesh, all hosts down.
     pub(crate) fn build(&self) -> World {
         let mut world = World::new(self.seed);
         world.network = self.network.clone();
@@ -216,7 +216,7 @@ impl Plan {
         }
     }
 
-    /// Whether everybody who can be a neighbour is one, so that nothing more will change.
+    /// Returns true if everybody who can be a neighbour is one, so that nothing more will change.
     fn all_connected(&self, world: &World) -> bool {
         let shows = |a: usize, b: usize| {
             let name = world.hosts[b].name;
@@ -238,7 +238,7 @@ impl Plan {
         self.native.contains(&true)
     }
 
-    /// Whether all connections between hosts that can are native, and work.
+    /// Returns true if all connections between hosts that can are native, and work.
     fn all_native(&self, world: &World) -> bool {
         (0..self.hosts).filter(|a| self.native[*a]).all(|a| {
             world.node(a).connections().all(|connection| {

@@ -48,6 +48,7 @@ fn describe_link(link: LinkId, what: &LinkAction) -> String {
             let receive: Vec<_> = keys.receive.iter().map(|key| key.session()).collect();
             format!("Keys of {link} {send:?} {receive:?}")
         }
+        LinkAction::NeedSecret => format!("Secret for {link}"),
         LinkAction::Special(special) => format!("Special on {link} {special:?}"),
         LinkAction::Report(report, bytes) => {
             format!("Report on {link} {report:?} in {bytes} bytes")
@@ -62,7 +63,7 @@ fn fnv(bytes: &[u8]) -> u64 {
     extend(EMPTY, bytes)
 }
 
-/// The digest of what `digest` stands for with `bytes` behind it.
+/// Returns the digest of what `digest` stands for with `bytes` behind it.
 pub(crate) fn extend(digest: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(digest, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)

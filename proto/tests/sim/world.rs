@@ -378,8 +378,8 @@ impl World {
         self.rng.fill(&mut key);
         self.rng.fill(&mut native);
         ConnSecret {
-            key,
-            native,
+            key: key.into(),
+            native: native.into(),
             conn_id: self.rng.u64(..),
         }
     }
@@ -427,7 +427,7 @@ impl World {
             }
             Output::Routes(routes) => self.take_routes(host, routes),
             Output::Event(event) => self.hosts[host].events.push(event.to_string()),
-            Output::PeersGone(_) | Output::TargetsChanged(_) => {}
+            Output::PeersGone(_) | Output::TargetsChanged(_) | Output::PeersMet(_) => {}
         }
     }
 
@@ -438,6 +438,14 @@ impl World {
             LinkAction::Keys(keys) => {
                 assert!(h.links.contains_key(&link));
                 h.keys.insert(link, keys);
+            }
+            LinkAction::NeedSecret => {
+                let mut secret = [0; 32];
+                self.rng.fill(&mut secret);
+                let now = self.now;
+                if let Some(node) = &mut self.hosts[host].node {
+                    node.handle_secret(now, link, secret.into());
+                }
             }
             LinkAction::Special(special) => self.send_special(host, link, special),
             LinkAction::Report(report, bytes) => self.send_report(host, link, report, bytes),

@@ -28,7 +28,7 @@ fn connection(remote: u64, established: bool) -> Connection {
     }
 }
 
-/// What a peer said of itself under one version: a well-behaved peer says one thing only.
+/// Returns what a peer said of itself under one version: a well-behaved peer says one thing only.
 fn entry(name: u64) -> impl Strategy<Value = Peer> {
     let version = (0..4u64, 1..3u64);
     let connections = proptest::collection::btree_map(1..=PEERS, any::<bool>(), 0..4);
@@ -83,8 +83,8 @@ fn merged(updates: &[Vec<Peer>]) -> Topology {
     topology
 }
 
-/// What the peers said of themselves, with the owners of short ids. Placeholders that nothing
-/// leads to any more depend on the order; they go with the next garbage collection.
+/// Returns what the peers said of themselves, with the owners of short ids. Placeholders that
+/// nothing leads to any more depend on the order; they go with the next garbage collection.
 fn content(topology: &Topology) -> (Vec<Peer>, Vec<Option<PeerName>>) {
     let peers: Vec<Peer> = topology
         .peers()
@@ -195,8 +195,8 @@ proptest! {
     }
 }
 
-/// A mesh in which all peers have heard everything: entries that may contradict each other, with
-/// the routes of each peer.
+/// Returns a mesh in which all peers have heard everything: entries that may contradict each other,
+/// with the routes of each peer.
 fn agreeing_mesh() -> impl Strategy<Value = BTreeMap<PeerName, Routes>> {
     let names = proptest::collection::btree_set(1..200u64, 1..12);
     let edges = proptest::collection::vec((any::<Index>(), any::<Index>(), 0..8u8), 0..40);
@@ -235,7 +235,7 @@ fn agreeing_mesh() -> impl Strategy<Value = BTreeMap<PeerName, Routes>> {
     })
 }
 
-/// How often each peer gets a broadcast of `source`.
+/// Returns how often each peer gets a broadcast of `source`.
 fn flood(
     mesh: &BTreeMap<PeerName, Routes>,
     source: PeerName,

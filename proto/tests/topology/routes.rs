@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// The state that `us` has when all gossip has come.
+/// Returns the state that `us` has when all gossip has come.
 fn view(case: &Value, us: PeerName) -> Topology {
     let peer = list(case, "peers")
         .iter()
@@ -33,7 +33,7 @@ fn view(case: &Value, us: PeerName) -> Topology {
     topology
 }
 
-/// A map of names to what `read` makes of their values.
+/// Returns a map of names to what `read` makes of their values.
 fn table<T>(value: &Value, read: impl Fn(&Value) -> T) -> BTreeMap<PeerName, T> {
     let entries = value.as_object().unwrap().iter();
     entries

@@ -4,7 +4,7 @@ use proto::topology::{Address, Connection, Peer, Topology, encode_update};
 use proto::types::{PeerName, PeerUid, ShortId};
 use serde_json::Value;
 
-/// The content of a vector file.
+/// Returns the content of a vector file.
 pub(crate) fn vectors(file: &str) -> Vec<Value> {
     let path = format!("{}/tests/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).unwrap();
@@ -49,7 +49,7 @@ pub(crate) fn names(value: &Value) -> Vec<PeerName> {
     value.as_array().unwrap().iter().map(name).collect()
 }
 
-/// A peer of six bytes in hex.
+/// Returns a peer of six bytes in hex.
 pub(crate) fn raw_name(value: &Value, key: &str) -> PeerName {
     PeerName::from_bytes(bytes(value, key).try_into().unwrap())
 }
@@ -63,7 +63,7 @@ pub(crate) fn connection(remote: PeerName, value: &Value, keys: [&str; 3]) -> Co
     }
 }
 
-/// A topology seen by the first of `peers`: our entry as given, the others merged in.
+/// Returns a topology seen by the first of `peers`: our entry as given, the others merged in.
 pub(crate) fn topology_of(us: &Peer, others: &[Peer]) -> Topology {
     let mut topology = Topology::new(
         us.name,

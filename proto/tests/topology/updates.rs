@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::*;
 
-/// The ids of the types that a stream defines, in its order.
+/// Returns the ids of the types that a stream defines, in its order.
 fn type_ids(mut stream: &[u8]) -> Vec<i64> {
     let mut ids = Vec::new();
     while let Some((start, end)) = gob::split_message(stream, stream.len()).unwrap() {
@@ -24,7 +24,7 @@ fn type_ids(mut stream: &[u8]) -> Vec<i64> {
     ids
 }
 
-/// An entry as vectors give it: the summary, and its connections.
+/// Returns an entry as vectors give it: the summary, and its connections.
 fn decoded_peer(summary: &Value, connections: &Value, keys: [&str; 4]) -> Peer {
     let connections = connections.as_array().map_or(&[][..], Vec::as_slice);
     let remote = |c: &Value| match keys[0] {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, JSON, Refusal, not_found, text, typed};
 use super::form::Form;
 use super::services::Services;
-use control::request;
+use control::errors;
 use report::time::duration;
 
 /// Returns the routes of everything that has to do with addresses.
@@ -44,9 +44,9 @@ pub(super) async fn ask(
 ) -> Result<Result<Gift, RequestError>, Refusal> {
     match services.client.address(wish, time_max).await {
         Ok(gift) => Ok(Ok(gift)),
-        Err(request::RequestError::Refused(error)) => Ok(Err(error)),
-        Err(request::RequestError::Stopped(stopped)) => Err(stopped.into()),
-        Err(request::RequestError::Off) => Err(Refusal(
+        Err(errors::RequestError::Refused(error)) => Ok(Err(error)),
+        Err(errors::RequestError::Stopped(stopped)) => Err(stopped.into()),
+        Err(errors::RequestError::Off) => Err(Refusal(
             StatusCode::NOT_FOUND,
             "404 page not found".to_owned(),
         )),
@@ -123,8 +123,12 @@ fn subnet(ip: &str, len: &str) -> Result<Cidr, Refusal> {
 }
 
 async fn default_subnet(State(services): State<Services>) -> Answer {
-    match services.client.ranges().await? {
-        Some(ranges) => Ok(text(StatusCode::OK, ranges.default_subnet.to_string())),
+    let view = services.client.view().await?;
+    match &view.addresses {
+        Some(addresses) => {
+            let subnet = addresses.status.default_subnet;
+            Ok(text(StatusCode::OK, subnet.to_string()))
+        }
         None => Ok(not_found().await),
     }
 }

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use control::request::Stopped;
+use control::errors::Stopped;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 /// The type of JSON.

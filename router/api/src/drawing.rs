@@ -12,28 +12,8 @@ use super::answer::{Answer, Refusal};
 use super::services::Services;
 use super::sources::Sources;
 
-/// Pages that are drawn at the same time; further ones wait.
-const PAGES_MAX: usize = 2;
-/// Templates that are executed at the same time, which may take seconds.
-const TEMPLATES_MAX: usize = 1;
 /// A view that is older than this says so.
 const AGE_SHOWN: Duration = Duration::from_secs(1);
-
-/// The clients that may draw at the moment.
-#[derive(Clone, Debug)]
-pub struct Drawing {
-    pages: Arc<Semaphore>,
-    templates: Arc<Semaphore>,
-}
-
-impl Default for Drawing {
-    fn default() -> Drawing {
-        Drawing {
-            pages: Arc::new(Semaphore::new(PAGES_MAX)),
-            templates: Arc::new(Semaphore::new(TEMPLATES_MAX)),
-        }
-    }
-}
 
 /// Draws a page or metrics.
 pub(super) async fn page(

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::answer::{Answer, JSON, Refusal, escape_html, not_found, text, typed};
 use super::form::Form;
 use super::services::Services;
-use control::names::NamesError;
+use control::errors::NamesError;
 use control::request::NameFilter;
 
 /// Returns the routes of everything that has to do with names.

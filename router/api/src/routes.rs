@@ -14,7 +14,7 @@ use super::services::Services;
 use super::sources::Sources;
 use super::status_page::{self, Page};
 use super::template;
-use control::request::ConnectError;
+use control::errors::ConnectError;
 use report::metrics;
 use report::model::Report;
 

@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use serde_json::Value;
 
 use super::config::Config;
-use super::drawing::Drawing;
+use super::drawing_slots::DrawingSlots;
 use boundary::forwarding::Figures;
 use control::client::Client;
 use report::metrics::MetricSource;
@@ -37,8 +37,8 @@ pub struct Services {
     pub name_server: Option<Arc<dyn NameServer>>,
     /// Others who count something.
     pub metrics: Arc<[Arc<dyn MetricSource>]>,
-    /// Clients that may draw pages at the moment.
-    pub drawing: Drawing,
+    /// Who may draw pages at the moment.
+    pub drawing: DrawingSlots,
 }
 
 /// Gives the host addresses of the network, and takes them.

@@ -7,35 +7,16 @@
 //! others are errors, as with Go's structs.
 
 mod budget;
+mod error;
 mod eval;
+mod functions;
 mod lex;
 mod parse;
 mod print;
 
 use budget::Budget;
+pub(crate) use error::TemplateError;
 use serde_json::Value;
-
-/// A template that cannot be parsed or executed; the text is fit for the user.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("template: format:{line}: {message}")]
-pub(crate) struct TemplateError {
-    line: usize,
-    message: String,
-}
-
-impl TemplateError {
-    fn new(line: usize, message: impl Into<String>) -> TemplateError {
-        TemplateError {
-            line,
-            message: message.into(),
-        }
-    }
-}
-
-/// Longest output of a template, in bytes; longer output is an error.
-const OUTPUT_BYTES_MAX: usize = 16 << 20;
-/// Deepest nesting of actions and parentheses; deeper templates are refused.
-const DEPTH_MAX: usize = 64;
 
 /// Executes `template` over `data`.
 pub(crate) fn render(template: &str, data: &Value) -> Result<String, TemplateError> {

@@ -13,11 +13,6 @@ pub(super) fn render(status: &Value) -> String {
 }
 
 fn write_page(out: &mut String, status: &Value) -> std::fmt::Result {
-    let text = |value: &Value| match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
     let line = |out: &mut String, label: &str, value: &Value| {
         writeln!(out, "{label:>15}: {}", text(value))
     };
@@ -40,7 +35,36 @@ fn write_page(out: &mut String, status: &Value) -> std::fmt::Result {
     }
     writeln!(out)?;
     write_addresses(out, &status["ipam"])?;
-    for connection in status["connections"].as_array().into_iter().flatten() {
+    write_connections(out, &status["connections"])?;
+    writeln!(out)?;
+    write_docker(out, &status["docker"])?;
+    let counted = [
+        ("", &data["counters"]),
+        ("drop ", &data["drops"]),
+        ("downgrade ", &status["downgrades"]),
+    ];
+    for (kind, counters) in counted {
+        for (name, value) in counters.as_object().into_iter().flatten() {
+            if value.as_u64() != Some(0) {
+                writeln!(out, "{:>24}: {value}", format!("{kind}{name}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A value as people read it.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Connections, one a line.
+fn write_connections(out: &mut String, connections: &Value) -> std::fmt::Result {
+    for connection in connections.as_array().into_iter().flatten() {
         let arrow = if connection["outbound"] == true {
             "->"
         } else {
@@ -74,20 +98,6 @@ fn write_page(out: &mut String, status: &Value) -> std::fmt::Result {
             }
         }
         writeln!(out)?;
-    }
-    writeln!(out)?;
-    write_docker(out, &status["docker"])?;
-    let counted = [
-        ("", &data["counters"]),
-        ("drop ", &data["drops"]),
-        ("downgrade ", &status["downgrades"]),
-    ];
-    for (kind, counters) in counted {
-        for (name, value) in counters.as_object().into_iter().flatten() {
-            if value.as_u64() != Some(0) {
-                writeln!(out, "{:>24}: {value}", format!("{kind}{name}"))?;
-            }
-        }
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::config::Config;
-use api::drawing::Drawing;
+use api::drawing_slots::DrawingSlots;
 use api::routes::{Scope, router};
 use api::services::{DockerNetworks, Gateway, Later, Measure, MeasureError, Services};
 use boundary::testing::{ManualClock, Memory, Recorder, SeededRandom, Wires};
@@ -118,7 +118,7 @@ async fn serve() -> (std::net::SocketAddr, watch::Sender<bool>) {
         measure: Arc::new(Nothing),
         name_server: None,
         metrics: Arc::new([]),
-        drawing: Drawing::default(),
+        drawing: DrawingSlots::default(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

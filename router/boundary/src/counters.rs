@@ -126,10 +126,6 @@ drop_reasons! {
     UnknownPeer = "unknown_peer",
     /// No established connections lead to the destination peer.
     NoRoute = "no_route",
-    /// Came from another peer and claims to have been captured here.
-    OwnSource = "own_source",
-    /// Would go back to the neighbour that it came from.
-    Backwards = "backwards",
     /// Multicast of this host's own bridge, which concerns nobody else.
     OwnMulticast = "own_multicast",
     /// Came in a plain sleeve packet from another address than that of its link.
@@ -150,6 +146,12 @@ drop_reasons! {
     TooManyMacs = "too_many_macs",
     /// The next hop has no link.
     NoLink = "no_link",
+    /// Captured by ourselves: it went round in a circle.
+    OwnSource = "own_source",
+    /// Would go back to the neighbour that it came from.
+    Returned = "returned",
+    /// For all peers, and from another neighbour than those of its source come from.
+    NotParent = "not_parent",
     /// For all peers, and there are none.
     NoPeers = "no_peers",
     /// The neighbour's address is not known yet.
@@ -217,6 +219,9 @@ impl From<SwitchDrop> for DropReason {
             SwitchDrop::UnknownPeer => DropReason::UnknownPeer,
             SwitchDrop::NoRoute => DropReason::NoRoute,
             SwitchDrop::NoLink => DropReason::NoLink,
+            SwitchDrop::OwnSource => DropReason::OwnSource,
+            SwitchDrop::Returned => DropReason::Returned,
+            SwitchDrop::NotParent => DropReason::NotParent,
         }
     }
 }

@@ -22,13 +22,13 @@ impl Owners {
         }
     }
 
-    /// The peer that a MAC address belongs to.
+    /// Returns the peer that a MAC address belongs to.
     #[inline]
     pub fn of_mac(&self, mac: Mac) -> Option<PeerName> {
         find(&self.macs, mac)
     }
 
-    /// The peer that an IPv4 address belongs to.
+    /// Returns the peer that an IPv4 address belongs to.
     #[inline]
     pub fn of_address(&self, address: Ipv4Addr) -> Option<PeerName> {
         find(&self.addresses, address)

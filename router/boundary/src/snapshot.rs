@@ -45,8 +45,9 @@ pub struct Link {
     pub peer: PeerName,
     /// Path by which frames are sent.
     pub encap: Encap,
-    /// Most packets that are sent to it back to back, for receivers with small buffers; zero for
-    /// no limit. What exceeds it waits, in order, until the receiver has had time to read.
+    /// Maximum number of packets that are sent to it back to back, for receivers with small
+    /// buffers; zero for no limit. Further packets wait, in order, until the receiver has had time
+    /// to read.
     pub burst_packets: u16,
 }
 

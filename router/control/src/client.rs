@@ -10,10 +10,9 @@ use ipam::allocator::{self, Response};
 use proto::types::PeerName;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::names::{NamesError, SavedName};
-use super::request::{
-    ConnectError, ContainerEvent, NameFilter, Reply, Request, RequestError, Stopped,
-};
+use super::errors::{ConnectError, NamesError, RequestError, Stopped};
+use super::names::SavedName;
+use super::request::{ContainerEvent, NameFilter, Reply, Request};
 use super::view::{Ranges, View};
 use boundary::records::StoreError;
 

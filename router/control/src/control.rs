@@ -1,4 +1,7 @@
 //! The state of the router, and what a turn of the loop does with it.
+//!
+//! Larger than the habit: one loop owns the mesh, the addresses and the names, which tell each other
+//! what happens in a fixed order; what each of them does stands in a file of its own.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,13 +18,13 @@ use proto::types::{ConnId, PeerName, Time};
 use super::addresses::{Addresses, Saved};
 use super::consumers::{Consumer, Consumers, Delivery};
 use super::links::Links;
-use super::log::Strangers;
+use super::loop_time::LoopTime;
 use super::names::Naming;
 use super::publisher::Publisher;
+use super::refusals::Strangers;
 use super::request::{Reply, Request};
 use super::surroundings::Surroundings;
 use super::targets::Targets;
-use super::turns::Turns;
 
 /// Interval between sweeps of the MAC table.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
@@ -39,7 +42,7 @@ pub struct Control {
     pub(super) strangers: Strangers,
     pub(super) surroundings: Surroundings,
     pub(super) publisher: Publisher,
-    pub(super) turns: Turns,
+    pub(super) loop_time: LoopTime,
     /// The name of the TAP device.
     device: String,
     /// The latest revisions of records that were handed in by others.
@@ -97,7 +100,7 @@ impl Control {
             swept: parts.surroundings.now(),
             surroundings: parts.surroundings,
             publisher: Publisher::default(),
-            turns: Turns::default(),
+            loop_time: LoopTime::default(),
             device: parts.device,
             revisions: BTreeMap::new(),
             stopping: false,
@@ -124,7 +127,7 @@ impl Control {
 
     /// Handles an input. What follows from it is done by [`Control::finish_turn`].
     pub fn handle(&mut self, input: Input) {
-        self.turns.begin(self.surroundings.now());
+        self.loop_time.begin(self.surroundings.now());
         if matches!(input, Input::Connection(_) | Input::Forwarding(_)) {
             self.publisher.changed().mesh = true;
         }
@@ -333,7 +336,7 @@ impl Control {
         }
         self.publish();
         self.publish_view();
-        self.turns.end(self.surroundings.now());
+        self.loop_time.end(self.surroundings.now());
     }
 
     fn act_on(&mut self, output: Output) {
@@ -364,6 +367,7 @@ impl Control {
                 self.save_targets(texts);
             }
             Output::Event(event) => self.log(&event),
+            Output::PeersMet(_) => {}
             Output::PeersGone(_) => {
                 self.tell_allocator_of_peers();
                 self.tell_names_of_peers();
@@ -437,6 +441,12 @@ impl Control {
                 self.links.set_keys(link, keys);
                 // What is sent next tells the peer that it may use them.
                 self.publish();
+            }
+            LinkAction::NeedSecret => {
+                let now = self.now();
+                if let Some(secret) = self.surroundings.native_secret() {
+                    self.node.handle_secret(now, link, secret);
+                }
             }
             LinkAction::Special(special) => self.send_special(link, special),
             LinkAction::Report(report, bytes) => self.send_report(link, &report, bytes),

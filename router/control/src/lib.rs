@@ -17,16 +17,22 @@
 //! [`Surroundings`]: surroundings::Surroundings
 
 pub mod addresses;
+mod allocation;
 pub mod client;
 pub mod consumers;
 pub mod control;
 pub mod driver;
+pub mod errors;
 pub mod links;
 mod log;
+pub mod loop_time;
 pub mod names;
+mod naming;
 mod publisher;
+mod refusals;
 pub mod request;
+mod resolution;
 pub mod surroundings;
 mod targets;
-pub mod turns;
 pub mod view;
+mod viewing;

@@ -199,6 +199,7 @@ impl Entry {
                 tunnel.set_remote(path.remote);
                 tunnel.set_limits(path.mtu, path.max_payload);
                 tunnel.set_fragments_proven(path.fragments);
+                tunnel.set_open(path.open);
             }
             Entry::Native { tunnel, .. } => {
                 tunnel.set_remote(path.remote);

@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
     use crate::consumers::LeftOver;
-    use crate::turns::Turns;
+    use crate::loop_time::LoopTime;
 
     fn mesh() -> MeshView {
         let us = PeerName::UNKNOWN;
@@ -118,7 +118,7 @@ mod tests {
         View {
             at,
             wall: UNIX_EPOCH,
-            turns: Turns::default(),
+            loop_time: LoopTime::default(),
             mesh: Arc::new(mesh()),
             addresses: None,
             names: None,

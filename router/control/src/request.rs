@@ -9,7 +9,8 @@ use ipam::allocator::{self, Response};
 use proto::types::PeerName;
 use tokio::sync::oneshot;
 
-use super::names::{NamesError, SavedName};
+use super::errors::{ConnectError, NamesError, RequestError};
+use super::names::SavedName;
 use super::view::{Ranges, View};
 use boundary::records::StoreError;
 
@@ -148,34 +149,4 @@ impl<T> Reply<T> {
     pub fn is_abandoned(&self) -> bool {
         self.0.is_closed()
     }
-}
-
-/// The loop has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the router is stopping")]
-pub struct Stopped;
-
-/// Why a request for an address was not met.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
-    /// The router runs without an allocator.
-    #[error("this router gives out no addresses (--ipalloc-range is empty)")]
-    Off,
-    /// The loop has ended.
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-    /// The allocator refused it.
-    #[error(transparent)]
-    Refused(#[from] allocator::RequestError),
-}
-
-/// Why peers were not added to those that are connected to, or not all of them.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
-    /// The loop has ended.
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-    /// Some were not added, for these reasons.
-    #[error("{}", .0.join("\n"))]
-    Failed(Vec<String>),
 }

@@ -8,6 +8,7 @@ use boundary::connections::Connections;
 use boundary::forwarding::Forwarding;
 use boundary::records::Records;
 use ipam::allocator;
+use proto::crypto::Secret;
 use proto::names::UnixSecs;
 use proto::node::ConnSecret;
 use proto::types::Time;
@@ -46,6 +47,19 @@ impl Surroundings {
         }
     }
 
+    /// Fresh random bytes for the next key of a native link; the link goes on with the old one
+    /// where there is no randomness.
+    pub(super) fn native_secret(&mut self) -> Option<Secret> {
+        let mut bytes = [0; 32];
+        match self.random.fill(&mut bytes) {
+            Ok(()) => Some(bytes.into()),
+            Err(error) => {
+                tracing::error!(%error, "no random bytes for a native key");
+                None
+            }
+        }
+    }
+
     /// Fresh secrets for one connection; without randomness there can be none.
     pub(super) fn secret(&mut self) -> Option<ConnSecret> {
         let mut bytes = [0; 72];
@@ -57,8 +71,8 @@ impl Surroundings {
         let (native, id) = rest.split_first_chunk::<32>()?;
         let conn_id = u64::from_ne_bytes(*id.first_chunk()?);
         Some(ConnSecret {
-            key: *key,
-            native: *native,
+            key: (*key).into(),
+            native: (*native).into(),
             conn_id,
         })
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ipam::allocator::Status;
-use ipam::range::{Cidr, Range};
+use ipam::range::Cidr;
 use proto::connector::TargetState;
 use proto::names;
 use proto::node::{ConnectionView, Counters};
@@ -17,8 +17,7 @@ use proto::topology::Peer;
 use proto::types::{PeerName, Time};
 
 use super::consumers::LeftOver;
-use super::control::Control;
-use super::turns::Turns;
+use super::loop_time::LoopTime;
 
 /// All state, at one time.
 #[derive(Clone, Debug)]
@@ -27,8 +26,8 @@ pub struct View {
     pub at: Time,
     /// Wall clock time at that moment.
     pub wall: SystemTime,
-    /// Durations of the loop's turns.
-    pub turns: Turns,
+    /// How long the loop took for its turns.
+    pub loop_time: LoopTime,
     /// The mesh.
     pub mesh: Arc<MeshView>,
     /// The allocator; `None` if addresses are not allocated.
@@ -134,83 +133,5 @@ impl MeshView {
         let peer = self.peers.get(&name);
         let text = |peer: &Peer| String::from_utf8_lossy(&peer.nickname).into_owned();
         peer.map(text).unwrap_or_default()
-    }
-}
-
-impl Control {
-    /// Makes a view if somebody waits for one. Of what has not changed, the copy in the last view
-    /// is taken again.
-    pub(super) fn publish_view(&mut self) {
-        let at = self.now();
-        if !self.publisher.is_due(at) {
-            return;
-        }
-        let addresses = || {
-            let status = self.addresses.as_ref()?.allocator.status();
-            Some(Arc::new(AddressesView { status }))
-        };
-        let names = || Some(Arc::new(self.names_view()?));
-        let mesh = self.publisher.mesh();
-        let view = View {
-            at,
-            wall: self.surroundings.clock.wall(),
-            turns: self.turns,
-            mesh: mesh.unwrap_or_else(|| Arc::new(self.mesh_view())),
-            addresses: self.publisher.addresses().or_else(addresses),
-            names: self.publisher.names().or_else(names),
-        };
-        let made = self.now();
-        self.publisher.publish(view, made);
-    }
-
-    fn mesh_view(&self) -> MeshView {
-        let peers = self.node.topology().peers();
-        let targets = self.node.targets().map(|target| TargetFacts {
-            address: target.address,
-            direct: target.direct,
-            state: target.state,
-            error: target.error.map(str::to_owned),
-            next_try: target.next_try,
-        });
-        let named = self.node.direct_targets().map(|target| target.text.clone());
-        let unresolved = self.targets.unresolved().map(str::to_owned);
-        MeshView {
-            us: self.node.us(),
-            peers: peers.map(|peer| (peer.name, peer.clone())).collect(),
-            routes: Arc::clone(self.node.routes()),
-            connections: self.node.connections().collect(),
-            introductions: self.node.introductions(),
-            targets: targets.collect(),
-            named_targets: named.chain(unresolved).collect(),
-            counters: self.node.counters(),
-            left_over: self.consumers.left_over(),
-            slots: self.links.names(),
-        }
-    }
-
-    fn names_view(&self) -> Option<NamesView> {
-        let names = &self.naming.as_ref()?.names;
-        let entries = names.table().iter();
-        Some(NamesView {
-            entries: entries
-                .map(|(key, state)| (Arc::clone(key), state))
-                .collect(),
-            alive: names.table().alive(),
-            waiting: names.held(),
-            counters: names.counters(),
-            clocks_off: names.clocks_off().collect(),
-        })
-    }
-
-    /// Returns the ranges that addresses come from; `None` if they are not allocated.
-    pub(super) fn ranges(&self) -> Option<Ranges> {
-        let allocator = &self.addresses.as_ref()?.allocator;
-        let owned = allocator.ring().owned_ranges(self.node.us());
-        Some(Ranges {
-            universe: allocator.universe(),
-            default_subnet: allocator.default_subnet(),
-            settled: !allocator.ring().is_empty(),
-            owned: owned.iter().flat_map(Range::cidrs).collect(),
-        })
     }
 }

@@ -63,8 +63,7 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
             Received::InjectAndFlood(flood) => {
                 cx.counters.add(Count::Made, flood.len());
                 let outgoing = frame.outgoing(slab);
-                self.output
-                    .flood(cx, (journey.source, journey.via), flood, outgoing);
+                self.output.flood(cx, journey.source, flood, outgoing);
             }
         }
         let sink = &mut Sink {
@@ -102,7 +101,7 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
             Received::InjectAndFlood(flood) => {
                 cx.counters.add(Count::Made, flood.len() * segments);
                 whole(joined, scratch, |frames| match frames {
-                    Some(frames) => output.flood(cx, (journey.source, journey.via), flood, frames),
+                    Some(frames) => output.flood(cx, journey.source, flood, frames),
                     None => {
                         let copies = flood.len() * segments;
                         cx.counters.drop(DropReason::BadOffload, copies);
@@ -133,10 +132,6 @@ impl<F: Frames, D: Datagrams> Delivery<F, D> {
 }
 
 /// Returns what becomes of a frame. Learns where its source address is.
-///
-/// Routers that see different states of the topology could send frames in circles. What we captured
-/// has been where it should, so it ends here; and a frame never goes back to the neighbour that it
-/// came from, here and in [`Output::flood`].
 #[inline]
 fn decide<'a>(
     cx: &Context<'a>,
@@ -144,16 +139,13 @@ fn decide<'a>(
     frame: &Frame<'_>,
 ) -> Result<Received<'a>, DropReason> {
     let forwarding = cx.snapshot.forwarding();
-    if journey.source == forwarding.us() {
-        return Err(DropReason::OwnSource);
-    }
-    let Journey { source, dest, .. } = journey;
+    let Journey { source, dest, via } = journey;
     if dest == forwarding.us() {
         cx.check(source, frame)?;
     }
     let (dst, src) = (frame.destination(), frame.source());
     let macs = &cx.shared.macs;
-    let (decision, learned) = forwarding.received(cx.now, macs, (source, dest), (dst, src));
+    let (decision, learned) = forwarding.received(cx.now, macs, (via, source, dest), (dst, src));
     if learned != Learned::Known {
         let at = macs.lookup(src).unwrap_or(PeerSlot::US);
         cx.note(learned, src, at);
@@ -163,9 +155,6 @@ fn decide<'a>(
     }
     match decision {
         Received::Drop(reason) => Err(reason.into()),
-        Received::Relay(link) if forwarding.neighbour(link) == Some(journey.via) => {
-            Err(DropReason::Backwards)
-        }
         decision => Ok(decision),
     }
 }

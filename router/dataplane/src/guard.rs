@@ -1,5 +1,5 @@
-//! What a frame may claim to be: who sends as somebody else, or as a router or DHCP server, is not
-//! heard.
+//! Checks of frames' senders: frames in the name of others, or of a router or DHCP server, are
+//! dropped.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ use proto::types::{Mac, PeerName};
 use boundary::counters::DropReason;
 use boundary::snapshot::Snapshot;
 
-/// What containers may send.
+/// Rules for frames from containers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GuardRules {
     /// Whether containers of this host may use only addresses that they were given. Else they may
@@ -56,8 +56,8 @@ pub(crate) fn check(
     check_services(rules, frame)
 }
 
-/// The peer that a MAC address belongs to. Bridges have the addresses that their hosts' names are
-/// made of.
+/// Returns the peer that a MAC address belongs to. Bridges have the addresses that their hosts'
+/// names are made of.
 #[inline]
 fn owner_of(snapshot: &Snapshot, mac: Mac) -> Option<PeerName> {
     snapshot.owners().of_mac(mac).or_else(|| {
@@ -66,7 +66,7 @@ fn owner_of(snapshot: &Snapshot, mac: Mac) -> Option<PeerName> {
     })
 }
 
-/// The IPv4 address that a frame claims to be from.
+/// Returns the IPv4 address that a frame claims to be from.
 #[inline]
 fn sender_address(frame: &Frame<'_>) -> Option<Ipv4Addr> {
     if let Some(ip) = frame.ipv4() {

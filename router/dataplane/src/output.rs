@@ -106,20 +106,15 @@ impl<D: Datagrams> Output<D> {
         Some(Outcome::Done)
     }
 
-    /// Stages a copy of frames that were captured at `source` for each neighbour of a flood but the
-    /// one that they came from.
+    /// Stages a copy of frames that were captured at `source` for each neighbour of a flood.
     pub(crate) fn flood(
         &mut self,
         cx: &Context<'_>,
-        (source, via): (PeerName, PeerName),
+        source: PeerName,
         flood: Flood<'_>,
         frames: OutFrames<'_>,
     ) {
         for (dest, link) in flood.targets() {
-            if dest == via {
-                cx.counters.drop(DropReason::Backwards, frames.count());
-                continue;
-            }
             let Some(link) = link else {
                 cx.counters.drop(DropReason::NoLink, frames.count());
                 continue;

@@ -56,7 +56,7 @@ pub struct DataConfig {
     /// The MTU that containers of other hosts are sure to have, in bytes. What is larger is cut or
     /// refused by the rules of IP, whatever a link would carry. None if links alone decide.
     pub container_mtu: Option<u32>,
-    /// What containers may send.
+    /// Rules for frames from containers.
     pub guard: GuardRules,
 }
 

@@ -194,7 +194,7 @@ impl<F: Frames, D: Datagrams> Transmit<F, D> {
             Captured::Flood(flood) => {
                 cx.counters
                     .add(Count::Made, (flood.len() - 1) * frames.count());
-                self.output.flood(cx, (source, source), flood, frames);
+                self.output.flood(cx, source, flood, frames);
             }
         }
     }

@@ -35,8 +35,8 @@ impl Shared {
         Responder::new(self.zone.clone(), Rng::with_seed(u64::from_ne_bytes(seed)))
     }
 
-    /// Whether this client, which asked at `local`, is answered: with names of the domain, which
-    /// tell of the network, and by asking others.
+    /// Returns true if this client, which asked at `local`, is answered: with names of the domain,
+    /// which tell of the network, and by asking others.
     pub(crate) fn answers(&self, client: IpAddr, local: Option<IpAddr>) -> bool {
         !self.everywhere || allowed_clients::is_near(client, local, &self.zone.private)
     }

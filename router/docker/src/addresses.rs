@@ -8,7 +8,7 @@ use ipam::range::Cidr;
 use proto::types::Mac;
 
 use crate::plugin::Plugin;
-use control::request::RequestError;
+use control::errors::RequestError;
 
 /// Maximum time to allocate an address: another peer may have to be asked. Docker shows its user
 /// the reason for a timeout.

@@ -22,7 +22,7 @@ use crate::networks::{Endpoint, Ipam, Network};
 use crate::plugin::Plugin;
 use crate::plugin_server::Socket;
 use crate::validate::check_options;
-use control::request::RequestError;
+use control::errors::RequestError;
 use host::attach::INTERFACE;
 use host::attach::endpoint::{self, NewEndpoint};
 use host::blocking::blocking;

@@ -14,7 +14,7 @@ use crate::driver::short;
 use crate::engine::Inspected;
 use crate::late_identity::network;
 use crate::plugin::Plugin;
-use control::names::NamesError;
+use control::errors::NamesError;
 use host::attach::{self, AttachRequest};
 use host::blocking::blocking;
 use kernel::netns::Namespace;

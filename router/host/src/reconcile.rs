@@ -201,7 +201,7 @@ fn take_off(netlink: &Netlink, bridge: &Bridge, link: &Link) -> Result<Look, Net
     )))
 }
 
-/// Whether a device may be the end of a container's interface and is not as it should be.
+/// Returns true if a device may be the end of a container's interface and is not as it should be.
 fn is_doubtful(bridge: &Bridge, link: &Link) -> bool {
     let is_containers = is_ours(link.alias.as_deref()) || link.name.starts_with(PREFIX);
     let is_here = link.master == Some(bridge.link.index);
@@ -209,7 +209,7 @@ fn is_doubtful(bridge: &Bridge, link: &Link) -> bool {
     outside_peer(link).is_some() && (is_containers || is_here) && !is_right
 }
 
-/// Whether a device is a port of another bridge, where somebody put it.
+/// Returns true if a device is a port of another bridge, where somebody put it.
 fn is_elsewhere(bridge: &Bridge, link: &Link) -> bool {
     link.master
         .is_some_and(|master| master != bridge.link.index)

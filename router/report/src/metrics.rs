@@ -61,7 +61,7 @@ impl Metric {
 
 /// Somebody who counts something.
 pub trait MetricSource: Send + Sync {
-    /// What was counted so far. Cheap, and waits for nothing.
+    /// Returns what was counted so far. Cheap, and waits for nothing.
     fn metrics(&self) -> Vec<Metric>;
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct StatusArgs {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Part {
-    /// What this router was told to connect to
+    /// Addresses this router was told to connect to
     Targets,
     /// Connections to other routers, and attempts
     Connections,

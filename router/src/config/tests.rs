@@ -32,6 +32,11 @@ fn defaults() {
     assert_eq!(config.mtu, 1376);
     assert_eq!(config.conn_limit, Some(200));
     assert_eq!(config.nickname, "host");
+    assert_eq!(config.min_version, 1);
+    let with_password = resolve(&["--password=wfvAwt7sj"]).unwrap();
+    assert_eq!(with_password.min_version, 2);
+    let old_allowed = resolve(&["--password=wfvAwt7sj", "--min-protocol-version=1"]).unwrap();
+    assert_eq!(old_allowed.min_version, 1);
     assert_eq!(
         config.http_addr.as_ref().unwrap().to_string(),
         "127.0.0.1:6784"

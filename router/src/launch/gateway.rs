@@ -13,7 +13,7 @@ use super::exposures::{self, EXPOSED_KEY, stored_exposures};
 use crate::config::Config;
 use boundary::records::{Record, StoreError};
 use control::client::Client;
-use control::request::Stopped;
+use control::errors::Stopped;
 use host::blocking::blocking;
 use host::gateway::{Exposures, Gateway, GatewayConfig};
 use kernel::packet_filter::nft;

@@ -18,7 +18,7 @@ use control::client::Client;
 use host::attach::{self, life};
 use host::blocking::blocking;
 
-/// Interval between checks of the bridge while devices change or somebody is missing there.
+/// Interval between checks of the bridge while devices change or a container is missing there.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between checks otherwise, in case word of a change was lost.
 const REST_INTERVAL: Duration = Duration::from_secs(30);

@@ -13,9 +13,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes that wait to be written. Further lines are dropped.
 const QUEUED_BYTES_MAX: usize = 1 << 20;
-/// What a line takes beside its text, so that empty ones are bounded too.
+/// Bytes counted for a line beside its text, so that empty lines are bounded too.
 const LINE_OVERHEAD: usize = 64;
-/// How long the end of the program waits for lines to leave.
+/// Maximum time for which the end of the program waits for lines to leave.
 const FLUSH_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Where lines go in.
@@ -55,7 +55,7 @@ impl LogQueue {
         }
     }
 
-    /// How many lines were dropped.
+    /// Number of dropped lines.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Relaxed)
     }

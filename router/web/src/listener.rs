@@ -34,12 +34,12 @@ pub struct Limits {
     /// Most connections at once; for another one, the one that waits longest for its client is
     /// closed.
     pub connections_max: usize,
-    /// How long a client may take for the head of a request, also for the next one of the same
-    /// connection; then the connection is closed.
+    /// Maximum time for the head of a request, also for the next one of the same connection; then
+    /// the connection is closed.
     pub head_time_max: Duration,
-    /// How long a client may take for the body of a request; then it is refused.
+    /// Maximum time for the body of a request; then it is refused.
     pub body_time_max: Duration,
-    /// Most bytes of a body; a longer one is refused.
+    /// Maximum size of a body in bytes; a longer one is refused.
     pub body_bytes_max: usize,
 }
 
@@ -54,10 +54,10 @@ impl Default for Limits {
     }
 }
 
-/// Most bytes of a head; a longer one is refused. What is kept of a head that has not ended is no
-/// more.
+/// Maximum size of a head in bytes; a longer one is refused. No more is kept of a head that has not
+/// ended.
 const HEAD_BYTES_MAX: usize = 32 << 10;
-/// How long to wait after a failure to accept, which is for want of memory or descriptors.
+/// Time to wait after a failure to accept, which is for want of memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// An open listener.
@@ -78,24 +78,32 @@ impl Listener {
         }
     }
 
-    /// Serves until the runtime ends.
-    pub async fn serve(self, router: Router) -> io::Result<()> {
-        self.serve_within(Limits::default(), router).await
+    /// Takes the listener out of its runtime.
+    pub fn detach(self) -> io::Result<DetachedListener> {
+        Ok(match self {
+            Listener::Tcp(listener) => DetachedListener::Tcp(listener.into_std()?),
+            Listener::Unix(listener) => DetachedListener::Unix(listener.into_std()?),
+        })
+    }
+
+    /// Serves until `end`, and then until the requests under way are answered.
+    pub async fn serve(self, router: Router, end: impl Future<Output = ()>) -> io::Result<()> {
+        self.serve_within(Limits::default(), router, end).await
     }
 
     /// As [`Listener::serve`], with other limits.
-    pub async fn serve_within(self, limits: Limits, router: Router) -> io::Result<()> {
+    pub async fn serve_within(
+        self,
+        limits: Limits,
+        router: Router,
+        end: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let mut connections = Connections::new(limits, router);
+        tokio::pin!(end);
         loop {
-            let accepted = match &self {
-                Listener::Tcp(listener) => {
-                    let accepted = listener.accept().await;
-                    accepted.map(|(stream, _)| connections.begin(stream))
-                }
-                Listener::Unix(listener) => {
-                    let accepted = listener.accept().await;
-                    accepted.map(|(stream, _)| connections.begin(stream))
-                }
+            let accepted = tokio::select! {
+                accepted = self.accept(&mut connections) => accepted,
+                () = &mut end => break,
             };
             if let Err(error) = accepted {
                 match error.kind() {
@@ -105,6 +113,42 @@ impl Listener {
                 }
             }
         }
+        drop(self);
+        connections.finish().await;
+        Ok(())
+    }
+
+    async fn accept(&self, connections: &mut Connections) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                connections.begin(stream);
+            }
+            Listener::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                connections.begin(stream);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An open listener that belongs to no runtime.
+#[derive(Debug)]
+pub enum DetachedListener {
+    /// On TCP.
+    Tcp(std::net::TcpListener),
+    /// On a unix socket.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl DetachedListener {
+    /// Gives the listener to the runtime of the caller.
+    pub fn attach(self) -> io::Result<Listener> {
+        Ok(match self {
+            DetachedListener::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
+            DetachedListener::Unix(listener) => Listener::Unix(UnixListener::from_std(listener)?),
+        })
     }
 }
 
@@ -147,6 +191,20 @@ impl Connections {
         self.open.push((self.tasks.spawn(serving), waiting));
     }
 
+    /// Waits until the requests under way are answered; closes connections without one.
+    async fn finish(mut self) {
+        for (task, waiting) in &self.open {
+            if waiting.since().is_some() {
+                task.abort();
+            }
+        }
+        let late = tokio::time::timeout(FINISH_TIME_MAX, async {
+            while self.tasks.join_next().await.is_some() {}
+        });
+        // What is not answered by then is cut off when the tasks are dropped.
+        let _ = late.await;
+    }
+
     /// Closes the connection that has waited longest for its client. Returns false if none does.
     fn close_one(&mut self) -> bool {
         let since = |at: usize| self.open[at].1.since().map(|since| (since, at));
@@ -164,6 +222,8 @@ struct Waiting {
     since: AtomicU64,
 }
 
+/// Maximum time for requests under way once the listener is to end.
+const FINISH_TIME_MAX: Duration = Duration::from_secs(2);
 const BUSY: u64 = u64::MAX;
 
 impl Waiting {
@@ -220,7 +280,7 @@ where
         .await;
 }
 
-/// The request with its body, which has to arrive in time.
+/// Returns the request with its body, which has to arrive in time.
 async fn whole(request: Request<Incoming>, limits: Limits) -> Result<Request<Body>, Response> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, limits.body_bytes_max).collect();

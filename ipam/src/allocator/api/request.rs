@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::proof::Proof;
 use crate::leases::{Identity, LeaseKey};
 use crate::range::{Address, Cidr};
 
@@ -67,10 +68,31 @@ pub enum Request {
         /// Which.
         address: Address,
     },
-    /// Release all addresses of `id`.
+    /// Release all addresses of `id`, which gives them back.
     Delete {
         /// Whose.
         id: String,
+    },
+    /// Release all addresses of `id`, which is gone.
+    Release {
+        /// Whose.
+        id: String,
+        /// What shows that.
+        proof: Proof,
+    },
+    /// Give an address that one id has to another, or to an identity, in one step: at no time
+    /// can anybody else get it, and if that fails it stays where it is.
+    Move {
+        /// Who has it.
+        from: String,
+        /// Who gets it; may be the same.
+        to: String,
+        /// The address, with the prefix length of its subnet.
+        cidr: Cidr,
+        /// Whose address it is from now on.
+        identity: Option<Identity>,
+        /// Whether `to` is the id of a container.
+        container: bool,
     },
     /// Take over the ranges of a peer that never comes back.
     RemovePeer {

@@ -11,7 +11,7 @@ impl Durable {
     /// Returns the records that were changed since the last commit, and their previous values, or
     /// `None` if nothing was changed.
     pub(crate) fn commit(&mut self) -> Option<(Batch, Undo)> {
-        let undo = std::mem::take(&mut self.undo);
+        let mut undo = std::mem::take(&mut self.undo);
         let mut batch = Batch::new();
         if undo.meta.is_some() {
             batch.push(
@@ -55,12 +55,25 @@ impl Durable {
                 batch.push(&Key::Takeover(*peer), write);
             }
         }
+        for (key, before) in &undo.idle {
+            let now = self.idle.get(key);
+            if now != before.as_ref() {
+                let write = now.map(|now| |out: &mut _| wire::put_u64(out, *now));
+                batch.push(&Key::Idle(Arc::clone(key)), write);
+            }
+        }
         for (peer, before) in &undo.known {
             let now = self.known.get(peer);
             if now != before.as_ref() {
                 let write = now.map(|now| |out: &mut _| persist::put_known(out, now));
                 batch.push(&Key::Known(*peer), write);
             }
+        }
+        if undo.time.is_some() || (!batch.is_empty() && self.time.is_unsaved()) {
+            undo.time.get_or_insert(self.time.saved());
+            let now = self.time.now();
+            batch.push(&Key::Time, Some(|out: &mut _| wire::put_u64(out, now)));
+            self.time.set_saved(now);
         }
         (!batch.is_empty()).then_some((batch, undo))
     }
@@ -106,6 +119,15 @@ impl Durable {
                     Some(takeover) => self.takeovers.insert(peer, takeover),
                     None => self.takeovers.remove(&peer),
                 };
+            }
+            for (key, since) in undo.idle {
+                match since {
+                    Some(since) => self.idle.insert(key, since),
+                    None => self.idle.remove(&key),
+                };
+            }
+            if let Some(saved) = undo.time {
+                self.time.set_saved(saved);
             }
             for (peer, seen) in undo.known {
                 match seen {

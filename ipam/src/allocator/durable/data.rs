@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use proto::types::PeerName;
 
-use crate::leases::{Lease, LeaseKey, LeaseTable};
+use super::time::PassedTime;
+use crate::allocator::api::{Clock, Proof};
+use crate::leases::{Lease, LeaseKey, LeaseState, LeaseTable};
 use crate::persist::{Election, Holding, Known, Meta, Stored, Takeover};
 use crate::range::{Address, Range};
 use crate::range_set::RangeSet;
@@ -25,12 +27,16 @@ pub(crate) struct Durable {
     pub(super) election: Option<Election>,
     pub(super) takeovers: BTreeMap<PeerName, Takeover>,
     pub(super) known: BTreeMap<PeerName, Known>,
+    /// Since when, in the time that we saw pass, those leases are idle that we are to end or
+    /// forget one day.
+    pub(super) idle: BTreeMap<Arc<LeaseKey>, u64>,
+    pub(super) time: PassedTime,
     pub(super) undo: Undo,
 }
 
 impl Durable {
-    /// Creates the state from what was stored, or the first one of a new router.
-    pub(crate) fn load(stored: Stored, meta: Meta) -> Durable {
+    /// The state that was stored, or the first one of a router that never ran.
+    pub(crate) fn load(stored: Stored, meta: Meta, clock: Clock) -> Durable {
         let mut ring = Ring::new(meta.universe.range());
         ring.seeds = stored.seeds;
         ring.entries = stored.entries.into_values().collect();
@@ -53,9 +59,12 @@ impl Durable {
             election: stored.election,
             takeovers: stored.takeovers,
             known: stored.known,
+            idle: stored.idle,
+            time: PassedTime::new(stored.time, clock),
             undo: Undo::default(),
         };
         state.rebuild_space();
+        state.date_old_records();
         state
     }
 
@@ -190,8 +199,17 @@ impl Durable {
         }
     }
 
-    /// Sets or removes the owner of an address.
-    pub(crate) fn set_holding(&mut self, address: Address, holding: Option<Holding>) {
+    /// Says who has an address.
+    pub(crate) fn set_holding(&mut self, address: Address, holding: Holding) {
+        self.change_holding(address, Some(holding));
+    }
+
+    /// Frees an address: the only way to do so, and only with a proof that its user is gone.
+    pub(crate) fn vacate(&mut self, address: Address, _: Proof) {
+        self.change_holding(address, None);
+    }
+
+    fn change_holding(&mut self, address: Address, holding: Option<Holding>) {
         let before = self.put_holding(address, holding);
         self.undo.addresses.entry(address).or_insert(before);
         self.settle(address);
@@ -226,12 +244,88 @@ impl Durable {
     /// Sets or removes a lease.
     pub(crate) fn set_lease(&mut self, key: &Arc<LeaseKey>, lease: Option<Lease>) {
         let address = lease.as_ref().map(|lease| lease.address);
+        let idle = lease.as_ref().is_some_and(|lease| self.is_idle(lease));
+        let unlike = |before: &Lease| {
+            let after = lease.as_ref();
+            after.is_none_or(|after| {
+                (after.address, after.holder, &after.state)
+                    != (before.address, before.holder, &before.state)
+            })
+        };
+        let changed = self.leases.get(key).is_none_or(unlike);
+        if changed || !idle {
+            self.set_idle(key, idle.then_some(self.time.now()));
+        }
         let before = self.leases.put(key, lease);
         let old_address = before.as_ref().map(|lease| lease.address);
         let undo = self.undo.leases.entry(Arc::clone(key));
         undo.or_insert(before);
         for address in address.into_iter().chain(old_address) {
             self.settle(address);
+        }
+    }
+
+    /// Whether we are to end the lease, or to forget it, when it has been as it is for too long.
+    fn is_idle(&self, lease: &Lease) -> bool {
+        match lease.state {
+            LeaseState::Gone => true,
+            LeaseState::Unused => lease.holder == self.us(),
+            LeaseState::Used(_) => false,
+        }
+    }
+
+    fn set_idle(&mut self, key: &Arc<LeaseKey>, since: Option<u64>) {
+        let before = match since {
+            Some(since) => self.idle.insert(Arc::clone(key), since),
+            None => self.idle.remove(key),
+        };
+        if before != since {
+            self.undo.idle.entry(Arc::clone(key)).or_insert(before);
+        }
+    }
+
+    /// For how many seconds, of those that we saw pass, a lease has been idle.
+    pub(crate) fn idle_for(&self, key: &LeaseKey) -> u64 {
+        let since = self.idle.get(key).copied();
+        since.map_or(0, |since| self.time.now().saturating_sub(since))
+    }
+
+    /// Seconds, of those that we saw pass; only differences of it mean anything.
+    pub(crate) fn time(&self) -> u64 {
+        self.time.now()
+    }
+
+    /// Takes what the clock says.
+    pub(crate) fn set_clock(&mut self, clock: Clock) {
+        self.time.set(clock);
+    }
+
+    /// Has the time saved with the step under way, if that was long ago.
+    pub(crate) fn save_time(&mut self) {
+        if self.time.is_unsaved_for_long() {
+            self.undo.time.get_or_insert(self.time.saved());
+        }
+    }
+
+    /// What was stored before time was, or says that it is of the future, is as of now.
+    fn date_old_records(&mut self) {
+        let now = self.time.now();
+        let leases = self.leases.iter();
+        let undated: Vec<Arc<LeaseKey>> = leases
+            .filter(|(key, lease)| self.is_idle(lease) && !self.idle.contains_key(*key))
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        for key in undated {
+            self.set_idle(&key, Some(now));
+        }
+        for since in self.idle.values_mut() {
+            *since = now.min(*since);
+        }
+        for known in self.known.values_mut() {
+            known.seen = now.min(known.seen);
+        }
+        for takeover in self.takeovers.values_mut() {
+            takeover.since = now.min(takeover.since);
         }
     }
 

@@ -21,6 +21,9 @@ pub(crate) struct Undo {
     pub(super) leases: BTreeMap<Arc<LeaseKey>, Option<Lease>>,
     pub(super) election: Option<Option<Election>>,
     pub(super) takeovers: BTreeMap<PeerName, Option<Takeover>>,
+    pub(super) idle: BTreeMap<Arc<LeaseKey>, Option<u64>>,
+    /// The time that was saved before.
+    pub(super) time: Option<u64>,
     pub(super) known: BTreeMap<PeerName, Option<Known>>,
 }
 

@@ -67,6 +67,12 @@ impl Allocate {
         self.id.as_deref() == Some(id)
     }
 
+    /// Forgets why it cannot have the address of its lease: that is found out again.
+    pub(crate) fn rolled_back(&mut self) {
+        self.host_scoped = false;
+        self.lost = None;
+    }
+
     /// Returns true if it needs a ring.
     pub(crate) fn wants_ring(&self, cx: &Cx) -> bool {
         let within = cx.universe().range().overlaps(&self.subnet.range());
@@ -143,7 +149,7 @@ impl Allocate {
             container: self.container,
             lease,
         };
-        cx.durable.set_holding(address, Some(holding));
+        cx.durable.set_holding(address, holding);
     }
 
     fn allocate_leased(&mut self, cx: &mut Cx, identity: &Identity) -> Progress {
@@ -231,9 +237,27 @@ impl Allocate {
         self.hold(cx, address, Some(Arc::clone(key)));
     }
 
+    /// Whether the container has this address already, without a lease.
+    fn has_unleased(&self, cx: &Cx, address: Address) -> bool {
+        let holding = cx.durable.holding(address);
+        holding.is_some_and(|held| Some(&held.id) == self.id.as_ref() && held.lease.is_none())
+            && cx.durable.owns(address)
+    }
+
     /// Uses the address of an unused lease that we hold.
     fn use_lease(&mut self, cx: &mut Cx, key: &Arc<LeaseKey>, lease: &Lease) -> Progress {
         let address = lease.address;
+        if self.has_unleased(cx, address) {
+            // The container never lost it: only we forgot whose it is.
+            self.take_lease(
+                cx,
+                key,
+                lease.version.saturating_add(1),
+                address,
+                lease.pinned,
+            );
+            return self.leased_response(cx, key, address);
+        }
         if self.lost.is_none() {
             match cx.lease_address(key, lease, self.subnet) {
                 Ok(None) => {

@@ -33,6 +33,8 @@ pub(crate) struct Claim {
     pub(crate) no_error_on_unknown: bool,
     pub(crate) force: bool,
     pub(crate) pinned: bool,
+    /// Who has the address and gives it up for this, if anybody does.
+    pub(crate) from: Option<String>,
     /// Time since which the owner cannot be reached.
     pub(crate) away_since: Option<Time>,
 }
@@ -84,7 +86,8 @@ impl Claim {
         match previous.map(|holding| holding.id.clone()) {
             None => self.record(cx, None),
             Some(id) if id == self.id || self.id == NO_ID => {}
-            Some(id) if cx.hosted.is_dead(&id) => self.record(cx, None),
+            Some(id) if cx.hosted.end_of(&id).is_some() => self.record(cx, None),
+            Some(id) if self.from.as_ref() == Some(&id) => self.record(cx, None),
             Some(id) => {
                 return Err(RequestError::AlreadyInUseBy {
                     cidr: self.cidr,
@@ -107,23 +110,30 @@ impl Claim {
     }
 
     fn record(&self, cx: &mut Cx, lease: Option<Arc<LeaseKey>>) {
+        let before = cx.durable.holding(self.address());
+        let left = before.and_then(|before| before.lease.clone());
+        if let Some(left) = left.filter(|left| lease.as_ref() != Some(left)) {
+            cx.leave_unused(&left, self.address());
+        }
+        cx.hosted.not_dead(&self.id);
         let holding = Holding {
             id: self.filed_under(),
             len: self.cidr.len,
             container: self.container,
             lease,
         };
-        cx.durable.set_holding(self.address(), Some(holding));
+        cx.durable.set_holding(self.address(), holding);
         cx.effect(Effect::HoldingsChanged);
     }
 
     fn claim_own(&mut self, cx: &mut Cx) -> Progress {
         let (address, cidr) = (self.address(), self.cidr);
         let existing = cx.durable.holding(address);
-        // An address that the container already has is assigned to its identity without becoming
-        // free.
-        let adopts = self.identity.is_some()
-            && existing.is_some_and(|held| held.id == self.id && held.lease.is_none());
+        // What a container already has becomes that of its identity without being free meanwhile.
+        let adopts = existing.is_some_and(|held| {
+            let unleased = held.id == self.id && held.lease.is_none();
+            self.from.as_ref() == Some(&held.id) || (self.identity.is_some() && unleased)
+        });
         let existing = existing.map(|holding| holding.id.clone());
         if let Some(existing) = existing.filter(|_| !adopts) {
             let text = address.to_string();
@@ -229,6 +239,11 @@ impl Claim {
     fn claim_from(&mut self, cx: &mut Cx, owner: PeerName) -> Progress {
         let address = self.address();
         if let Some(holding) = cx.durable.holding(address) {
+            // In use here although another peer owns it: that is known and being dealt with.
+            if self.from.as_ref() == Some(&holding.id) && self.identity.is_none() {
+                self.record(cx, None);
+                return Progress::Done(Ok(Response::Done));
+            }
             // The address is in use here although another peer owns it, which is known and being
             // handled.
             let same = holding.id == self.filed_under() || self.id == NO_ID;

@@ -7,6 +7,7 @@ use super::super::cx::Cx;
 use super::super::effects::Effect;
 use super::super::progress::{ASK_AGAIN, Progress};
 use crate::leases::wire::Message;
+use crate::persist::Takeover;
 
 /// A request to remove a peer.
 #[derive(Debug)]
@@ -28,6 +29,15 @@ impl Removal {
             asked: None,
             begun: None,
         }
+    }
+
+    /// Begins again, unless that it began is stored.
+    pub(crate) fn rolled_back(&mut self, cx: &Cx) {
+        let takeover = cx.durable.takeovers().get(&self.peer);
+        if !takeover.is_some_and(Takeover::is_active) {
+            self.begun = None;
+        }
+        self.asked = None;
     }
 
     /// Rule: `docs/protocol/ipam.md#8-2-removing-a-peer`.

@@ -650,21 +650,66 @@ fn a_long_state_goes_out_in_parts() {
     assert_eq!(heard, expected);
 }
 
+/// One forged deletion with the highest version would spread, and nothing could be above it.
 #[test]
-fn overrides_stop_at_the_highest_version() {
-    let mut names = names(2);
+fn a_deletion_that_nobody_counted_to_is_not_believed() {
     let addr = Ipv4Addr::new(10, 32, 0, 1);
-    names
+    let (mut owner, mut other) = (names(2), names(2));
+    other.us = peer(2);
+    owner
         .add(Time::ZERO, WALL, "c", "a.weave.local", addr)
         .unwrap();
-    sent(&mut names);
-    let lie = entry("c", 1, 1, "a.weave.local.", (entry::VERSION_MAX, 5));
-    let message = payload(&[lie]);
-    names
-        .handle_gossip(Time::ZERO, WALL, peer(2), &message)
+    let said = sent(&mut owner).broadcast;
+    other
+        .handle_broadcast(Time::ZERO, WALL, peer(1), &payload(&said))
         .unwrap();
-    assert_eq!(sent(&mut names).broadcast, [], "nothing can override this");
-    assert_eq!(names.own_alive().count(), 1);
+    sent(&mut other);
+    for version in [entry::VERSION_MAX, entry::VERSION_STEP_MAX + 1] {
+        let lie = payload(&[entry("c", 1, 1, "a.weave.local.", (version, 5))]);
+        for names in [&mut owner, &mut other] {
+            names
+                .handle_gossip(Time::ZERO, WALL, peer(2), &lie)
+                .unwrap();
+            let sent = sent(names);
+            let said = [sent.gossip, sent.broadcast, sent.relay].concat();
+            assert_eq!(said, [], "it is not passed on");
+            assert_eq!(names.table.alive(), 1);
+        }
+    }
+    assert_eq!(other.counters().bad, 2);
+}
+
+/// A deletion that others may believe is outdone by the owner, in steps that they follow.
+#[test]
+fn a_forged_deletion_is_outdone_by_the_owner() {
+    let addr = Ipv4Addr::new(10, 32, 0, 1);
+    for version in [1, 2, 1000, entry::VERSION_STEP_MAX] {
+        let (mut owner, mut other) = (names(2), names(2));
+        other.us = peer(2);
+        owner
+            .add(Time::ZERO, WALL, "c", "a.weave.local", addr)
+            .unwrap();
+        let said = sent(&mut owner).broadcast;
+        let lie = entry("c", 1, 1, "a.weave.local.", (version, WALL.0));
+        for entries in [said, vec![lie.clone()]] {
+            other
+                .handle_gossip(Time::ZERO, WALL, peer(1), &payload(&entries))
+                .unwrap();
+        }
+        assert_eq!(other.table.alive(), 0, "the lie is believed");
+        for _ in 0..3 {
+            owner
+                .handle_gossip(Time::ZERO, WALL, peer(2), &payload(&[lie.clone()]))
+                .unwrap();
+            let outdone = sent(&mut owner).broadcast;
+            if !outdone.is_empty() {
+                other
+                    .handle_broadcast(Time::ZERO, WALL, peer(1), &payload(&outdone))
+                    .unwrap();
+            }
+        }
+        assert_eq!(other.table.alive(), 1, "version {version}");
+    }
 }
 
 #[test]

@@ -76,6 +76,7 @@ fn joined(datagrams: &[Vec<u8>], arrive: &[usize]) -> Vec<(VnetHeader, Vec<u8>)>
             session: 5,
             stream: 1,
             counter: 1000 + index as u32,
+            neighbour: NAMES.source,
             names: NAMES,
         };
         match joiner.append(&slab, &origin, &chunk) {

@@ -6,6 +6,7 @@ const ORIGIN: Origin = Origin {
     session: 1,
     stream: 2,
     counter: 3,
+    neighbour: PeerName::from_bytes([1; 6]),
     names: Names {
         source: PeerName::from_bytes([1; 6]),
         destination: PeerName::from_bytes([2; 6]),

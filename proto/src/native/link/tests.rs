@@ -34,6 +34,7 @@ struct World {
     rng: fastrand::Rng,
     queue: BTreeMap<(Time, u64), (usize, Piece)>,
     order: u64,
+    secrets: u8,
 }
 
 enum Piece {
@@ -54,7 +55,7 @@ fn config(dialled: bool) -> LinkConfig {
             transcript: [4; 32],
         },
         session_key: None,
-        seed: [u8::from(dialled); 32],
+        secret: Some([u8::from(dialled); 32].into()),
         ciphers: Ciphers::ALL,
         numbers: SessionNumbers::new(u64::from(dialled)),
         key_life: KeyLife::MAX,
@@ -84,6 +85,7 @@ impl World {
             rng: fastrand::Rng::with_seed(seed),
             queue: BTreeMap::new(),
             order: 0,
+            secrets: 1,
         }
     }
 
@@ -125,6 +127,11 @@ impl World {
                 LinkOutput::Control(control) => {
                     let latency = self.latency * 2;
                     self.schedule(latency, 1 - end, Piece::Control(control.clone()));
+                }
+                LinkOutput::NeedSecret => {
+                    self.secrets += 1;
+                    let secret = [self.secrets; 32].into();
+                    self.ends[end].handle_secret(self.now, secret);
                 }
                 LinkOutput::Report { report, bytes } => {
                     let mut datagram = vec![0; *bytes];
@@ -578,6 +585,7 @@ fn nobody_makes_the_acceptor_hurry_with_new_keys() {
     let now = world.now;
     let end = &mut world.ends[1];
     assert_eq!(end.handle_control(now, hello(epoch + 1)), Ok(()));
+    end.handle_secret(now, [3; 32].into());
     for _ in 0..100 {
         let result = end.handle_control(now, hello(epoch + 2));
         assert_eq!(result, Err(ControlError::Hasty));
@@ -812,4 +820,42 @@ fn a_look_is_one_question() {
     };
     assert_eq!([0, 1].map(|end| world.count(end, is_question)), [1, 0]);
     assert!(world.ends[0].reports.waiting_since.is_none());
+}
+
+/// What is in memory between two epochs leads to neither: each needs random bytes that were not
+/// there before.
+#[test]
+fn every_epoch_needs_fresh_random_bytes() {
+    let mut world = World::started(1);
+    let is_secret = |output: &LinkOutput| *output == LinkOutput::NeedSecret;
+    for epoch in 1..4 {
+        assert!(world.ends.iter().all(|end| end.ring.needs_secret()));
+        world.run(KEY_LINGER);
+        let now = world.now;
+        world.ends[0]
+            .handle_control(now, Control::RekeyPlease)
+            .unwrap();
+        world.act(0);
+        world.run(Duration::from_secs(1));
+        for end in 0..2 {
+            assert_eq!(world.ends[end].view().epoch, epoch);
+            assert_eq!(world.count(end, is_secret), epoch as usize);
+        }
+    }
+    // Without them the keys that are in use stay.
+    world.run(KEY_LINGER);
+    let now = world.now;
+    for _ in 0..3 {
+        world.ends[0]
+            .handle_control(now, Control::RekeyPlease)
+            .unwrap();
+        world.ends[0].handle_timeout(now);
+    }
+    let mut asked = 0;
+    while let Some(output) = world.ends[0].poll_output() {
+        asked += usize::from(is_secret(&output));
+    }
+    assert_eq!(asked, 1);
+    world.run(Duration::from_secs(5));
+    assert!(world.established());
 }

@@ -66,6 +66,9 @@ fn frames_are_encrypted_unless_both_ends_trust() {
         guise.features.trusted = theirs;
         guise.max_version = version;
         let conn = rig.accept(&guise);
+        if version == 1 {
+            rig.send_raw(conn, &[0]);
+        }
         let introduced = rig.remotes[&conn].introduced.clone().unwrap();
         assert_eq!(introduced.remote.trusted, ours && version == 2);
         let info = rig.outputs.iter().find_map(|output| match output {

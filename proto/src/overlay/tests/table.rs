@@ -22,7 +22,7 @@ impl Pair {
         let end = |dialled| {
             let theirs = ["weft".to_owned(), "sleeve".to_owned()];
             let mut next = 0;
-            OverlaySwitch::prepare(&Overlay::ALL, Some(&theirs), &params(dialled), || {
+            OverlaySwitch::prepare(&Overlay::ALL, Some(&theirs), params(dialled), || {
                 next += 1;
                 LinkId(next)
             })
@@ -282,7 +282,7 @@ established, pending | native control, please rekey -> established, pending, [1,
 established, established | native control, please rekey -> established, established, [1, 2]:
 on hold, established | native control, please rekey -> on hold, established, [2, 1]: Message
 failed, established | native control, please rekey -> failed, established, [2]:
-broken | native control, please rekey -> pending, failed, [1]: Message
+broken | native control, please rekey -> pending, failed, [1]: NeedSecret
 not confirmed | sleeve control 1 -> pending, pending, []:
 pending, pending | sleeve control 1 -> pending, established, [2, 1]: Special Order Established
 pending, established | sleeve control 1 -> pending, established, [2, 1]:

@@ -272,3 +272,28 @@ proptest! {
         prop_assert!(established <= 1 && failed <= 1);
     }
 }
+
+#[test]
+fn a_plain_packet_is_taken_from_the_address_of_its_link_while_it_is_open() {
+    let tunnel = |key| {
+        let config = crate::sleeve::TunnelConfig {
+            id: crate::sleeve::LinkId(1),
+            us: crate::types::PeerName::from_bytes([1; 6]),
+            peer: crate::types::PeerName::from_bytes([2; 6]),
+            key,
+            dialled: true,
+            remote: Some(address(1)),
+        };
+        crate::sleeve::Tunnel::new(config)
+    };
+    let plain = tunnel(None);
+    assert!(plain.takes(address(1)) && !plain.takes(address(2)));
+    plain.set_open(false);
+    assert!(!plain.takes(address(1)));
+    let sealed = tunnel(Some(crate::crypto::SessionKey::from_bytes([1; 32])));
+    sealed.set_open(false);
+    assert!(
+        sealed.takes(address(2)),
+        "it opened with the key of the peer"
+    );
+}

@@ -8,7 +8,6 @@ use crate::sources::Sources;
 impl Sources<'_> {
     /// Metrics of our own.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
-        let turns = self.view.turns;
         let totals = self.figures.counters();
         let data = self.figures.status();
         let node = self.view.mesh.counters;
@@ -19,18 +18,6 @@ impl Sources<'_> {
             info.labelled([("version", env!("CARGO_PKG_VERSION"))], 1),
             gauge("weft_uptime_seconds", "Seconds since the router started.")
                 .value(self.view.uptime().as_secs_f64()),
-            counter("weft_loop_turns_total", "Turns of the control loop.")
-                .value(turns.count as f64),
-            counter(
-                "weft_loop_busy_seconds_total",
-                "Seconds that the control loop was busy.",
-            )
-            .value(turns.busy.as_secs_f64()),
-            gauge(
-                "weft_loop_longest_turn_seconds",
-                "Longest turn of the control loop since the start, in seconds.",
-            )
-            .value(turns.longest.as_secs_f64()),
             gauge("weft_peers", "Peers of the mesh, this one included.")
                 .value(self.view.mesh.peers.len() as f64),
             gauge("weft_mac_entries", "Addresses in the MAC table.")
@@ -80,8 +67,29 @@ impl Sources<'_> {
         ] {
             downgrades = downgrades.labelled([("reason", reason)], count as f64);
         }
+        metrics.extend(self.loop_metrics());
         metrics.extend([events, drops, downgrades]);
         metrics.extend(self.dns_metrics());
         metrics
+    }
+
+    /// How busy the control loop is.
+    fn loop_metrics(&self) -> [Metric; 3] {
+        let time = self.view.loop_time;
+        let counter = |name, help| Metric::new(name, Kind::Counter, help);
+        let gauge = |name, help| Metric::new(name, Kind::Gauge, help);
+        [
+            counter("weft_loop_turns_total", "Turns of the control loop.").value(time.count as f64),
+            counter(
+                "weft_loop_busy_seconds_total",
+                "Seconds that the control loop was busy.",
+            )
+            .value(time.busy.as_secs_f64()),
+            gauge(
+                "weft_loop_longest_turn_seconds",
+                "Longest turn of the control loop since the start, in seconds.",
+            )
+            .value(time.longest.as_secs_f64()),
+        ]
     }
 }

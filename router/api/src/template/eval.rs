@@ -6,26 +6,14 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::budget::Budget;
+use super::error::{OUTPUT_BYTES_MAX, TemplateError};
+use super::functions::WRITERS;
 use super::parse::{Node, Operand, Pipe};
 use super::print::{json, print, printf, to_text};
-use super::{OUTPUT_BYTES_MAX, TemplateError};
 
 type Result<T> = std::result::Result<T, TemplateError>;
 
-const FUNCTIONS: [&str; 16] = [
-    "json", "printf", "print", "println", "len", "index", "eq", "ne", "lt", "le", "gt", "ge",
-    "and", "or", "not", "join",
-];
-
-/// Functions that write out or compare all of what they are given.
-const WRITERS: [&str; 11] = [
-    "json", "printf", "print", "println", "join", "eq", "ne", "lt", "le", "gt", "ge",
-];
 const TOO_MUCH: &str = "the template takes too much work";
-
-pub(super) fn is_function(word: &str) -> bool {
-    FUNCTIONS.contains(&word)
-}
 
 pub(super) fn run(nodes: &[Node], data: &Value, budget: &Budget, out: &mut String) -> Result<()> {
     let mut scope = Scope {

@@ -1,6 +1,6 @@
 //! Cutting a template into text and the tokens of its actions.
 
-use super::TemplateError;
+use super::error::TemplateError;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Piece {

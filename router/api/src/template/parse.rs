@@ -1,7 +1,7 @@
 //! From tokens to a tree of nodes.
 
+use super::error::{DEPTH_MAX, TemplateError};
 use super::lex::{Piece, Token};
-use super::{DEPTH_MAX, TemplateError};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
@@ -257,7 +257,7 @@ impl Tokens<'_> {
                 "true" => Operand::Bool(true),
                 "false" => Operand::Bool(false),
                 "nil" => Operand::Nil,
-                _ if super::eval::is_function(&word) => Operand::Function(word),
+                _ if super::functions::is_function(&word) => Operand::Function(word),
                 _ => return Err(self.error(format!("function {word:?} not defined"))),
             },
             Token::Open => {

@@ -7,10 +7,10 @@ use crate::records::{Change, Done, Records, StoreError};
 
 /// Records that all clones share.
 #[derive(Clone, Default)]
-pub struct Memory(Arc<Mutex<State>>);
+pub struct Memory(Arc<Mutex<MemoryState>>);
 
 #[derive(Default)]
-struct State {
+struct MemoryState {
     records: BTreeMap<Vec<u8>, Vec<u8>>,
     waiting: Vec<Batch>,
     held: bool,
@@ -100,7 +100,7 @@ impl Memory {
         done(result);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -11,11 +11,11 @@ use crate::connections::{ConnectionEvent, Connections, StreamId};
 
 /// The wires between all routers of a test.
 #[derive(Clone, Debug, Default)]
-pub struct Wires(Arc<Mutex<State>>);
+pub struct Wires(Arc<Mutex<WireState>>);
 
 #[derive(Debug, Default)]
-struct State {
-    /// Packets that wait for each router, by its address.
+struct WireState {
+    /// What waits for each router, by its address.
     events: BTreeMap<SocketAddr, VecDeque<ConnectionEvent>>,
     /// The other end of each stream.
     ends: BTreeMap<StreamId, StreamId>,
@@ -59,12 +59,12 @@ impl Wires {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WireState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl WireState {
     fn open(&mut self, owner: SocketAddr) -> StreamId {
         self.last += 1;
         let stream = StreamId(self.last);

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::rig::{Mesh, Services};
-use control::request::{Reply, Request, RequestError};
+use control::errors::RequestError;
+use control::request::{Reply, Request};
 use ipam::allocator::{self, Response};
 use ipam::range::Cidr;
 

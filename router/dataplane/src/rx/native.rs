@@ -110,6 +110,7 @@ impl NativeDatagrams {
                         session: header.session,
                         stream: header.stream,
                         counter: header.counter,
+                        neighbour: session.key.peer(),
                         names,
                     };
                     let journey = journey(names, session.key.peer());

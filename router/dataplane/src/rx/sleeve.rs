@@ -123,7 +123,7 @@ fn carry_frame<F: Frames, D: Datagrams>(
         if tunnel.remote() != Some(from) {
             return cx.counters.drop(DropReason::OtherAddress, 1);
         }
-        if cx.snapshot.is_idle(tunnel.id()) {
+        if cx.snapshot.is_idle(tunnel.id()) || !tunnel.takes(from) {
             return cx.counters.drop(DropReason::IdleLink, 1);
         }
     }

@@ -31,7 +31,7 @@ fn routers(rules: GuardRules, overlay: Overlay) -> Routers {
     routers
 }
 
-/// An ARP question of somebody who says that he has this address.
+/// Returns an ARP question of somebody who says that he has this address.
 fn arp(src: Mac, address: [u8; 4]) -> Vec<u8> {
     let head = [Mac::BROADCAST.as_bytes(), src.as_bytes(), &[0x08, 0x06][..]].concat();
     let body = [0, 1, 8, 0, 6, 4, 0, 1];
@@ -131,7 +131,7 @@ fn strict_hosts_let_containers_use_what_they_were_given() {
     routers.assert_balanced();
 }
 
-/// A message of ICMPv6.
+/// Returns a message of ICMPv6.
 fn icmpv6(src: Mac, kind: u8) -> Vec<u8> {
     let head = [&[0x33, 0x33, 0, 0, 0, 1][..], src.as_bytes(), &[0x86, 0xdd]].concat();
     let mut header = [0; 40];
@@ -141,7 +141,7 @@ fn icmpv6(src: Mac, kind: u8) -> Vec<u8> {
     [&head[..], &header, &[kind], &[0; 15]].concat()
 }
 
-/// A UDP datagram from this port.
+/// Returns a UDP datagram from this port.
 fn udp_from(port: u8) -> Vec<u8> {
     let mut frame = udp(mac(0), Mac::BROADCAST, &[1; 240], false);
     frame[34..36].copy_from_slice(&[0, port]);

@@ -3,16 +3,18 @@
 //! A transaction is one datagram: BATCH_BEGIN, the changes, BATCH_END. The kernel takes all of
 //! them or none. All numbers are big-endian. Layout: linux/netfilter/nf_tables.h.
 
+mod comment;
 mod expression;
 
 use rustix::io::Errno;
 
+use comment::{comment, comment_of, cut};
 use expression::{always_returns, do_the_same, expressions, target_of};
 
-use super::rules::{Base, COMMENT_BYTES_MAX, Chain, ChainKind, Family, Hook, Rule, Table, Verdict};
+use super::rules::{Base, Chain, ChainKind, Family, Hook, Rule, Table, Verdict};
 use crate::error::NetError;
 use crate::netlink::socket::Socket;
-use crate::netlink::wire::{NLM_F_APPEND, NLM_F_CREATE, Request, attributes, text};
+use crate::netlink::wire::{NLM_F_APPEND, NLM_F_CREATE, Request, attributes};
 
 /// Makes the table exactly this, in one step; one of the same name is replaced.
 pub fn replace_table(table: &Table) -> Result<(), NetError> {
@@ -432,39 +434,6 @@ pub const fn hook_number(hook: Hook) -> u32 {
         Hook::Postrouting => 4,
     }
 }
-
-/// Returns the comment in the form in which `nft` keeps it: type 0, length, text with a zero byte.
-fn comment(comment: &str) -> Option<Vec<u8>> {
-    if comment.is_empty() {
-        return None;
-    }
-    let comment = cut(comment);
-    let mut out = vec![UDATA_COMMENT, comment.len() as u8 + 1];
-    out.extend_from_slice(comment.as_bytes());
-    out.push(0);
-    Some(out)
-}
-
-fn comment_of(mut userdata: &[u8]) -> Option<String> {
-    while let [kind, length, rest @ ..] = userdata {
-        let (value, rest) = rest.split_at_checked(usize::from(*length))?;
-        if *kind == UDATA_COMMENT {
-            return Some(text(value));
-        }
-        userdata = rest;
-    }
-    None
-}
-
-fn cut(comment: &str) -> &str {
-    let mut end = comment.len().min(COMMENT_BYTES_MAX);
-    while !comment.is_char_boundary(end) {
-        end -= 1;
-    }
-    &comment[..end]
-}
-
-const UDATA_COMMENT: u8 = 0;
 
 const HEADER_BYTES: usize = 4;
 const NFPROTO_IPV4: u8 = 2;

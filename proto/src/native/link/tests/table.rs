@@ -227,10 +227,10 @@ on hold, answered | please rekey, too soon -> on hold, answered:
 failed | please rekey, too soon -> failed:
 passive | please rekey, later -> passive:
 keying | please rekey, later -> keying:
-trying | please rekey, later -> trying: Hello
-established | please rekey, later -> established: Hello
-on hold | please rekey, later -> on hold: Hello
-on hold, answered | please rekey, later -> on hold, answered: Hello
+trying | please rekey, later -> trying: NeedSecret
+established | please rekey, later -> established: NeedSecret
+on hold | please rekey, later -> on hold: NeedSecret
+on hold, answered | please rekey, later -> on hold, answered: NeedSecret
 failed | please rekey, later -> failed:
 passive | report -> passive:
 keying | report -> keying:

@@ -6,8 +6,8 @@ use proto::types::Time;
 
 /// The turns so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Turns {
-    /// Their number.
+pub struct LoopTime {
+    /// How many there were.
     pub count: u64,
     /// Their total duration.
     pub busy: Duration,
@@ -16,7 +16,7 @@ pub struct Turns {
     began: Option<Time>,
 }
 
-impl Turns {
+impl LoopTime {
     /// A turn begins, unless one is under way.
     pub(super) fn begin(&mut self, now: Time) {
         self.began.get_or_insert(now);
@@ -41,15 +41,15 @@ mod tests {
     #[test]
     fn the_longest_turn_is_kept() {
         let at = |millis| Time::ZERO + Duration::from_millis(millis);
-        let mut turns = Turns::default();
-        turns.end(at(5));
-        assert_eq!(turns, Turns::default(), "none was under way");
+        let mut time = LoopTime::default();
+        time.end(at(5));
+        assert_eq!(time, LoopTime::default(), "none was under way");
         for (begin, end) in [(10, 11), (20, 50), (60, 62)] {
-            turns.begin(at(begin));
-            turns.begin(at(begin + 1));
-            turns.end(at(end));
+            time.begin(at(begin));
+            time.begin(at(begin + 1));
+            time.end(at(end));
         }
-        assert_eq!((turns.count, turns.longest.as_millis()), (3, 30));
-        assert_eq!(turns.busy.as_millis(), 33);
+        assert_eq!((time.count, time.longest.as_millis()), (3, 30));
+        assert_eq!(time.busy.as_millis(), 33);
     }
 }
