@@ -450,7 +450,8 @@ fn silence_in_either_direction_puts_both_ends_on_hold_and_passes() {
             world.blocked = blocked;
             let limit = match busy {
                 true => Duration::from_millis(2900),
-                false => REPORT_REST * 2,
+                // One end notices at its next question, the other when it has missed it.
+                false => REPORT_REST * 3,
             };
             world.run(limit);
             for end in 0..2 {
