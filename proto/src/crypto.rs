@@ -40,7 +40,7 @@ impl Secret {
     }
 
     /// The key of a key pair that is made of them.
-    pub(crate) fn into_key(self) -> StaticSecret {
+    pub(crate) fn static_secret(self) -> StaticSecret {
         StaticSecret::from(*self.0)
     }
 }
@@ -70,7 +70,7 @@ impl PrivateKey {
 
     /// The key made of a secret.
     pub fn from_secret(secret: Secret) -> PrivateKey {
-        PrivateKey(secret.into_key())
+        PrivateKey(secret.static_secret())
     }
 
     /// Returns the public half, which is sent to the other end.

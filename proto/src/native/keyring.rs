@@ -271,7 +271,7 @@ impl Keyring {
 
     fn make_offer(&mut self) -> Result<Offer, KeysError> {
         let secret = self.secret.take().ok_or(KeysError::NoSecret)?;
-        let private = secret.into_key();
+        let private = secret.static_secret();
         let hello = Hello {
             version: VERSION,
             ciphers: self.ciphers,

@@ -33,6 +33,8 @@ pub(super) struct Connection {
     pub(super) conn_id: u64,
     /// Where native keys come from.
     pub(super) native: Option<Secret>,
+    /// Whether we confirm introductions.
+    confirms: bool,
     pub(super) wire: Wire,
     pub(super) outbox: Outbox,
     pub(super) member: Option<Box<Member>>,
@@ -120,6 +122,7 @@ impl Connection {
             trusting,
             conn_id,
             native: Some(native),
+            confirms: false,
             wire,
             outbox: Outbox::default(),
             member: None,
@@ -132,6 +135,12 @@ impl Connection {
             next_heartbeat: now,
             stuck_since: None,
         }
+    }
+
+    /// Has the introduction confirmed if the other end does so, too.
+    pub(super) fn with_confirmation(mut self, confirms: bool) -> Connection {
+        self.confirms = confirms;
+        self
     }
 
     /// Returns true if more came than is kept while it is found out who is there.
@@ -160,7 +169,8 @@ impl Connection {
         let Some(key) = &introduced.session_key else {
             return Some(Happened::Introduced(introduced));
         };
-        let (message, pending): (_, fn(_) -> _) = if Agreed::with(&introduced.remote).confirm {
+        let confirms = self.confirms && Agreed::with(&introduced.remote).confirm;
+        let (message, pending): (_, fn(_) -> _) = if confirms {
             let ours = confirm(key, &introduced.transcript, self.dial.is_some());
             (ours.encode(), Pending::Confirmation)
         } else if introduced.version == 1 {

@@ -48,7 +48,7 @@ pub(super) fn open_connection(
     };
     let wire = Wire::new(wire, dial.is_some(), PrivateKey::from_secret(secret.key));
     let native = (secret.conn_id, secret.native);
-    Connection::new(now, remote, dial, trusting, native, wire)
+    Connection::new(now, remote, dial, trusting, native, wire).with_confirmation(config.abilities)
 }
 
 /// Makes of an introduction what its connection needs to become one to a neighbour.

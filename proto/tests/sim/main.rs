@@ -132,17 +132,17 @@ fn seeds(range: std::ops::Range<u64>, draw: fn(u64) -> Plan, recorded: u64) {
 
 #[test]
 fn small_meshes_agree_after_faults_1() {
-    seeds(0..150, Plan::draw, 0x8450_9d71_7f2f_cd27);
+    seeds(0..150, Plan::draw, 0xde7c_4131_72ae_5455);
 }
 
 #[test]
 fn small_meshes_agree_after_faults_2() {
-    seeds(150..300, Plan::draw, 0x921b_a65c_6e86_67f6);
+    seeds(150..300, Plan::draw, 0x1b3e_4958_430b_e0b3);
 }
 
 #[test]
 fn small_meshes_with_native_links_agree_after_faults() {
-    seeds(300..400, Plan::draw_native, 0x7e2b_a82f_83a4_d5ab);
+    seeds(300..400, Plan::draw_native, 0x7b9f_4c81_20ca_bac0);
 }
 
 #[test]

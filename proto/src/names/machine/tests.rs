@@ -699,7 +699,12 @@ fn a_forged_deletion_is_outdone_by_the_owner() {
         assert_eq!(other.table.alive(), 0, "the lie is believed");
         for _ in 0..3 {
             owner
-                .handle_gossip(Time::ZERO, WALL, peer(2), &payload(&[lie.clone()]))
+                .handle_gossip(
+                    Time::ZERO,
+                    WALL,
+                    peer(2),
+                    &payload(std::slice::from_ref(&lie)),
+                )
                 .unwrap();
             let outdone = sent(&mut owner).broadcast;
             if !outdone.is_empty() {

@@ -280,7 +280,7 @@ pending, pending | native control, please rekey -> pending, pending, [1, 2]:
 pending, established | native control, please rekey -> pending, established, [2, 1]:
 established, pending | native control, please rekey -> established, pending, [1, 2]:
 established, established | native control, please rekey -> established, established, [1, 2]:
-on hold, established | native control, please rekey -> on hold, established, [2, 1]: Message
+on hold, established | native control, please rekey -> on hold, established, [2, 1]: NeedSecret
 failed, established | native control, please rekey -> failed, established, [2]:
 broken | native control, please rekey -> pending, failed, [1]: NeedSecret
 not confirmed | sleeve control 1 -> pending, pending, []:
@@ -354,4 +354,5 @@ established, pending | 61 s of silence -> established, failed, [1]: Report LinkF
 established, established | 61 s of silence -> established, failed, [1]: Report LinkFailed Order
 on hold, established | 61 s of silence -> on hold, failed, [1]: Report LinkFailed Order Broken
 failed, established | 61 s of silence -> failed, failed, []: LinkFailed Order Broken
-broken | 61 s of silence -> pending, failed, [1]: Report";
+broken | 61 s of silence -> pending, failed, [1]: Report
+";
