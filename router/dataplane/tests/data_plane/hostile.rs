@@ -149,14 +149,9 @@ fn odd_frames_are_dropped_one_by_one() {
             || count(&trial, 0, Count::PacketsReceived) >= before + packets.len() as u64
         ));
         let drops = |reason| dropped(&trial, 0, reason);
-        if options.key.is_none() {
-            // They are not from the address of the link, and nothing else shows who sent them.
-            assert!(wait_until(|| drops(DropReason::OtherAddress) == 6));
-        } else {
-            assert!(wait_until(|| drops(DropReason::UnknownPeer) == 2));
-            assert_eq!(drops(DropReason::Short), 2);
-            assert_eq!(drops(DropReason::OwnSource), 1);
-        }
+        assert!(wait_until(|| drops(DropReason::UnknownPeer) == 2));
+        assert_eq!(drops(DropReason::Short), 2);
+        assert_eq!(drops(DropReason::OwnSource), 1);
         assert_eq!(drops(DropReason::Special), 2);
         assert_eq!(
             drops(DropReason::Malformed),
