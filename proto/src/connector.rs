@@ -222,7 +222,7 @@ impl Connector {
         self.reconcile(now);
     }
 
-    /// Where peers were met: what to recall after a restart.
+    /// Returns where peers were met: what to recall after a restart.
     pub fn met(&self) -> impl Iterator<Item = (PeerName, SocketAddr)> {
         self.met.iter()
     }

@@ -39,7 +39,7 @@ impl Secret {
         secret
     }
 
-    /// The key of a key pair that is made of them.
+    /// Returns the key of a key pair that is made of them.
     pub(crate) fn static_secret(self) -> StaticSecret {
         StaticSecret::from(*self.0)
     }
@@ -68,7 +68,7 @@ impl PrivateKey {
         key
     }
 
-    /// The key made of a secret.
+    /// Creates the key made of a secret.
     pub fn from_secret(secret: Secret) -> PrivateKey {
         PrivateKey(secret.static_secret())
     }

@@ -158,7 +158,7 @@ impl Features {
         })
     }
 
-    /// Whether this end says that it can do something beyond what all routers can.
+    /// Returns true if this end says that it can do something beyond what all routers can.
     pub fn can(&self, ability: Ability) -> bool {
         let list = self.extra.get(ABILITIES);
         list.is_some_and(|list| list.split(' ').any(|name| name == ability.name()))

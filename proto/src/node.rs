@@ -1,4 +1,4 @@
-//! A peer of the mesh: everything of this crate's control side as one state machine.
+//! A peer of the mesh: the complete control side of this crate as one state machine.
 //!
 //! ```text
 //!              handle_accepted, handle_dialled        handle_special, handle_too_big
@@ -10,13 +10,13 @@
 //!                  Routes, Connector --> Dial
 //! ```
 //!
-//! A connection is *introduced* when both ends' features are known, and becomes a *member* of our
-//! peer if it is not refused; only then are messages taken from it. It is *established* when one
-//! of its overlays carries frames.
+//! A connection is *introduced* when both ends know each other's features, and becomes a *member*
+//! of our peer if it is not refused; only then are its messages handled. It is *established* when
+//! one of its overlays carries frames.
 //!
-//! The driver calls the `handle_` functions, then takes outputs until there are none, and acts on
-//! them in order. Unknown connections and links are ignored, so it need not keep track of what
-//! was closed in between.
+//! The driver calls the `handle_` functions, then polls outputs until there are none, and acts on
+//! them in order. Unknown connections and links are ignored, so the driver need not keep track of
+//! what was closed in between.
 
 mod channels;
 mod config;
@@ -73,19 +73,19 @@ pub struct Node {
 }
 
 impl Node {
-    /// A peer without connections.
+    /// Creates a peer without connections.
     pub fn new(config: NodeConfig, now: Time) -> Node {
         Node {
             core: Core::new(config, now),
         }
     }
 
-    /// What to do next, in order, until `None`. Any other call may add to it.
+    /// Returns what to do next, in order, until `None`. Any other call may add outputs.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.core.sink.outputs.pop_front()
     }
 
-    /// When [`Node::handle_timeout`] is due. Any other call may change it.
+    /// Returns the time at which [`Node::handle_timeout`] is due. Any other call may change it.
     pub fn poll_timeout(&self) -> Option<Time> {
         [
             self.core.membership.poll_timeout(),
@@ -99,7 +99,7 @@ impl Node {
         .min()
     }
 
-    /// Time passed.
+    /// Does what is due at `now`.
     pub fn handle_timeout(&mut self, now: Time) {
         for conn in self.core.connections.ids() {
             match self.core.connections.handle_timeout(now, conn) {
@@ -126,7 +126,7 @@ impl Node {
         self.core.settle(now);
     }
 
-    /// A connection was accepted. Returns the name under which it is known from here on.
+    /// Reports that a connection was accepted. Returns its handle.
     pub fn handle_accepted(&mut self, now: Time, remote: SocketAddr, secret: ConnSecret) -> ConnId {
         if let Some(victim) = self.core.crowded_out() {
             self.core.sink.counters.strangers_dropped += 1;
@@ -140,7 +140,7 @@ impl Node {
         conn
     }
 
-    /// [`Output::Dial`] led to a connection.
+    /// Reports that [`Output::Dial`] succeeded.
     pub fn handle_dialled(
         &mut self,
         now: Time,
@@ -157,7 +157,7 @@ impl Node {
         self.core.settle(now);
     }
 
-    /// [`Output::Dial`] led to nothing.
+    /// Reports that [`Output::Dial`] failed.
     pub fn handle_dial_failed(&mut self, now: Time, conn: ConnId, error: &str) {
         let Some(dial) = self.core.connections.take_dial(conn) else {
             return;
@@ -176,7 +176,7 @@ impl Node {
         self.core.settle(now);
     }
 
-    /// Bytes arrived on a connection.
+    /// Handles bytes received on a connection.
     pub fn handle_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
         let Some(connection) = self.core.connections.get_mut(conn) else {
             return;
@@ -189,14 +189,14 @@ impl Node {
         self.core.connections.touch(conn);
         self.core.advance(now, conn);
         if let Err(error) = taken {
-            // The other end may want to see what led to this, such as our own header.
+            // The other end may need what led to this, such as our own header.
             self.core.connections.flush(now, conn, &mut self.core.sink);
             self.core.close_connection(now, conn, error.into());
         }
         self.core.settle(now);
     }
 
-    /// Bytes that were given out in [`Output::Send`] left the driver.
+    /// Reports that the driver has sent bytes of [`Output::Send`].
     pub fn handle_sent(&mut self, now: Time, conn: ConnId, bytes: usize) {
         if let Some(connection) = self.core.connections.get_mut(conn) {
             connection.handle_sent(now, bytes);
@@ -205,7 +205,7 @@ impl Node {
         }
     }
 
-    /// A connection ended: the other end closed it (no error), or it broke.
+    /// Reports that a connection ended: the other end closed it (no error), or it broke.
     pub fn handle_closed(&mut self, now: Time, conn: ConnId, error: Option<&str>) {
         let Some(connection) = self.core.connections.get_mut(conn) else {
             return;
@@ -219,15 +219,15 @@ impl Node {
         self.core.settle(now);
     }
 
-    /// Closes a connection, since a channel's handler cannot go on with the peer at its other end.
+    /// Closes a connection on behalf of a channel's handler.
     pub fn close(&mut self, now: Time, conn: ConnId, reason: &str) {
         self.core
             .close_connection(now, conn, CloseReason::Handler(reason.to_owned()));
         self.core.settle(now);
     }
 
-    /// A special frame of the neighbour arrived over a link from this address, in a packet that
-    /// opened with the link's key if it has one.
+    /// Handles a special frame of the neighbour that arrived over a link from this address, in a
+    /// packet that was authenticated if the link has a key.
     pub fn handle_special(
         &mut self,
         now: Time,
@@ -242,7 +242,7 @@ impl Node {
         }
     }
 
-    /// A report arrived over a native link, in a datagram of `bytes` bytes that opened under the
+    /// Handles a report that arrived over a native link, in a datagram of `bytes` bytes under the
     /// key of `epoch`.
     pub fn handle_report(
         &mut self,
@@ -264,7 +264,7 @@ impl Node {
         });
     }
 
-    /// A datagram of a native link that is newer than all before came from this address.
+    /// Reports that the newest datagram of a native link came from this address.
     pub fn handle_moved(&mut self, now: Time, link: LinkId, from: SocketAddrV4) {
         self.on_link(now, link, |overlay| {
             if is_source(from) {
@@ -273,15 +273,15 @@ impl Node {
         });
     }
 
-    /// The kernel refused a packet of a link's DF channel: its path takes `path_mtu` bytes.
+    /// Reports that the kernel refused a packet of a link's DF channel because its path carries
+    /// only `path_mtu` bytes.
     pub fn handle_too_big(&mut self, now: Time, link: LinkId, path_mtu: usize) {
         self.on_link(now, link, |overlay| {
             overlay.handle_too_big(now, link, path_mtu);
         });
     }
 
-    /// Names targets to be connected to; with `replace`, in place of all named before. Those that
-    /// wait are tried at once.
+    /// Adds targets; with `replace`, replaces all previous ones. Waiting targets are tried at once.
     pub fn connect(
         &mut self,
         now: Time,
@@ -294,7 +294,7 @@ impl Node {
         Ok(())
     }
 
-    /// Forgets targets by the texts under which they were named. Connections to them stay.
+    /// Removes targets by their texts. Connections to them stay.
     pub fn forget<'t>(&mut self, now: Time, texts: impl IntoIterator<Item = &'t str>) {
         self.core.connector.forget(now, texts);
         self.targets_changed();
@@ -314,8 +314,8 @@ impl Node {
         self.core.settle(now);
     }
 
-    /// Sends `payload` to one peer, however far. Returns whether there is a way to it and room on
-    /// that way; whether it arrives, only an answer can tell.
+    /// Sends `payload` to one peer, which need not be a neighbour. Returns true if there is a route
+    /// to it and room for the message; only an answer can confirm that it arrived.
     pub fn send_unicast(
         &mut self,
         now: Time,
@@ -338,12 +338,12 @@ impl Node {
         sent
     }
 
-    /// Tells everybody. Does nothing on a channel that the driver did not register.
+    /// Broadcasts content. Does nothing on a channel that the driver did not register.
     pub fn broadcast(&mut self, now: Time, channel: &str, content: Content) {
         self.relay_broadcast(now, channel, self.us(), content);
     }
 
-    /// Passes on what a broadcast of `source` brought, along the route for it.
+    /// Relays a broadcast of `source` along its route.
     pub fn relay_broadcast(
         &mut self,
         now: Time,
@@ -355,13 +355,13 @@ impl Node {
             .tell(now, channel, Route::Broadcast { source }, content);
     }
 
-    /// Tells some neighbours, drawn by chance.
+    /// Sends content to random neighbours.
     pub fn gossip_neighbours(&mut self, now: Time, channel: &str, content: Content) {
         self.core
             .tell(now, channel, Route::Neighbours { except: None }, content);
     }
 
-    /// Passes on what gossip of `neighbour` brought, to others drawn by chance.
+    /// Relays gossip of `neighbour` to other random neighbours.
     pub fn relay_gossip(
         &mut self,
         now: Time,
@@ -374,8 +374,8 @@ impl Node {
             .tell(now, channel, Route::Neighbours { except }, content);
     }
 
-    /// Answers [`Output::NeedState`]: the complete state of a channel; `None` if there is nothing
-    /// to be said to this neighbour.
+    /// Answers [`Output::NeedState`] with the complete state of a channel, or `None` if nothing
+    /// must be sent to this neighbour.
     pub fn handle_state(&mut self, now: Time, channel: &str, conn: ConnId, state: Option<&[u8]>) {
         let Some(id) = self.core.relay.outside(channel) else {
             return;
@@ -391,17 +391,17 @@ impl Node {
         self.core.settle(now);
     }
 
-    /// Our name.
+    /// Returns our name.
     pub fn us(&self) -> PeerName {
         self.core.membership.us()
     }
 
-    /// All that is known of peers and their connections.
+    /// Returns the topology.
     pub fn topology(&self) -> &Topology {
         self.core.membership.topology()
     }
 
-    /// The routes that are in use.
+    /// Returns the routes that are in use.
     pub fn routes(&self) -> &Arc<Routes> {
         self.core.membership.routes()
     }
@@ -411,22 +411,22 @@ impl Node {
         self.core.connections.views()
     }
 
-    /// How many connections are not introduced yet.
+    /// Returns how many connections are not introduced yet.
     pub fn introductions(&self) -> usize {
         self.core.connections.introductions()
     }
 
-    /// All addresses that are dialled or waited for.
+    /// Returns all addresses that are dialled or waited for.
     pub fn targets(&self) -> impl Iterator<Item = TargetView<'_>> {
         self.core.connector.targets()
     }
 
-    /// The targets that users named.
+    /// Returns the targets that users named.
     pub fn direct_targets(&self) -> impl ExactSizeIterator<Item = &Target> {
         self.core.connector.direct()
     }
 
-    /// What happened so far.
+    /// Returns the counters since the start.
     pub fn counters(&self) -> Counters {
         self.core.sink.counters
     }
@@ -454,7 +454,7 @@ impl Node {
     }
 }
 
-/// Whether a packet can come from this address.
+/// Returns true if this is a valid source address.
 fn is_source(address: SocketAddrV4) -> bool {
     let ip = address.ip();
     address.port() != 0 && !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast()

@@ -180,7 +180,7 @@ impl OverlaySwitch {
         let slots = self.slots.iter();
         let timeouts = slots.clone().filter_map(Slot::poll_timeout);
         let reserve = self.reserve.as_ref().and_then(Reserve::poll_timeout);
-        // As long as one forwarder can carry the connection, none needs to be given up.
+        // No forwarder is given up as long as one of them can keep the connection alive.
         let hopeless = slots.map(|slot| self.hopeless_at(slot));
         let hopeless = match hopeless.collect::<Option<Vec<Time>>>() {
             Some(times) if !self.broken => times.into_iter().max(),
@@ -377,7 +377,7 @@ impl OverlaySwitch {
         }
     }
 
-    /// What is to be done with sleeve, if it is a reserve.
+    /// Returns what is to be done with sleeve, if it is a reserve.
     fn review_reserve(&mut self, now: Time) -> Option<Change> {
         if !self.confirmed {
             return None;

@@ -71,9 +71,9 @@ impl Routes {
         self.spread(&self.established, source)
     }
 
-    /// The neighbour that sends us the broadcast frames of `source`, if it sees the mesh as we do;
-    /// `None` for our own frames and those of peers that cannot reach us. Frames of `source` that
-    /// come from another neighbour but `source` itself came a second way, or in a circle.
+    /// Returns the neighbour that sends us the broadcast frames of `source`, if it sees the mesh as
+    /// we do; `None` for our own frames and those of peers that cannot reach us. Frames of `source`
+    /// that come from another neighbour but `source` itself came a second way, or in a circle.
     pub fn parent(&self, source: PeerName) -> Option<PeerName> {
         self.spread_of(&self.established, source)?.parent
     }
@@ -193,7 +193,7 @@ struct Layer {
     graph: Graph,
     /// For each peer the next hop, or [`PeerName::UNKNOWN`].
     hops: Box<[PeerName]>,
-    /// For each source, where its broadcasts go from here.
+    /// For each source, the neighbours to which its broadcasts go from here.
     spreads: Box<[OnceLock<Spread>]>,
 }
 
@@ -258,7 +258,7 @@ impl Graph {
         hops.into()
     }
 
-    /// How a walk from `source` passes through `us`: whose row leads there first, and the
+    /// Returns how a walk from `source` passes through `us`: whose row leads there first, and the
     /// neighbours of `us` that it has not seen when it comes to `us`; nothing if it never does.
     fn spread(&self, source: usize, us: usize, names: &[PeerName]) -> Spread {
         let mut walk = Walk::new(self.len(), source);

@@ -182,7 +182,7 @@ impl Forwarding {
         &self.neighbours
     }
 
-    /// The neighbour at the other end of a link.
+    /// Returns the neighbour at the other end of a link.
     #[inline]
     pub fn neighbour(&self, link: LinkIndex) -> Option<PeerName> {
         self.neighbours.get(link.get()).copied()

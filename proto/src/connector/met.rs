@@ -9,9 +9,9 @@ use crate::types::{PeerName, Time};
 
 /// How long a peer that is gone is looked for.
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Most peers that are remembered; the one that was lost first makes room.
+/// Maximum number of peers that are remembered; the one that was lost first makes room.
 const PEERS_MAX: usize = 1024;
-/// Most addresses for one peer; the one that worked last comes first.
+/// Maximum number of addresses for one peer; the one that worked last comes first.
 const ADDRESSES_MAX: usize = 4;
 /// For how long a peer counts as just lost.
 const JUST_LOST: Duration = Duration::from_secs(10);
@@ -98,7 +98,7 @@ impl Met {
         peers.any(|seen| seen.addresses.contains(&address))
     }
 
-    /// Where to look for peers, those aside that are gone for too long.
+    /// Returns where to look for peers, those aside that are gone for too long.
     pub(super) fn wanted(&self, now: Time) -> impl Iterator<Item = (PeerName, SocketAddr)> {
         let peers = self.peers.iter();
         peers

@@ -10,7 +10,7 @@ use crate::types::{PeerName, Time};
 pub(super) const INTERVAL_MIN: Duration = Duration::from_secs(2);
 /// The maximum delay, before randomisation.
 pub(super) const INTERVAL_MAX: Duration = Duration::from_secs(6 * 60);
-/// A connection that lived longer than this was a success: its loss is no reason to wait.
+/// A connection that lasted longer than this was a success: it is dialled again without delay.
 pub(super) const RESET_AFTER: Duration = Duration::from_secs(1);
 /// The first waits after a connection was lost that had lived: most likely the other end is
 /// started anew, and soon there.
@@ -19,9 +19,9 @@ const HURRY_MS: [u64; 4] = [50, 100, 200, 400];
 /// connections that do not last are no busy loop.
 const HURRIES_MAX: u32 = 12;
 const HURRY_INTERVAL: Duration = Duration::from_secs(60);
-/// How long a failure is remembered of a discovered address that nobody mentions any more. An
-/// address that is back sooner goes on with its delay, so that what comes and goes is not dialled
-/// each time; one that is back later is new.
+/// How long a failure is remembered for a discovered address that no peer reports any more. An
+/// address that reappears sooner keeps its delay, so that an unstable address is not dialled each
+/// time.
 const FAILURE_KEPT: Duration = Duration::from_secs(10);
 /// The same for an address that led to this router itself.
 const NEVER_KEPT: Duration = Duration::from_secs(10 * 60);

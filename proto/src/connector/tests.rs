@@ -824,7 +824,7 @@ fn spurious_calls_change_nothing() {
     assert_eq!(rig.dials(), [""; 0]);
 }
 
-/// The waits until an address that fails each time is dialled again, in milliseconds.
+/// Returns the waits until an address that fails each time is dialled again, in milliseconds.
 fn waits(rig: &mut Rig, address: &str, count: usize) -> Vec<u128> {
     let mut out = Vec::new();
     while out.len() < count {

@@ -34,9 +34,9 @@ pub struct Zone {
     pub private: Vec<Ipv4Net>,
 }
 
-/// Most bytes of a response over UDP, whatever the client takes; the rest is asked for over TCP. So
-/// much passes everywhere in one packet, and whoever asks in another's name sends that one no flood
-/// (DNS flag day 2020).
+/// Maximum number of bytes of a response over UDP, whatever the client takes; the rest is asked for
+/// over TCP. So much passes everywhere in one packet, and whoever asks in another's name sends that
+/// one no flood (DNS flag day 2020).
 pub const UDP_ANSWER_BYTES_MAX: usize = 1232;
 
 /// Transport of a query, which limits the response.

@@ -89,7 +89,7 @@ impl ChunkJoiner {
         self.count == 0
     }
 
-    /// The peer that sent the super-frame which is put together.
+    /// Returns the peer that sent the super-frame which is put together.
     pub fn neighbour(&self) -> Option<PeerName> {
         let next = self.next.filter(|_| self.count > 0);
         next.map(|next| next.neighbour)

@@ -109,7 +109,7 @@ pub struct Binding {
     pub transcript: [u8; 32],
 }
 
-/// What the keys of the next epoch are bound to.
+/// The value to which the keys of the next epoch are bound.
 pub(super) struct Chain(Zeroizing<[u8; KEY_BYTES]>);
 
 impl Chain {

@@ -39,16 +39,16 @@ mod control;
 
 /// The link is put on hold if a report, and all after it, stay unanswered for this long.
 pub const HOLD_AFTER: Duration = Duration::from_millis(2500);
-/// Between reports while frames travel.
+/// Interval between reports while frames travel.
 pub const REPORT_BUSY: Duration = Duration::from_millis(250);
-/// Between reports while none do: before a device on the way that translates addresses forgets
-/// the link, of which 30 seconds are usual.
+/// Interval between reports while none do: before a device on the way that translates addresses
+/// forgets the link, of which 30 seconds are usual.
 pub const REPORT_REST: Duration = Duration::from_secs(25);
 /// The same on a link that is watched, so that the mesh learns soon that a peer is gone.
 pub const REPORT_WATCH: Duration = Duration::from_secs(3);
 /// Looks whether frames travel again are at multiples of this, so that one turn looks at all links.
 const REST_LOOK: Duration = Duration::from_millis(500);
-/// Between reports while one is not answered.
+/// Interval between reports while one is unanswered.
 pub const REPORT_RETRY: Duration = Duration::from_millis(200);
 /// Interval between reports on a link that is on hold.
 pub const REPORT_HOPE: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ const RECOVERY_MAX: Duration = Duration::from_secs(64);
 const FORGIVE_AFTER: Duration = Duration::from_secs(300);
 /// Maximum number of outputs waiting to be polled. Reports of the peer beyond it are not answered.
 const OUTPUTS_MAX: usize = 256;
-/// Of so many datagrams one must be lost for the size to be suspected.
+/// The size is checked if at least one of this many datagrams is lost.
 const SUSPECT_PART: u64 = 8;
 const HOLD_REASON: &str = "reports over UDP are not answered";
 
@@ -527,8 +527,8 @@ impl Link {
         self.reports.asked_bare = !answers;
     }
 
-    /// When to look again whether a report is due, if no frames were sent or received since the
-    /// last one.
+    /// Returns when to look again whether a report is due, if no frames were sent or received since
+    /// the last one.
     ///
     /// One end looks after a link at rest for both: its report proves one direction, and what it
     /// answers, which is the answer to the one before, the other. The other end asks itself only
@@ -680,7 +680,7 @@ impl fmt::Debug for Link {
     }
 }
 
-/// The next time at which links look whether frames travel.
+/// Returns the next time at which links look whether frames travel.
 fn next_look(now: Time) -> Time {
     let interval = REST_LOOK.as_micros() as u64;
     Time::from_micros((now.as_micros() / interval + 1) * interval)

@@ -48,7 +48,7 @@ pub struct LinkConfig {
     pub session_key: Option<SessionKey>,
     /// What the first key pair is made of. Each later one needs fresh random bytes.
     pub secret: Option<Secret>,
-    /// The ciphers that we take.
+    /// The ciphers that we accept.
     pub ciphers: Ciphers,
     /// Our numbers for keys.
     pub numbers: SessionNumbers,

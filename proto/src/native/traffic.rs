@@ -16,7 +16,7 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 /// So many datagrams may be missing from a report and be none the less on their way.
 const LATE_MAX: u64 = 2;
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     rtt: Option<Duration>,
@@ -37,7 +37,7 @@ struct Loss {
     missing: u64,
     /// What was counted as lost so far.
     counted: u64,
-    /// The lost part, in 1/2^16, as a moving average.
+    /// The lost fraction in units of 1/2^16, as a moving average.
     average: Option<u32>,
 }
 
@@ -148,7 +148,7 @@ mod tests {
         traffic.note_report(at(200), 0);
         traffic.note_answer(at(220), at(200), Duration::ZERO, 0);
         assert_eq!(traffic.rtt(), Some(Duration::from_millis(90)));
-        // A wait that is longer than the whole is a lie, and no panic.
+        // A wait that is longer than the round trip is a lie, and must not panic.
         traffic.note_answer(at(230), at(200), Duration::from_secs(1), 0);
         let before = traffic.rtt();
         traffic.note_answer(at(9900), at(200), Duration::from_secs(9), 0);

@@ -135,7 +135,7 @@ impl Sending {
         self.streams.iter().map(|stream| stream.drawn()).sum()
     }
 
-    /// How many of them were on streams for frames.
+    /// Returns how many of them were on streams for frames.
     pub fn frames(&self) -> u64 {
         let streams = self.streams.iter().take(usize::from(STREAM_REPORTS));
         streams.map(Stream::drawn).sum()

@@ -1,17 +1,17 @@
-//! Channels of gossip: which there are, and who handles each.
+//! Channels of gossip and their handlers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::gossip::{ChannelId, News, SURROGATES_MAX, Seen, TOPOLOGY};
 
-/// What is told on a channel.
+/// Content to be sent on a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// The channel's complete state, as it is when it is sent ([`Output::NeedState`]).
+    /// The channel's complete state at the time of sending ([`Output::NeedState`]).
     State,
-    /// These bytes. While they wait to be sent the channel's state may take their place, so they
-    /// must be part of it.
+    /// These bytes. While they wait to be sent, the channel's state may replace them, so they must
+    /// be part of it.
     Payload(Vec<u8>),
 }
 
@@ -24,7 +24,7 @@ impl From<Content> for News {
     }
 }
 
-/// All channels that were heard of.
+/// All known channels.
 #[derive(Debug)]
 pub(super) struct Channels {
     ids: BTreeMap<Arc<str>, ChannelId>,
@@ -61,7 +61,9 @@ impl Channels {
         id
     }
 
-    /// The channel of this name; a surrogate takes care of it if nobody else does.
+    /// Returns the channel of this name, if necessary a surrogate.
+    ///
+    /// Rule: `docs/protocol/mesh.md#5-3-channels`.
     pub(super) fn find_or_add(&mut self, name: &str) -> Option<ChannelId> {
         if let Some(id) = self.ids.get(name) {
             return Some(*id);
@@ -89,7 +91,7 @@ impl Channels {
         &mut self.table[id.0].1
     }
 
-    /// The channels that the driver handles.
+    /// Returns the channels that the driver handles.
     pub(super) fn all_outside(&self) -> Vec<ChannelId> {
         let table = self.table.iter().enumerate();
         table

@@ -1,4 +1,4 @@
-//! What a node is told once, and the limits it keeps.
+//! Configuration of a node, and its limits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,61 +11,61 @@ use crate::overlay::Overlay;
 use crate::types::{PeerName, PeerUid, ShortId};
 use crate::wire::{VERSION_MAX, VERSION_MIN};
 
-/// A connection must be introduced within this time, or it is closed.
+/// Time within which a connection must be introduced. Otherwise it is closed.
 ///
 /// Rule: `docs/protocol/mesh.md#9-timers`.
 pub const INTRODUCTION_TIME_MAX: Duration = Duration::from_secs(10);
-/// A connection that completes no message for this long is closed.
+/// Time after which a connection that received no complete message is closed.
 ///
 /// Rule: `docs/protocol/mesh.md#5-1-heartbeats`.
 pub const READ_TIME_MAX: Duration = Duration::from_secs(60);
-/// A connection of whose outgoing bytes none left the driver for this long is closed.
+/// Time after which a connection is closed whose outgoing bytes the driver could not send.
 ///
 /// Rule: `docs/protocol/mesh.md#9-timers`.
 pub const WRITE_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long a peer may take to answer on a connection that another one is to take the place of.
-/// Who does not is taken for an earlier start, which is over.
+/// Maximum time for a peer to answer on a connection that another one is to replace. A peer that
+/// does not answer counts as an earlier start, which has ended.
 pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
-/// Bytes that are taken from a connection while it waits for such an answer.
+/// Maximum number of bytes that are read from a connection while it waits for such an answer.
 pub(super) const WAITING_BYTES_MAX: usize = 16 << 20;
-/// Between heartbeats on a connection.
+/// Interval between heartbeats on a connection.
 ///
 /// Rule: `docs/protocol/mesh.md#5-1-heartbeats`.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
-/// Between the times at which the complete state of every channel is gossiped.
+/// Interval of gossip of the complete state of every channel.
 ///
 /// Rule: `docs/protocol/mesh.md#5-4-relaying`.
 pub const GOSSIP_INTERVAL: Duration = Duration::from_secs(30);
-/// Between a topology update and the removal of peers that it put out of reach.
+/// Delay between a topology update and the removal of unreachable peers.
 ///
 /// Rule: `docs/protocol/mesh.md#6-4-garbage`.
 pub const GARBAGE_DELAY: Duration = Duration::from_secs(1);
-/// How long a change of a peer's entry is news for a new neighbour that could be reached in
-/// another way before: as long as a dead connection may have kept it from hearing of it.
+/// How long a change of a peer's entry counts as recent for a new neighbour that was reachable
+/// before: as long as a dead connection may have kept the change from it.
 ///
 /// Rule: `docs/protocol/mesh.md#10-weft`.
 pub(super) const RECENT_TIME: Duration = Duration::from_secs(90);
-/// How many of such entries it is told, the latest.
+/// Maximum number of such entries that are sent; the latest ones are chosen.
 pub(super) const RECENT_MAX: usize = 16;
-/// Accepted connections that may be without introduction at the same time. When one more comes,
-/// the oldest of the address that has most of them is closed.
+/// Maximum number of accepted connections without introduction. For another one, the oldest of the
+/// address with most of them is closed.
 pub const INTRODUCTIONS_MAX: usize = 512;
-/// Peers of which entries are put into topology messages in one go.
+/// Number of peers whose entries are encoded at a time.
 pub(super) const PEERS_PER_TURN_MAX: usize = 256;
-/// Bytes at which a topology message is ended and the next one begun.
+/// Size at which a topology message ends and the next one begins, in bytes.
 pub(super) const TOPOLOGY_MESSAGE_BYTES: usize = 1024 * 1024;
-/// Bytes beyond the window that overlays may use for their control messages on a connection that
-/// is not read from. Further messages are dropped.
+/// Bytes beyond the window for control messages of overlays on a connection that does not read.
+/// Further messages are dropped.
 pub(super) const CONTROL_BYTES_MAX: usize = 64 * 1024;
 
-/// What a node is told once.
+/// Configuration of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// Our name, unique in the mesh.
     pub name: PeerName,
     /// Our nickname, for people.
     pub nickname: String,
-    /// Which start of our peer this is: random, not 0.
+    /// UID of this start of our peer: random, not 0.
     pub uid: PeerUid,
     /// The short id to claim; a random one if there is none.
     pub short_id: Option<ShortId>,
@@ -73,11 +73,11 @@ pub struct NodeConfig {
     pub port: u16,
     /// The password of the mesh, if it has one.
     pub password: Option<Arc<[u8]>>,
-    /// Most connections; 0 for no limit.
+    /// Maximum number of connections; 0 for no limit.
     pub connection_limit: usize,
-    /// Whether to dial addresses that other peers tell of.
+    /// Whether to dial addresses learned from other peers.
     pub discovery: bool,
-    /// Where peers need no encryption of frames, if both ends say so.
+    /// Subnets in which frames need no encryption, if both ends agree.
     pub trusted_subnets: Vec<IpNet>,
     /// Lowest version of the protocol to accept.
     pub min_version: u8,
@@ -85,9 +85,9 @@ pub struct NodeConfig {
     pub max_version: u8,
     /// The overlays to offer, in order of preference.
     pub overlays: Vec<Overlay>,
-    /// The ciphers that we take for native datagrams.
+    /// The ciphers that we accept for native datagrams.
     pub ciphers: Ciphers,
-    /// How long a key for native datagrams is used.
+    /// Limits on the use of a key for native datagrams.
     pub key_life: KeyLife,
     /// Whether no frame may travel in the clear: no subnet is trusted, and overlays that do not
     /// encrypt are not used.
@@ -96,12 +96,12 @@ pub struct NodeConfig {
     pub abilities: bool,
     /// The gossip channels that the driver handles.
     pub channels: Vec<String>,
-    /// The seed of everything that is left to chance.
+    /// Seed of the random number generator.
     pub seed: u64,
 }
 
 impl NodeConfig {
-    /// A node without password, targets and channels, on the usual port.
+    /// Creates a configuration without password, targets and channels, on the default port.
     pub fn new(name: PeerName, nickname: &str, uid: PeerUid, seed: u64) -> NodeConfig {
         NodeConfig {
             name,
@@ -126,12 +126,12 @@ impl NodeConfig {
     }
 }
 
-/// What is fresh and secret about one connection; the driver draws it.
+/// Fresh random values of one connection, drawn by the driver.
 #[derive(Debug)]
 pub struct ConnSecret {
-    /// What the private key is made of.
+    /// Secret of the private key.
     pub key: Secret,
-    /// What the first key pair for native datagrams is made of.
+    /// Secret of the first key pair for native datagrams.
     pub native: Secret,
     /// Our half of the connection's number.
     pub conn_id: u64,

@@ -20,7 +20,7 @@ use crate::overlay::{Health, Overlay, OverlaySwitch};
 use crate::types::{ConnId, ConnUid, PeerName, PeerUid, Time};
 use crate::wire::{Introduced, Wire, WireError, WireEvent};
 
-/// A connection. Without a member it is not introduced yet.
+/// A connection. It has no member until it is introduced.
 #[derive(Debug)]
 pub(super) struct Connection {
     /// The other end's address.
@@ -31,14 +31,14 @@ pub(super) struct Connection {
     pub(super) trusting: bool,
     /// Our half of its number.
     pub(super) conn_id: u64,
-    /// Where native keys come from.
+    /// Seed of native keys.
     pub(super) native: Option<Secret>,
     /// Whether we confirm introductions.
     confirms: bool,
     pub(super) wire: Wire,
     pub(super) outbox: Outbox,
     pub(super) member: Option<Box<Member>>,
-    /// The introduction, while something about it is to be waited for.
+    /// The introduction, while something is to be waited for before it counts.
     pub(super) pending: Option<Pending>,
     /// Whether it was asked whether the peer that it takes the place of is there.
     pub(super) asked: bool,
@@ -48,18 +48,18 @@ pub(super) struct Connection {
     since: Time,
     last_message: Time,
     next_heartbeat: Time,
-    /// Since when bytes are in the driver's hands of which none left.
+    /// Since when the driver could not send any of the bytes handed to it.
     stuck_since: Option<Time>,
 }
 
-/// What an introduction waits for.
+/// The condition that an introduction waits for.
 #[derive(Debug)]
 pub(super) enum Pending {
-    /// That the other end confirms it.
+    /// Waits for the other end's confirmation.
     Confirmation(Box<Introduced>),
-    /// Any message, since only what is sealed shows who is there.
+    /// Waits for any message, since only a sealed one shows who the other end is.
     Message(Box<Introduced>),
-    /// That somebody answers on another connection, or does not.
+    /// Waits for an answer on another connection, or for its absence.
     Answer {
         introduced: Box<Introduced>,
         on: ConnId,
@@ -67,7 +67,7 @@ pub(super) enum Pending {
     },
 }
 
-/// What is known once the connection was added to our peer.
+/// State of a connection that was added to our peer.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) peer: PeerName,
@@ -83,16 +83,16 @@ pub(super) struct Member {
     pub(super) trusted: bool,
     /// Whether both ends compare digests of the topology.
     pub(super) has_digests: bool,
-    /// What the other end offers.
+    /// The overlays that the other end offers.
     pub(super) remote_overlays: Arc<[String]>,
-    /// What both ends understand about the connection itself.
+    /// Abilities of both ends that concern the connection itself.
     pub(super) agreed: Agreed,
     pub(super) overlay: OverlaySwitch,
-    /// What was told already and is not told again.
+    /// What was reported and is not reported again.
     pub(super) told: Told,
 }
 
-/// Facts that are told once for each connection, or once until they change.
+/// Facts that are reported once for each connection, or once until they change.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     pub(super) ignored: bool,
@@ -152,8 +152,8 @@ impl Connection {
         self.waiting_bytes > WAITING_BYTES_MAX
     }
 
-    /// What comes next on the connection. The message that proved the introduction comes again
-    /// once it can be handled.
+    /// Returns what comes next on the connection. The message that proved the introduction comes
+    /// again once it can be handled.
     pub(super) fn poll_wire(&mut self) -> Option<WireEvent> {
         if self.member.is_some()
             && let Some(held) = self.held.take()
@@ -163,8 +163,9 @@ impl Connection {
         self.wire.poll_event()
     }
 
-    /// The introduction is complete. Whether it is true may be left to be shown: by both ends, if
-    /// both know how, and in protocol 1, which is introduced in the clear, by any sealed message.
+    /// Returns the introduction is complete. Whether it is true may be left to be shown: by both
+    /// ends, if both know how, and in protocol 1, which is introduced in the clear, by any sealed
+    /// message.
     pub(super) fn prove(&mut self, introduced: Box<Introduced>) -> Option<Happened> {
         let Some(key) = &introduced.session_key else {
             return Some(Happened::Introduced(introduced));
@@ -185,7 +186,7 @@ impl Connection {
         None
     }
 
-    /// A message came on a connection that is not introduced.
+    /// Returns a message came on a connection that is not introduced.
     pub(super) fn take_proof(&mut self, message: Vec<u8>) -> Option<Happened> {
         match self.pending.take()? {
             Pending::Confirmation(introduced) => {
@@ -208,7 +209,7 @@ impl Connection {
         }
     }
 
-    /// The introduction that waited for an answer, which did not come.
+    /// Returns the introduction that waited for an answer, which did not come.
     pub(super) fn take_answered(&mut self) -> Option<Happened> {
         match self.pending.take()? {
             Pending::Answer { introduced, .. } => Some(Happened::Introduced(introduced)),
@@ -226,12 +227,12 @@ impl Connection {
         self.next_heartbeat = now + HEARTBEAT_INTERVAL;
     }
 
-    /// A message is complete.
+    /// Records that a message was received.
     pub(super) fn note_message(&mut self, now: Time) {
         self.last_message = now;
     }
 
-    /// The next bytes for the other end.
+    /// Returns the next bytes for the other end.
     pub(super) fn poll_transmit(&mut self, now: Time) -> Option<Vec<u8>> {
         let bytes = self.wire.poll_transmit()?;
         self.outbox.add_in_flight(bytes.len());
@@ -239,7 +240,7 @@ impl Connection {
         Some(bytes)
     }
 
-    /// Bytes left the driver.
+    /// Records that the driver has sent bytes.
     pub(super) fn handle_sent(&mut self, now: Time, bytes: usize) {
         self.outbox.take_in_flight(bytes);
         if self.outbox.in_flight() == 0 {
@@ -249,7 +250,7 @@ impl Connection {
         }
     }
 
-    /// Sends a message of an overlay, unless too much is on its way already.
+    /// Sends a message of an overlay, unless too many bytes wait already.
     pub(super) fn send_control(&mut self, message: &[u8]) -> Result<(), WireError> {
         if self.outbox.in_flight() >= WINDOW_BYTES + CONTROL_BYTES_MAX {
             return Ok(());
@@ -257,7 +258,7 @@ impl Connection {
         self.wire.send(message)
     }
 
-    /// When something is to be done about it, overlays aside.
+    /// Returns the time at which something is due for this connection, apart from its overlays.
     pub(super) fn poll_timeout(&self) -> Time {
         let limit = match self.member {
             None => self.since + INTRODUCTION_TIME_MAX,
@@ -273,7 +274,9 @@ impl Connection {
         }
     }
 
-    /// Sends a heartbeat if it is time. An error says why the connection is to be closed.
+    /// Sends a heartbeat if it is due. The error is the reason to close the connection.
+    ///
+    /// Rule: `docs/protocol/mesh.md#5-1-heartbeats`.
     pub(super) fn handle_timeout(&mut self, now: Time) -> Result<(), CloseReason> {
         if self
             .stuck_since
@@ -301,7 +304,7 @@ impl Connection {
 }
 
 impl Member {
-    /// What to say to the other end since we began to use sleeve, or use it no longer.
+    /// Returns what to say to the other end since we began to use sleeve, or use it no longer.
     pub(super) fn say_sleeve(&mut self) -> Option<Word> {
         let spares = !self.overlay.uses_sleeve();
         let is_news = self.agreed.sleeve && self.told.spares_sleeve != spares;
@@ -333,7 +336,7 @@ impl Member {
         });
     }
 
-    /// Tells once for each connection that something on it is ignored.
+    /// Reports once for each connection that something on it is ignored.
     pub(super) fn ignore(&mut self, what: impl FnOnce() -> String, sink: &mut Sink) {
         sink.counters.messages_ignored += 1;
         if !std::mem::replace(&mut self.told.ignored, true) {
@@ -342,7 +345,7 @@ impl Member {
         }
     }
 
-    /// Whom to name when gossip is dropped, unless that was told before.
+    /// Returns the peer to report when gossip is dropped, unless it was reported before.
     pub(super) fn tell_dropped_once(&mut self) -> Option<PeerLabel> {
         let told = std::mem::replace(&mut self.told.dropped, true);
         (!told).then(|| self.label.clone())
@@ -350,7 +353,7 @@ impl Member {
 }
 
 impl PeerLabel {
-    /// The label of a peer. Characters that would spoil a log line are replaced.
+    /// Creates the label of a peer. Control characters are replaced.
     pub(super) fn new(name: PeerName, nickname: &str) -> PeerLabel {
         let clean = nickname.chars().take(NICKNAME_CHARS_MAX).map(|c| match c {
             c if c.is_control() => char::REPLACEMENT_CHARACTER,
@@ -361,5 +364,5 @@ impl PeerLabel {
     }
 }
 
-/// How much of a nickname logs show, in characters.
+/// Maximum number of characters of a nickname in logs.
 const NICKNAME_CHARS_MAX: usize = 64;

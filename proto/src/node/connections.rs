@@ -1,4 +1,4 @@
-//! All connections of ours: who is at the other end of each, and what they say.
+//! All connections of our peer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -27,7 +27,7 @@ use crate::wire::{Introduced, WireError, WireEvent};
 pub(super) struct Connections {
     pub(super) conns: BTreeMap<ConnId, Connection>,
     dialling: BTreeMap<ConnId, Dial>,
-    /// Accepted connections without introduction.
+    /// Accepted connections that are not introduced.
     strangers: BTreeSet<ConnId>,
     /// The connection to each neighbour.
     pub(super) members: BTreeMap<PeerName, ConnId>,
@@ -55,12 +55,12 @@ impl Connections {
         }
     }
 
-    /// The connection of a link.
+    /// Returns the connection of a link.
     pub(super) fn of_link(&self, link: LinkId) -> Option<ConnId> {
         self.links.get(&link).copied()
     }
 
-    /// The connection to a neighbour.
+    /// Returns the connection to a neighbour.
     pub(super) fn of_peer(&self, peer: PeerName) -> Option<ConnId> {
         self.members.get(&peer).copied()
     }
@@ -69,12 +69,12 @@ impl Connections {
         self.conns.keys().copied().collect()
     }
 
-    /// How many neighbours there are.
+    /// Returns how many neighbours there are.
     pub(super) fn members(&self) -> usize {
         self.members.len()
     }
 
-    /// How many connections are not introduced yet.
+    /// Returns how many connections are not introduced yet.
     pub(super) fn introductions(&self) -> usize {
         self.conns.len() - self.members.len()
     }
@@ -87,7 +87,7 @@ impl Connections {
         self.conns.get_mut(&conn)?.member.as_deref_mut()
     }
 
-    /// A connection for which something may have to be sent.
+    /// Returns a connection for which something may have to be sent.
     pub(super) fn pop_touched(&mut self) -> Option<ConnId> {
         self.touched.pop_first()
     }
@@ -96,7 +96,7 @@ impl Connections {
         self.touched.insert(conn);
     }
 
-    /// When something is to be done about any of them.
+    /// Returns when something is to be done about any of them.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let timeouts = self.conns.values().flat_map(|connection| {
             let overlay = connection.member.as_ref().map(|m| m.overlay.poll_timeout());
@@ -130,7 +130,7 @@ impl Connections {
         conn
     }
 
-    /// What was dialled under this name.
+    /// Returns what was dialled under this name.
     pub(super) fn take_dial(&mut self, conn: ConnId) -> Option<Dial> {
         self.dialling.remove(&conn)
     }
@@ -140,8 +140,11 @@ impl Connections {
         self.strangers.len() >= INTRODUCTIONS_MAX
     }
 
-    /// The connection to give up if another one is accepted while it is crowded: the oldest of the address that has most of them, so that one host cannot
-    /// keep out another; of addresses that the mesh knows only if there are no others.
+    /// Returns the connection to give up if another one is accepted while it is crowded: the oldest
+    /// of the address that has most of them, so that one host cannot keep out another; of addresses
+    /// that the mesh knows only if there are no others.
+    ///
+    /// Rule: `docs/protocol/mesh.md#10-weft`.
     pub(super) fn crowded_out(&self, is_known: impl Fn(IpAddr) -> bool) -> Option<ConnId> {
         let address = |conn: &ConnId| self.conns.get(conn).map(|c| c.remote.ip());
         let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
@@ -155,7 +158,7 @@ impl Connections {
         self.strangers.iter().find(crowd).copied()
     }
 
-    /// A connection was accepted. Returns the name under which it is known from here on.
+    /// Reports that a connection was accepted. Returns its handle.
     pub(super) fn accept(&mut self) -> ConnId {
         let conn = self.next_conn();
         self.strangers.insert(conn);
@@ -168,7 +171,7 @@ impl Connections {
         self.touched.insert(conn);
     }
 
-    /// Makes of an introduction what the connection needs to become one to a neighbour.
+    /// Creates from an introduction what the connection needs to become one to a neighbour.
     pub(super) fn prepare(
         &mut self,
         conn: ConnId,
@@ -185,8 +188,8 @@ impl Connections {
         })
     }
 
-    /// Whether a peer may be at the other end that the mesh does not know yet; `None` if there is
-    /// no such connection.
+    /// Returns true if the other end may be a peer that the mesh does not know yet; `None` if there
+    /// is no such connection.
     pub(super) fn accepts_new(&self, conn: ConnId) -> Option<bool> {
         let connection = self.conns.get(&conn)?;
         Some(connection.dial.is_none_or(|dial| dial.accept_new))
@@ -220,7 +223,7 @@ impl Connections {
         self.strangers.remove(&conn);
     }
 
-    /// Takes a connection out, and its links.
+    /// Removes a connection and its links.
     pub(super) fn remove(
         &mut self,
         now: Time,
@@ -256,8 +259,8 @@ impl Connections {
         Some(connection)
     }
 
-    /// What happened on a connection next that concerns more than itself. Nothing once it is
-    /// closed.
+    /// Returns what happened on a connection next that concerns more than itself. Nothing once it
+    /// is closed.
     pub(super) fn next(&mut self, now: Time, conn: ConnId, sink: &mut Sink) -> Option<Happened> {
         loop {
             let connection = self.conns.get_mut(&conn)?;
@@ -367,8 +370,8 @@ impl Connections {
         }
     }
 
-    /// Before a connection takes the place of one to another start of its peer, asks on that one
-    /// whether the peer is there. Hands the introduction back if there is nobody to be asked.
+    /// Before a connection replaces one to another start of its peer, asks on that one whether the
+    /// peer is alive. Returns the introduction if there is nobody to ask.
     pub(super) fn ask_first(
         &mut self,
         now: Time,
@@ -400,7 +403,7 @@ impl Connections {
         None
     }
 
-    /// The address of the other end.
+    /// Returns the address of the other end.
     pub(super) fn address(&self, conn: ConnId) -> Option<SocketAddr> {
         self.conns.get(&conn).map(|connection| connection.remote)
     }
@@ -408,12 +411,12 @@ impl Connections {
     /// Tells the other end where another live router is that carries its name.
     pub(super) fn tell_taken(&mut self, conn: ConnId, by: SocketAddr) {
         if let Some(connection) = self.conns.get_mut(&conn) {
-            // Who is not told finds out by the log of ours.
+            // If the message is lost, our log tells of it.
             let _ = connection.send_control(&Word::Taken(by.to_string()).encode());
         }
     }
 
-    /// Does what the overlays of a connection want.
+    /// Executes the outputs of a connection's overlays.
     fn handle_overlay(
         &mut self,
         now: Time,
@@ -438,7 +441,7 @@ impl Connections {
                 if let Err(error) = connection.send_control(&message) {
                     return Some(Happened::Lost(error.into()));
                 }
-                // At once, since answers to tests are waited for.
+                // At once, because the peer waits for answers to tests.
                 self.flush(now, conn, sink);
             }
             SwitchOutput::Link(output) => {
@@ -499,7 +502,7 @@ impl Connections {
         None
     }
 
-    /// Puts news into the outbox of a connection. Returns how many payloads were dropped.
+    /// Puts news into the outbox of a connection. Returns the number of dropped payloads.
     pub(super) fn enqueue(
         &mut self,
         conn: ConnId,
@@ -524,13 +527,13 @@ impl Connections {
         connection.outbox.push_unicast(message)
     }
 
-    /// What waits for a connection and may be sent now.
+    /// Returns what waits for a connection and may be sent now.
     pub(super) fn pop(&mut self, conn: ConnId) -> Option<Item> {
         self.conns.get_mut(&conn)?.outbox.pop(PEERS_PER_TURN_MAX)
     }
 
-    /// Remembers that a channel's state is to be sent. Returns the neighbour, and whether it is
-    /// the first time, if the driver has to be asked for it.
+    /// Records that a channel's state is to be sent. Returns the neighbour, and whether it is the
+    /// first time, if the driver has to be asked for it.
     pub(super) fn await_state(
         &mut self,
         conn: ConnId,
@@ -544,7 +547,7 @@ impl Connections {
         Some((member.peer, member.told.states.insert(channel)))
     }
 
-    /// To whom the state of a channel goes that the driver was asked for.
+    /// Receivers of the state of a channel that the driver was asked for.
     pub(super) fn take_awaiting(&mut self, conn: ConnId, channel: ChannelId) -> Vec<Reach> {
         let connection = self.conns.get_mut(&conn);
         connection.map_or_else(Vec::new, |c| c.outbox.take_awaiting(channel))
@@ -563,7 +566,7 @@ impl Connections {
         match connection.wire.send(message) {
             Ok(()) => Ok(()),
             Err(WireError::Exhausted) => Err(WireError::Exhausted.into()),
-            // A message that is too long: the others can go on.
+            // The message is too long; others can follow.
             Err(_) => {
                 sink.counters.gossip_dropped += 1;
                 Ok(())
@@ -571,7 +574,7 @@ impl Connections {
         }
     }
 
-    /// Hands the driver what a connection has to send.
+    /// Passes what a connection has to send to the driver.
     pub(super) fn flush(&mut self, now: Time, conn: ConnId, sink: &mut Sink) {
         let Some(connection) = self.conns.get_mut(&conn) else {
             return;

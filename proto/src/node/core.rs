@@ -1,7 +1,7 @@
-//! All parts of a node, and who hands on what to whom.
+//! All parts of a node, and the exchange between them.
 //!
-//! No part knows another. What happens in one of them comes here ([`Happened`]), and the others
-//! are told of it from here, in an order that is the same in every run.
+//! No part knows another. Events of one part come here ([`Happened`]) and are passed on to the
+//! others, in an order that is the same in every run.
 
 use std::net::SocketAddrV4;
 
@@ -38,11 +38,11 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// A peer without connections.
+    /// Creates a peer without connections.
     pub(super) fn new(config: NodeConfig, now: Time) -> Core {
         let mut rng = fastrand::Rng::with_seed(config.seed);
         let membership = Membership::new(&config, rng.fork());
-        // Peers that start together do not gossip together.
+        // Peers that start together must not gossip together.
         let first_gossip = GOSSIP_INTERVAL.mul_f64(0.5 + rng.f64() / 2.0);
         let connections = Connections::new(SessionNumbers::new(rng.u64(..)));
         let connector = ConnectorConfig {
@@ -64,7 +64,7 @@ impl Core {
         }
     }
 
-    /// What an introduction says of us.
+    /// Returns what an introduction says of us.
     pub(super) fn ourself(&self) -> (&NodeConfig, Option<ShortId>) {
         let ourself = self.membership.topology().peer(self.membership.us());
         (&self.config, ourself.and_then(|ourself| ourself.short_id))
@@ -81,7 +81,7 @@ impl Core {
         !is_trusted || subnets.iter().any(|subnet| subnet.contains(&ip))
     }
 
-    /// The connection to give up if another one is accepted now.
+    /// Returns the connection to give up if another one is accepted now.
     pub(super) fn crowded_out(&mut self) -> Option<ConnId> {
         if !self.connections.is_crowded() {
             return None;
@@ -90,7 +90,7 @@ impl Core {
         self.connections.crowded_out(|ip| known.contains(&ip))
     }
 
-    /// Passes on all that happened on a connection.
+    /// Passes on all events of a connection.
     pub(super) fn advance(&mut self, now: Time, conn: ConnId) {
         while let Some(happened) = self.connections.next(now, conn, &mut self.sink) {
             let handled = match happened {
@@ -118,7 +118,7 @@ impl Core {
         }
     }
 
-    /// Brings everything up to date that follows from what was just handled.
+    /// Executes everything that follows from what was just handled.
     pub(super) fn settle(&mut self, now: Time) {
         self.membership.note_changes(now);
         self.exchange(now);
@@ -137,13 +137,14 @@ impl Core {
         }
     }
 
+    /// Rule: `docs/protocol/mesh.md#7-4-calculation`.
     pub(super) fn recalculate(&mut self, now: Time) {
         self.membership.recalculate(now, &mut self.sink);
         self.connector
             .handle_topology(now, self.membership.topology());
     }
 
-    /// Both ends of a connection are known to each other: makes it a member, or says why not.
+    /// Handles a completed introduction: makes the connection a member, or returns why not.
     pub(super) fn introduce(
         &mut self,
         now: Time,
@@ -172,8 +173,8 @@ impl Core {
         }
     }
 
-    /// A connection to a peer that is alive elsewhere is not one to its next start: closes it, and
-    /// tells both where the other is.
+    /// Closes a connection to a start of a peer that is alive elsewhere, since it is not its next
+    /// start, and tells both where the other is.
     fn refuse_twin(&mut self, now: Time, old: ConnId, new: ConnId) {
         let address = |conn| self.connections.address(conn);
         let (Some(old_at), Some(new_at)) = (address(old), address(new)) else {
@@ -226,6 +227,7 @@ impl Core {
         Ok(member)
     }
 
+    /// Rule: `docs/protocol/mesh.md#3-6-duplicates`.
     pub(super) fn add_member(&mut self, now: Time, conn: ConnId, member: Member, restarted: bool) {
         let Some(connection) = self.connections.get_mut(conn) else {
             return;
@@ -270,7 +272,7 @@ impl Core {
         }
     }
 
-    /// Closes a connection of ours, introduced or not, and tells everybody concerned.
+    /// Closes a connection, introduced or not, and updates everything that depends on it.
     pub(super) fn close_connection(&mut self, now: Time, conn: ConnId, reason: CloseReason) {
         let Some(connection) = self.connections.remove(now, conn, &mut self.sink) else {
             return;
@@ -300,7 +302,9 @@ impl Core {
         });
     }
 
-    /// A gossip message arrived. An error says why its connection is to be closed.
+    /// Handles a gossip message. The error is the reason to close its connection.
+    ///
+    /// Rule: `docs/protocol/mesh.md#5-4-relaying`.
     pub(super) fn handle_gossip(
         &mut self,
         now: Time,
@@ -327,6 +331,7 @@ impl Core {
         Ok(())
     }
 
+    /// Rule: `docs/protocol/mesh.md#6-3-merge`.
     pub(super) fn handle_topology(
         &mut self,
         now: Time,
@@ -363,7 +368,7 @@ impl Core {
         Ok(())
     }
 
-    /// Raises the alarm about an entry of our peer that is not ours.
+    /// Reports an entry of our peer that is not ours.
     fn note_foreign(&mut self, conn: ConnId, foreign: Foreign) {
         let is_forged = foreign.uid == self.config.uid;
         self.sink.counters.forgeries += u64::from(is_forged);
@@ -388,12 +393,12 @@ impl Core {
         }
     }
 
-    /// Sends news their way as soon as routes are up to date.
+    /// Relays news as soon as routes are up to date.
     pub(super) fn tell_later(&mut self, channel: ChannelId, route: Route, news: News) {
         if let Route::Broadcast { source } = route
             && self.membership.topology().peer(source).is_none()
         {
-            // There is no route for it, and the number of those that wait is bounded.
+            // There is no route for it, and the number of waiting broadcasts is bounded.
             return;
         }
         let dropped = self.relay.push(channel, route, news);
@@ -402,7 +407,7 @@ impl Core {
         }
     }
 
-    /// Puts news that wait into the outboxes of those to whom they go.
+    /// Moves waiting news to the outboxes of their destinations.
     pub(super) fn pass_on(&mut self) {
         if self.membership.are_routes_stale() {
             return;
@@ -433,7 +438,7 @@ impl Core {
         }
     }
 
-    /// Turns what waits for a connection into messages, as far as it takes them.
+    /// Encodes what waits for a connection, as far as it accepts messages.
     pub(super) fn pump(&mut self, now: Time, conn: ConnId) {
         while let Some(item) = self.connections.pop(conn) {
             match item {
@@ -488,14 +493,16 @@ impl Core {
         self.send(now, conn, &message.encode());
     }
 
-    /// Queues a message; closes the connection if it cannot carry another one.
+    /// Queues a message. Closes the connection if it cannot carry any more messages.
     pub(super) fn send(&mut self, now: Time, conn: ConnId, message: &[u8]) {
         if let Err(reason) = self.connections.send(conn, message, &mut self.sink) {
             self.close_connection(now, conn, reason);
         }
     }
 
-    /// Gives a unicast to the neighbour that is next on its way, unless it came from there.
+    /// Forwards a unicast to its next hop, unless it came from there.
+    ///
+    /// Rule: `docs/protocol/mesh.md#5-4-relaying`.
     pub(super) fn forward_unicast(
         &mut self,
         dest: PeerName,

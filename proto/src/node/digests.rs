@@ -17,6 +17,8 @@ use crate::topology::{DIGEST_BYTES, Digest};
 use crate::types::{ConnId, Time};
 
 /// From a digest that differs to the question for more: news may be on their way already.
+///
+/// Rule: `docs/protocol/mesh.md#10-1-digests`.
 const WANT_DELAY: Duration = Duration::from_millis(20);
 /// From one question to the next at least; doubled with each, since while much changes all differ
 /// all the time, and news come by themselves.
@@ -25,10 +27,14 @@ const WANT_AGAIN_MAX: Duration = Duration::from_secs(4);
 /// Who has not asked for so long asks as soon as at first.
 const PATIENCE_TIME: Duration = Duration::from_secs(10);
 /// A neighbour that has not answered by then is not waited for.
+///
+/// Rule: `docs/protocol/mesh.md#10-1-digests`.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 /// A neighbour is told everything once in this time at most.
 const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
 /// How many neighbours are told our digest from time to time.
+///
+/// Rule: `docs/protocol/mesh.md#10-1-digests`.
 const TOLD_AT_ONCE: usize = 2;
 /// From the last change to the digest that tells of what came out of it.
 const SETTLE_DELAY: Duration = Duration::from_secs(1);
@@ -44,6 +50,8 @@ pub(super) enum Exchange {
 
 impl Exchange {
     /// Reads a message; `None` if it is of a kind that is not known here, or too short.
+    ///
+    /// Format: `docs/protocol/mesh.md#10-1-digests`.
     pub(super) fn decode(kind: u8, body: &[u8]) -> Option<Exchange> {
         match kind {
             KIND_DIGEST => Some(Exchange::Digest(*body.first_chunk::<DIGEST_BYTES>()?)),
@@ -52,7 +60,7 @@ impl Exchange {
         }
     }
 
-    /// The kind of the message.
+    /// Returns the kind of the message.
     pub(super) const fn kind(self) -> u8 {
         match self {
             Exchange::Digest(_) => KIND_DIGEST,
@@ -60,7 +68,9 @@ impl Exchange {
         }
     }
 
-    /// The body of the message.
+    /// Returns the body of the message.
+    ///
+    /// Format: `docs/protocol/mesh.md#10-1-digests`.
     pub(super) fn body(&self) -> &[u8] {
         match self {
             Exchange::Digest(digest) => digest,
@@ -113,7 +123,7 @@ struct Answered {
 }
 
 impl Digests {
-    /// What is left to chance is drawn from `rng`.
+    /// Returns what is left to chance is drawn from `rng`.
     pub(super) fn new(rng: fastrand::Rng) -> Digests {
         Digests {
             rng,
@@ -137,7 +147,7 @@ impl Digests {
         neighbours
     }
 
-    /// When [`Digests::next`] has something.
+    /// Returns when [`Digests::next`] has something.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let owed = self.answers.values().filter(|answered| answered.owed);
         let owed = owed.map(|answered| answered.again_at).min();
@@ -188,7 +198,7 @@ impl Digests {
         self.pull.take_if(|pull| pull.conn == conn);
     }
 
-    /// How long to wait after a question that is asked now.
+    /// Returns how long to wait after a question that is asked now.
     fn next_wait(&self, now: Time) -> Duration {
         match self.asked {
             Some((at, wait)) if now < at + PATIENCE_TIME => (wait * 2).min(WANT_AGAIN_MAX),
@@ -196,7 +206,7 @@ impl Digests {
         }
     }
 
-    /// The next thing to do; `ours` is the digest of what we know.
+    /// Returns the next thing to do; `ours` is the digest of what we know.
     pub(super) fn next(&mut self, now: Time, ours: impl FnOnce() -> Digest) -> Option<Task> {
         if self.poll_timeout().is_none_or(|at| at > now) {
             return None;
@@ -235,6 +245,7 @@ impl Digests {
     }
 }
 
+/// Format: `docs/protocol/mesh.md#10-1-digests`.
 const KIND_DIGEST: u8 = 5;
 const KIND_WANT: u8 = 6;
 

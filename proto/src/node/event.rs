@@ -1,4 +1,4 @@
-//! What happened, for the log: typed facts that know how to tell themselves to a person.
+//! Events for the log, with their texts.
 
 use std::fmt;
 use std::net::{SocketAddr, SocketAddrV4};
@@ -13,13 +13,13 @@ use crate::topology::Refused;
 use crate::types::{ConnId, PeerName};
 use crate::wire::WireError;
 
-/// Why a connection was closed.
+/// Reason why a connection was closed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CloseReason {
-    /// Its bytes break the protocol, or the passwords differ.
+    /// The protocol was violated, or the passwords differ.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// The peer at the other end was not let in.
+    /// The peer at the other end was refused.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// The ends have no overlay in common.
@@ -28,10 +28,10 @@ pub enum CloseReason {
     /// There is another connection to the same peer, which is kept.
     #[error("Multiple connections to {0} added to {1}")]
     Duplicate(PeerName, PeerName),
-    /// The peer was started anew and has made a new connection.
+    /// The peer was restarted and has made a new connection.
     #[error("{0} was restarted")]
     Restarted(PeerName),
-    /// There are as many connections as are allowed.
+    /// The maximum number of connections is reached.
     #[error("Connection limit reached ({0})")]
     ConnectionLimit(usize),
     /// The other end did not introduce itself in time.
@@ -40,10 +40,10 @@ pub enum CloseReason {
     /// Too many connections are without introduction, and this one is the oldest.
     #[error("more than {INTRODUCTIONS_MAX} connections without introduction, this was the oldest")]
     Crowded,
-    /// Nothing came from the other end for too long.
+    /// Nothing was received for too long.
     #[error("no message within {} s", READ_TIME_MAX.as_secs())]
     ReadTimeout,
-    /// The other end takes nothing from us.
+    /// Nothing could be sent for too long.
     #[error("remote took no bytes within {} s", WRITE_TIME_MAX.as_secs())]
     WriteTimeout,
     /// The other end closed the connection, or it broke.
@@ -73,18 +73,18 @@ pub enum CloseReason {
     /// There are no unicasts on the channel of topology.
     #[error("unexpected topology gossip unicast")]
     TopologyUnicast,
-    /// The handler of a channel wants it closed.
+    /// The handler of a channel requested it.
     #[error("{0}")]
     Handler(String),
 }
 
 impl CloseReason {
-    /// Whether trying again would lead to the same.
+    /// Returns true if trying again would lead to the same.
     pub fn is_final(&self) -> bool {
         matches!(self, CloseReason::Refused(refused) if refused.is_final())
     }
 
-    /// What a person can do about it.
+    /// Returns what the user can do about it.
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             CloseReason::Wire(error) => wire_advice(error),
@@ -121,18 +121,18 @@ fn wire_advice(error: &WireError) -> Option<&'static str> {
     }
 }
 
-/// How much an event matters to a person.
+/// Severity of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// A decision that explains others.
     Debug,
-    /// Something changed for users.
+    /// A change for users.
     Info,
-    /// Something is unusual, though all goes on.
+    /// Something is unusual, but everything continues.
     Warn,
 }
 
-/// A peer as logs name it: `name(nickname)`.
+/// A peer, as named in logs: `name(nickname)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerLabel {
     /// Its name.
@@ -147,7 +147,7 @@ impl fmt::Display for PeerLabel {
     }
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A connection was added to our peer.
@@ -175,7 +175,7 @@ pub enum Event {
         conn: ConnId,
         /// The peer at the other end.
         peer: PeerLabel,
-        /// The overlay that was first.
+        /// The first established overlay.
         overlay: &'static str,
     },
     /// A connection was closed.
@@ -188,14 +188,14 @@ pub enum Event {
         address: SocketAddr,
         /// Whether we dialled.
         outbound: bool,
-        /// Why.
+        /// The reason.
         reason: CloseReason,
     },
     /// An address could not be dialled.
     DialFailed {
         /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The reason.
         error: String,
     },
     /// A peer's packets come from another address.
@@ -214,61 +214,61 @@ pub enum Event {
         /// The MTU in bytes.
         mtu: usize,
     },
-    /// One of several overlays of a connection is over.
+    /// One of several overlays of a connection failed.
     OverlayFailed {
         /// The peer at the other end.
         peer: PeerLabel,
         /// The overlay.
         overlay: &'static str,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// An overlay that carried frames is left for a while, or used again.
+    /// An overlay that carried frames was put on hold, or is used again.
     OverlayHealth {
         /// The peer at the other end.
         peer: PeerLabel,
         /// The overlay.
         overlay: &'static str,
-        /// Why it is left; `None` if it is used again.
+        /// Reason why it is left; `None` if it is used again.
         held: Option<String>,
     },
-    /// A peer sends messages that make no sense here. Told once for each connection.
+    /// A peer sends messages that have no meaning here. Reported once for each connection.
     Ignored {
         /// The peer.
         peer: PeerLabel,
-        /// What came.
+        /// The message.
         what: String,
     },
-    /// Gossip was dropped. Told once for each connection.
+    /// Gossip was dropped. Reported once for each connection.
     GossipDropped {
-        /// The peer that reads too slowly or sends too much; none if it has no way at all.
+        /// The peer that reads too slowly or sends too much; `None` if there is no route.
         peer: Option<PeerLabel>,
         /// The channel.
         channel: Arc<str>,
-        /// Why.
+        /// The reason.
         reason: &'static str,
     },
-    /// Entries of an update were left out since they exceed limits.
+    /// Entries of an update were left out because they exceed limits.
     TopologyIgnored {
         /// The neighbour that sent the update.
         peer: PeerLabel,
-        /// How many.
+        /// Their number.
         entries: usize,
     },
-    /// Somebody said of us what we did not say. Our own entry replaces it. Told once for each
-    /// connection over which it comes.
+    /// A neighbour passed on a false entry about us. Our own entry replaces it. Reported once for
+    /// each connection over which it comes.
     Forged {
         /// The neighbour that passed it on.
         peer: PeerLabel,
         /// The version that it claims.
         version: u64,
     },
-    /// Another router seems to carry our name: its entry keeps coming back. Told once for each
+    /// Another router seems to have our name: its entry keeps coming back. Reported once for each
     /// start of it.
     Twin {
         /// The neighbour that passed it on, or found out.
         peer: PeerLabel,
-        /// Where the other one is, if that is known.
+        /// The other one's address, if known.
         address: Option<String>,
     },
     /// The overlay that frames to a peer take changed.
@@ -279,15 +279,15 @@ pub enum Event {
         from: &'static str,
         /// The overlay from here on.
         to: &'static str,
-        /// Why the one before is left; `None` if the other one is better.
+        /// Reason why the previous one is left; `None` if the other one is better.
         reason: Option<String>,
     },
-    /// Peers can be reached by nobody that we can reach.
+    /// Peers are unreachable and were removed.
     PeersGone(Vec<PeerName>),
 }
 
 impl Event {
-    /// How much it matters.
+    /// Returns how much it matters.
     pub fn level(&self) -> Level {
         match self {
             Event::Added { .. } | Event::Established { .. } | Event::PeersGone(_) => Level::Info,

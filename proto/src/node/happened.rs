@@ -1,12 +1,12 @@
-//! What one part of a node has to say to the others.
+//! Events of one part of a node for the others.
 
 use super::digests::Exchange;
 use super::event::CloseReason;
 use crate::types::{ConnId, PeerName};
 use crate::wire::Introduced;
 
-/// Something that happened in one part of a node and concerns the others. The node itself passes
-/// it on; no part calls another.
+/// An event in one part of a node that concerns the others. The node itself passes it on; no part
+/// calls another.
 #[derive(Debug)]
 pub(super) enum Happened {
     /// Both ends of a connection are known to each other.
@@ -17,8 +17,8 @@ pub(super) enum Happened {
     Exchange(Exchange),
     /// A connection to this neighbour carries frames.
     Established(PeerName),
-    /// Somebody answered on this connection, so the peer of the one that waits for it is not
-    /// its successor.
+    /// An answer came on this connection, so the peer of the one that waits for it is not its
+    /// successor.
     Answered(ConnId),
     /// A connection is over, though it was not closed yet.
     Lost(CloseReason),

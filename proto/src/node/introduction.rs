@@ -1,4 +1,4 @@
-//! What both ends of a connection tell each other first, and what follows from it.
+//! The introduction of both ends of a connection.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,7 +16,9 @@ use crate::sleeve::LinkId;
 use crate::types::{ConnUid, ShortId, Time};
 use crate::wire::{Introduced, Wire, WireConfig};
 
-/// The connection to `remote` that was just made, on which the introduction begins.
+/// Returns the connection to `remote` that was just made, on which the introduction begins.
+///
+/// Rule: `docs/protocol/mesh.md#3-introduction`.
 pub(super) fn open_connection(
     now: Time,
     (remote, dial): (SocketAddr, Option<Dial>),
@@ -51,7 +53,9 @@ pub(super) fn open_connection(
     Connection::new(now, remote, dial, trusting, native, wire).with_confirmation(config.abilities)
 }
 
-/// Makes of an introduction what its connection needs to become one to a neighbour.
+/// Creates from an introduction what its connection needs to become one to a neighbour.
+///
+/// Rule: `docs/protocol/mesh.md#3-5-connection-uid`.
 pub(super) fn prepare_member(
     connection: &mut Connection,
     introduced: &Introduced,

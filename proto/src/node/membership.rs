@@ -1,4 +1,4 @@
-//! Who is in the mesh and which way leads there.
+//! The members of the mesh and the routes to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,24 +16,28 @@ use crate::routes::Routes;
 use crate::topology::{self, Admitted, Merged, Refused, Topology};
 use crate::types::{PeerName, PeerUid, Time};
 
-/// The first route calculations after a change; in a storm of changes one follows another only
-/// after [`ROUTES_INTERVAL`].
+/// Delay of the first route calculations after changes; with many changes they follow at
+/// [`ROUTES_INTERVAL`].
+///
+/// Rule: `docs/protocol/mesh.md#9-timers`.
 const ROUTES_DELAY: Duration = Duration::from_millis(5);
 const ROUTES_INTERVAL: Duration = Duration::from_millis(100);
 const ROUTES_BURST: u32 = 4;
 
 /// The same for announcements of our own entry.
+///
+/// Rule: `docs/protocol/mesh.md#9-timers`.
 const ANNOUNCE_DELAY: Duration = Duration::from_millis(50);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 const ANNOUNCE_BURST: u32 = 3;
 
-/// Most peers of which is remembered that they are routers of ours.
+/// Maximum number of peers of which is remembered that they are routers of ours.
 const WEFT_MAX: usize = 8192;
-/// How often an entry of another start of our peer must be outdone until that start counts as
-/// alive. An earlier start of ours, which is over, says nothing new.
+/// Number of times that an entry of another start of our peer must be outdone until that start
+/// counts as alive. An earlier start of ours, which has ended, says nothing new.
 const TWIN_AFTER: u32 = 4;
 
-/// All peers, the routes to them, and what of both is still to be told.
+/// All peers, the routes to them, and changes of both that are still to be announced.
 #[derive(Debug)]
 pub(super) struct Membership {
     us: PeerName,
@@ -46,17 +50,17 @@ pub(super) struct Membership {
     routes_pace: Pace,
     announce_pace: Pace,
     garbage_at: Option<Time>,
-    /// Addresses at which peers see each other, as of the last calculation of routes, if anybody
-    /// asked since.
+    /// Addresses at which peers see each other, as of the last calculation of routes, if they were
+    /// queried since.
     addresses: Option<BTreeSet<IpAddr>>,
-    /// Peers that introduced themselves as routers of ours, under a password.
+    /// Peers that introduced themselves as weft routers, under a password.
     weft: BTreeSet<PeerName>,
     /// The start of another router with our name that was outdone last, and how often.
     twin: (PeerUid, u32),
 }
 
 impl Membership {
-    /// A mesh of one peer.
+    /// Creates a mesh of one peer.
     pub(super) fn new(config: &NodeConfig, rng: fastrand::Rng) -> Membership {
         let mut topology = Topology::new(
             config.name,
@@ -93,7 +97,8 @@ impl Membership {
         &self.routes
     }
 
-    /// When garbage is to be collected, routes to be calculated or our entry to be announced.
+    /// Returns when garbage is to be collected, routes to be calculated or our entry to be
+    /// announced.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let paces = [&self.routes_pace, &self.announce_pace];
         let paces = paces.into_iter().filter_map(Pace::poll_timeout);
@@ -115,7 +120,7 @@ impl Membership {
         self.routes_pace.is_requested()
     }
 
-    /// The peers to be announced now, ourselves among them.
+    /// Returns the peers to be announced now, ourselves among them.
     pub(super) fn take_announcement(&mut self, now: Time) -> Option<BTreeSet<PeerName>> {
         if !self.announce_pace.is_due(now) {
             return None;
@@ -125,7 +130,7 @@ impl Membership {
         Some(names)
     }
 
-    /// Sees what changes of the topology ask for.
+    /// Schedules what changes of the topology require.
     pub(super) fn note_changes(&mut self, now: Time) {
         let changes = self.topology.take_changes();
         if changes.announce {
@@ -145,8 +150,9 @@ impl Membership {
         sink.push(Output::Routes(self.routes.clone()));
     }
 
-    /// Removes peers that are out of reach. That a peer which was just `refused` goes is not
-    /// worth a word.
+    /// Removes unreachable peers. The removal of a peer that was just `refused` is not reported.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-4-garbage`.
     pub(super) fn collect_garbage(
         &mut self,
         now: Time,
@@ -168,7 +174,7 @@ impl Membership {
         }
     }
 
-    /// Checks who introduced itself, and holds its entry until [`Membership::release`].
+    /// Checks the introduced peer, and holds its entry until [`Membership::release`].
     pub(super) fn admit(
         &mut self,
         remote: &Features,
@@ -204,16 +210,18 @@ impl Membership {
         self.topology.establish_connection(peer);
     }
 
-    /// Takes a connection out of our entry, and removes whom it alone led to.
+    /// Removes a connection from our entry, and the peers that only it led to.
     pub(super) fn delete_connection(&mut self, now: Time, peer: PeerName, sink: &mut Sink) {
         self.topology.delete_connection(peer);
         self.topology.release(peer);
-        // Before anything is announced: an entry of ours that does not lead to peers which we
-        // still tell of would go round in circles.
+        // This must happen before anything is announced: entries of peers to which our own entry
+        // does not lead any more would circulate.
         self.collect_garbage(now, None, sink);
     }
 
     /// Takes in an update of a neighbour.
+    ///
+    /// Rule: `docs/protocol/mesh.md#6-3-merge`.
     pub(super) fn merge(&mut self, now: Time, update: &[u8]) -> Result<Merged, gob::Error> {
         let merged = self.topology.merge(update)?;
         if !merged.improved.is_empty() {
@@ -225,7 +233,7 @@ impl Membership {
         Ok(merged)
     }
 
-    /// The addresses at which peers of the mesh see each other.
+    /// Returns the addresses at which peers of the mesh see each other.
     pub(super) fn addresses(&mut self) -> &BTreeSet<IpAddr> {
         let topology = &self.topology;
         self.addresses.get_or_insert_with(|| {
@@ -235,7 +243,7 @@ impl Membership {
         })
     }
 
-    /// Remembers whether a peer is a router of ours.
+    /// Records whether a peer is a weft router.
     pub(super) fn note_weft(&mut self, peer: PeerName, is_weft: bool) {
         if !is_weft {
             self.weft.remove(&peer);
@@ -264,14 +272,16 @@ impl Membership {
         self.changed.retain(|_, at| *at + RECENT_TIME > now);
     }
 
-    /// Names of all peers, to be told to somebody who knows nothing.
+    /// Returns names of all peers, to be told to somebody who knows nothing.
     pub(super) fn all(&self) -> BTreeSet<PeerName> {
         self.topology.names().collect()
     }
 
-    /// What a new neighbour that we could reach before may not have heard of: the way to it may
-    /// lead over a connection that is dead, though nobody noticed yet. While peers see the mesh
+    /// Returns what a new neighbour that we could reach before may not have heard of: the way to it
+    /// may lead over a connection that is dead, though nobody noticed yet. While peers see the mesh
     /// differently, broadcasts may go round in circles.
+    ///
+    /// Rule: `docs/protocol/mesh.md#10-weft`.
     pub(super) fn recent_changes(&self, now: Time) -> BTreeSet<PeerName> {
         let since = |at: Time| at + RECENT_TIME > now;
         let mut recent: Vec<(Time, PeerName)> = self
@@ -285,7 +295,7 @@ impl Membership {
         latest.map(|(_, name)| name).collect()
     }
 
-    /// The entries of these peers, as updates that each fit a message.
+    /// Returns the entries of these peers, as updates that each fit a message.
     pub(super) fn encode(&self, names: BTreeSet<PeerName>) -> Vec<Vec<u8>> {
         self.topology.encode_parts(names, TOPOLOGY_MESSAGE_BYTES)
     }

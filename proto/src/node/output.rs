@@ -1,4 +1,4 @@
-//! What a node wants done.
+//! What the driver must do for a node.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,25 +11,25 @@ use crate::sleeve::LinkId;
 use crate::sleeve::link::Path;
 use crate::types::{ConnId, ConnUid, PeerName};
 
-/// What a node wants done.
+/// What the driver must do for a node.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// Connect to an address. To be answered by `Node::handle_dialled` or
+    /// Connect to an address. The driver answers by `Node::handle_dialled` or
     /// `Node::handle_dial_failed`.
     Dial {
-        /// The name of the connection.
+        /// The handle of the connection.
         conn: ConnId,
         /// The address.
         to: SocketAddr,
     },
-    /// Send bytes down a connection. To be answered by `Node::handle_sent` when they left.
+    /// Send bytes down a connection. The driver answers by `Node::handle_sent` when they left.
     Send {
         /// The connection.
         conn: ConnId,
         /// The bytes.
         bytes: Vec<u8>,
     },
-    /// Close a connection; nothing more comes for it.
+    /// Close a connection. There are no more outputs for it.
     Close {
         /// The connection.
         conn: ConnId,
@@ -38,16 +38,16 @@ pub enum Output {
     Deliver {
         /// The channel.
         channel: Arc<str>,
-        /// The connection over which it came, to be closed if it must not be tolerated.
+        /// The connection over which it arrived, for [`Node::close`].
         conn: ConnId,
         /// The peer at the other end.
         neighbour: PeerName,
-        /// Whom it is for, and from whom.
+        /// Its destination and source.
         kind: DeliveryKind,
         /// The channel's data.
         payload: Vec<u8>,
     },
-    /// The complete state of a channel is to be sent down a connection: answer by
+    /// Send the complete state of a channel down a connection. The driver answers by
     /// `Node::handle_state`, at once or later.
     NeedState {
         /// The channel.
@@ -56,57 +56,56 @@ pub enum Output {
         conn: ConnId,
         /// The peer at the other end.
         neighbour: PeerName,
-        /// Whether the channel's state was never asked for this connection before.
+        /// Whether this is the first request of the channel's state for this connection.
         first: bool,
     },
-    /// There is a new link to a neighbour. Packets from it may come at once.
+    /// There is a new link to a neighbour. Packets from it may arrive at once.
     LinkAdded(Box<LinkInfo>),
-    /// Something about one link.
+    /// An action on one link.
     Link(LinkOutput),
-    /// A link is over.
+    /// A link was removed.
     LinkRemoved {
         /// The link.
         link: LinkId,
     },
-    /// The links to a neighbour, in the order in which they are to be tried for a frame; none if
-    /// it is a neighbour no longer.
+    /// The links to a neighbour, in the order in which to try them for a frame; none if it is not a
+    /// neighbour any more.
     LinkOrder {
         /// The neighbour.
         peer: PeerName,
         /// The links.
         links: Vec<LinkId>,
     },
-    /// New routes; to be used from here on.
+    /// New routes, to be used from now on.
     Routes(Arc<Routes>),
-    /// Peers were removed: forget what belongs to them.
+    /// Peers were removed: forget everything about them.
     PeersGone(Vec<PeerName>),
-    /// What is to be dialled after a restart, as the user wrote it.
+    /// The targets to dial after a restart, as the user wrote them.
     TargetsChanged(Vec<String>),
-    /// Where peers were met: to be recalled after a restart.
+    /// Addresses at which peers were met: to be recalled after a restart.
     PeersMet(Vec<(PeerName, SocketAddr)>),
-    /// Something for the log.
+    /// An event for the log.
     Event(Event),
 }
 
-/// From whom gossip comes, and for whom it is.
+/// Destination and source of gossip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryKind {
-    /// From one peer for us alone.
+    /// A unicast from one peer to us.
     Unicast {
         /// The peer.
         source: PeerName,
     },
-    /// From one peer for everybody. The handler decides what goes on
-    /// (`Node::relay_broadcast`).
+    /// A broadcast from one peer. The handler decides what is relayed (`Node::relay_broadcast`).
     Broadcast {
         /// The peer.
         source: PeerName,
     },
-    /// From the neighbour for us. The handler decides what goes on (`Node::relay_gossip`).
+    /// Gossip from the neighbour. The handler decides what is relayed (`Node::relay_gossip`).
     Gossip,
 }
 
-/// What the threads that carry frames must know of a new link.
+/// A new link, as needed by the threads that carry frames.
 #[derive(Clone, Debug)]
 pub struct LinkInfo {
     /// The link.
@@ -117,26 +116,26 @@ pub struct LinkInfo {
     pub peer: PeerName,
     /// Its kind.
     pub overlay: Overlay,
-    /// The overlays that the neighbour offers, in its order; none if it is an old router.
+    /// The overlays that the neighbour offers, in its order; none in legacy mode.
     pub remote_overlays: Arc<[String]>,
-    /// The number of the connection, which is in heartbeats.
+    /// The UID of the connection, which heartbeats carry.
     pub uid: ConnUid,
-    /// The key of sleeve packets; none for packets in the clear.
+    /// The key of sleeve packets; `None` for plain packets.
     pub key: Option<SessionKey>,
-    /// Whether we dialled, which tells the nonces of both directions apart.
+    /// Whether we dialled, which distinguishes the nonces of both directions.
     pub dialled: bool,
-    /// How packets travel at first.
+    /// The initial path.
     pub path: Path,
 }
 
 impl LinkInfo {
-    /// Whether the router at the other end is one of ours.
+    /// Returns true if the other end is a weft router.
     pub fn is_weft(&self) -> bool {
         offers_weft(&self.remote_overlays)
     }
 }
 
-/// Whether a router that offers these overlays is one of ours.
+/// Returns true if a router that offers these overlays is a weft router.
 pub(super) fn offers_weft(overlays: &[String]) -> bool {
     overlays.iter().any(|name| name == Overlay::Weft.name())
 }

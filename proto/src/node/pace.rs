@@ -1,18 +1,18 @@
-//! When to do something that many events ask for: soon, but not too often.
+//! Rate limit for work that many events request: soon, but not too often.
 
 use std::time::Duration;
 
 use crate::types::Time;
 
-/// A bucket of permits. A request is due a short delay later, so that those that come together
-/// count as one; when permits are used up, each next one takes an interval.
+/// A token bucket. A request is due after a short delay, so that requests that come together count
+/// as one. Once the tokens are used up, each further request takes an interval.
 #[derive(Debug)]
 pub(super) struct Pace {
     delay: Duration,
     interval: Duration,
     burst: u32,
     permits: u32,
-    /// When the number of permits was last right.
+    /// When the number of permits was last updated.
     counted: Time,
     due: Option<Time>,
 }
@@ -29,7 +29,7 @@ impl Pace {
         }
     }
 
-    /// Something is to be done.
+    /// Requests the work.
     pub(super) fn request(&mut self, now: Time) {
         if self.due.is_some() {
             return;
@@ -42,17 +42,17 @@ impl Pace {
         });
     }
 
-    /// Whether something is to be done, now or later.
+    /// Returns true if the work is requested.
     pub(super) fn is_requested(&self) -> bool {
         self.due.is_some()
     }
 
-    /// When it is to be done.
+    /// Returns the time at which the work is due.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         self.due
     }
 
-    /// Whether it is to be done now; then it counts as done.
+    /// Returns true if the work is due now; it then counts as done.
     pub(super) fn is_due(&mut self, now: Time) -> bool {
         if self.due.is_none_or(|due| due > now) {
             return false;
@@ -61,7 +61,7 @@ impl Pace {
         true
     }
 
-    /// It was done.
+    /// Records that the work was done.
     pub(super) fn done(&mut self, now: Time) {
         self.count(now);
         self.permits = self.permits.saturating_sub(1);

@@ -1,4 +1,4 @@
-//! Gossip on its way: what came in and what becomes of it, and what waits for routes.
+//! The relay of gossip: delivery, relaying, and gossip that waits for routes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(super) struct Relay {
     rng: fastrand::Rng,
 }
 
-/// What is left to do about a message.
+/// The remaining work on a message.
 #[derive(Debug)]
 pub(super) enum Heard<'m> {
     /// Nothing.
@@ -44,7 +44,7 @@ pub(super) struct Mailing {
 }
 
 impl Relay {
-    /// Gossips for the first time after `first_gossip`; what is left to chance is drawn from
+    /// Creates the state that first gossips after `first_gossip`; random choices are drawn from
     /// `rng`.
     pub(super) fn new(
         outside: &[String],
@@ -60,7 +60,7 @@ impl Relay {
         }
     }
 
-    /// When everything is to be gossiped.
+    /// Returns when everything is to be gossiped.
     pub(super) fn poll_timeout(&self) -> Time {
         self.gossip_at
     }
@@ -78,12 +78,12 @@ impl Relay {
         self.channels.name(channel)
     }
 
-    /// The channel of this name, if the driver handles it.
+    /// Returns the channel of this name, if the driver handles it.
     pub(super) fn outside(&self, name: &str) -> Option<ChannelId> {
         self.channels.outside(name)
     }
 
-    /// All channels that the driver handles.
+    /// Returns all channels that the driver handles.
     pub(super) fn all_outside(&self) -> Vec<ChannelId> {
         self.channels.all_outside()
     }
@@ -98,18 +98,20 @@ impl Relay {
         self.channels.age();
     }
 
-    /// Keeps news until routes are up to date. Returns how many payloads were dropped.
+    /// Keeps news until routes are up to date. Returns the number of dropped payloads.
     pub(super) fn push(&mut self, channel: ChannelId, route: Route, news: News) -> usize {
         let has_state = self.channels.has_state(channel);
         self.relays.push(channel, route, news, has_state)
     }
 
     /// Draws some neighbours, `except` this one.
+    ///
+    /// Rule: `docs/protocol/mesh.md#5-5-random-neighbours`.
     pub(super) fn draw(&mut self, routes: &Routes, except: Option<PeerName>) -> Vec<PeerName> {
         routes.random_neighbours(except, &mut self.rng)
     }
 
-    /// The first of the news that wait, and to whom they go.
+    /// Returns the first of the news that wait, and to whom they go.
     pub(super) fn pop(&mut self, routes: &Routes) -> Option<Mailing> {
         let (channel, route, news) = self.relays.pop()?;
         let (reach, to) = match route {
@@ -132,6 +134,8 @@ impl Relay {
 
     /// Takes in a gossip message that `neighbour` sent to `us`, and hands it to the driver if it
     /// is for one of its channels.
+    ///
+    /// Rule: `docs/protocol/mesh.md#5-4-relaying`.
     pub(super) fn hear<'m>(
         &mut self,
         us: PeerName,

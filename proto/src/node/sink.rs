@@ -1,20 +1,20 @@
-//! What piles up in a node until its driver takes it.
+//! Outputs that collect in a node until its driver takes them.
 
 use std::collections::VecDeque;
 
 use super::event::Event;
 use super::output::Output;
 
-/// What happened so far, counted.
+/// Counters since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Connections that ended, introduced or not.
     pub terminations: u64,
     /// Accepted connections that were closed to make room for others.
     pub strangers_dropped: u64,
-    /// How often an overlay was left since nothing came through.
+    /// How often an overlay was put on hold.
     pub overlay_holds: u64,
-    /// How often an overlay was over while its connection went on.
+    /// How often an overlay failed while its connection continued.
     pub overlay_failures: u64,
     /// Gossip messages sent, relayed unicasts aside.
     pub gossip_sent: u64,
@@ -24,21 +24,21 @@ pub struct Counters {
     pub gossip_received: u64,
     /// Bytes of their payloads.
     pub gossip_received_bytes: u64,
-    /// Payloads that were dropped since too much waited, or for want of a channel.
+    /// Payloads that were dropped because too much waited, or because there were too many channels.
     pub gossip_dropped: u64,
-    /// Unicasts that had no way, or no room on it.
+    /// Unicasts that were dropped without a route or without room.
     pub unicasts_dropped: u64,
-    /// Messages that made no sense on their connection.
+    /// Messages that had no meaning on their connection.
     pub messages_ignored: u64,
     /// Entries of topology updates that exceeded limits.
     pub topology_ignored: u64,
     /// Entries of our own peer that somebody forged, and that were replaced by ours.
     pub forgeries: u64,
-    /// How often routes were calculated.
+    /// Number of calculations of routes.
     pub route_calculations: u64,
 }
 
-/// What piles up until the driver takes it: outputs in order, and what was counted.
+/// Outputs, in order, and counts that collect until the driver takes them.
 #[derive(Debug, Default)]
 pub(super) struct Sink {
     pub(super) outputs: VecDeque<Output>,

@@ -147,19 +147,19 @@ impl Core {
 }
 
 impl Connections {
-    /// All neighbours, each with its connection.
+    /// Returns all neighbours, each with its connection.
     pub(super) fn neighbours(&self) -> Vec<(PeerName, ConnId)> {
         let all = self.members.iter();
         all.map(|(peer, conn)| (*peer, *conn)).collect()
     }
 
-    /// Whether the other end of a connection compares digests with us.
+    /// Returns true if the other end of a connection compares digests with us.
     pub(super) fn has_digests(&self, conn: ConnId) -> bool {
         let member = self.conns.get(&conn).and_then(|c| c.member.as_ref());
         member.is_some_and(|member| member.has_digests)
     }
 
-    /// The connections to neighbours that compare digests with us.
+    /// Creates the connections to neighbours that compare digests with us.
     pub(super) fn with_digests(&self) -> Vec<ConnId> {
         let all = self.members.values().copied();
         all.filter(|conn| self.has_digests(*conn)).collect()

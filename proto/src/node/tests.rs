@@ -130,7 +130,7 @@ impl Rig {
         }
     }
 
-    /// A remote end connects to the node.
+    /// Returns a remote end connects to the node.
     fn accept(&mut self, guise: &Guise) -> ConnId {
         let from = address(guise.features.name.as_u64());
         self.accept_from(guise, from)
@@ -144,7 +144,7 @@ impl Rig {
         conn
     }
 
-    /// A remote end answers the node's first dial.
+    /// Returns a remote end answers the node's first dial.
     fn answer_dial(&mut self, guise: &Guise) -> ConnId {
         let (conn, to) = self.dials.remove(0);
         let secret = self.secret();
@@ -253,7 +253,7 @@ impl Rig {
         self.node.connections().any(|view| view.conn == conn)
     }
 
-    /// What happened since this was last asked, as logs would tell it.
+    /// Returns what happened since this was last asked, as logs would tell it.
     fn events(&mut self) -> Vec<String> {
         let (events, rest) = std::mem::take(&mut self.outputs)
             .into_iter()
@@ -297,7 +297,7 @@ impl Rig {
 }
 
 impl Remote {
-    /// The node must never send what ends the original.
+    /// The node must never send what crashes Weave Net.
     fn receive(&mut self, message: Vec<u8>) {
         assert!(!message.is_empty());
         if word::Word::is_tag(&message) {
@@ -318,7 +318,7 @@ fn decode(message: &[u8]) -> Message<'_> {
     Message::decode(message, OverlayMode::Switched { common: 1 }).unwrap()
 }
 
-/// An update with these entries: name, UID, version and connected names.
+/// Returns an update with these entries: name, UID, version and connected names.
 fn update(peers: &[(u64, u64, u64, &[u64])]) -> Vec<u8> {
     let peers: Vec<topology::Peer> = peers
         .iter()

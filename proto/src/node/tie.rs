@@ -5,19 +5,19 @@ use super::connections::Connections;
 use super::event::CloseReason;
 use crate::types::{ConnId, PeerName};
 
-/// There is another connection to the same peer: which, and what becomes of both.
+/// There is another connection to the same peer: which, and the decision on both.
 #[derive(Debug)]
 pub(super) struct Tie {
     pub(super) other: ConnId,
-    /// Why the other one is closed, if it is.
+    /// Reason why the other one is closed, if it is.
     pub(super) other_ends: Option<CloseReason>,
-    /// Why the new one is closed, if it is.
+    /// Reason why the new one is closed, if it is.
     pub(super) new_ends: Option<CloseReason>,
 }
 
 impl Connections {
-    /// Of two connections to one peer the one with the lower number stays; both ends come to the
-    /// same result. A connection to an earlier start of the peer is dead, whatever its number.
+    /// Of two connections to one peer, the one with the lower UID stays; both ends come to the same
+    /// result. A connection to an earlier start of the peer is dead, whatever its UID.
     pub(super) fn tie(&self, us: PeerName, new: &Member) -> Option<Tie> {
         let other = self.of_peer(new.peer)?;
         let member = self.conns.get(&other)?.member.as_ref()?;

@@ -1,4 +1,4 @@
-//! What status pages, reports and metrics show of a node.
+//! The view of a node for status pages, reports and metrics.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,20 +29,20 @@ pub struct ConnectionView {
     pub encrypted: bool,
     /// Whether both ends trust the network between them, so that frames are not encrypted.
     pub trusted: bool,
-    /// The overlays that the other end offers, in its order; none if it is an old router.
+    /// The overlays that the other end offers, in its order; none in legacy mode.
     pub remote_overlays: Arc<[String]>,
     /// Its overlays, each in its place.
     pub forwarders: Vec<ForwarderView>,
-    /// The overlay that frames take at the moment.
+    /// The overlay that currently carries frames.
     pub active: Option<ForwarderView>,
-    /// Bytes in the driver's hands that have not left it.
+    /// Bytes handed to the driver and not sent yet.
     pub bytes_in_flight: usize,
-    /// Bytes of gossip that wait for these to leave.
+    /// Bytes of gossip that wait for these to be sent.
     pub bytes_waiting: usize,
 }
 
 impl ConnectionView {
-    /// Whether the router at the other end is one of ours.
+    /// Returns true if the other end is a weft router.
     pub fn is_weft(&self) -> bool {
         offers_weft(&self.remote_overlays)
     }

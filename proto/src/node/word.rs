@@ -1,4 +1,4 @@
-//! What two routers of this kind say to each other about their connection itself.
+//! Messages between two weft routers about their connection itself.
 //!
 //! ```text
 //! feature  "Weft": words that say what the end understands: "confirm", "ask", "sleeve"
@@ -19,22 +19,22 @@ use crate::crypto::SessionKey;
 use crate::features::{Ability, Features};
 
 const TAG: u8 = 8;
-/// Longest address that is taken, in bytes.
+/// Maximum size of an address in bytes.
 const ADDRESS_BYTES_MAX: usize = 64;
 
-/// What both ends of a connection understand.
+/// Abilities that both ends of a connection have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Agreed {
-    /// That each end confirms the introduction.
+    /// Confirmation of the introduction by each end.
     pub(super) confirm: bool,
-    /// Questions whether the end is there.
+    /// Asking whether the other end is alive.
     pub(super) ask: bool,
     /// That each end says whether it uses sleeve.
     pub(super) sleeve: bool,
 }
 
 impl Agreed {
-    /// What the other end can do of what we can.
+    /// Returns what the other end can do of what we can.
     pub(super) fn with(remote: &Features) -> Agreed {
         Agreed {
             confirm: remote.can(Ability::Confirm),
@@ -55,7 +55,7 @@ pub(super) enum Word {
 }
 
 impl Word {
-    /// Reads a message. `None` if it is another one, or makes no sense.
+    /// Reads a message. Returns `None` for other or malformed messages.
     pub(super) fn parse(message: &[u8]) -> Option<Word> {
         let [TAG, kind, body @ ..] = message else {
             return None;
@@ -93,7 +93,7 @@ impl Word {
     }
 }
 
-/// Shows that the end which dialled, or the one that accepted, has the key and saw this
+/// Creates the proof that the end which dialled, or the one that accepted, has the key and saw this
 /// introduction.
 pub(super) fn confirm(key: &SessionKey, transcript: &[u8; 32], dialler: bool) -> Word {
     let context = context(transcript, dialler);

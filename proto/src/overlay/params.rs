@@ -6,7 +6,7 @@ use crate::crypto::{Secret, SessionKey};
 use crate::native::{Ciphers, KeyLife, SessionNumbers};
 use crate::types::{ConnUid, PeerName};
 
-/// What a connection tells its overlays when it is introduced.
+/// Parameters of a connection, given to its overlays when it is introduced.
 #[derive(Debug)]
 pub struct Params {
     /// Ourself.
@@ -31,7 +31,7 @@ pub struct Params {
     pub transcript: [u8; 32],
     /// What the first native key pair is made of.
     pub secret: Option<Secret>,
-    /// The ciphers that we take.
+    /// The ciphers that we accept.
     pub ciphers: Ciphers,
     /// Source of our session numbers for native keys.
     pub numbers: SessionNumbers,

@@ -71,7 +71,7 @@ impl Reserve {
         self.state = State::Cold(Some(now + WARM_AFTER));
     }
 
-    /// When [`Reserve::review`] is due.
+    /// Returns when [`Reserve::review`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         match self.state {
             State::Cold(warm_at) => warm_at,
@@ -116,8 +116,8 @@ impl Reserve {
         }
     }
 
-    /// A special frame arrived over sleeve. The peer may be the only one that noticed that the
-    /// native link is of no use.
+    /// Returns a special frame arrived over sleeve. The peer may be the only one that noticed that
+    /// the native link is of no use.
     pub(super) fn hear(&mut self, now: Time, special: Special) -> Option<Change> {
         if special != Special::Heartbeat(self.uid) {
             return None;

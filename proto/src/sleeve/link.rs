@@ -164,7 +164,7 @@ pub enum LinkOutput {
     /// The peer is silent, so the link waits for [`Link::confirm`] again. Only of a link that is a
     /// reserve.
     Silent,
-    /// The link is over. Comes once, and nothing comes after it.
+    /// The link failed. Reported once, as the last output.
     Failed(LinkError),
 }
 

@@ -278,7 +278,8 @@ mod decisions {
             self.forwarding.captured(at(1), &self.macs, dst, src).0
         }
 
-        /// What becomes of a frame: the neighbour that sent it, its source, and for whom it is.
+        /// Returns what becomes of a frame: the neighbour that sent it, its source, and for whom it
+        /// is.
         fn received(&self, peers: (u64, u64, u64), dst: Mac, src: Mac) -> Received<'_> {
             let peers = (name(peers.0), name(peers.1), name(peers.2));
             self.forwarding

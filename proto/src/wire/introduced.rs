@@ -10,8 +10,9 @@ pub const VERSION_MIN: u8 = 1;
 /// Highest supported version of the protocol.
 pub const VERSION_MAX: u8 = 2;
 
-/// The lowest version to accept unless a user says otherwise. With a password it is 2: protocol 1
-/// introduces both ends in the clear, so that whoever stands in between can change what they say.
+/// Returns the lowest version to accept unless a user says otherwise. With a password it is 2:
+/// protocol 1 introduces both ends in the clear, so that whoever stands in between can change what
+/// they say.
 pub const fn version_min(has_password: bool) -> u8 {
     if has_password { 2 } else { VERSION_MIN }
 }

@@ -739,7 +739,7 @@ fn a_flood_of_reports_is_not_answered_without_bound() {
     assert!(world.ends[0].outputs.len() <= OUTPUTS_MAX + 1);
 }
 
-/// How many reports both ends gave out since this was last called.
+/// Returns how many reports both ends gave out since this was last called.
 fn take_reports(world: &mut World) -> usize {
     let is_report = |output: &LinkOutput| match output {
         // Larger ones look for larger sizes.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::gossip::{PENDING_BYTES_MAX, WINDOW_BYTES};
 
-/// A node between two neighbours that each have a peer behind them: 3 - 1 - us - 2 - 4.
+/// Returns a node between two neighbours that each have a peer behind them: 3 - 1 - us - 2 - 4.
 fn line() -> (Rig, ConnId, ConnId) {
     let mut rig = Rig::new(config());
     let (a, b) = (rig.member(1), rig.member(2));

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A message of any kind, well formed, broken or nonsense.
+/// Returns a message of any kind, well formed, broken or nonsense.
 fn message() -> impl Strategy<Value = Vec<u8>> {
     let bytes = || proptest::collection::vec(any::<u8>(), 0..60);
     let names = || prop_oneof![0u64..8, Just(US), Just(u64::MAX >> 16), any::<u64>()];

@@ -93,7 +93,7 @@ fn a_router_of_ours_is_not_spoken_to_in_protocol_1() {
             .iter()
             .any(|event| event.contains("protocol 1"))
     );
-    // Who was never seen to be one of ours may be as old as it says.
+    // A peer that was never seen to be a weft router may be as old as it says.
     let mut old = Guise::new(2);
     old.password = Some("secret");
     old.max_version = 1;
@@ -128,7 +128,7 @@ fn strangers_from_everywhere_do_not_keep_out_a_member() {
     assert!(rig.is_member(slow), "{:?}", rig.events().last());
 }
 
-/// A guise that knows what routers of ours say about a connection itself.
+/// Returns a guise that knows what routers of ours say about a connection itself.
 fn ours(n: u64, uid: u64, conn_id: u64, password: Option<&'static str>) -> Guise {
     let mut guise = Guise::new(n);
     guise.password = password;
@@ -147,14 +147,14 @@ fn with_password() -> NodeConfig {
     }
 }
 
-/// What the remote end, which dialled, says to confirm the introduction.
+/// Returns what the remote end, which dialled, says to confirm the introduction.
 fn confirmation(rig: &Rig, conn: ConnId) -> Vec<u8> {
     let introduced = rig.remotes[&conn].introduced.as_ref().unwrap();
     let key = introduced.session_key.as_ref().unwrap();
     word::confirm(key, &introduced.transcript, true).encode()
 }
 
-/// The words that a remote end received since this was last asked.
+/// Returns the words that a remote end received since this was last asked.
 fn words(rig: &mut Rig, conn: ConnId) -> Vec<word::Word> {
     let received = rig.received(conn);
     received
@@ -209,7 +209,7 @@ fn a_connection_takes_the_place_of_another_only_once_it_is_confirmed() {
     assert_eq!((rig.is_member(first), rig.is_member(third)), (false, true));
 }
 
-/// A router with the name of another is its next start, if that one is over.
+/// A router with the name of another is its next start if that one has ended.
 #[test]
 fn a_restart_is_told_from_a_second_router_of_the_same_name() {
     for alive in [true, false] {
