@@ -422,4 +422,9 @@ pub(crate) const COMMANDS: &[Line] = &[
         "cargo bench -p benches --bench crowd -- --rounds 5",
         MEASURES,
     ),
+    elsewhere(
+        PERFORMANCE,
+        "cargo bench -p benches --bench scale -- --rest 120 5 10 20 40",
+        MEASURES,
+    ),
 ];
