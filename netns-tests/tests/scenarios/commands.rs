@@ -25,7 +25,7 @@ fn status() {
     let overview = mesh.weft(0, &["status"]).ok();
     for line in [
         "        Service: router\n",
-        "       Protocol: weave 1..2\n",
+        "       Protocol: weave 2\n",
         "           Name: 02:00:00:00:00:01(h1)\n",
         "     Encryption: enabled\n",
         "  PeerDiscovery: enabled\n",
