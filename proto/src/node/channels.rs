@@ -8,7 +8,7 @@ use crate::gossip::{ChannelId, News, SURROGATES_MAX, Seen, TOPOLOGY};
 /// Content to be sent on a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// The channel's complete state at the time of sending ([`Output::NeedState`]).
+    /// The channel's complete state at the time of sending (`Output::NeedState`).
     State,
     /// These bytes. While they wait to be sent, the channel's state may replace them, so they must
     /// be part of it.

@@ -38,7 +38,7 @@ pub enum Output {
     Deliver {
         /// The channel.
         channel: Arc<str>,
-        /// The connection over which it arrived, for [`Node::close`].
+        /// The connection over which it arrived, for `Node::close`.
         conn: ConnId,
         /// The peer at the other end.
         neighbour: PeerName,

@@ -4,7 +4,7 @@
 //! A runtime finds plugins by their file name, so what the program does depends on the name that
 //! it was started by: [`Plugin::of`]. The command comes in the environment ([`Call`]), the
 //! network's configuration on standard input ([`NetConf`]), and the answer goes to standard
-//! output: a result in the version that the configuration names ([`Outcome`]), or a
+//! output: a result in the version that the configuration names (`Outcome`), or a
 //! [`CniError`].
 //!
 //! * `net` attaches a container: an address from the router, a veth pair, routes; `wiring` is what
@@ -13,7 +13,7 @@
 //! * `delegate` runs the address plugins of others for `net`.
 //! * `address` talks to the router; `spool` remembers what could not be given back to a router
 //!   that is away.
-//! * [`setup`] installs all this for a runtime.
+//! * `setup` installs all this for a runtime.
 
 use crate::conf::{NetConf, Version};
 use crate::error::{CniError, Code};

@@ -3,7 +3,7 @@
 //! Each TAP queue has two threads that run every frame to completion: one takes frames from the
 //! device and sends them to neighbours, the other takes packets from the socket, writes frames to
 //! the device and relays. Neither allocates, locks or logs per frame. Control hands them
-//! [`Snapshot`]s, which they pick up between batches, and hears [`DataEvent`]s.
+//! [`Snapshot`]s, which they pick up between batches, and hears `DataEvent`s.
 //!
 //! ```text
 //! TAP queue --read--> decide --> pack, seal --> one send per batch          (tx thread)

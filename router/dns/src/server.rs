@@ -61,7 +61,7 @@ pub struct DnsConfig {
     pub fallback_timeout: Duration,
     /// The file that lists the host's servers; without one nothing is forwarded.
     pub resolv_conf: Option<PathBuf>,
-    /// Interval between checks of the file; usually [`CHECK_INTERVAL`].
+    /// Interval between checks of the file; usually `CHECK_INTERVAL`.
     pub resolv_conf_interval: Duration,
 }
 

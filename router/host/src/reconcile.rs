@@ -5,7 +5,7 @@
 //! should be is mended, or said where it cannot be: a device that was deleted under the running
 //! data plane, a port that somebody made a part of another bridge.
 //!
-//! What a Weave Net router left on the bridge ([`WEAVE_PORTS`]) is taken off: the bridge has
+//! What a Weave Net router left on the bridge (`WEAVE_PORTS`) is taken off: the bridge has
 //! learned that its hosts are behind it, where nobody answers any more. [`Reconciler::give_back`]
 //! puts it there again for the way back.
 

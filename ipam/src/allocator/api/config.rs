@@ -32,7 +32,7 @@ pub struct Config {
     pub uid: u64,
     /// Time for which a lease outlives its container, in seconds.
     pub lease_retention: u64,
-    /// Whether nothing is given out before [`Request::Found`] reports which addresses are already
+    /// Whether nothing is given out before `Request::Found` reports which addresses are already
     /// in use on this host.
     pub await_found: bool,
     /// Seed of the random number generator.
