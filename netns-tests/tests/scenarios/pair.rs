@@ -99,6 +99,7 @@ fn first_version(kinds: &[Kind]) {
         // Without discovery: the second must not find the way around.
         let launch = Launch::new()
             .maybe_password(password)
+            .with("--min-protocol-version=1")
             .with("--no-discovery");
         mesh.launch(0, &launch);
         mesh.launch(1, &launch.peer(address));
@@ -117,6 +118,29 @@ fn first_version(kinds: &[Kind]) {
     }
 }
 members!(first_version, 2);
+
+/// The same, beside a password and without the flag: version 1 authenticates nothing of the
+/// introduction, so a weft router refuses it, and says so.
+#[test]
+fn first_version_is_refused_beside_a_password() {
+    netns_tests::needs_root!();
+    let mut mesh = Mesh::new(&[Kind::Weft, Kind::Weft]);
+    let between = mesh.lab.add_host(HostOptions::default()).unwrap();
+    let host = &mesh.lab.hosts()[between];
+    let meddler = Meddler::start(&host.namespace, host.address, mesh.address(0));
+    let address = host.address;
+    let launch = Launch::new().password("a secret").with("--no-discovery");
+    mesh.launch(0, &launch);
+    mesh.launch(1, &launch.peer(address));
+    wait::until_true("the dial is told to have failed", wait::SOON, || {
+        let page = mesh.get(1, "/status/connections").unwrap();
+        page.contains("failed") || page.contains("retrying")
+    });
+    let facts = mesh.get_json(0, "/status/weft").unwrap();
+    let connections = facts["connections"].as_array().unwrap();
+    assert!(connections.iter().all(|c| c["state"] != "established"));
+    drop(meddler);
+}
 
 /// Local frames do not need the router, and are not carried by it.
 #[test]
