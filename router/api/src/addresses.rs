@@ -45,7 +45,11 @@ pub(super) async fn ask(
     match services.client.address(wish, time_max).await {
         Ok(gift) => Ok(Ok(gift)),
         Err(errors::RequestError::Refused(error)) => Ok(Err(error)),
-        Err(errors::RequestError::Stopped(stopped)) => Err(stopped.into()),
+        // As Weave Net: a router that stops cancels what waits, which is no error.
+        Err(errors::RequestError::Stopped(_)) => Ok(Err(RequestError::Cancelled {
+            kind: "",
+            id: String::new(),
+        })),
         Err(errors::RequestError::Off) => Err(Refusal(
             StatusCode::NOT_FOUND,
             "404 page not found".to_owned(),

@@ -82,7 +82,7 @@ async fn what_is_too_large_is_refused() {
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     let head = format!(
         "GET / HTTP/1.1\r\nA: {}\r\n\r\n",
-        "x".repeat(HEAD_BYTES_MAX)
+        "x".repeat(2 * HEAD_BYTES_MAX)
     );
     let answer = rest(begun(address, &head).await).await;
     assert!(!answer.contains("hello"), "{answer}");
