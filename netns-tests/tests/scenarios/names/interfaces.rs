@@ -79,6 +79,8 @@ fn by_commands() {
     let container = mesh.attach(0);
     let path = container.namespace.path().display().to_string();
     mesh.weft(0, &["dns-add", &path, "-h", "queue"]).ok();
+    // Nothing waits for the disk when a name is added, so the kill must not be at once.
+    wait_for_name(&mesh, &[0, 1], "queue", &[container.address]);
     mesh.kill(0);
     wait_for_name(&mesh, &[1], "ldap", &[]);
     mesh.launch(0, &Launch::new());
